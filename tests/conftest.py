@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from headwater.data.corpus import Corpus, generate
 from headwater.data.preference import Preference
 from headwater.data.tokenizers import ScratchTokenizer, Tokenizer, texts_of
 from headwater.data.tokens import PairTokens, tokenize
+from tests.browser import CHROMIUM, Browser
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -48,6 +50,16 @@ def shared_data() -> Path:
     if not path.is_dir():
         pytest.skip(f"no real data at {path}; set HEADWATER_DATA to a folder that holds it")
     return path
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """A headless Chromium for pages: `browser.visit(path.as_uri())`, then `problems`, `requests`, `run(javascript)`."""
+    if CHROMIUM is None:
+        pytest.skip("no chromium on PATH; Debian: apt install chromium")
+    found = Browser(tmp_path_factory.mktemp("chromium"))
+    yield found
+    found.close()
 
 
 def random_pairs(lengths: list[tuple[int, int, int]], vocab: int, seed: int = 0) -> list[PairTokens]:

@@ -27,7 +27,7 @@ from headwater.data.tokens import EndToken, tokenize
 from headwater.data.truncation import CutBy, Keep, Truncation
 from headwater.report import lens
 from headwater.report.lens import Lens, Pair, Piece, Pieces, Side, pieces_of
-from tests.report.browser import CHROMIUM, Browser
+from tests.browser import Browser
 
 BAD = "</script><img src=x onerror=\"document.title='broken'\"><!--"
 HARD = (
@@ -234,28 +234,13 @@ def test_text_is_readable_on_every_colour(hostile: Lens, scheme: int) -> None:
 # ---- The page in a browser ----
 
 
-in_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium binary on PATH")
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    found = Browser(tmp_path_factory.mktemp("chromium"))
-    yield found
-    found.close()
-
-
 class Opened:
     """A lens in a browser, at its first pair."""
 
     def __init__(self, browser: Browser, lens_: Lens, path: Path, anchor: str = "") -> None:
         self.browser, self.lens = browser, lens_
         path.write_text(lens.page(lens_), encoding="utf-8")
-        browser.window(1280, 900)
-        browser.open("about:blank")
-        browser.problems.clear()
-        browser.requests.clear()
-        browser.open(path.as_uri() + anchor)
-        browser.settle()
+        browser.visit(path.as_uri() + anchor)
 
     def text(self, selector: str) -> str:
         return str(self.browser.run(f"document.querySelector({json.dumps(selector)}).textContent"))
@@ -291,7 +276,6 @@ def many(corpus: list[Preference], tokenizer: Tokenizer) -> Lens:
     )
 
 
-@in_browser
 def test_injected_markup_is_text_and_runs_nothing(browser: Browser, hostile: Lens, tmp_path: Path) -> None:
     page = Opened(browser, hostile, tmp_path / "lens.html")
     assert browser.run("document.title") == f"headwater lens · data {BAD} by model {BAD}"
@@ -304,7 +288,6 @@ def test_injected_markup_is_text_and_runs_nothing(browser: Browser, hostile: Len
     assert browser.problems == [] and browser.requests == [(tmp_path / "lens.html").as_uri()]
 
 
-@in_browser
 def test_a_line_ends_where_the_text_says_so(browser: Browser, tokenizers: dict[str, Tokenizer], tmp_path: Path) -> None:
     text = "one\n\n\ttwo 👨‍👩‍👧‍👦 日本"
     pairs = list(shown([preference(text)], tokenizers["bytes"]))
@@ -314,7 +297,6 @@ def test_a_line_ends_where_the_text_says_so(browser: Browser, tokenizers: dict[s
     assert chosen == pytest.approx(3 * rejected, rel=0.05)
 
 
-@in_browser
 def test_tokens_are_coloured_by_what_they_add(browser: Browser, many: Lens, tmp_path: Path) -> None:
     page = Opened(browser, many, tmp_path / "lens.html")
     browser.press("End")  # no focus yet: the browser's own key, the cut stays
@@ -336,7 +318,6 @@ def test_tokens_are_coloured_by_what_they_add(browser: Browser, many: Lens, tmp_
     assert page.text("#at") == "100 %"
 
 
-@in_browser
 @pytest.mark.parametrize("by", ["own", "equal", "shared"])
 @pytest.mark.parametrize("keep", ["0.01", "0.3", "0.5", "0.999", "1"])
 def test_a_cut_keeps_what_truncation_keeps(browser: Browser, many: Lens, tmp_path: Path, keep: str, by: CutBy) -> None:
@@ -344,7 +325,6 @@ def test_a_cut_keeps_what_truncation_keeps(browser: Browser, many: Lens, tmp_pat
     check_cut(Opened(browser, dataclasses.replace(many, cut=truncation), tmp_path / "lens.html"), truncation)
 
 
-@in_browser
 @pytest.mark.parametrize("tokens", [1, 20, 10_000])
 def test_a_cut_at_tokens_keeps_as_many(browser: Browser, many: Lens, tmp_path: Path, tokens: int) -> None:
     truncation = Truncation(Keep(Fraction(tokens), "tok"))
@@ -373,7 +353,6 @@ def check_cut(page: Opened, truncation: Truncation) -> None:
     assert [number(text) for text in margin[1:]] == pytest.approx([scores[0] - scores[1], pair.margin], abs=0.006)
 
 
-@in_browser
 def test_the_cut_is_dragged_stepped_and_clicked(browser: Browser, many: Lens, tmp_path: Path) -> None:
     page = Opened(browser, many, tmp_path / "lens.html")
     assert (page.text("#at"), page.slider("valuenow")) == ("50 %", "500")
@@ -405,7 +384,6 @@ def test_the_cut_is_dragged_stepped_and_clicked(browser: Browser, many: Lens, tm
     assert browser.problems == []
 
 
-@in_browser
 def test_keys_search_and_links_lead_to_pairs(browser: Browser, many: Lens, tmp_path: Path) -> None:
     page = Opened(browser, many, tmp_path / "lens.html", "#row%203")
     assert (page.text("#name"), page.text("#place")) == ("row 3", "4 of 12")
@@ -435,7 +413,6 @@ def test_keys_search_and_links_lead_to_pairs(browser: Browser, many: Lens, tmp_p
     assert browser.problems == []
 
 
-@in_browser
 def test_pairs_are_sorted(browser: Browser, many: Lens, tmp_path: Path) -> None:
     page = Opened(browser, many, tmp_path / "lens.html")
 
@@ -462,7 +439,6 @@ def test_pairs_are_sorted(browser: Browser, many: Lens, tmp_path: Path) -> None:
     assert browser.run(found) == wrong
 
 
-@in_browser
 def test_without_a_model_there_are_lengths_openings_and_the_cut(
     browser: Browser, tokenizers: dict[str, Tokenizer], tmp_path: Path
 ) -> None:
@@ -482,7 +458,6 @@ def test_without_a_model_there_are_lengths_openings_and_the_cut(
     assert browser.problems == []
 
 
-@in_browser
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("width", [1280, 390])
 def test_it_fits_the_window(browser: Browser, hostile: Lens, tmp_path: Path, width: int, dark: bool) -> None:
@@ -501,7 +476,6 @@ def test_it_fits_the_window(browser: Browser, hostile: Lens, tmp_path: Path, wid
     assert (tmp_path / "lens.png").stat().st_size > 20_000
 
 
-@in_browser
 def test_what_can_be_used_has_a_name(browser: Browser, many: Lens, tmp_path: Path) -> None:
     Opened(browser, many, tmp_path / "lens.html")
     nodes = browser("Accessibility.getFullAXTree")["nodes"]
@@ -511,7 +485,6 @@ def test_what_can_be_used_has_a_name(browser: Browser, many: Lens, tmp_path: Pat
     assert all(name for _, name in used), used
 
 
-@in_browser
 def test_two_hundred_pairs_of_five_hundred_tokens_open_in_two_seconds(browser: Browser, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
 

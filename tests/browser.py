@@ -1,18 +1,25 @@
-"""Chromium by its own protocol, over pipes: what a reader does to a page, and what the page asks of the network."""
+"""Chromium by its own protocol, over pipes: what a reader does to a page, and what the page asks of the network.
+
+Tests take the fixture `browser` (tests/conftest.py): one headless Chromium a session, skipped where there is none.
+"""
 
 from __future__ import annotations
 
 import base64
 import json
 import os
+import select
 import shlex
 import shutil
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
-CHROMIUM = shutil.which("chromium")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking --remote-debugging-pipe"
+PATIENCE = 60.0
+"""Seconds until a silent browser fails the test."""
 PROBLEMS = ("Runtime.exceptionThrown", "Log.entryAdded", "Runtime.consoleAPICalled")
 
 
@@ -53,6 +60,7 @@ class Browser:
 
     def _next(self) -> dict[str, Any]:
         while b"\0" not in self._buffer:
+            assert select.select([self._from], [], [], PATIENCE)[0], "Chromium is silent"
             found = os.read(self._from, 1 << 20)
             assert found, "Chromium has gone"
             self._buffer += found
@@ -63,6 +71,15 @@ class Browser:
         if event.get("method") == "Network.requestWillBeSent":
             self.requests.append(event["params"]["request"]["url"])
         return event
+
+    def visit(self, url: str, width: int = 1280, height: int = 900, dark: bool = False) -> None:
+        """Open a page in a window of its own size; `problems` and `requests` begin with it."""
+        self.window(width, height, dark)
+        self.open("about:blank")
+        self.problems.clear()
+        self.requests.clear()
+        self.open(url)
+        self.settle()
 
     def open(self, url: str) -> None:
         """Load a page and wait until it has."""
@@ -79,6 +96,14 @@ class Browser:
     def settle(self) -> None:
         """Wait for two frames: what has been asked for has happened and is drawn."""
         self.run("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+    def wait(self, expression: str) -> Any:
+        """Wait until an expression is true in the page, and return its value."""
+        late = time.monotonic() + PATIENCE
+        while not (found := self.run(expression)):
+            assert time.monotonic() < late, f"never true: {expression}"
+            self.settle()
+        return found
 
     def press(self, key: str) -> None:
         """Press a key where the focus is."""
@@ -100,9 +125,13 @@ class Browser:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self("Emulation.setEmulatedMedia", features=[scheme])
 
-    def picture(self, path: Path) -> None:
-        """Save what the window shows as PNG."""
-        path.write_bytes(base64.b64decode(self("Page.captureScreenshot")["data"]))
+    def picture(self, path: Path, whole: bool = False) -> None:
+        """Save what the window shows, or the whole page, as PNG."""
+        extent: dict[str, Any] = {}
+        if whole:
+            size = self("Page.getLayoutMetrics")["cssContentSize"]
+            extent = {"captureBeyondViewport": True, "clip": {**size, "scale": 1}}
+        path.write_bytes(base64.b64decode(self("Page.captureScreenshot", **extent)["data"]))
 
     def close(self) -> None:
         """End the browser."""
