@@ -125,6 +125,14 @@ def check_free(path: Path, overwrite: bool) -> None:
         raise UsageError(f"--output {path}", f"{parent} is not writable")
 
 
+def begun(path: Path, config: Any) -> bool:
+    """Say whether `path` holds a run that was begun with this config (`overwrite` aside) and has not finished."""
+    if (path / "done").is_file() or not (path / "environment.json").is_file():
+        return False
+    before, now = configs.read_yaml(path / "config.yaml"), configs.flatten(config)
+    return all(before.get(name) == value for name, value in now.items() if name != "overwrite")
+
+
 def start(
     path: Path,
     command: str,
@@ -231,6 +239,11 @@ def trained_on(path: Path) -> frozenset[str]:
     """Return the openings that a training run was trained on; none for a model from elsewhere."""
     file = path / TRAINED_ON
     return frozenset(file.read_text(encoding="utf-8").split()) if file.is_file() else frozenset()
+
+
+def members_of(path: str) -> tuple[str, ...]:
+    """Return the paths of the members of the ensemble at `path`; of anything else, `path` alone."""
+    return tuple(str(Path(path) / name) for name in facts_of(Path(path)).get("members", ())) or (path,)
 
 
 def facts_of(path: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import numpy as np
 import tyro
 from rich.table import Table
 
-from headwater import files, runs
+from headwater import files, runs, statistics
 from headwater.config import build
 from headwater.console import say, say_notes, say_stages, show
 from headwater.data import reading
@@ -37,7 +37,8 @@ class Config:
     """Flags of `headwater evaluate`."""
 
     model: Annotated[str, tyro.conf.arg(aliases=["--model-name-or-path"])]
-    """Training run, path or Hugging Face name; a reward model, or a policy with its reference (implicit reward)."""
+    """Training run, path or Hugging Face name; a reward model, an ensemble of them (its members' mean, compared with
+    each), or a policy with its reference (implicit reward)."""
     dataset: Annotated[Path, tyro.conf.arg(aliases=["--data"])]
     """Preference file or run directory; pairs whose opening the model was trained on are left out and counted."""
     output: Annotated[Path | None, tyro.conf.arg(aliases=["--output-dir"])] = None
@@ -78,12 +79,17 @@ def run(config: Config) -> Path:
     task = _task(config)
     rivals = {other.name: other.won(task.pairs) for other in others}
     writer = runs.start(output, "evaluate", config, inputs=task.loaded.files, facts=task.facts)
-    plain, lengths = _rewards(config, task), _lengths(task.pairs)
+    by_member, lengths = _rewards(config, task), _lengths(task.pairs)
+    plain: Floats = by_member.mean(axis=0)
     rewards = task.correction(plain, lengths) if task.correction else plain
     if config.untrained:
         rivals["untrained"] = _untrained(config, task)
     openings = [pair.opening for pair in task.pairs]
     metrics = summarise_rewards(rewards, lengths, openings, config.seed)
+    spread: Floats | None = by_member.std(axis=0, ddof=1) if len(by_member) > 1 else None
+    if spread is not None:
+        rivals |= _members(config, by_member)
+        metrics["ensemble_std"] = statistics.mean(spread.T.reshape(-1), [*openings, *openings], config.seed)
     scrutiny = scrutinise(Judged(task.preferences, rewards, lengths), rivals, config.seed)
     if task.correction:
         scrutiny["corrected"] = _corrected(plain, rewards, lengths, openings, config.seed)
@@ -91,7 +97,7 @@ def run(config: Config) -> Path:
     task.loaded.quarantine.save(writer.path / reading.QUARANTINE)
     writer.write_metrics(metrics)
     files.write_json(writer.path / FILE, scrutiny)
-    writer.write_records(_records(task.pairs, rewards))
+    writer.write_records(_records(task.pairs, rewards, spread))
     _print(metrics, scrutiny, config)
     return writer.finish()
 
@@ -100,7 +106,8 @@ def run(config: Config) -> Path:
 class _Task:
     """What is to be judged, and by what: everything that can be refused has been."""
 
-    model: Any
+    models: list[Any]
+    """One, or the members of an ensemble."""
     reference: Any
     """None for a reward model."""
     pairs: list[PairTokens]
@@ -118,7 +125,7 @@ def _task(config: Config) -> _Task:
 
     facts = runs.facts_of(Path(config.model))
     view = config.view.view(config.seed, facts.get("end", "complete"))
-    head = models.head_of(config.model)
+    head = models.head_of(runs.members_of(config.model)[0])
     _refuse_flags(config, head)
     correction = _correction(config)
     loaded = reading.load(config.dataset, config.door)
@@ -127,19 +134,21 @@ def _task(config: Config) -> _Task:
     preferences = loaded.preferences
     if not config.allow_leakage:
         preferences, ledger.stages["leakage"] = unseen(preferences, runs.trained_on(Path(config.model)))
-    model, tokenizer = models.load(config.model, head, preferences, config.seed)
+    members = models.load_members(config.model, head, preferences, config.seed)
+    tokenizer = members[0].tokenizer
     pairs = prepare("evaluated pairs", preferences, view, tokenizer, ledger)
     say_stages(ledger.stages)
     say_notes(ledger.notes)
     reference = (
         None if head == "reward" else models.reference_of(config.model, config.reference, tokenizer, config.seed)
     )
+    facts.pop("members", None)  # theirs is the model's run, not this one
     facts |= {f"evaluated_{name}": value for name, value in facts_of(view, {}).items()}
     facts.setdefault("kind", "reward model" if head == "reward" else "policy")
     facts |= {"correction": config.correct} if config.correct else {}
     by_id = {preference.id: preference for preference in preferences}
     texts = [by_id[pair.id] for pair in pairs]
-    return _Task(model, reference, pairs, texts, correction, loaded, ledger, facts)
+    return _Task([member.model for member in members], reference, pairs, texts, correction, loaded, ledger, facts)
 
 
 def _refuse_flags(config: Config, head: str) -> None:
@@ -211,8 +220,16 @@ def _untrained(config: Config, task: _Task) -> Floats:
     from headwater.engine import models
     from headwater.judging.comparison import wins
 
-    fresh = models.untrained(task.model, task.facts.get("base"), config.seed)
-    return wins(*_rewards(config, dataclasses.replace(task, model=fresh)).T)
+    fresh = models.untrained(task.models[0], task.facts.get("base"), config.seed)
+    return wins(*_rewards(config, dataclasses.replace(task, models=[fresh]))[0].T)
+
+
+def _members(config: Config, by_member: Floats) -> dict[str, Floats]:
+    """Return what every member of an ensemble won of the pairs alone."""
+    from headwater.judging.comparison import wins
+
+    names = [Path(member).name for member in runs.members_of(config.model)]
+    return {name: wins(*rewards.T) for name, rewards in zip(names, by_member, strict=True)}
 
 
 def _refuse_policy_flags(config: Config) -> None:
@@ -230,29 +247,32 @@ def _default_output(config: Config) -> Path:
 
 
 def _rewards(config: Config, task: _Task) -> Floats:
-    """Return rewards [pairs, 2]: scores of a reward model, or implicit rewards of a policy against its reference."""
+    """Return rewards [models, pairs, 2]: of reward models, or a policy's implicit ones against its reference."""
     from headwater.engine.attention import layout_for
     from headwater.engine.losses import DPO, BradleyTerry
     from headwater.engine.scoring import policy_scores, response_values, reward_scores, score_pairs, with_reference
     from headwater.engine.weights import WEIGHTS
 
-    model, reference, pairs = task.model, task.reference, task.pairs
-    score = policy_scores if reference else reward_scores
-    room, layout = config.tokens_per_pass, layout_for(model, pairs, response_values(score))
+    reference, pairs, room = task.reference, task.pairs, config.tokens_per_pass
     if reference is None:
-        return score_pairs(model, score, BradleyTerry(), pairs, room, layout)
+        layouts = [layout_for(model, pairs, response_values(reward_scores)) for model in task.models]
+        columns = zip(task.models, layouts, strict=True)
+        return np.stack([score_pairs(each, reward_scores, BradleyTerry(), pairs, room, how) for each, how in columns])
+    (model,), score = task.models, policy_scores
+    layout = layout_for(model, pairs, response_values(score))
     pairs = with_reference(reference, pairs, room, layout_for(reference, pairs, response_values(score)))
     weights = build(config.weights or "uniform()", WEIGHTS, "weights")
     loss = DPO(0.1 if config.beta is None else config.beta)
-    return score_pairs(model, score, loss, pairs, room, layout, weights)
+    return score_pairs(model, score, loss, pairs, room, layout, weights)[None]
 
 
 def _lengths(pairs: list[PairTokens]) -> Floats:
     return np.array([[len(pair.chosen), len(pair.rejected)] for pair in pairs], dtype=np.float64)
 
 
-def _records(pairs: list[PairTokens], rewards: Floats) -> list[dict[str, object]]:
-    return [
+def _records(pairs: list[PairTokens], rewards: Floats, spread: Floats | None) -> list[dict[str, object]]:
+    """Return a row a pair; of an ensemble with the standard deviation of its members' rewards, `spread` [pairs, 2]."""
+    records: list[dict[str, object]] = [
         {
             "id": pair.id,
             "source": pair.source,
@@ -264,6 +284,10 @@ def _records(pairs: list[PairTokens], rewards: Floats) -> list[dict[str, object]
         }
         for pair, (chosen, rejected) in zip(pairs, rewards, strict=True)
     ]
+    if spread is not None:
+        for record, (chosen, rejected) in zip(records, spread, strict=True):
+            record |= {"chosen_reward_std": float(chosen), "rejected_reward_std": float(rejected)}
+    return records
 
 
 def _print(metrics: dict[str, Estimate], scrutiny: Mapping[str, Any], config: Config) -> None:

@@ -47,8 +47,8 @@ class Config:
     """Data file to write (.jsonl, .jsonl.gz, .parquet; its run goes to OUTPUT.run), or a run directory. A command that
     was stopped goes on where it was: OUTPUT.ledger holds what is done."""
     model: Annotated[tuple[str, ...], tyro.conf.arg(aliases=["--model-name-or-path"])]
-    """Training runs, paths or Hugging Face names: reward models, or policies with their references. Of several, the
-    data gets the mean, and the run the rewards of each, with their standard deviation."""
+    """Training runs, paths or Hugging Face names: reward models, or policies with their references. Of several, or of
+    an ensemble, the data gets the mean, and the run the rewards of each, with their standard deviation."""
     reference: str | None = None
     """Reference model of a policy. Default: the one its training run names."""
     beta: float | None = None
@@ -68,6 +68,8 @@ class Config:
 
 def run(config: Config) -> Path:
     """Score the responses and return the data file."""
+    members = tuple(member for name in config.model for member in runs.members_of(name))
+    config = dataclasses.replace(config, model=members)
     _check(config)
     target, home = free_places(config.output, config.input, config.overwrite)
     began = time.monotonic()

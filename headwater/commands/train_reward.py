@@ -12,6 +12,7 @@ import tyro
 from headwater.data.reading import Door
 from headwater.data.view import ViewOptions
 from headwater.engine.options import TrainingOptions
+from headwater.errors import UsageError
 
 EXAMPLE = "headwater train-reward --data cut.jsonl --output runs/reward --model Qwen/Qwen2.5-0.5B-Instruct"
 
@@ -32,15 +33,23 @@ class Config:
     at: str | None = None
     """Train on several beginnings of every response at once, such as 0.25,0.5,1.0: the loss is the mean over them, from
     one forward pass. [whole responses, as --keep leaves them]"""
+    seeds: int = 1
+    """Train an ensemble of so many models, whose seeds count up from --seed; a command that was stopped goes on."""
     overwrite: bool = False
     """Replace an earlier run at --output."""
     door: Annotated[Door, tyro.conf.OmitArgPrefixes] = field(default_factory=Door)
     view: Annotated[ViewOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ViewOptions)
     training: Annotated[TrainingOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=TrainingOptions)
 
+    def __post_init__(self) -> None:
+        """Refuse values that cannot work. Errors: `UsageError`."""
+        if self.seeds < 1:
+            raise UsageError(f"--seeds {self.seeds}", "expected 1 or more models")
+
 
 def run(config: Config) -> Path:
-    """Train a reward model and return its run directory."""
+    """Train a reward model, or an ensemble of them, and return its run directory."""
+    from headwater.engine.ensembles import train_ensemble
     from headwater.engine.losses import REWARD_LOSSES
     from headwater.engine.prefixes import PREFIX_LOSSES, PrefixScores, parse_cuts
     from headwater.engine.scoring import reward_scores
@@ -49,4 +58,4 @@ def run(config: Config) -> Path:
     recipe = Recipe("train-reward", "reward model", "reward", REWARD_LOSSES, reward_scores, 1e-5)
     if config.at is not None:
         recipe = dataclasses.replace(recipe, losses=PREFIX_LOSSES, score=PrefixScores(parse_cuts(config.at)))
-    return train(config, recipe)
+    return train(config, recipe) if config.seeds == 1 else train_ensemble(config, recipe, config.seeds)

@@ -40,4 +40,4 @@ def run(config: Config) -> Path:
     from headwater.engine.scoring import policy_scores
     from headwater.engine.session import Recipe, train
 
-    return train(config, Recipe("train-sft", "sft", "policy", {"sft": SFT}, policy_scores, 2e-5))
+    return train(config, Recipe("train-sft", "sft", "policy", {"sft": SFT}, policy_scores, 2e-5, watched="eval_loss"))

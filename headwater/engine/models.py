@@ -83,6 +83,7 @@ def load(name: str, head: Head, preferences: Sequence[Preference], seed: int) ->
     `preferences` train the tokenizer of a scratch model and are not looked at otherwise; `seed` fixes new weights.
     A reward model made from a policy gets a new score head. Errors: `UsageError`, `ModelError`.
     """
+    _refuse_ensemble(name)
     torch.manual_seed(seed)
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
@@ -114,6 +115,24 @@ def untrained(model: Any, base: str | None, seed: int) -> Any:
     # The configuration alone: not the way to attend that the model was set to.
     config = type(model.config).from_dict(model.config.to_dict())
     return AUTO["reward"].from_config(config).to(device())
+
+
+def load_members(name: str, head: Head, preferences: Sequence[Preference], seed: int) -> list[Loaded]:
+    """Load the members of an ensemble, or the one model of that name.
+
+    Errors: those of `load`; `ModelError` where vocabularies differ.
+    """
+    members = [load(member, head, preferences, seed) for member in runs.members_of(name)]
+    vocabulary = members[0].tokenizer.get_vocab()
+    if any(member.tokenizer.get_vocab() != vocabulary for member in members[1:]):
+        raise ModelError(name, "has members that differ in vocabulary", "score with each of them: score --model A B")
+    return members
+
+
+def _refuse_ensemble(name: str) -> None:
+    members = runs.members_of(name)
+    if len(members) > 1:
+        raise ModelError(name, f"is an ensemble of {len(members)}", f"name one of its members, such as {members[0]}")
 
 
 def _pretrained(name: str, head: Head) -> Any:
@@ -182,7 +201,8 @@ def adapted(model: Any, head: Head, options: TrainingOptions) -> Any:
 
 
 def head_of(name: str) -> Head:
-    """Say what a saved model is: a reward model or a policy. Errors: `ModelError`."""
+    """Say what a saved model is: a reward model or a policy. Errors: `ModelError`, also for an ensemble."""
+    _refuse_ensemble(name)
     try:
         config = transformers.AutoConfig.from_pretrained(name)
     except (OSError, ValueError, json.JSONDecodeError) as error:

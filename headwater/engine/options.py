@@ -49,12 +49,19 @@ class TrainingOptions:
     logging_steps: int = 10
     eval_fraction: float | None = None
     """Part of the prompts (by a hash of their opening) held out of training; 0 holds out nothing. [0.1]"""
+    eval_steps: int | None = None
+    """Evaluate the held-out part every so many steps too. [at the end of every epoch only]"""
+    early_stopping_patience: int | None = None
+    """End training after so many evaluations in a row without a better held-out accuracy (train-sft: loss), and keep
+    the weights of the best one. [train to the end, keep the last]"""
     eval_data: Path | None = None
     """Evaluate on these pairs (file, directory, pattern, or run) instead of a held-out part."""
     leakage: Leakage = "refuse"
     """Where --data and --eval-data share prompts: refuse, drop those training rows (counted), or allow it."""
     seed: int = 42
     """Seeds weights, order of pairs, the held-out part and bootstrap intervals."""
+    split_seed: int | None = None
+    """Seeds the held-out part alone, which models of several seeds then have in common. [--seed]"""
     report_to: str = "none"
     """Tracker that transformers knows: tensorboard, trackio, wandb, …"""
 
@@ -71,6 +78,8 @@ class TrainingOptions:
         _require(
             self.eval_fraction is None or 0 <= self.eval_fraction < 1, "eval_fraction", self.eval_fraction, "in [0, 1)"
         )
+        for name in ("eval_steps", "early_stopping_patience"):
+            _require((getattr(self, name) or 1) > 0, name, getattr(self, name), "above 0")
         self._check_evaluation()
         self._check_adapters()
         _require(0 <= self.warmup_ratio < 1, "warmup_ratio", self.warmup_ratio, "in [0, 1)")
@@ -79,6 +88,11 @@ class TrainingOptions:
     def _check_evaluation(self) -> None:
         if self.eval_data is not None and self.eval_fraction is not None:
             raise UsageError("--eval-fraction", "has no effect with --eval-data", "leave one of them out")
+        if self.eval_data is not None and self.split_seed is not None:
+            raise UsageError("--split-seed", "has no effect with --eval-data", "leave one of them out")
+        for name in ("eval_steps", "early_stopping_patience"):
+            if self.eval_fraction == 0 and getattr(self, name) is not None:
+                raise UsageError(f"--{name.replace('_', '-')}", "has no effect without held-out pairs", "hold some out")
         if self.eval_data is None and self.leakage != "refuse":
             raise UsageError(
                 f"--leakage {self.leakage}", "has no effect without --eval-data", "a held-out part shares no opening"

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from headwater import runs
 from headwater.data.preference import Candidates, Preference, Response, Unpaired
 from headwater.data.tokenizers import Tokenizer
 from headwater.data.tokens import EndToken, PairTokens, tokenize
@@ -84,16 +85,21 @@ class Judge:
 def load_judge(name: str, reference: str | None, beta: float | None, reading: Reading, seed: int) -> Judge:
     """Load a reward model, or a policy with its reference (None: the one its training run names; β: 0.1).
 
+    An ensemble of reward models gives the mean of its members' rewards.
+
     Errors: `UsageError` for a reference or β of a reward model, which has none; `ModelError`.
     """
-    head = models.head_of(name)
+    head = models.head_of(runs.members_of(name)[0])
     if head == "reward":
         for flag, value in (("--reference", reference), ("--beta", beta)):
             if value is not None:
                 raise UsageError(flag, f"{name} is a reward model", f"leave {flag} out")
-    model, tokenizer = models.load(name, head, (), seed)
+    members = models.load_members(name, head, (), seed)
+    model, tokenizer = members[0]
     if head == "reward":
-        return Judge(tokenizer, [_Voice(model, token_rewards, reward_scores, _last)], reading)
+        share = 1 / len(members)
+        voices = [_Voice(each.model, token_rewards, reward_scores, _last, share) for each in members]
+        return Judge(tokenizer, voices, reading)
     other = models.reference_of(name, reference, tokenizer, seed)
     scale = 0.1 if beta is None else beta
     both = ((model, scale), (other, -scale))

@@ -34,6 +34,7 @@ from headwater.engine.options import TrainingOptions
 from headwater.engine.packing import UNIFORM
 from headwater.engine.reference import Reference
 from headwater.engine.scoring import ScoreFunction, divergence_scores, response_values
+from headwater.engine.stopping import EvaluateEvery, KeepBest
 from headwater.engine.training import PairTrainer, arguments_for
 from headwater.engine.weights import Weights
 from headwater.errors import DataError, UsageError
@@ -77,6 +78,8 @@ class Recipe:
     learning_rate: float
     """Default peak learning rate for a pretrained model."""
     weights: Weights = UNIFORM
+    watched: str = "eval_rewards/accuracies"
+    """The held-out figure by which early stopping keeps weights."""
 
 
 def train(config: TrainConfig, recipe: Recipe) -> Path:
@@ -133,15 +136,36 @@ def _train(config: TrainConfig, recipe: Recipe, arguments: TrainingArguments, fi
         options.tokens_per_pass,
         drift,
     )
+    best = _watch(trainer, options, recipe.watched)
     trainer.train()
     say(f"memory: at most {memory.peak() / memory.GIB:.2f} GiB were used, {before / memory.GIB:.2f} before training")
     run.facts["memory_bytes"] = {**estimate._asdict(), "peak": memory.peak(), "before_training": before}
     counts = {"train_pairs": len(pairs.train), "held_out_pairs": len(pairs.held_out)}
-    run.write_metrics({**trainer.last_evaluation, **counts})
+    run.write_metrics({**_kept(best, trainer, run), **counts})
     weights = trainer.whole_weights()
     if first:
         checkpoints.save(model, tokenizer, config.output, _card(config, recipe), weights)
     return run.finish()
+
+
+def _watch(trainer: PairTrainer, options: TrainingOptions, figure: str) -> KeepBest | None:
+    """Tell the trainer when to evaluate and when to stop, where that is asked for."""
+    if options.eval_steps:
+        trainer.add_callback(EvaluateEvery(options.eval_steps))
+    if options.early_stopping_patience is None:
+        return None
+    best = KeepBest(options.early_stopping_patience, figure)
+    trainer.add_callback(best)
+    return best
+
+
+def _kept(best: KeepBest | None, trainer: PairTrainer, run: RunWriter) -> dict[str, float]:
+    """Return the held-out figures of the weights that are kept, and say which those are."""
+    if best is None:
+        return trainer.last_evaluation
+    say(best.summary(trainer.state.global_step))
+    run.facts["early_stopping"] = {"kept_step": best.step, "evaluations": best.evaluations}
+    return best.evaluation
 
 
 def _needs(loss: Loss) -> frozenset[str]:
@@ -241,7 +265,8 @@ def _read(config: TrainConfig, ledger: Ledger) -> _Data:
     say(f"data: {loaded.path} · {loaded.layout}")
     ledger.stages["read"] = loaded.account
     if options.eval_data is None:
-        return _Data(*split(loaded.preferences, options.eval_fraction or 0.0, options.seed), [loaded])
+        seed = options.seed if options.split_seed is None else options.split_seed
+        return _Data(*split(loaded.preferences, options.eval_fraction or 0.0, seed), [loaded])
     # What picks rows of --data (a split, a limit) says nothing of another file.
     door = dataclasses.replace(config.door, split=None, revision=None, streaming=False, limit=None)
     judged = reading.load(options.eval_data, door)

@@ -1,0 +1,73 @@
+"""When to evaluate and when to stop: the weights that were best on held-out pairs, kept.
+
+transformers' own early stopping reads the best figure from checkpoints that its trainer has written, optimizer and all;
+here the best weights wait in host memory, and nothing is written but the model that is kept.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import transformers
+
+
+class EvaluateEvery(transformers.TrainerCallback):  # type: ignore[misc]
+    """Evaluate every so many steps, beside the end of every epoch."""
+
+    def __init__(self, steps: int) -> None:
+        self._steps = steps
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        """Ask for an evaluation where one is due."""
+        if state.global_step % self._steps == 0:
+            control.should_evaluate = True
+
+
+class KeepBest(transformers.TrainerCallback):  # type: ignore[misc]
+    """End training after `patience` evaluations without a better figure; the best one's weights are put back.
+
+    Of equal figures the earlier one is kept. Memory: a copy of the trained weights on the host.
+    """
+
+    def __init__(self, patience: int, figure: str) -> None:
+        """Watch `figure`, a key of evaluations: a loss is better lower, anything else higher."""
+        self._patience, self._figure = patience, figure
+        self._sign = -1 if figure.endswith("loss") else 1
+        self._weights: dict[str, torch.Tensor] = {}
+        self._seen: set[int] = set()
+        self._since = 0
+        self.step = 0
+        """The optimizer step after which the figure was best."""
+        self.evaluation: dict[str, float] = {}
+        """All figures of that moment."""
+
+    @property
+    def evaluations(self) -> int:
+        """How many the best one was chosen among."""
+        return len(self._seen)
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any, model: Any, **others: Any) -> None:
+        """Keep the weights where they are the best so far; ask for the end where patience is over."""
+        if state.global_step in self._seen:
+            return  # the end of an epoch that was due anyway
+        self._seen.add(state.global_step)
+        if self.evaluation and self._sign * (metrics[self._figure] - self.evaluation[self._figure]) <= 0:
+            self._since += 1
+            control.should_training_stop |= self._since >= self._patience
+            return
+        self._since, self.step, self.evaluation = 0, state.global_step, dict(metrics)
+        trained = ((name, weight) for name, weight in model.named_parameters() if weight.requires_grad)
+        self._weights = {name: weight.detach().to("cpu", copy=True) for name, weight in trained}
+
+    def on_train_end(self, args: Any, state: Any, control: Any, model: Any, **others: Any) -> None:
+        """Put the best weights back."""
+        weights = dict(model.named_parameters())
+        with torch.no_grad():
+            for name, kept in self._weights.items():
+                weights[name].copy_(kept)
+
+    def summary(self, last: int) -> str:
+        """Say in one line what was kept of a training that ended after step `last`."""
+        best = f"{self._figure.removeprefix('eval_')} {self.evaluation[self._figure]:.4g}"
+        return f"early stopping: kept step {self.step} of {last} ({best}, the best of {self.evaluations} evaluations)"
