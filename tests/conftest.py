@@ -62,6 +62,27 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     found.close()
 
 
+@pytest.fixture(scope="session")
+def chat_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address, http://127.0.0.1:PORT/v1, of a real server; any saved policy's path is a model that it knows."""
+    from transformers.utils.import_utils import is_serve_available
+
+    from tests.serving import transformers_server
+
+    if not is_serve_available():
+        pytest.skip("transformers cannot serve: fastapi, uvicorn and openai are not installed (pip install '.[test]')")
+    with transformers_server(tmp_path_factory.mktemp("server") / "log.txt") as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def served_policy(corpus: list[Preference], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A policy with random weights: what it says has no sense, and differs from draw to draw."""
+    from tests.serving import save_policy
+
+    return save_policy(tmp_path_factory.mktemp("policy") / "p", corpus, "scratch(hidden=32, layers=1, vocab=400)")
+
+
 def random_pairs(lengths: list[tuple[int, int, int]], vocab: int, seed: int = 0) -> list[PairTokens]:
     """Pairs of random tokens with the given (prompt, chosen, rejected) lengths."""
     rng = np.random.default_rng(seed)
