@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
@@ -38,6 +39,7 @@ def test_every_command_shows_an_example_and_its_flags(name: str) -> None:
     assert result.returncode == 0, result.stderr
     assert f"headwater {name} " in result.stdout.replace("usage: headwater", "")
     assert "--output" in result.stdout or name == "tokens", "a command that writes says where"
+    assert not {"Annotated", "tyro", "dataclass"} & set(re.findall(r"\w+", result.stdout)), "help is for users"
 
 
 @pytest.mark.parametrize(

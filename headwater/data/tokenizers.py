@@ -66,7 +66,7 @@ def texts_of(preferences: Iterable[Preference]) -> Iterator[str]:
 def load_tokenizer(name: str, preferences: Iterable[Preference]) -> Tokenizer:
     """Load a tokenizer by Hugging Face name or path, or train `scratch(vocab=…)` on the preferences.
 
-    Errors: `ModelError` for one that cannot be loaded or is not fast (character offsets need a fast one).
+    Errors: `ModelError` for one that cannot be loaded, is not fast (character offsets need a fast one) or is empty.
     """
     if is_call(name):
         return build(name, TOKENIZERS, "tokenizer").train(texts_of(preferences))
@@ -85,7 +85,19 @@ def load_tokenizer(name: str, preferences: Iterable[Preference]) -> Tokenizer:
         raise ModelError(
             name, "has no fast tokenizer", "headwater finds responses by character offsets; use a fast one"
         )
+    _check_vocabulary(tokenizer, path)
     return tokenizer
+
+
+def _check_vocabulary(tokenizer: Tokenizer, path: Path) -> None:
+    """Refuse a tokenizer without a vocabulary; transformers makes one where files are missing, and says nothing."""
+    known = tokenizer.backend_tokenizer.get_vocab(with_added_tokens=False)
+    if set(known) - set(tokenizer.all_special_tokens):
+        return
+    packed = sorted(file.name for file in path.glob("*.gz")) if path.is_dir() else []
+    found = f"{', '.join(packed)}: packed" if packed else "every text would be no tokens"
+    to_do = "unpack them with gunzip" if packed else "name a folder with the whole tokenizer"
+    raise ModelError(str(path), "has no vocabulary", found, to_do)
 
 
 def is_call(name: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import gzip
 import json
 from fractions import Fraction
 from pathlib import Path
@@ -310,6 +311,17 @@ def test_a_folder_without_a_usable_tokenizer_is_refused(name: str, tmp_path: Pat
     assert str(error.value).startswith(f"{tmp_path} · {found}")
     assert "\n" not in str(error.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(contents), "the repository's code ran"
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_vocabulary_that_is_packed_or_missing_is_no_empty_one(packed: bool, tmp_path: Path) -> None:
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "GPT2Tokenizer"}')
+    if packed:
+        for name, text in (("vocab.json", '{"a": 0}'), ("merges.txt", "")):
+            (tmp_path / f"{name}.gz").write_bytes(gzip.compress(text.encode()))
+    with pytest.raises(ModelError, match="has no vocabulary") as error:
+        load_tokenizer(str(tmp_path), [])
+    assert ("merges.txt.gz, vocab.json.gz: packed · unpack them with gunzip" in str(error.value)) == packed
 
 
 def test_a_path_that_is_not_there_or_is_a_file_is_refused(tmp_path: Path) -> None:

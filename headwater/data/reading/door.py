@@ -14,7 +14,7 @@ from headwater.errors import UsageError
 
 @dataclass(frozen=True)
 class Door:
-    """How data is taken in. As a group of flags, `door: Annotated[Door, tyro.conf.arg(name="")]`."""
+    """How the data is read, and how many bad rows may be set aside."""
 
     layout: Annotated[str | None, tyro.conf.arg(aliases=["--format"])] = None
     """Name of the layout; default: recognised by the columns of the first good row."""
