@@ -1,4 +1,4 @@
-"""Write one self-contained HTML page from run directories: findings, tables and figures."""
+"""Write one self-contained HTML page from run directories: findings, tables, and interactive figures."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import tyro
 from headwater import runs
 from headwater.console import say, show
 from headwater.errors import UsageError
-from headwater.report import page
-from headwater.report.findings import findings
+from headwater.report import figures, page
+from headwater.report.findings import distinct, findings
 
 EXAMPLE = "headwater report runs/reward runs/reward-on-pairs --output report.html"
 
@@ -24,6 +24,9 @@ class Config:
     """Run directories, in the order in which they should appear."""
     output: Path = Path("report.html")
     """HTML file to write; an earlier report there is replaced."""
+    figures: Path | None = None
+    """Also write every figure into this directory, as SVG, PDF and PNG for papers; files of the same name are replaced.
+    """
 
 
 def run(config: Config) -> Path:
@@ -32,8 +35,12 @@ def run(config: Config) -> Path:
         raise UsageError("no run is named", "headwater report RUN… --output report.html")
     if config.output.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"--output {config.output}", "is not a page's name", "end it in .html")
+    if config.figures and config.figures.is_file():
+        raise UsageError(f"--figures {config.figures}", "is a file", "name a directory")
     loaded = [runs.load(path) for path in config.runs]
     written = page.write(loaded, config.output)
     show(" ".join(findings(loaded)))
     say(f"report: {written}")
+    if config.figures:
+        say(f"figures: {len(figures.write(distinct(loaded), config.figures))} files in {config.figures}")
     return written

@@ -6,6 +6,7 @@ drawn by vl-convert, which escapes the text in it and is allowed no address to f
 
 from __future__ import annotations
 
+import itertools
 import json
 import shlex
 from collections.abc import Mapping, Sequence
@@ -13,14 +14,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jinja2
-import vl_convert
 import yaml
 from markupsafe import Markup
 
 from headwater.files import write_text
+from headwater.report.figures import figures, of_data
 from headwater.report.findings import count, distinct, estimate, findings, labels, number, percent, with_interval
 from headwater.report.inspected import inspected, inspection
-from headwater.report.plots import DATA_PLOTS, PLOTS, Block, Panel, Plot
+from headwater.report.plots import PLOTS
+from headwater.report.plots.drawing import DARK
+from headwater.report.scripts import embedded, own, source, vega
 from headwater.runs import Run
 from headwater.statistics import Estimate
 
@@ -48,17 +51,21 @@ def render(runs: Sequence[Run]) -> str:
     runs = distinct(runs)
     names = labels(runs)
     template = _environment().get_template("page.html")
+    drawn, data = figures(PLOTS, runs), of_data(runs)
+    charts = {one.name: one.spec for figure in itertools.chain(drawn, *data) for one in figure.drawings}
+    scripts = [vega(), own("page.js")] if charts else []
     return template.render(
         title=runs[0].name if len(runs) == 1 else f"{len(runs)} runs",
         findings=findings(runs),
         overview=[_overview(run, names) for run in runs],
         accounts=[_account(stage, names[run.path]) for run in runs for stage in run.account],
         metrics=_metrics(runs, names),
-        data=[
-            {"found": found, "figures": _figures(DATA_PLOTS, [found.run], f"-{place}")}
-            for place, found in enumerate(inspected(runs), start=1)
-        ],
-        figures=_figures(PLOTS, runs),
+        data=[{"found": found, "figures": of} for found, of in zip(inspected(runs), data, strict=True)],
+        figures=drawn,
+        dark=DARK,
+        charts=embedded(charts),
+        scripts=[Markup(script) for script in scripts],
+        allowed=Markup(source(*scripts)),
         examples=_examples(runs, names),
         mistakes=_mistakes(runs, names),
         cases=_cases(runs, names),
@@ -207,34 +214,6 @@ def _plain(value: Any) -> str:
     if value is None or isinstance(value, Mapping):
         return MISSING
     return number(value) if isinstance(value, float) else str(value)
-
-
-def _figures(plots: Mapping[str, Plot], runs: Sequence[Run], suffix: str = "") -> list[dict[str, Any]]:
-    drawn = [(section, plot, plot.draw(runs)) for section, plot in plots.items()]
-    return [
-        {
-            "id": section + suffix,
-            "title": plot.title,
-            "caption": plot.caption,
-            "blocks": [_block(block, plot.title) for block in blocks],
-        }
-        for section, plot, blocks in drawn
-        if blocks
-    ]
-
-
-def _block(block: Block, figure: str) -> dict[str, Any]:
-    panels = [{"title": p.title, "alt": _alt(p, block, figure), "svg": _svg(p)} for p in block.panels]
-    return {"title": block.title, "key": block.key, "panels": panels}
-
-
-def _alt(panel: Panel, block: Block, figure: str) -> str:
-    return ". ".join(part for part in (figure, block.title, panel.says) if part)
-
-
-def _svg(panel: Panel) -> Markup:
-    # ruff's S704 does not apply: this is vl-convert's drawing, not text of a run.
-    return Markup(vl_convert.vegalite_to_svg(panel.chart.to_dict(), allowed_base_urls=[]))
 
 
 _ENDS = {"top": "highest", "bottom": "lowest"}

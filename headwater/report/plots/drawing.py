@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 
 from headwater.runs import Run
 
-# Okabe and Ito's palette without yellow and black, which one of the two page backgrounds would swallow.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+# After Okabe and Ito, and Tol: told apart by every kind of colour vision, 3 : 1 against the page (WCAG 1.4.11).
+COLOURS = ("#0072B2", "#D55E00", "#00966C", "#CB75A4", "#5C4B00", "#882255")
+DARK = dict(zip(COLOURS, ("#4aa5dc", "#ee8134", "#17b384", "#e7a5ca", "#f0e060", "#b0608a"), strict=True))
+"""What stands for each on a dark page; the page swaps them."""
 BETTER, WORSE = COLOURS[0], COLOURS[1]
 GREY = "#808080"  # readable on white and on near-black
 

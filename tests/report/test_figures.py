@@ -1,0 +1,138 @@
+"""Figures in their forms: names that stay, files that stand alone, tooltips that tell every number, colours."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headwater import cli, runs
+from headwater.errors import UsageError
+from headwater.report import figures, page
+from headwater.report.figures import Drawing
+from headwater.report.plots import PLOTS
+from headwater.report.plots.drawing import COLOURS, DARK, GREY
+from tests.report.colour import VISIONS, contrast, difference
+from tests.report.test_page import study
+from tests.report.test_plots import NEEDS, scrutinised, trained
+
+
+def drawings(section: str, given: list[runs.Run]) -> list[Drawing]:
+    return [one for figure in figures.figures({section: PLOTS[section]}, given) for one in figure.drawings]
+
+
+def units(spec: Any) -> list[dict[str, Any]]:
+    return [unit for layer in spec["layer"] for unit in (units(layer) if "layer" in layer else [layer])]
+
+
+def tooltips(spec: Any) -> list[dict[str, str]]:
+    told = [layer["encoding"].get("tooltip", []) for layer in units(spec) if "encoding" in layer]
+    return [{one["field"]: one["title"] for one in tooltip} for tooltip in told if tooltip]
+
+
+@pytest.mark.parametrize("section", PLOTS)
+def test_every_drawing_has_marks_that_tell_their_numbers(section: str, tmp_path: Path) -> None:
+    found = drawings(section, NEEDS[section](tmp_path))
+    assert found
+    for drawing in found:
+        told = tooltips(drawing.spec)
+        assert told and all(title for tooltip in told for title in tooltip.values()), drawing.name
+
+
+def test_a_tooltip_says_which_one_where_and_how_sure(tmp_path: Path) -> None:
+    (drawing,) = drawings("accuracy", NEEDS["accuracy"](tmp_path))
+    assert tooltips(drawing.spec)[-1] == {
+        "run": "run",
+        "keep": "Kept beginning of each response (%)",
+        "accuracy": "Held-out accuracy (share of pairs)",
+        "low": "from",
+        "high": "to",
+    }
+
+
+def test_a_line_is_told_point_by_point_and_looks_the_same(tmp_path: Path) -> None:
+    (drawing,) = drawings("loss", [trained(tmp_path / "a", "loss")])
+    line, points = units(drawing.spec)
+    assert line["mark"]["type"] == "line" and "tooltip" not in line["encoding"]
+    assert points["mark"]["type"] == "point" and points["mark"]["opacity"] == 0
+    assert points["encoding"]["x"] == line["encoding"]["x"] and points["encoding"]["y"] == line["encoding"]["y"]
+    assert "opacity" not in json.dumps(drawing.panel.chart.to_dict()["layer"])  # the picture has none of it
+
+
+def test_shares_are_told_in_percent_and_numbers_are_short(tmp_path: Path) -> None:
+    (drawing,) = drawings("scores", NEEDS["scores"](tmp_path))
+    formats = {one["field"]: one.get("format") for one in units(drawing.spec)[1]["encoding"]["tooltip"]}
+    assert formats == {"x": ".4~g", "share": ".3~p"}
+    assert not re.search(r"\d\.\d{9}", json.dumps(drawing.spec["datasets"]))
+
+
+def test_names_are_those_of_figure_block_and_panel(tmp_path: Path) -> None:
+    given = [trained(tmp_path / "a", "rewards/chosen"), trained(tmp_path / "b", "rewards/chosen", command="日本")]
+    names = [one.name for one in drawings("rewards", given)]
+    assert names == ["rewards-train-dpo-better-sample-reward", "rewards-better-sample-reward"]
+    given.append(trained(tmp_path / "c", "rewards/chosen", command="本"))
+    assert [one.name for one in drawings("rewards", given)] == [*names, f"{names[1]}-2"]
+    assert len(figures.figures(PLOTS, given, "-7")[0].drawings[0].name) <= figures.LONGEST
+
+
+def test_files_for_papers_stand_alone(tmp_path: Path) -> None:
+    given = [trained(tmp_path / "one run", "loss"), scrutinised(tmp_path / "s")]
+    written = figures.write(given, tmp_path / "figures")
+    assert sorted(tmp_path.glob("figures/*")) == sorted(written)
+    names = {path.stem for path in written}
+    assert {"loss-train-dpo", "scrutiny-s-confidence", "scrutiny-s-margin"} <= names
+    assert len(written) == 3 * len(names)
+    begins = {".svg": b"<svg", ".pdf": b"%PDF", ".png": b"\x89PNG"}
+    assert all(path.read_bytes().startswith(begins[path.suffix]) for path in written)
+    loss = (tmp_path / "figures" / "loss-train-dpo.svg").read_text()
+    assert ">one run<" in loss and COLOURS[0] in loss  # the key, which the page writes beside the drawing
+    again = figures.write(given, tmp_path / "again")
+    svgs = [[path.read_bytes() for path in files if path.suffix == ".svg"] for files in (written, again)]
+    assert svgs[0] == svgs[1]
+
+
+def test_the_command_writes_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = trained(tmp_path / "a", "loss")
+    arguments = ["report", str(run.path), str(run.path), "--output", str(tmp_path / "r.html")]
+    assert cli.main([*arguments, "--figures", str(tmp_path / "figures")]) == 0
+    assert "figures: 3 files in" in capsys.readouterr().err
+    assert cli.main([*arguments, "--figures", str(tmp_path / "r.html")]) == UsageError.exit_code
+
+
+# ---- Colours ----
+
+
+def themes(tmp_path: Path) -> dict[str, dict[str, str]]:
+    """The page's colours by name, light and dark."""
+    blocks = re.findall(r":root \{(.*?)\}", page.render(study(tmp_path)), flags=re.DOTALL)[:2]
+    return {
+        theme: dict(re.findall(r"--(\w+): (#\w{6})", block))
+        for theme, block in zip(("light", "dark"), blocks, strict=True)
+    }
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_contrast(theme: str, tmp_path: Path) -> None:
+    named = themes(tmp_path)[theme]
+    for text, ground in itertools.product(("ink", "soft"), ("paper", "wash")):
+        assert contrast(named[text], named[ground]) >= 4.5, (text, ground)
+    shown = [*(COLOURS if theme == "light" else DARK.values()), GREY]
+    for colour in shown:
+        assert contrast(colour, named["paper"]) >= 3, colour
+    for side in ("better", "worse"):
+        assert contrast(named[side], named["paper"]) >= 4.5, side  # their names are written in them
+
+
+@pytest.mark.parametrize("vision", VISIONS)
+@pytest.mark.parametrize("palette", [COLOURS, tuple(DARK.values())], ids=["light", "dark"])
+def test_colours_are_told_apart_by_every_vision(palette: tuple[str, ...], vision: str) -> None:
+    assert min(difference(*pair, vision) for pair in itertools.combinations(palette, 2)) > 10
+
+
+def test_black_on_white_and_like_on_like() -> None:
+    assert contrast("#000000", "#ffffff") == pytest.approx(21) and contrast("#123456", "#123456") == 1
+    assert difference("#cc0000", "#00aa00", "usual") > 5 * difference("#cc4400", "#886600", "protanopia")
