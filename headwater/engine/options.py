@@ -55,7 +55,9 @@ class TrainingOptions:
     """End training after so many evaluations in a row without a better held-out accuracy (train-sft: loss), and keep
     the weights of the best one. [train to the end, keep the last]"""
     eval_data: Path | None = None
-    """Evaluate on these pairs (file, directory, pattern, or run) instead of a held-out part."""
+    """Evaluate on these pairs (file, directory, pattern, run, or name on the hub) instead of a held-out part."""
+    eval_split: str | None = None
+    """Which part of --eval-data, where it has several (train, test, …)."""
     leakage: Leakage = "refuse"
     """Where --data and --eval-data share prompts: refuse, drop those training rows (counted), or allow it."""
     seed: int = 42
@@ -93,6 +95,8 @@ class TrainingOptions:
         for name in ("eval_steps", "early_stopping_patience"):
             if self.eval_fraction == 0 and getattr(self, name) is not None:
                 raise UsageError(f"--{name.replace('_', '-')}", "has no effect without held-out pairs", "hold some out")
+        if self.eval_data is None and self.eval_split is not None:
+            raise UsageError(f"--eval-split {self.eval_split}", "has no effect without --eval-data", "name the data")
         if self.eval_data is None and self.leakage != "refuse":
             raise UsageError(
                 f"--leakage {self.leakage}", "has no effect without --eval-data", "a held-out part shares no opening"

@@ -267,15 +267,27 @@ def _read(config: TrainConfig, ledger: Ledger) -> _Data:
     if options.eval_data is None:
         seed = options.seed if options.split_seed is None else options.split_seed
         return _Data(*split(loaded.preferences, options.eval_fraction or 0.0, seed), [loaded])
-    # What picks rows of --data (a split, a limit) says nothing of another file.
-    door = dataclasses.replace(config.door, split=None, revision=None, streaming=False, limit=None)
-    judged = reading.load(options.eval_data, door)
+    judged = _evaluation_data(options.eval_data, config)
     say(f"evaluation data: {judged.path} · {judged.layout}")
     ledger.stages["read, evaluation data"] = judged.account
     train, account, shared = without_leakage(loaded.preferences, judged.preferences, options.leakage)
     ledger.stages["leakage"] = account
     say(" · ".join(filter(None, (shared.summary(), shared.examples()))))
     return _Data(train, judged.preferences, [loaded, judged], shared)
+
+
+def _evaluation_data(place: Path, config: TrainConfig) -> reading.Loaded:
+    """Read `--eval-data`. Errors: those of `reading.load`, under the names of its own flags."""
+    # What picks rows of --data (a limit) says nothing of other data; a revision holds for all splits of one name.
+    door = dataclasses.replace(config.door, split=config.training.eval_split, limit=None)
+    if place != config.data:
+        door = dataclasses.replace(door, dataset_config=None, revision=None, streaming=False)
+    try:
+        return reading.load(place, door)
+    except UsageError as error:
+        raise UsageError(
+            "--eval-data", *(str(part).replace("--split", "--eval-split") for part in error.args)
+        ) from error
 
 
 def _flops_saved(before: Mapping[str, Any], pairs: list[PairTokens], ledger: Ledger) -> float:

@@ -109,6 +109,8 @@ def test_allow_trains_on_everything_and_stores_what_is_shared(files: Path, tmp_p
         (["--leakage", "drop"], "--leakage drop · has no effect without --eval-data"),
         (["--leakage", "allow"], "--leakage allow · has no effect without --eval-data"),
         (["--eval-data", "none.jsonl"], "none.jsonl · no such file"),
+        (["--eval-split", "test"], "--eval-split test · has no effect without --eval-data"),
+        (["--eval-data", "other.jsonl", "--eval-split", "test"], "leave --eval-split out"),
     ],
 )
 def test_flags_without_an_effect_are_refused(
@@ -118,3 +120,20 @@ def test_flags_without_an_effect_are_refused(
     data = ["--data", str(files / "train.jsonl"), "--output", str(tmp_path / "run")]
     assert cli.main(["train-reward", *data, *QUICK, *flags]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_evaluation_pairs_are_a_split_of_the_data_itself(
+    files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for split_of, name in (("train", "train"), ("test", "other")):
+        (tmp_path / "data").mkdir(exist_ok=True)
+        (tmp_path / "data" / f"{split_of}-00000.jsonl").write_bytes((files / f"{name}.jsonl").read_bytes())
+    data = ["--data", str(tmp_path / "data"), "--eval-data", str(tmp_path / "data"), "--split", "train"]
+    call = ["train-reward", *data, "--output", str(tmp_path / "run"), *QUICK]
+    assert cli.main([*call, "--eval-split", "dev"]) == 2
+    assert "data files of the split dev" in capsys.readouterr().err
+    assert cli.main([*call, "--eval-split", "test"]) == 0
+    run = runs.load(tmp_path / "run")
+    rows = {name: len(reading.load(files / f"{name}.jsonl").preferences) for name in ("train", "other")}
+    assert (run.metrics["train_pairs"], run.metrics["held_out_pairs"]) == (rows["train"], rows["other"])
+    assert cli.main(["train-reward", "--config", str(run.path / "config.yaml"), "--overwrite"]) == 0

@@ -11,7 +11,6 @@ import gzip
 import io
 import json
 import re
-import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -22,6 +21,7 @@ import pyarrow
 import pyarrow.ipc
 import pyarrow.parquet
 
+from headwater.data.reading.arrays import elements
 from headwater.data.reading.strict import Bad, decoded, parse, parse_lines
 from headwater.errors import DataError, UsageError, first_line
 
@@ -32,6 +32,9 @@ BLOCK = 1 << 17
 """Bytes of lines that are parsed together."""
 BATCH = 1024
 """Rows of a columnar file that are in memory at a time."""
+
+CELL = 1 << 24
+"""Characters of the longest cell of CSV: a quote that is not closed would take in the rest of the file, held whole."""
 
 Advance = Callable[[int], None]
 """Told how many bytes of the file were read since the last call."""
@@ -145,51 +148,12 @@ def read_jsonl(path: Path, advance: Advance) -> Iterator[Item]:
 
 
 def read_json(path: Path, advance: Advance) -> Iterator[Item]:
-    """Read an array of objects. Its text is held whole; its rows are not. Errors: `DataError` for a torn array."""
+    """Read an array of objects, one element after the other. Errors: `DataError` for a torn array."""
     with _opened(path, advance) as handle:
         _skip_bom(handle)
-        content = handle.read()
-    try:
-        text = decoded(content)
-    except Bad as problem:
-        raise DataError(str(path), problem.message.replace("of the line ", "")) from problem
-    try:
-        yield from _array_items(path, text)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}:{error.lineno}:{error.colno}", f"broken JSON ({error.msg})") from error
-    except RecursionError as error:
-        raise DataError(str(path), "brackets inside brackets, too deep to read") from error
-
-
-_SPACE = re.compile(r"[ \t\r\n]*")
-
-
-def _array_items(path: Path, text: str) -> Iterator[Item]:
-    """Yield the elements of an array, each parsed from its own text, so that a bad one is one row and not the file."""
-    scan = json.JSONDecoder().raw_decode
-    place = _after_space(text, 0)
-    if text[place : place + 1] != "[":
-        value = json.loads(text)  # says where the JSON is broken, if it is
-        raise DataError(str(path), f"holds a {type(value).__name__}", "expected an array of objects, or name it .jsonl")
-    place, number = _after_space(text, place + 1), 0
-    while number or text[place : place + 1] != "]":
-        number += 1
-        _, end = scan(text, place)
-        raw = text[place:end].encode("utf-8")
-        yield Item(number, parse(raw), raw)
-        place = _after_space(text, end)
-        if text[place : place + 1] == "]":
-            break
-        if text[place : place + 1] != ",":
-            raise json.JSONDecodeError("Expecting ',' delimiter", text, place)
-        place = _after_space(text, place + 1)
-    place = _after_space(text, place + 1)
-    if place < len(text):
-        raise json.JSONDecodeError("Extra data", text, place)
-
-
-def _after_space(text: str, place: int) -> int:
-    return _SPACE.match(text, place).end()  # type: ignore[union-attr]
+        for number, text in enumerate(elements(path, handle), start=1):
+            raw = text.encode("utf-8")
+            yield Item(number, parse(raw), raw)
 
 
 _TYPED = re.compile(r"score|rating|rank|label|preference|strength|complete$|tag$|winner_|better_response|is_")
@@ -198,7 +162,7 @@ _TYPED = re.compile(r"score|rating|rank|label|preference|strength|complete$|tag$
 
 def read_csv(path: Path, advance: Advance) -> Iterator[Item]:
     """Read CSV with a header; a cell that is a JSON list or object, and a number where one belongs, is decoded."""
-    csv.field_size_limit(sys.maxsize)
+    csv.field_size_limit(CELL)
     # Bytes that are not UTF-8 become lone surrogates, and are named when their row comes.
     texts = (line.decode("utf-8", "surrogateescape") for line in _lines(path, advance))
     reader = csv.reader(texts, strict=True)

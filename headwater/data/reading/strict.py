@@ -108,10 +108,15 @@ def decoded(line: bytes) -> str:
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError as error:
-        # Only where the bytes end can a character end too soon.
-        cut = error.reason == "unexpected end of data"
-        fix = "the file looks cut" if cut else "save the file as UTF-8"
-        raise Bad("TORN" if cut else "UNICODE", f"byte {error.start + 1} of the line is not UTF-8", fix) from error
+        raise not_utf8(error, f"byte {error.start + 1} of the line") from error
+
+
+def not_utf8(error: UnicodeDecodeError, place: str) -> Bad:
+    """Return what to say of bytes that are not UTF-8: they end too soon, or are something else."""
+    # Only where the bytes end can a character end too soon.
+    cut = error.reason == "unexpected end of data"
+    fix = "the file looks cut" if cut else "save the file as UTF-8"
+    return Bad("TORN" if cut else "UNICODE", f"{place} is not UTF-8", fix)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> Fields:
