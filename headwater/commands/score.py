@@ -1,4 +1,4 @@
-"""Give every response its reward: a reward model's, a policy's implicit one, or the mean of an ensemble."""
+"""Give every response its reward (a reward model's, a policy's implicit one, an ensemble's mean), or its likelihood."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import orjson
@@ -49,6 +49,9 @@ class Config:
     model: Annotated[tuple[str, ...], tyro.conf.arg(aliases=["--model-name-or-path"])]
     """Training runs, paths or Hugging Face names: reward models, or policies with their references. Of several, or of
     an ensemble, the data gets the mean, and the run the rewards of each, with their standard deviation."""
+    value: Literal["reward", "log_prob", "mean_log_prob"] = "reward"
+    """What a response gets: a reward; or its log-probability under a policy, summed over its tokens or their mean, for
+    `headwater select --by likelihood`."""
     reference: str | None = None
     """Reference model of a policy. Default: the one its training run names."""
     beta: float | None = None
@@ -73,12 +76,13 @@ def run(config: Config) -> Path:
     _check(config)
     target, home = free_places(config.output, config.input, config.overwrite)
     began = time.monotonic()
-    settings = {"beta": config.beta, "reference": config.reference, "end": config.end, "longest": config.max_length}
+    settings = {name: getattr(config, name) for name in ("value", "beta", "reference", "end", "max_length")}
     ledger = Ledger(config.output.with_name(config.output.name + ".ledger"), settings)
     try:
         tokens = sum(_score(config, name, ledger) for name in config.model)
         intake = reading.stream(config.input, config.door)
-        facts = runs.facts_of(config.input) | {"scored_by": list(config.model), "scores": "reward"}
+        scores = "reward" if config.value == "reward" else "likelihood"
+        facts = runs.facts_of(config.input) | {"scored_by": list(config.model), "scores": scores}
         writer = runs.start(home, "score", config, inputs=intake.files, facts=facts, began=began)
         scored = _Scored(config, ledger)
         files = reading.write(target, scored.rows(intake))
@@ -105,6 +109,9 @@ def _check(config: Config) -> None:
         raise UsageError("--model", "names a model twice, or none", "name each one once")
     if config.reference is not None and len(config.model) > 1:
         raise UsageError("--reference", f"for {len(config.model)} models", "score with one policy at a time")
+    for name in ("reference", "beta") if config.value != "reward" else ():
+        if getattr(config, name) is not None:
+            raise UsageError(f"--{name}", f"has no effect with --value {config.value}", "leave one out")
     for name in ("max_length", "tokens_per_pass"):
         if getattr(config, name) < 2:
             raise UsageError(f"--{name.replace('_', '-')} {getattr(config, name)}", "expected a value above 1")
@@ -117,7 +124,7 @@ def _windows(records: Iterator[Any]) -> Iterator[list[Any]]:
 
 def _score(config: Config, name: str, ledger: Ledger) -> int:
     """Score with one model what is not in the ledger yet; returns the tokens that went through it."""
-    from headwater.engine.responses import Judge, Reading, load_judge
+    from headwater.engine.responses import Judge, Reading, load_judge, load_likelihood
 
     judge: Judge | None = None
     done, began = 0, time.monotonic()
@@ -129,7 +136,10 @@ def _score(config: Config, name: str, ledger: Ledger) -> int:
         if judge is None:
             end = config.end or runs.facts_of(Path(name)).get("end", "complete")
             how = Reading(end, config.max_length, config.tokens_per_pass)
-            judge = load_judge(name, config.reference, config.beta, how, config.seed)
+            if config.value == "reward":
+                judge = load_judge(name, config.reference, config.beta, how, config.seed)
+            else:
+                judge = load_likelihood(name, config.value == "mean_log_prob", how, config.seed)
             if done > len(window):
                 say(f"{name}: {done - len(window):,} rows were scored before, in {ledger.path}")
         ledger[_key(name, window)] = judge(window)
@@ -186,8 +196,8 @@ class _Scored:
             "rows": len(self._values),
             "responses": values.shape[1],
             "without_score": int((~known).sum()),
-            "reward_mean": statistics.mean(means, openings, seed),
-            "reward_std": statistics.std(means, openings, seed),
+            f"{self._config.value}_mean": statistics.mean(means, openings, seed),
+            f"{self._config.value}_std": statistics.std(means, openings, seed),
         }
         if len(values) > 1:
             found["ensemble_std"] = statistics.mean(values[:, known].std(axis=0, ddof=1), openings, seed)

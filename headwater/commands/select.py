@@ -9,13 +9,10 @@ from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import tyro
-from rich.console import Group
-from rich.table import Table
-from rich.text import Text
 
 from headwater import files, runs
 from headwater.config import build
-from headwater.console import say, say_stages, show
+from headwater.console import say, say_stages, show, track
 from headwater.data import reading
 from headwater.data import selection as picking
 from headwater.data.preference import Candidates, Preference
@@ -38,10 +35,11 @@ from headwater.data.selection import (
     Scores,
     Selector,
     Take,
+    tables,
 )
 from headwater.errors import DataError, UsageError
 from headwater.outputs import free_places
-from headwater.statistics import LEVEL, Estimate, std
+from headwater.statistics import Estimate, std
 
 EXAMPLE = "headwater select --input ultrafeedback.jsonl --output selected.jsonl --by pvar --budget 10%"
 
@@ -56,18 +54,22 @@ class Config:
     """Data file to write (.jsonl, .jsonl.gz, .parquet; its run goes to OUTPUT.run), or a run directory."""
     by: str = "pvar(tau=1.0)"
     """What ranks rows: pvar(tau=1.0, scale="corpus"), random(seed=0), reward_gap, uncertainty(tau=1.0), length_gap;
+    responses whose probabilities a policy gave (--likelihoods): likelihood;
     and pairs that policies scored (--implicit): implicit_gap, dual_margin(low=-2.0), held_out_loss."""
     budget: str = "10%"
     """How much to take: 10% (of the prompts), 500prompts, 2000pairs, 1000000tokens, 5%tokens."""
     take: Take | None = None
     """Which part of the ranking. [the end that the selector's source takes]"""
     scores: Scores | None = None
-    """What the data's scores are: rewards, or probabilities of beating one common opponent. [by the layout]"""
+    """What the data's scores are: rewards, probabilities of beating one common opponent, or log-likelihoods.
+    [by the layout, or as `headwater score` wrote them]"""
     rewards: tuple[Path, ...] = ()
-    """Runs of evaluate or sample that scored this data with reward models: they replace the data's scores, and several
-    models are an ensemble."""
+    """Runs of score, evaluate or sample that gave this data rewards (a reward model's, or a policy's implicit ones):
+    they replace the data's scores, and several models are an ensemble."""
     implicit: tuple[Path, ...] = ()
-    """Runs of evaluate that scored this data with policies: their implicit rewards."""
+    """Runs of score or evaluate that scored this data with policies: their implicit rewards, beside the rewards."""
+    likelihoods: tuple[Path, ...] = ()
+    """Runs of `headwater score --value mean_log_prob` (or log_prob) on this data."""
     pairs: str | None = None
     """Make pairs of candidates: best_worst, best_random, random, all, sigma(k=2.0), best_sigma(k=2.0)."""
     per_source: bool = False
@@ -78,6 +80,11 @@ class Config:
     """Measure lengths in its tokens: a Hugging Face name or path. [characters]"""
     export_for_annotation: Path | None = None
     """Also write what was chosen for people to judge: responses shuffled, no labels (.jsonl, columns for Argilla)."""
+    measure_gradients: int | None = None
+    """Measure the DPO gradient of so many prompts, drawn at random, under --policy, to compare it with the score and
+    with the bound that preference variance sets; a backward pass a response."""
+    policy: str | None = None
+    """Policy whose gradients are measured: a training run, path or Hugging Face name."""
     seed: int = 42
     """Breaks ties, makes draws, and seeds the bootstrap."""
     overwrite: bool = False
@@ -109,7 +116,7 @@ class Rows(NamedTuple):
 def run(config: Config) -> Path:
     """Choose rows, write them and what they were chosen by, and return the data file."""
     plan = _plan(config)
-    _check_export(config)
+    _check_files(config)
     target, home = free_places(config.output, config.input, config.overwrite)
     rows = _read(config)
     _check_needs(plan, rows, config)
@@ -124,7 +131,7 @@ def run(config: Config) -> Path:
 
     writer = runs.start(home, "select", config, inputs=rows.intake.files, facts=_facts(plan, rows, config))
     rows.intake.quarantine.save(home / reading.QUARANTINE)
-    harvest = Harvest(pool, scores, choice.rows, plan.pairing, config.seed)
+    harvest = Harvest(pool, scores, choice.rows, plan.pairing, config.seed, _rows_to_measure(config, pool))
     reading.write(target, harvest.records(reading.stream(config.input, config.door)))
     if config.export_for_annotation:
         picking.write_annotation(config.export_for_annotation, _records(reading.stream(target)), config.seed)
@@ -134,7 +141,9 @@ def run(config: Config) -> Path:
     say_stages(stages)
     effects = picking.effects(pool, {"score": scores} | picking.columns_of(pool), choice.rows, config.seed)
     agreements = list(_agreements(plan, rows, scores, choice, config))
-    writer.write_metrics(_metrics(pool, scores, choice, effects, config.seed))
+    gradients = _gradients(config, plan, pool, scores, choice, harvest) if config.policy else []
+    figures = picking.gradient_figures(gradients, config.seed)
+    writer.write_metrics(_metrics(pool, scores, choice, effects, config.seed) | figures)
     picking.write_scores(home / picking.SCORES, pool, plan.selector, scores, choice.rows)
     summary = {
         "by": config.by,
@@ -144,9 +153,13 @@ def run(config: Config) -> Path:
         "agreement": [found.record() for found in agreements],
         "sources": picking.by_source(pool, choice.rows),
         "examples": harvest.examples(),
+        "gradients": gradients,
     }
     files.write_json(home / "selection.json", summary)
-    _show(config, plan, rows, choice, effects, agreements, summary)
+    if choice.tied:
+        say(f"ties: {choice.tied:,} rows left out have the score of the last one taken; --seed draws among them")
+    title = f"{plan.take} of {config.by}: {len(choice.rows):,} of {len(pool):,} rows"
+    show(tables.tables(title, effects, agreements, figures, harvest.examples()))
     writer.finish()
     say(f"written: {target}")
     return target
@@ -168,21 +181,30 @@ def _plan(config: Config) -> Plan:
         raise UsageError("--pairs", "labels what --export-for-annotation sends to be labelled", "leave one out")
     if budget.unit == "tokens" and not config.tokenizer:
         raise UsageError(f"--budget {config.budget}", "counts tokens", "name your model's with --tokenizer")
+    if (config.measure_gradients is None) != (config.policy is None):
+        given, lacking = ("--policy", "--measure-gradients") if config.policy else ("--measure-gradients", "--policy")
+        raise UsageError(given, f"has no effect without {lacking}", "name both or none")
+    if config.measure_gradients is not None and config.measure_gradients < 2:
+        raise UsageError(f"--measure-gradients {config.measure_gradients}", "expected 2 prompts or more")
     return Plan(selector, budget, config.take or selector.takes, pairing)
 
 
-def _check_export(config: Config) -> None:
-    """Refuse a file for annotation that is taken, or of another format."""
+def _check_files(config: Config) -> None:
+    """Refuse a file for annotation that is taken, or of another format, and a model that is no policy."""
     export = config.export_for_annotation
     if export and export.suffix.lower() != ".jsonl":
         raise UsageError(f"--export-for-annotation {export}", "expected a name that ends in .jsonl")
     if export and export.exists() and not config.overwrite:
         raise UsageError(f"--export-for-annotation {export}", "already exists", "name another file or add --overwrite")
 
+    if config.policy and runs.facts_of(Path(config.policy)).get("kind") == "reward model":
+        raise UsageError(f"--policy {config.policy}", "is a reward model", "name a policy")
+
 
 _LACKING: dict[Need, tuple[str, str]] = {
     "pairs": ("needs pairs of a chosen and a rejected response", "this data holds candidates"),
     "rewards": ("needs rewards, and no response has one", "name runs that scored this data with --rewards"),
+    "likelihood": ("needs log-likelihoods", "name runs of score --value mean_log_prob by --likelihoods"),
     "implicit": ("needs implicit rewards", "name runs that scored this data with policies by --implicit"),
 }
 
@@ -200,9 +222,16 @@ def _check_needs(plan: Plan, rows: Rows, config: Config) -> None:
         raise UsageError(
             f"--pairs {config.pairs}", "nothing here says which response is better", _LACKING["rewards"][1]
         )
-    if config.implicit and "implicit" not in plan.selector.needs:
-        readers = ", ".join(name for name, selector in SELECTORS.items() if "implicit" in selector.needs)
-        raise UsageError("--implicit", f"has no effect with --by {config.by}", f"it is for {readers}; see --rewards")
+    if config.measure_gradients and not len(rows.pool.scored_rows()):
+        raise UsageError("--measure-gradients", "no prompt has two responses with rewards", _LACKING["rewards"][1])
+    _check_use("--implicit", config.implicit, "implicit", plan, config)
+    _check_use("--likelihoods", config.likelihoods, "likelihood", plan, config)
+
+
+def _check_use(flag: str, given: Sequence[Path], need: Need, plan: Plan, config: Config) -> None:
+    if given and need not in plan.selector.needs:
+        readers = ", ".join(name for name, selector in SELECTORS.items() if need in selector.needs)
+        raise UsageError(flag, f"has no effect with --by {config.by}", f"it is for {readers}; see --rewards")
 
 
 # --- what is read -------------------------------------------------------------------------------------------------
@@ -211,9 +240,11 @@ def _check_needs(plan: Plan, rows: Rows, config: Config) -> None:
 def _read(config: Config) -> Rows:
     """Read the rows into a pool. Errors: those of `reading.stream`, `DataError` for data that is no use here."""
     recorded = {
-        "rewards": [recorded for path in config.rewards for recorded in _recorded(path)],
-        "implicit": [recorded for path in config.implicit for recorded in _recorded(path, implicit=True)],
-    }
+        kind: [recorded for path in paths for recorded in _recorded(path, kind)]
+        for kind, paths in (
+            ("rewards", config.rewards), ("implicit", config.implicit), ("likelihood", config.likelihoods)
+        )
+    }  # fmt: skip
     builder = picking.Builder(_measure(config.tokenizer), **recorded)
     prompts = picking.PromptGroups() if config.drop_near_duplicates else None
     intake = reading.stream(config.input, config.door)
@@ -227,9 +258,10 @@ def _read(config: Config) -> Rows:
     say(f"data: {intake.place} · {intake.layout}")
     pool = builder.pool(scores)
     unscored = int(np.isnan(pool.reward).sum())
-    if not config.rewards and unscored < len(pool.lengths):
-        say(f"scores: {'logit of a probability' if scores == 'probability' else 'rewards'}, as the data has them")
-    if unscored:
+    if not config.rewards and (scores == "likelihood" or unscored < len(pool.lengths)):
+        what = {"probability": "logit of a probability", "likelihood": "log-likelihoods", "reward": "rewards"}[scores]
+        say(f"scores: {what}, as the data has them")
+    if unscored and scores != "likelihood":
         say(f"no reward: {unscored:,} of {len(pool.lengths):,} responses, left out of every comparison of rewards")
     return Rows(pool, prompts.groups() if prompts else None, intake, scores, [r.name for r in recorded["rewards"]])
 
@@ -260,11 +292,16 @@ def _measure(name: str | None) -> picking.Measure | None:
     return lambda texts: [len(ids) for ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
 
 
-def _recorded(path: Path, implicit: bool = False) -> list[Recorded]:
+def _recorded(path: Path, kind: str) -> list[Recorded]:
     """Read the rewards that a run recorded, of every model that it scored with. Errors: `UsageError`."""
     run = runs.load(path)
-    if implicit and run.facts.get("kind") == "reward model":
+    if kind == "implicit" and run.facts.get("kind") == "reward model":
         raise UsageError(f"--implicit {path}", "scored with a reward model", "name it with --rewards")
+    likely = run.facts.get("scores") == "likelihood"
+    if likely and kind != "likelihood":
+        raise UsageError(f"--{kind} {path}", "recorded likelihoods", "name it with --likelihoods")
+    if kind == "likelihood" and not likely:
+        raise UsageError(f"--likelihoods {path}", "recorded rewards", "name a run of score --value mean_log_prob")
     models: dict[str, dict[str, Sequence[float]]] = {}
     for row in run.records():
         models.setdefault(str(row.get("model") or run.name), {})[str(row.get("id"))] = _rewards_of(row)
@@ -322,65 +359,38 @@ def _choose(plan: Plan, rows: Rows, scores: Floats, costs: Ints, config: Config)
     return picking.choose(scores, costs, plan.budget, plan.take, config.seed, sources=sources, groups=rows.groups)
 
 
-# --- on the terminal ----------------------------------------------------------------------------------------------
+# --- gradients ----------------------------------------------------------------------------------------------------
 
 
-def _show(
-    config: Config,
-    plan: Plan,
-    rows: Rows,
-    choice: Choice,
-    effects: Mapping[str, Effect],
-    agreements: Sequence[Agreement],
-    summary: Mapping[str, Any],
-) -> None:
-    taken = f"{len(choice.rows):,} of {len(rows.pool):,} rows"
-    if choice.tied:
-        say(f"ties: {choice.tied:,} rows left out have the score of the last one taken; --seed draws among them")
-    title = f"{plan.take} of {config.by}: {taken}"
-    parts: list[Any] = [_effects_table(title, effects)]
-    if agreements:
-        parts.append(_agreement_table(agreements))
-    for end, examples in summary["examples"].items():
-        parts.append(Text(f"\n{'highest' if end == 'top' else 'lowest'} scores", style="bold cyan"))
-        parts += [_example(example) for example in examples]
-    show(Group(*parts))
+def _rows_to_measure(config: Config, pool: Pool) -> list[int]:
+    """Draw the rows whose gradients are measured."""
+    drawn = np.random.default_rng(config.seed).permutation(pool.scored_rows())[: config.measure_gradients or 0]
+    return [int(row) for row in drawn]
 
 
-def _effects_table(title: str, effects: Mapping[str, Effect]) -> Table:
-    table = _table(title, "mean of", "all rows", "n", "rows taken", "n")
-    for name, effect in effects.items():
-        cells = [(_with_interval(found), f"{found.n:,}") for found in effect]
-        table.add_row(name.replace("_", " "), *(cell for pair in cells for cell in pair))
-    return table
+def _gradients(
+    config: Config, plan: Plan, pool: Pool, scores: Floats, choice: Choice, harvest: Harvest
+) -> list[dict[str, Any]]:
+    """Measure what the score of some rows should foretell: one row each, norm and bound divided by β."""
+    from headwater.engine import models
+    from headwater.engine.gradients import measure
+    from headwater.engine.responses import Reading
 
-
-def _agreement_table(agreements: Sequence[Agreement]) -> Table:
-    title = f"\nother selectors at the same budget (brackets: {LEVEL:.0%} intervals)"
-    table = _table(title, "selector", "rank correlation", "same rows taken", "by chance")
-    for found in agreements:
-        table.add_row(
-            found.other, _with_interval(found.correlation), _with_interval(found.overlap), f"{found.chance:.3f}"
-        )
-    return table
-
-
-def _table(title: str, *columns: str) -> Table:
-    style = {"title_justify": "left", "title_style": "bold", "header_style": "dim"}
-    return Table(*columns, title=title, box=None, padding=(0, 2, 0, 0), **style)  # type: ignore[arg-type]
-
-
-def _with_interval(found: Estimate) -> str:
-    if np.isnan(found.value):
-        return "undefined"
-    return f"{found.value:.4g}" + ("" if found.low is None else f" [{found.low:.4g}, {found.high:.4g}]")
-
-
-def _example(example: Mapping[str, Any]) -> Text:
-    line = f"  {example['score']:.4f}  {_one_line(example['prompt'])}"
-    return Text(line, no_wrap=True, overflow="ellipsis")
-
-
-def _one_line(text: str) -> str:
-    """Return a text in one line, without what a terminal would act on."""
-    return "".join(character for character in " ".join(text.split()) if character.isprintable())
+    pvar = plan.selector if isinstance(plan.selector, PVar) else PVar()
+    unit = picking.unit_of(pool, pvar.tau, pvar.scale)
+    model, tokenizer = models.load(str(config.policy), "policy", (), config.seed)
+    longest = getattr(model.config, "max_position_embeddings", None) or 10**9
+    taken = set(choice.rows.tolist())
+    rows = ((record, pool.rewards[:, pool.of_row(row)]) for row, record in harvest.wanted.items())
+    found = measure(model, tokenizer, rows, unit, Reading("complete", longest, longest))
+    wanted = len(harvest.wanted)
+    measured = zip(harvest.wanted, track(found, "gradients", wanted), strict=True)
+    records = [
+        {"id": pool.ids[row], "opening": pool.openings[row], "taken": row in taken}
+        | {"score": None if np.isnan(scores[row]) else float(scores[row]), **one._asdict()}
+        for row, one in measured
+        if one
+    ]
+    if len(records) < wanted:
+        say(f"gradients: {wanted - len(records)} of {wanted} rows are left out, their responses empty or too long")
+    return records

@@ -1,4 +1,4 @@
-"""The reward of every response to a prompt: from a reward model, or from a policy and its reference.
+"""The reward of every response to a prompt: from a reward model, or from a policy and its reference; or its likelihood.
 
 A prompt is read once for its responses (once for every `WIDEST` tokens of them), and what a response is given does not
 depend on the others: neither on those of its own prompt nor on the rows that happen to be computed with it. Responses
@@ -32,7 +32,7 @@ from headwater.engine.scoring import (
     token_log_probs,
     token_rewards,
 )
-from headwater.errors import UsageError
+from headwater.errors import ModelError, UsageError
 
 Record = Preference | Candidates | Unpaired
 WIDEST = 2048
@@ -71,14 +71,14 @@ class Judge:
 
     def __call__(self, records: Sequence[Record]) -> list[Rewards]:
         """Return the rewards of all responses, row by row."""
-        encoded = _encoded(records, self._tokenizer, self._reading)
-        places = [(row, place) for row, found in enumerate(encoded) for place in found.places]
+        rows = encoded(records, self._tokenizer, self._reading)
+        places = [(row, place) for row, found in enumerate(rows) for place in found.places]
         rewards: list[Rewards] = [[None] * len(responses_of(record)) for record in records]
         for voice in self._voices if places else ():
-            values = voice.read([value for found in encoded for value in found.responses], self._reading.room)
+            values = voice.read([value for found in rows for value in found.responses], self._reading.room)
             for (row, place), value in zip(places, values, strict=True):
                 rewards[row][place] = (rewards[row][place] or 0.0) + voice.scale * value
-        self.tokens += sum(_length(part) for found in encoded for part in _groups(found.responses, self._reading.room))
+        self.tokens += sum(_length(part) for found in rows for part in _groups(found.responses, self._reading.room))
         return rewards
 
 
@@ -106,7 +106,18 @@ def load_judge(name: str, reference: str | None, beta: float | None, reading: Re
     return Judge(tokenizer, [_Voice(each, token_log_probs, policy_scores, _sum, by) for each, by in both], reading)
 
 
-class _Encoded(NamedTuple):
+def load_likelihood(name: str, mean: bool, reading: Reading, seed: int) -> Judge:
+    """Load a policy by whose log π(response | prompt), summed over tokens or their `mean`, responses are judged.
+
+    Errors: `ModelError` for a reward model.
+    """
+    if models.head_of(name) == "reward":
+        raise ModelError(name, "is a reward model: it gives no probabilities", "name a policy")
+    model, tokenizer = models.load(name, "policy", (), seed)
+    return Judge(tokenizer, [_Voice(model, token_log_probs, policy_scores, _mean if mean else _sum)], reading)
+
+
+class Encoded(NamedTuple):
     """The responses of a row that can be read."""
 
     places: list[int]
@@ -114,7 +125,8 @@ class _Encoded(NamedTuple):
     """Prompt and, as `chosen`, the response from its own first token."""
 
 
-def _encoded(records: Sequence[Record], tokenizer: Tokenizer, reading: Reading) -> list[_Encoded]:
+def encoded(records: Sequence[Record], tokenizer: Tokenizer, reading: Reading) -> list[Encoded]:
+    """Encode the responses of every record that are not empty and not too long."""
     stand_ins = [
         # Encoded as training encodes a pair; with itself on the other side, a response starts where it starts.
         Preference(prompt=record.prompt, chosen=response, rejected=response, id=f"{row} {place}")
@@ -122,7 +134,7 @@ def _encoded(records: Sequence[Record], tokenizer: Tokenizer, reading: Reading) 
         for place, response in enumerate(responses_of(record))
         if response.text.strip()
     ]
-    rows = [_Encoded([], []) for _ in records]
+    rows = [Encoded([], []) for _ in records]
     for pair in tokenize(stand_ins, tokenizer, reading.max_length, reading.end).pairs:
         row, place = map(int, pair.id.split())
         rows[row].places.append(place)
@@ -213,3 +225,7 @@ def _last(values: NDArray[np.float64]) -> float:
 
 def _sum(values: NDArray[np.float64]) -> float:
     return float(values.sum())
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    return float(values.mean())

@@ -246,3 +246,73 @@ def test_pairs_and_records_are_what_they_were(study: Path, tmp_path: Path) -> No
     found = read(tmp_path / "run")
     assert all(isinstance(row, Preference) for row in found)
     assert len(found) == 60
+
+
+# --- likelihoods, and what selection does with scores ----------------------------------------------------------------
+
+
+def test_log_probabilities_are_those_of_plain_transformers(study: Path, tmp_path: Path) -> None:
+    call = ["score", "--input", study / "pairs.jsonl", "--model", study / "dpo"]
+    for value in ("log_prob", "mean_log_prob"):
+        headwater(*call, "--value", value, "--output", tmp_path / f"{value}.jsonl")
+    policy = transformers.AutoModelForCausalLM.from_pretrained(study / "dpo").eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(study / "dpo")
+    for row, mean in zip(
+        *(read(tmp_path / f"{value}.jsonl")[:5] for value in ("log_prob", "mean_log_prob")), strict=True
+    ):
+        messages = [{"role": message.role, "content": message.content} for message in row.prompt]
+        before = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        whole = before + row.chosen.text + tokenizer.eos_token
+        ids = tokenizer(whole, add_special_tokens=False, return_tensors="pt")["input_ids"]
+        start = len(tokenizer(before, add_special_tokens=False)["input_ids"])
+        with torch.no_grad():
+            logits = policy(ids).logits[0, start - 1 : -1].log_softmax(-1)
+        each = logits.gather(1, ids[0, start:, None])
+        assert row.chosen.score == pytest.approx(float(each.sum()), abs=1e-3)
+        assert mean.chosen.score == pytest.approx(float(each.mean()), abs=1e-5)
+
+
+def test_score_and_select_are_one_pipe(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = study / "candidates.jsonl"
+    headwater("score", "--input", data, "--model", study / "dpo", "--output", tmp_path / "implicit.jsonl")
+    likely = tmp_path / "likely.jsonl"
+    headwater("score", "--input", data, "--model", study / "dpo", "--value", "mean_log_prob", "--output", likely)
+    # PVar of the implicit reward, as the scored data has it and as the run has it
+    both = ["--measure-gradients", 8, "--policy", study / "dpo"]
+    headwater("select", "--input", tmp_path / "implicit.jsonl", "--output", tmp_path / "a", *both, "--budget", "30%")
+    headwater("select", "--input", data, "--rewards", tmp_path / "implicit.jsonl.run", "--output", tmp_path / "b.jsonl")
+    one, other = (runs.load(tmp_path / name).metrics["score_all"] for name in ("a", "b.jsonl.run"))
+    assert one["value"] == pytest.approx(other["value"], rel=1e-9) and one["value"] > 0
+    rows = json.loads((tmp_path / "a" / "selection.json").read_text("utf-8"))["gradients"]
+    assert len(rows) == 8 and all(0 < row["norm"] <= row["bound"] * 1.00001 for row in rows)
+    found = runs.load(tmp_path / "a").metrics
+    assert found["gradient_over_bound"]["n"] == 8 and 0 < found["gradient_over_bound"]["value"] < 1
+    headwater("report", tmp_path / "a", "--output", tmp_path / "page.html")
+    assert 'id="gradients"' in (tmp_path / "page.html").read_text("utf-8")
+    # the same log-likelihoods, as the data's scores and beside them
+    headwater("select", "--input", likely, "--by", "likelihood", "--output", tmp_path / "c.jsonl")
+    given = ["--input", data, "--by", "likelihood", "--likelihoods", tmp_path / "likely.jsonl.run"]
+    headwater("select", *given, "--output", tmp_path / "d.jsonl")
+    assert [row.id for row in read(tmp_path / "c.jsonl")] == [row.id for row in read(tmp_path / "d.jsonl")]
+    refused = [
+        (["--input", likely], "needs rewards"),
+        (["--input", data, "--rewards", tmp_path / "likely.jsonl.run"], "recorded likelihoods"),
+        (["--input", data, "--by", "likelihood", "--likelihoods", tmp_path / "implicit.jsonl.run"], "recorded rewards"),
+        (["--input", tmp_path / "implicit.jsonl", "--policy", study / "dpo"], "without --measure-gradients"),
+        (["--input", tmp_path / "implicit.jsonl", *both[:2], "--policy", study / "rm"], "is a reward model"),
+    ]
+    for call, message in refused:
+        assert cli.main([str(each) for each in ["select", *call, "--output", tmp_path / "no.jsonl"]]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_likelihoods_have_no_reference_and_reward_models_none(
+    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call = ["score", "--input", study / "pairs.jsonl", "--output", tmp_path / "s.jsonl", "--value", "log_prob"]
+    for more, code, message in (
+        (["--model", study / "dpo", "--beta", 0.5], 2, "has no effect with --value log_prob"),
+        (["--model", study / "rm"], 4, "is a reward model"),
+    ):
+        assert cli.main([str(each) for each in [*call, *more]]) == code
+        assert message in capsys.readouterr().err

@@ -69,7 +69,7 @@ def margins(*values: Sequence[float]) -> list[Recorded]:
 
 def pairs_pool(external: Sequence[float], *implicit: Sequence[float]) -> Pool:
     records = [pair(value, 0.0, row) for row, value in enumerate(external)]
-    return pool_of(*records, implicit=margins(*implicit))
+    return pool_of(*records, implicit=margins(*implicit), likelihood=margins(*implicit))
 
 
 def score(name: str, pool: Pool) -> Floats:
@@ -145,7 +145,8 @@ def test_every_selector_keeps_the_contract(name: str) -> None:
     if name != "random":  # a row's number is its own: the order of the rows does not count
         order = rng.permutation(100)
         records = [pair(external[row], 0.0, int(row)) for row in order]
-        np.testing.assert_allclose(selector(pool_of(*records, implicit=margins(implicit))), found[order], rtol=1e-9)
+        other = pool_of(*records, implicit=margins(implicit), likelihood=margins(implicit))
+        np.testing.assert_allclose(selector(other), found[order], rtol=1e-9)
 
 
 @pytest.mark.parametrize("name", SELECTORS)
@@ -206,6 +207,20 @@ def test_the_dual_margin_of_a_worked_example() -> None:
     expected = [a * b / (a * b + (1 - a) * (1 - b)) for a, b in (p, q)]
     np.testing.assert_allclose(found[:2], expected)
     assert np.isnan(found[2:]).all()  # a margin that is not positive
+
+
+def test_likelihood_is_the_mean_over_responses_and_policies() -> None:
+    runs = [Recorded("a", {"c:0": [-1.0, -2.0, NAN], "c:1": [-4.0, -6.0]}), Recorded("b", {"c:0": [-5.0, -6.0, -7.0]})]
+    pool = pool_of(candidates([1, 2, 3]), candidates([1, 2], 1), candidates([1, 2], 2), likelihood=runs)
+    np.testing.assert_array_equal(score("likelihood", pool), [(-1.5 + -6.0) / 2, -5.0, NAN])
+
+
+def test_data_that_holds_likelihoods_holds_no_rewards() -> None:
+    builder = Builder()
+    builder.add(candidates([-1.0, -3.0]))
+    pool = builder.pool("likelihood")
+    assert score("likelihood", pool).tolist() == [-2.0]
+    assert picking.lacking(SELECTORS["pvar"](), pool) == "rewards"
 
 
 def test_the_dual_margin_thins_its_tail() -> None:

@@ -86,6 +86,7 @@ def selected(path: Path) -> runs.Run:
         "sources": {"a": [3, 1], "b": [1, 0]},
         "agreement": [rival | figures, undefined],
         "examples": {},
+        "gradients": [{"bound": 0.4, "norm": 0.3, "taken": True}, {"bound": 0.2, "norm": 0.1, "taken": False}],
     }
     write_json(path / "selection.json", summary)
     return runs.load(writer.finish())
@@ -182,6 +183,7 @@ NEEDS: dict[str, Callable[[Path], list[runs.Run]]] = {
     "selection": lambda p: [selected(p / "a")],
     "selection-effects": lambda p: [selected(p / "a")],
     "selector-agreement": lambda p: [selected(p / "a")],
+    "gradients": lambda p: [selected(p / "a")],
 }
 
 

@@ -13,7 +13,16 @@ from __future__ import annotations
 
 from headwater.data.selection.choosing import Budget, Choice, Take, choose
 from headwater.data.selection.duplicates import PromptGroups
-from headwater.data.selection.effects import Agreement, Effect, agreement, blocks, by_source, columns_of, effects
+from headwater.data.selection.effects import (
+    Agreement,
+    Effect,
+    agreement,
+    blocks,
+    by_source,
+    columns_of,
+    effects,
+    gradient_figures,
+)
 from headwater.data.selection.pairing import PAIRINGS, Compared, Pairing, compared, costs, seed_of
 from headwater.data.selection.pool import (
     PROBABILITIES,
@@ -63,6 +72,7 @@ __all__ = [
     "compared",
     "costs",
     "effects",
+    "gradient_figures",
     "lacking",
     "logit",
     "pair_mean",

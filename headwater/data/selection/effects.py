@@ -102,3 +102,20 @@ def ranks(values: Floats) -> Floats:
     _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
     return np.asarray((last - (counts - 1) / 2)[place], dtype=np.float64)
+
+
+def gradient_figures(rows: Sequence[Mapping[str, Any]], seed: int) -> dict[str, Estimate]:
+    """Say how far the bound, and the score, foretell measured gradients: `norm`, `bound`, `score`, `opening` a row.
+
+    Rows without a score, or whose bound is 0, are left out; {} where none stays. Correlations are Spearman's.
+    """
+    known = [row for row in rows if row["bound"] > 0 and row["score"] is not None]
+    if not known:
+        return {}
+    norm, bound, score = (np.array([row[name] for row in known]) for name in ("norm", "bound", "score"))
+    clusters = [row["opening"] for row in known]
+    found = {"gradient_over_bound": statistics.mean(norm / bound, clusters, seed)}
+    for name, values in (("bound", bound), ("score", score)):
+        rank = statistics.correlation(ranks(values), ranks(norm), clusters, seed)
+        found[f"gradient_rank_correlation_with_{name}"] = rank
+    return found

@@ -13,8 +13,9 @@ from headwater.data.preference import Candidates, Preference, Response
 from headwater.data.selection.variance import Floats, Ints, logit
 from headwater.errors import DataError
 
-Scores = Literal["reward", "probability"]
-"""What the data's own scores are: rewards or ratings, or probabilities of beating one common opponent."""
+Scores = Literal["reward", "probability", "likelihood"]
+"""What the data's own scores are: rewards or ratings, probabilities of beating one common opponent, or
+log-probabilities under a policy."""
 PROBABILITIES = ("alpaca-eval-responses", "best-of-n")
 """Layouts whose scores are probabilities."""
 
@@ -24,7 +25,7 @@ Measure = Callable[[Sequence[str]], Sequence[int]]
 
 @dataclass(frozen=True)
 class Recorded:
-    """Rewards that a run recorded, by row id: [chosen, rejected] of a pair, or one for each of the candidates."""
+    """Numbers that a run recorded, by row id: [chosen, rejected] of a pair, or one for each of the candidates."""
 
     name: str
     rewards: Mapping[str, Sequence[float]]
@@ -51,6 +52,8 @@ class Pool:
     """[models, responses]; NaN where there is none."""
     implicit: Floats
     """Implicit rewards β log π/π_ref, [models, responses]; NaN where there is none."""
+    likelihood: Floats
+    """log π under policies, [models, responses]; NaN where there is none."""
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -64,6 +67,11 @@ class Pool:
     def reward(self) -> Floats:
         """The reward of every response, [responses]: the mean over models; NaN where one of them has none."""
         return np.asarray(self.rewards.mean(axis=0), dtype=np.float64)
+
+    def scored_rows(self) -> Ints:
+        """Return the rows with two or more responses that have a reward."""
+        known = np.add.reduceat((~np.isnan(self.reward)).astype(np.int64), self.offsets[:-1])
+        return np.flatnonzero(known >= 2)
 
     def widest(self, values: Floats) -> Floats:
         """Return, for every row, the largest minus the smallest of its responses' `values`; NaN below two."""
@@ -82,10 +90,11 @@ class Builder:
         measure: Measure | None = None,
         rewards: Sequence[Recorded] = (),
         implicit: Sequence[Recorded] = (),
+        likelihood: Sequence[Recorded] = (),
     ) -> None:
         """Measure lengths in characters, or as `measure` does (tokens); `rewards` replace the data's own scores."""
         self._measure = measure
-        self._recorded = {"rewards": rewards, "implicit": implicit}
+        self._recorded = {"rewards": rewards, "implicit": implicit, "likelihood": likelihood}
         self._paired: bool | None = None
         self._ids: list[str] = []
         self._sources: list[str] = []
@@ -122,9 +131,13 @@ class Builder:
         for runs in self._recorded.values():
             for run in runs:
                 self._check_known(run)
-        given = self._found["rewards"]
-        rewards = np.array([np.frombuffer(column) for column in given] if given else [self._own(scores)])
-        columns = [np.frombuffer(column) for column in self._found["implicit"]]
+        found = {kind: self._columns(kind) for kind in self._recorded}
+        if scores == "likelihood":
+            found["likelihood"] = np.vstack([np.array(self._scores), found["likelihood"]])
+        elif not len(found["rewards"]):
+            found["rewards"] = self._own(scores)[None]
+        if not len(found["rewards"]):
+            found["rewards"] = np.full((1, len(self._lengths)), np.nan)
         return Pool(
             paired=bool(self._paired),
             ids=self._ids,
@@ -134,9 +147,12 @@ class Builder:
             lengths=np.array(self._lengths),
             prompt_lengths=np.array(self._prompts),
             unit="tokens" if self._measure else "characters",
-            rewards=rewards,
-            implicit=np.array(columns).reshape(len(columns), len(self._lengths)),
+            **found,
         )
+
+    def _columns(self, kind: str) -> Floats:
+        columns = self._found[kind]
+        return np.array([np.frombuffer(column) for column in columns]).reshape(len(columns), len(self._lengths))
 
     def _own(self, scores: Scores) -> Floats:
         own = np.array(self._scores)

@@ -17,7 +17,7 @@ from headwater.data.selection.pool import Pool
 from headwater.data.selection.variance import Floats, PairMean, pair_mean, preference_variance
 from headwater.errors import DataError, UsageError
 
-Need = Literal["rewards", "implicit", "pairs"]
+Need = Literal["rewards", "implicit", "likelihood", "pairs"]
 End = Literal["top", "bottom"]
 
 
@@ -25,7 +25,7 @@ class Selector(Protocol):
     """What ranks rows; a frozen dataclass whose fields are its settings."""
 
     needs: ClassVar[frozenset[Need]]
-    """`rewards`, `implicit` rewards, and `pairs`: that the data says which response is better."""
+    """`rewards`, `implicit` rewards, `likelihood`, and `pairs`: that the data says which response is better."""
     takes: ClassVar[End]
     """Which end of the ranking its source keeps."""
 
@@ -198,6 +198,26 @@ class DualMargin:
 
 
 @dataclass(frozen=True, slots=True)
+class Likelihood:
+    """How likely a policy is to write the responses: their mean log-probability, likeliest first.
+
+    As `score --value log_prob` (summed over tokens) or `mean_log_prob` recorded it. WPO (arXiv:2406.11827) weights a
+    pair by it, so that the pairs that a policy would write itself count; the bottom end is what is new to it.
+    """
+
+    needs: ClassVar[frozenset[Need]] = frozenset({"likelihood"})
+    takes: ClassVar[End] = "top"
+
+    def __call__(self, pool: Pool) -> Floats:
+        """Return the mean over a row's responses, and over the policies that scored it, [rows]."""
+        known = ~np.isnan(pool.likelihood)
+        starts = pool.offsets[:-1]
+        sums, counts = (np.add.reduceat(each, starts, axis=1) for each in (np.nan_to_num(pool.likelihood), known * 1))
+        means = np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0)
+        return _mean_of_known(means)
+
+
+@dataclass(frozen=True, slots=True)
 class LengthGap:
     """Length of the longest minus that of the shortest response, smallest first: pairs that length cannot decide."""
 
@@ -228,6 +248,8 @@ def lacking(selector: Selector, pool: Pool) -> Need | None:
         return "pairs"
     if "rewards" in selector.needs and np.isnan(pool.reward).all():
         return "rewards"
+    if "likelihood" in selector.needs and np.isnan(pool.likelihood).all():
+        return "likelihood"
     return "implicit" if "implicit" in selector.needs and np.isnan(pool.implicit).all() else None
 
 
@@ -253,5 +275,6 @@ SELECTORS: dict[str, type[Selector]] = {
     "dual_margin": DualMargin,
     "held_out_loss": HeldOutLoss,
     "uncertainty": Uncertainty,
+    "likelihood": Likelihood,
     "length_gap": LengthGap,
 }

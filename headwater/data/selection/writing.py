@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +34,16 @@ CHARACTERS = 300
 class Harvest:
     """Reads the data again and yields what was chosen; accounts and examples fill while it does."""
 
-    def __init__(self, pool: Pool, scores: Floats, chosen: Ints, pairing: Pairing | None, seed: int) -> None:
+    def __init__(
+        self, pool: Pool, scores: Floats, chosen: Ints, pairing: Pairing | None, seed: int, wanted: Collection[int] = ()
+    ) -> None:
+        self.wanted: dict[int, Preference | Candidates] = {}
+        """Rows that were asked for, chosen or not."""
         self.pairs = Account()
         """Of the pairs that were made of candidates: ties, and pairs that compare nothing, are dropped."""
         self._pool, self._pairing, self._seed = pool, pairing, seed
         self._reward = pool.reward
-        self._chosen = frozenset(chosen.tolist())
+        self._chosen, self._wanted = frozenset(chosen.tolist()), frozenset(wanted)
         self._scores = scores
         defined = np.argsort(scores, kind="stable")[: np.count_nonzero(~np.isnan(scores))]  # NaN sorts last
         self._ends = {"top": defined[::-1][:SHOWN].tolist(), "bottom": defined[:SHOWN].tolist()}
@@ -47,13 +51,15 @@ class Harvest:
 
     def records(self, intake: Intake) -> Iterator[Preference | Candidates]:
         """Yield the chosen rows in the order of the data. Errors: `DataError` when it is not what was read before."""
-        wanted = {row for rows in self._ends.values() for row in rows}
+        shown = {row for rows in self._ends.values() for row in rows}
         read = 0
         for row, record in enumerate(intake):
             if not isinstance(record, Preference | Candidates) or [record.id] != list(self._pool.ids[row : row + 1]):
                 raise _changed(intake.place)
             read += 1
-            if row in wanted:
+            if row in self._wanted:
+                self.wanted[row] = record
+            if row in shown:
                 self._shown[row] = self._example(row, record)
             if row in self._chosen:
                 yield from self._pairs(row, record) if self._pairing else [record]

@@ -15,7 +15,7 @@ from headwater.report.plots.drawing import Block, Mark, Panel, Plot
 from headwater.report.plots.policies import length_and_gain, policy_scores, score_differences, win_rates
 from headwater.report.plots.scores import length_histograms, score_boxes, score_histograms
 from headwater.report.plots.scrutiny import scrutiny_panels
-from headwater.report.plots.selection import selection_effects, selection_scores, selector_agreement
+from headwater.report.plots.selection import gradient_bounds, selection_effects, selection_scores, selector_agreement
 from headwater.report.plots.signal import prefix_curves
 from headwater.report.plots.sweep import sweep_curves
 from headwater.report.plots.training import MAX_POINTS, learning_rate, loss_curves, reward_curves
@@ -128,6 +128,13 @@ PLOTS: dict[str, Plot] = {
         "Left: do two selectors order rows alike? Right: how many of the rows taken would the other one take? Each "
         "takes the end that its source takes; bars are 95 % intervals.",
         selector_agreement,
+    ),
+    "gradients": Plot(
+        "What a prompt's gradient is, and what it can be at most",
+        "A point is a prompt: the norm of its mean DPO gradient over the pairs of its responses, and the bound that "
+        "its preference variance sets (both divided by β, at θ = reference). A prompt with a small bound cannot teach "
+        "much; how far it lies below the line is what the bound leaves open.",
+        gradient_bounds,
     ),
 }
 

@@ -85,6 +85,28 @@ def selector_agreement(runs: Sequence[Run]) -> list[Block]:
     return blocks
 
 
+def gradient_bounds(runs: Sequence[Run]) -> list[Block]:
+    """Draw measured gradient norms against their bounds, a panel a run that measured them."""
+    panels = [_gradients(found) for found in selections(runs) if found.summary.get("gradients")]
+    return [Block("", [*_key(), Mark("norm = bound", GREY, dashed=True)], panels)] if panels else []
+
+
+def _gradients(found: Selected) -> Panel:
+    rows = found.summary["gradients"]
+    widest = max(row["bound"] for row in rows)
+    x = alt.X("bound:Q").title("Bound √2·√PVar·√E‖∇log π‖²").scale(domain=[0, widest])
+    y = alt.Y("norm:Q").title("Gradient norm / β").scale(domain=[0, widest])
+    line = chart([{"bound": end, "norm": end} for end in (0, widest)]).encode(x=x, y=y)
+    layers = [line.mark_line(color=GREY, strokeWidth=1, strokeDash=[4, 3])]
+    for taken, colour in ((False, GREY), (True, TAKEN)):
+        points = chart([row for row in rows if row["taken"] == taken]).encode(x=x, y=y)
+        layers.append(points.mark_point(color=colour, filled=True, size=22, opacity=0.8))
+    ratios = [row["norm"] / row["bound"] for row in rows if row["bound"] > 0]
+    mean, largest = (number(figure(ratios)) for figure in (np.mean, np.max)) if ratios else ("none", "none")
+    says = f"Gradient norm over its bound: mean {mean}, largest {largest} (n = {len(ratios)})"
+    return Panel(found.label, says, finish(layers))
+
+
 def _key() -> list[Mark]:
     return [Mark("all rows", GREY), Mark("taken", TAKEN)]
 
