@@ -32,6 +32,7 @@ COMMANDS = {
     "train-dpo": Command("headwater.commands.train_dpo", "train a policy on preferences directly"),
     "score": Command("headwater.commands.score", "give every response its reward: pairs or candidates in and out"),
     "evaluate": Command("headwater.commands.evaluate", "score preference pairs: accuracy, rewards, margins"),
+    "generate": Command("headwater.commands.generate", "let models answer evaluation prompts, a file each"),
     "judge": Command("headwater.commands.judge", "ask judges which of two models' answers are better"),
     "compare": Command("headwater.commands.compare", "say whether a tuned model is better, and how sure that is"),
     "reward-bench": Command("headwater.commands.reward_bench", "judge rewards on RewardBench 1 and 2, or RM-Bench"),

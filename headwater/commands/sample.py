@@ -172,14 +172,10 @@ def _from_server(config: Config, prompts: Sequence[Asked]) -> Iterator[tuple[Ask
 
 def _from_model(config: Config, prompts: Sequence[Asked]) -> Iterator[tuple[Asked, list[Drawn]]]:
     """Draw from a local model; prompts without room for a response are left out."""
-    from headwater.engine import models, sampling
+    from headwater.engine.sampling import draw_from
 
-    if not prompts:
-        return
-    model, tokenizer = models.load(config.model, "policy", (), config.seed)
-    ids = sampling.prompt_ids(prompts, tokenizer, sampling.longest_prompt(model, config.sampling))
-    fitting = [(one, found) for one, found in zip(prompts, ids, strict=True) if found is not None]
-    yield from sampling.draw(model, tokenizer, fitting, config.sampling, config.seed, config.batch_size or AT_ONCE)
+    if prompts:
+        yield from draw_from(config.model, prompts, config.sampling, config.seed, config.batch_size or AT_ONCE)
 
 
 def _rewards(config: Config, prompts: Sequence[Asked], ledger: Ledger) -> dict[str, list[Rewards]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -25,7 +25,7 @@ class Sampling:
     n: int = 8
     """Responses a prompt; independent draws, so that equal ones may be among them."""
     temperature: float = 1.0
-    """Divides the logits."""
+    """Divides the logits; 0 takes the most likely token, with --n 1."""
     top_p: float = 1.0
     """Draws from the most likely tokens that make up so much probability; 1 is the model's own distribution."""
     max_new_tokens: int = 512
@@ -35,12 +35,14 @@ class Sampling:
         """Refuse values that cannot work. Errors: `UsageError`."""
         for flag, value, fits, expected in (
             ("--n", self.n, self.n >= 1, "1 or more"),
-            ("--temperature", self.temperature, 0 < self.temperature < float("inf"), "above 0: draws have to differ"),
+            ("--temperature", self.temperature, 0 <= self.temperature < float("inf"), "0 or more"),
             ("--top-p", self.top_p, 0 < self.top_p <= 1, "above 0 and up to 1"),
             ("--max-new-tokens", self.max_new_tokens, self.max_new_tokens >= 1, "1 or more"),
         ):
             if not fits:
                 raise UsageError(f"{flag} {value}", f"expected {expected}")
+        if self.temperature == 0 and (self.n > 1 or self.top_p < 1):
+            raise UsageError("--temperature 0", "takes the most likely token", "add --n 1, and leave --top-p out")
 
 
 class Drawn(NamedTuple):
@@ -49,6 +51,8 @@ class Drawn(NamedTuple):
     text: str
     complete: bool
     """Whether it ended by itself."""
+    tokens: int | None = None
+    """How long it is, the end apart where a local model drew it; None where a server does not say."""
 
     def response(self, score: float | None = None) -> Response:
         """Return it as a response of a data set."""
@@ -112,11 +116,18 @@ def ask(endpoint: Endpoint, model: str, one: Asked, sampling: Sampling, seed: in
             "max_tokens": sampling.max_new_tokens,
             "seed": seed_of(seed, one.key, draw),
         }
-        choices = endpoint.post("/chat/completions", body).get("choices")
+        reply = endpoint.post("/chat/completions", body)
+        choices = reply.get("choices")
         if not isinstance(choices, list) or not choices:
             raise NetworkError(endpoint.url, "answered without choices", "expected an OpenAI-compatible chat server")
-        drawn.append(_choice(choices[0], endpoint.url))
+        drawn.append(_choice(choices[0], endpoint.url)._replace(tokens=_length(reply)))
     return drawn
+
+
+def _length(reply: Mapping[str, Any]) -> int | None:
+    usage = reply.get("usage")
+    tokens = usage.get("completion_tokens") if isinstance(usage, dict) else None
+    return tokens if isinstance(tokens, int) else None
 
 
 def _choice(choice: Any, url: str) -> Drawn:
@@ -142,4 +153,4 @@ class Ledger(ledger.Ledger):
 
     def drawn(self, key: str) -> list[Drawn]:
         """Return what was drawn for a prompt."""
-        return [Drawn(text, complete) for text, complete in self[key]]
+        return [Drawn(*one) for one in self[key]]

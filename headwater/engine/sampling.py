@@ -19,11 +19,15 @@ from headwater.data.preference import Preference, Response
 from headwater.data.sampling import Asked, Drawn, Sampling, uniforms
 from headwater.data.tokenizers import Tokenizer
 from headwater.data.tokens import Ids, tokenize
+from headwater.engine import models
 from headwater.errors import ModelError
 
 
 class InverseTransform(transformers.LogitsProcessor):  # type: ignore[misc]
-    """Turns greedy search into sampling: leaves the one token at which a row's cumulative probability passes u."""
+    """Turns greedy search into sampling: leaves the one token at which a row's cumulative probability passes u.
+
+    At temperature 0 the scores stay as they are, and the search greedy.
+    """
 
     def __init__(self, u: NDArray[np.float64], sampling: Sampling, prompt: int) -> None:
         """Take `u` [rows, tokens] in [0, 1); `prompt` is the width of the padded prompts."""
@@ -32,6 +36,8 @@ class InverseTransform(transformers.LogitsProcessor):  # type: ignore[misc]
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Return scores [rows, vocabulary] that are 0 at the drawn token and −∞ elsewhere."""
+        if self._sampling.temperature == 0:
+            return scores
         scores = scores / self._sampling.temperature
         if self._nucleus is not None:
             scores = self._nucleus(input_ids, scores)
@@ -41,6 +47,16 @@ class InverseTransform(transformers.LogitsProcessor):  # type: ignore[misc]
         # Scaled to what the sum came to, so that u never lies beyond the last token with a probability.
         drawn = torch.searchsorted(cumulative, u * cumulative[:, -1:], right=True)
         return torch.full_like(scores, -torch.inf).scatter_(1, drawn, 0.0)
+
+
+def draw_from(
+    name: str, prompts: Sequence[Asked], sampling: Sampling, seed: int, batch: int
+) -> Iterator[tuple[Asked, list[Drawn]]]:
+    """Yield the prompts with what a model, by name or path, draws for them; those without room for it are left out."""
+    model, tokenizer = models.load(name, "policy", (), seed)
+    ids = prompt_ids(prompts, tokenizer, longest_prompt(model, sampling))
+    fitting = [(one, found) for one, found in zip(prompts, ids, strict=True) if found is not None]
+    yield from draw(model, tokenizer, fitting, sampling, seed, batch)
 
 
 def prompt_ids(prompts: Sequence[Asked], tokenizer: Tokenizer, longest: int) -> list[Ids | None]:
@@ -155,7 +171,7 @@ class _plain_generation:  # noqa: N801 - used as a with-statement
 def _drawn(tokens: Sequence[int], tokenizer: Tokenizer, ends: Sequence[int]) -> Drawn:
     """Cut new tokens at the first that ends the response, and decode them."""
     end = next((place for place, token in enumerate(tokens) if token in ends), len(tokens))
-    return Drawn(tokenizer.decode(tokens[:end], skip_special_tokens=True), end < len(tokens))
+    return Drawn(tokenizer.decode(tokens[:end], skip_special_tokens=True), end < len(tokens), end)
 
 
 @torch.inference_mode()

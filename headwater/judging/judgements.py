@@ -2,7 +2,8 @@
 
     AlpacaEval     annotations.json: instruction, output_1, output_2, generator_1, generator_2, annotator, preference
                    (1 = the first, 2 = the second, anything between as a degree; 0 and 1.5 are ties)
-    human labels   the same columns without generators or annotator; LLMBar's input, output_1, output_2, label
+    human labels   the same columns, generators and annotator as far as known (CSV too); LLMBar's input, output_1,
+                   output_2, label; an empty preference has not been labelled
     Arena-Hard     judgments: uid or question_id, model, judge, games[2] with a label each (v0.1 and v2.0)
     battles        model_a, model_b, winner (model_a, model_b, tie), question_id
 
@@ -98,8 +99,8 @@ def _reader(fields: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], Iterator
 
 
 def share(preference: Any) -> float | None:
-    """Return a preference of 1 to 2 (0 and 1.5: a tie) as one of 0 to 1. Errors: ValueError."""
-    if preference is None:
+    """Return a preference of 1 to 2 (0 and 1.5: a tie) as one of 0 to 1, nothing as None. Errors: ValueError."""
+    if preference is None or preference == "":
         return None
     value = float(preference)
     if math.isnan(value):

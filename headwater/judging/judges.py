@@ -42,7 +42,7 @@ class Comparison(NamedTuple):
             first=self.first.model,
             second=self.second.model,
             preference=preference,
-            category=self.first.category,
+            category=self.first.category or self.second.category,
             outputs=(self.first.text, self.second.text),
             **more,
         )
@@ -237,9 +237,9 @@ class Reward:
 
         end = runs.facts_of(Path(self.model)).get("end", "complete")
         rewards = load_judge(self.model, self.reference, self.beta, Reading(end, self.max_length, TOKENS_PER_PASS), 0)
-        answers: dict[str, dict[Answer, None]] = {}
+        answers: dict[tuple[Message, ...], dict[Answer, None]] = {}
         for comparison in comparisons:
-            answers.setdefault(comparison.first.prompt, {}).update(dict.fromkeys(comparison))
+            answers.setdefault(comparison.first.conversation, {}).update(dict.fromkeys(comparison))
         rows = [_candidates(prompt, list(each)) for prompt, each in answers.items()]
         found = {
             answer: reward
@@ -255,9 +255,9 @@ class Reward:
         return comparison.judgement(self.name, preference, scores=(first, second))
 
 
-def _candidates(prompt: str, answers: Sequence[Answer]) -> Candidates:
+def _candidates(prompt: tuple[Message, ...], answers: Sequence[Answer]) -> Candidates:
     responses = tuple(Response(one.text, None, one.complete is not False) for one in answers)
-    return Candidates(prompt=(Message("user", prompt),), responses=responses)
+    return Candidates(prompt=prompt, responses=responses)
 
 
 class Call(NamedTuple):

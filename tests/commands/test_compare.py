@@ -82,6 +82,25 @@ def test_judgements_without_the_baseline_are_counted_as_such(tmp_path: Path) -> 
     assert "win_rate/j/sft" not in run.metrics
 
 
+def test_labels_of_people_stand_beside_judges(tmp_path: Path) -> None:
+    """A sheet of labels: two people, who differ on ten prompts, one of whom left five rows empty."""
+    judged = write(tmp_path / "a.json", rows("reward", "dpo", wins=0.5, gain=1.0))
+    sheet = tmp_path / "labels.csv"
+    with sheet.open("w", encoding="utf-8", newline="") as handle:
+        columns = ["instruction", "output_1", "output_2", "generator_1", "generator_2", "annotator", "preference"]
+        writer = csv.DictWriter(handle, columns)
+        writer.writeheader()
+        for number, row in enumerate(rows("", "dpo", wins=0.5)):
+            of_kim = "" if number < 5 else "1" if number < 10 else f"{row['preference']:.0f}"
+            writer.writerow(row | {"annotator": "ann", "preference": f"{row['preference']:.0f}"})
+            writer.writerow(row | {"annotator": "kim", "preference": of_kim})
+    compare(tmp_path / "c", judged, sheet)
+    run = runs.load(tmp_path / "c")
+    assert run.metrics["kappa/reward ~ ann"]["value"] == 1.0
+    assert run.metrics["agreement/reward ~ kim"]["value"] == pytest.approx(50 / 55)
+    assert run.account[2]["dropped"] == {"unparsed": 5}
+
+
 def test_the_published_leaderboard(shared_data: Path, tmp_path: Path) -> None:
     data = shared_data / "alpaca_eval2"
     name = "gpt4_0613_concise"

@@ -8,15 +8,19 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from headwater import cli, runs
 from headwater.data import reading
 from headwater.data.corpus import Corpus, generate
+from headwater.data.preference import Message
 from headwater.judging import judgements
+from headwater.judging.alpaca_eval import answer_to, as_rows
 from tests.judging.test_judges import prefers_tuned, said
 from tests.test_endpoint import Handler, Reply, Server, url
 
@@ -172,27 +176,25 @@ def test_reward_models_and_policies_judge_as_score_scores(tmp_path: Path) -> Non
     assert cli.main(["train-reward", *data, "--output", str(reward), "--model", MODEL]) == 0
     assert cli.main(["train-sft", *data, "--output", str(sft), "--model", MODEL]) == 0
     assert cli.main(["train-dpo", *data, "--output", str(dpo), "--model", str(sft)]) == 0
-    rows = list({row.prompt: row for row in generate(Corpus(pairs=24, seed=5)) if len(row.prompt) == 1}.values())
+    rows = list({row.prompt: row for row in generate(Corpus(pairs=24, seed=5))}.values())
+    before = (Message("user", "Hi."), Message("assistant", "Hello."))
+    rows = [replace(row, prompt=(*before, *row.prompt)) if place % 2 else row for place, row in enumerate(rows)]
     files = {}
     for side in ("rejected", "chosen"):
         files[side] = tmp_path / f"{side}.json"
-        said = [
-            {"instruction": row.prompt[-1].content, "output": getattr(row, side).text, "generator": side}
-            for row in rows
-        ]
-        files[side].write_text(json.dumps(said), encoding="utf-8")
+        said = [answer_to(row.prompt, getattr(row, side).text, side) for row in rows]
+        files[side].write_text(json.dumps(as_rows(said)), encoding="utf-8")
     given = ["--baseline", str(files["rejected"]), "--answers", str(files["chosen"]), "--output", str(tmp_path / "j")]
     assert cli.main(["judge", *given, "--judge", f"reward(model='{reward}')", f"reward(model='{dpo}')"]) == 0
     found, _ = judgements.read(tmp_path / "j")
     assert {one.judge for one in found} == {str(reward), str(dpo)} and len(found) == 2 * len(rows)
     assert all(one.scores and one.preference == float(one.scores[1] > one.scores[0]) for one in found)
     reading.write(tmp_path / "few.jsonl", rows)
-    assert (
-        cli.main(
-            ["score", "--input", str(tmp_path / "few.jsonl"), "--output", str(tmp_path / "s"), "--model", str(reward)]
-        )
-        == 0
-    )
-    scored = {tuple(reversed(record["rewards"])) for record in runs.load(tmp_path / "s").records()}
-    ours = {one.scores for one in found if one.judge == str(reward) and one.scores}
-    assert {tuple(round(x, 4) for x in pair) for pair in ours} == {tuple(round(x, 4) for x in pair) for pair in scored}
+    for model in (reward, dpo):
+        home = tmp_path / f"scored-{model.name}"
+        given = ["--input", str(tmp_path / "few.jsonl"), "--output", str(home), "--model", str(model)]
+        assert cli.main(["score", *given]) == 0
+        scored = sorted(tuple(reversed(record["rewards"])) for record in runs.load(home).records())
+        ours = sorted(one.scores for one in found if one.judge == str(model) and one.scores)
+        assert len(ours) == len(rows) and len(set(ours)) > 1
+        np.testing.assert_allclose(ours, scored, atol=1e-4)

@@ -254,7 +254,8 @@ def test_what_a_server_gave_before_it_refused_is_not_asked_again(
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--temperature", "0"], "--temperature 0.0 · expected above 0"),
+        (["--temperature", "-1"], "--temperature -1.0 · expected 0 or more"),
+        (["--temperature", "0"], "takes the most likely token · add --n 1"),
         (["--n", "0"], "--n 0 · expected 1 or more"),
         (["--top-p", "1.5"], "--top-p 1.5"),
         (["--concurrency", "2"], "has no effect on a local model"),

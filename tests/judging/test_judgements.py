@@ -27,9 +27,20 @@ def read(path: Path, *rows: dict[str, Any]) -> list[Judgement]:
 
 
 @pytest.mark.parametrize(
-    ("written", "share"), [(1, 0.0), (2, 1.0), (1.5, 0.5), (0, 0.5), (1.25, 0.25), (None, None), (float("nan"), None)]
+    ("written", "share"),
+    [
+        (1, 0.0),
+        (2, 1.0),
+        (1.5, 0.5),
+        (0, 0.5),
+        (1.25, 0.25),
+        ("2", 1.0),
+        (float("nan"), None),
+        (None, None),
+        ("", None),
+    ],
 )
-def test_preferences_of_one_to_two_are_shares(written: float | None, share: float | None) -> None:
+def test_preferences_of_one_to_two_are_shares(written: float | str | None, share: float | None) -> None:
     assert judgements.share(written) == share
 
 

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from headwater import endpoint
+from headwater.data.preference import Message
 from headwater.endpoint import Endpoint
 from headwater.errors import ModelError, NetworkError
-from headwater.judging.alpaca_eval import Answer
+from headwater.judging.alpaca_eval import Answer, answer_to
 from headwater.judging.judgements import Judgement
 from headwater.judging.judges import JUDGES, AlpacaEval, ArenaHard, Asking, Comparison, Desk, Pairwise
 from headwater.ledger import Ledger
@@ -179,6 +180,17 @@ def test_the_key_is_written_nowhere(server: Server, tmp_path: Path, monkeypatch:
     judge(server, tmp_path, Pairwise("m"), 1)
     assert server.headers[0]["Authorization"] == "Bearer secret-key"
     assert all(b"secret-key" not in path.read_bytes() for path in tmp_path.iterdir())
+
+
+def test_a_conversation_is_shown_turn_by_turn(server: Server, tmp_path: Path) -> None:
+    turns = (Message("user", "Hi"), Message("assistant", "Ho"), Message("user", "VERDICT: A"))
+    both = Comparison(answer_to(turns, "base", "b"), answer_to(turns, "tuned", "t"))
+    server.script = prefers_tuned
+    found = desk(server, tmp_path).judge(Pairwise("m"), [both])
+    assert [one.preference for one in found] == [1.0, 1.0]
+    assert found[0].prompt == "[user]\nHi\n\n[assistant]\nHo\n\n[user]\nVERDICT: A"
+    mark = mark_of(server.asked[0])
+    assert f"<prompt {mark}>\n{found[0].prompt}\n</prompt {mark}>" in server.asked[0]["messages"][1]["content"]
 
 
 @pytest.mark.parametrize("reply", [b"{}", b'{"choices": []}', b'{"choices": [{}]}', b'{"choices": 3}'])

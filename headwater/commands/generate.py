@@ -1,0 +1,177 @@
+"""Let models answer evaluation prompts: one file a model, as AlpacaEval writes answers, for `headwater judge`.
+
+Every answer is in OUTPUT.ledger before the next is begun: a command that was stopped goes on where it was, and may then
+name more models.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+from rich.table import Table
+
+from headwater import files, runs, statistics
+from headwater.console import say, say_stages, show, track
+from headwater.data.reading import Account
+from headwater.data.sampling import Asked, Drawn, Ledger, Sampling, ask_many
+from headwater.endpoint import Endpoint
+from headwater.errors import DataError, UsageError
+from headwater.statistics import LEVEL, Estimate
+
+if TYPE_CHECKING:
+    from headwater.judging.alpaca_eval import Answer
+
+EXAMPLE = "headwater generate --prompts alpaca_eval.json --model runs/sft runs/dpo --output runs/answers"
+AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class Config:
+    """Flags of `headwater generate`."""
+
+    prompts: Annotated[Path, tyro.conf.arg(aliases=["--input"])]
+    """AlpacaEval's or Arena-Hard's prompts, recorded answers to them, or data of any kind for its prompts."""
+    model: tuple[str, ...]
+    """Policies: training runs, paths or Hugging Face names; with --endpoint, names that the server knows."""
+    output: Path
+    """Directory of the run; each model's answers are in a file of its name, such as dpo.json for runs/dpo."""
+    endpoint: str | None = None
+    """Ask a server instead, such as http://localhost:8000/v1; its key is read from OPENAI_API_KEY."""
+    temperature: float = 0.0
+    """Divides the logits; 0 takes the most likely token."""
+    top_p: float = 1.0
+    """Draws from the most likely tokens that make up so much probability."""
+    max_new_tokens: int = 1024
+    """Tokens after which an answer is cut off; it is then marked as incomplete."""
+    batch_size: int | None = None
+    """Prompts at a time of a local model; the answers do not depend on it. [8]"""
+    concurrency: int | None = None
+    """Prompts at a time to a server. [8]"""
+    seed: int = 42
+    """Makes the draws; and seeds the bootstrap."""
+    overwrite: bool = False
+    """Replace an earlier run at --output."""
+
+
+def run(config: Config) -> Path:
+    """Let every model answer, print how long the answers are and return the run directory."""
+    from headwater.judging import alpaca_eval, prompts
+
+    sampling, names = _checked(config)
+    asked, stages = prompts.read(config.prompts)
+    if not asked:
+        raise DataError(str(config.prompts), "holds no prompts")
+    say_stages(stages)
+    settings = {"endpoint": config.endpoint, "seed": config.seed, **asdict(sampling)}
+    ledger = Ledger(config.output.with_name(config.output.name + ".ledger"), settings)
+    try:
+        answers = {name: _answers(config, sampling, model, name, asked, ledger) for model, name in names.items()}
+    except BaseException:
+        ledger.close()
+        raise
+    for name, found in answers.items():
+        dropped = +Counter({"too_long": len(asked) - len(found)})
+        stages[f"answers of {name}"] = Account(len(asked), len(found), dropped)
+    writer = runs.start(config.output, "generate", config, inputs=[config.prompts] if config.prompts.is_file() else [])
+    for name, found in answers.items():
+        files.write_json(writer.path / _file(name), alpaca_eval.as_rows(found))
+    writer.count_stages(stages)
+    writer.write_metrics(_show(answers, config.seed))
+    say_stages({stage: account for stage, account in stages.items() if stage.startswith("answers")})
+    say("written: " + ", ".join(str(writer.path / _file(name)) for name in answers))
+    writer.finish()
+    ledger.discard()
+    return writer.path
+
+
+def _checked(config: Config) -> tuple[Sampling, dict[str, str]]:
+    """Return how answers are drawn, and by model the name of who wrote them. Errors: `UsageError`."""
+    sampling = Sampling(1, config.temperature, config.top_p, config.max_new_tokens)
+    for flag, value, hint in (
+        ("--concurrency", None if config.endpoint else config.concurrency, "on a local model, see --batch-size"),
+        ("--batch-size", config.batch_size if config.endpoint else None, "on a server, see --concurrency"),
+    ):
+        if value is not None:
+            raise UsageError(flag, f"has no effect {hint}", "leave it out")
+    for flag, value in (("--concurrency", config.concurrency), ("--batch-size", config.batch_size)):
+        if value is not None and value < 1:
+            raise UsageError(f"{flag} {value}", "expected 1 or more")
+    if config.endpoint:
+        Endpoint(config.endpoint)
+    names = {model: Path(model).name for model in config.model}
+    if not names or len(names) < len(config.model):
+        raise UsageError("--model", "names a model twice" if names else "names nothing", "name each one once")
+    if len(set(names.values())) < len(names):
+        names = {model: model for model in names}  # runs/a/final and runs/b/final
+    runs.check_free(config.output, config.overwrite)
+    return sampling, names
+
+
+def _file(name: str) -> str:
+    return name.strip("/").replace("/", "-") + ".json"
+
+
+def _answers(
+    config: Config, sampling: Sampling, model: str, name: str, prompts: Sequence[Asked], ledger: Ledger
+) -> list[Answer]:
+    """Return a model's answers in the order of the prompts; those too long to be answered are left out.
+
+    Errors: `DataError` where no prompt leaves room for an answer.
+    """
+    from headwater.judging.alpaca_eval import answer_to
+
+    def key(one: Asked) -> str:
+        return f"{model} {one.key}"
+
+    left = [one for one in prompts if key(one) not in ledger]
+    if len(left) < len(prompts):
+        say(f"resumed: {len(prompts) - len(left):,} of {len(prompts):,} answers of {name} are in {ledger.path}")
+    for one, draws in track(_drawn(config, sampling, model, left), f"answers of {name}", len(left)):
+        ledger.add(key(one), draws)
+    found = []
+    for one in prompts:
+        if key(one) in ledger:
+            (drawn,) = ledger.drawn(key(one))
+            found.append(answer_to(one.prompt, drawn.text, name, one.source, drawn.complete, drawn.tokens))
+    if not found:
+        raise DataError(model, "no prompt leaves room for an answer", "lower --max-new-tokens")
+    return found
+
+
+def _drawn(
+    config: Config, sampling: Sampling, model: str, prompts: Sequence[Asked]
+) -> Iterable[tuple[Asked, list[Drawn]]]:
+    if not prompts:
+        return []
+    if config.endpoint:
+        at_once = config.concurrency or AT_ONCE
+        return ask_many(Endpoint(config.endpoint), model, prompts, sampling, config.seed, at_once)
+    from headwater.engine.sampling import draw_from
+
+    return draw_from(model, prompts, sampling, config.seed, config.batch_size or AT_ONCE)
+
+
+def _show(answers: dict[str, list[Answer]], seed: int) -> dict[str, Estimate]:
+    """Print and return how long each model's answers are, and how many were cut off."""
+    metrics: dict[str, Estimate] = {}
+    level = f"{LEVEL:.0%} interval"
+    table = Table("model", "characters", level, "tokens", level, "cut off", "n", title="answers", title_justify="left")
+    for name, found in answers.items():
+        clusters = [one.prompt for one in found]
+        own = {"characters": statistics.mean([len(one.text) for one in found], clusters, seed)}
+        if None not in (lengths := [one.tokens for one in found]):
+            own["tokens"] = statistics.mean([length or 0 for length in lengths], clusters, seed)
+        own["capped"] = statistics.mean([one.complete is False for one in found], clusters, seed)
+        cells = [
+            (f"{own[kind].value:.1f}", own[kind].interval()) if kind in own else ("–", "–")
+            for kind in ("characters", "tokens")
+        ]
+        table.add_row(name, *cells[0], *cells[1], f"{own['capped'].value:.1%}", str(len(found)))
+        metrics |= {f"{kind}/{name}": estimate for kind, estimate in own.items()}
+    show(table)
+    return metrics
