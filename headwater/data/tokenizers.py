@@ -19,6 +19,12 @@ CHATML = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
+PLAIN = (
+    "{{ cls_token }}{% for message in messages %}{{ message['role'] }}\n{{ message['content'] }}{{ sep_token }}"
+    "{% endfor %}{% if add_generation_prompt %}assistant\n{% endif %}"
+)
+"""For encoders, whose tokenizers come without a chat template: every turn ends with the token that separates."""
+
 
 @dataclass(frozen=True, slots=True)
 class ScratchTokenizer:
@@ -101,5 +107,5 @@ def _check_vocabulary(tokenizer: Tokenizer, path: Path) -> None:
 
 
 def is_call(name: str) -> bool:
-    """Say whether a model or tokenizer is given as a constructor call (`scratch(hidden=256)`)."""
-    return name.split("(")[0].strip() == "scratch"
+    """Say whether a model or tokenizer is given as a constructor call (`scratch(hidden=256)`, `scratch_encoder()`)."""
+    return name.split("(")[0].strip() in ("scratch", "scratch_encoder")

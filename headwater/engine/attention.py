@@ -215,9 +215,21 @@ def layout_for(model: Any, pairs: Sequence[PairTokens], values: Values) -> Layou
     return layout
 
 
+def is_encoder(model: Any) -> bool:
+    """Say whether `model` is a sequence classifier that reads a row as a whole (BERT and its kind).
+
+    Those of causal models have a `score` head, which is applied to one token.
+    """
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return type(inner).__name__.endswith("ForSequenceClassification") and not hasattr(inner, "score")
+
+
 def _tightest(model: Any, sample: Sequence[PairTokens], values: Values, problems: list[str]) -> Layout:
     """Try the layouts, the tightest first; what is wrong with one goes to `problems`."""
     separate = values(model, collate(sample, "padded"))
+    if is_encoder(model):
+        problems.append("an encoder, whose tokens see all of their row")
+        return "padded"
     tight: tuple[Layout, ...] = ("shared", "packed")
     for layout in tight:
         problem = _difference(model, sample, layout, values, separate)

@@ -30,4 +30,4 @@ def save(
     model.save_pretrained(path, state_dict=None if weights is None else dict(weights))
     tokenizer.save_pretrained(path)
     if card:
-        cards.write(path, card, hasattr(model, "score"))
+        cards.write(path, card, type(model).__name__.endswith("ForSequenceClassification"))

@@ -17,8 +17,9 @@ import transformers
 
 from headwater import runs
 from headwater.config import build
+from headwater.console import say
 from headwater.data.preference import Preference
-from headwater.data.tokenizers import ScratchTokenizer, Tokenizer, is_call, load_tokenizer, texts_of
+from headwater.data.tokenizers import PLAIN, ScratchTokenizer, Tokenizer, is_call, load_tokenizer, texts_of
 from headwater.engine.options import TrainingOptions
 from headwater.errors import ModelError, UsageError, first_line
 
@@ -51,7 +52,7 @@ class Scratch:
         """Train the tokenizer on the texts of `preferences`."""
         return ScratchTokenizer(self.vocab).train(texts_of(preferences))
 
-    def config(self, tokenizer: Tokenizer) -> transformers.LlamaConfig:
+    def config(self, tokenizer: Tokenizer) -> transformers.PreTrainedConfig:
         """Return the architecture for a tokenizer; heads are 32 or 64 wide."""
         heads = self.hidden // (64 if self.hidden % 64 == 0 and self.hidden >= 256 else 32)
         return transformers.LlamaConfig(
@@ -68,7 +69,37 @@ class Scratch:
         )
 
 
-SCRATCH = {"scratch": Scratch}
+@dataclass(frozen=True, slots=True)
+class ScratchEncoder(Scratch):
+    """A small ModernBERT with random weights that rewards the mean of its hidden states; its tokenizer, as `Scratch`'s.
+
+    A mean over words suits data too small to learn which token to read from.
+    """
+
+    dropout: float = 0.1
+
+    def config(self, tokenizer: Tokenizer) -> transformers.PreTrainedConfig:
+        """Return the architecture for a tokenizer; heads are 32 or 64 wide."""
+        return transformers.ModernBertConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=self.hidden,
+            intermediate_size=self.hidden * 8 // 3 // 32 * 32,
+            num_hidden_layers=self.layers,
+            num_attention_heads=self.hidden // (64 if self.hidden % 64 == 0 and self.hidden >= 256 else 32),
+            max_position_embeddings=self.positions,
+            classifier_pooling="mean",
+            embedding_dropout=self.dropout,
+            mlp_dropout=self.dropout,
+            classifier_dropout=self.dropout,
+            pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            cls_token_id=tokenizer.bos_token_id,
+            sep_token_id=tokenizer.eos_token_id,
+        )
+
+
+SCRATCH = {"scratch": Scratch, "scratch_encoder": ScratchEncoder}
 AUTO = {"policy": transformers.AutoModelForCausalLM, "reward": transformers.AutoModelForSequenceClassification}
 
 
@@ -127,6 +158,14 @@ def load_members(name: str, head: Head, preferences: Sequence[Preference], seed:
     if any(member.tokenizer.get_vocab() != vocabulary for member in members[1:]):
         raise ModelError(name, "has members that differ in vocabulary", "score with each of them: score --model A B")
     return members
+
+
+def give_template(tokenizer: Tokenizer) -> None:
+    """Give the tokenizer of an encoder a plain template where it has none; it is saved with what is trained."""
+    if not tokenizer.chat_template and tokenizer.cls_token and tokenizer.sep_token:
+        tokenizer.chat_template = PLAIN
+        shown = tokenizer.apply_chat_template([{"role": "user", "content": "…"}], tokenize=False)
+        say(f"chat template: the model has none, and gets {shown!r}")
 
 
 def _refuse_ensemble(name: str) -> None:

@@ -26,11 +26,11 @@ from headwater.engine.scoring import (
     ScoreFunction,
     TokenFunction,
     policy_scores,
+    response_rewards,
     response_values,
     reward_scores,
     to_device,
     token_log_probs,
-    token_rewards,
 )
 from headwater.errors import ModelError, UsageError
 
@@ -98,7 +98,7 @@ def load_judge(name: str, reference: str | None, beta: float | None, reading: Re
     model, tokenizer = members[0]
     if head == "reward":
         share = 1 / len(members)
-        voices = [_Voice(each.model, token_rewards, reward_scores, _last, share) for each in members]
+        voices = [_Voice(each.model, response_rewards, reward_scores, _last, share) for each in members]
         return Judge(tokenizer, voices, reading)
     other = models.reference_of(name, reference, tokenizer, seed)
     scale = 0.1 if beta is None else beta

@@ -20,6 +20,7 @@ from headwater.data.sampling import Asked, Drawn, Sampling, uniforms
 from headwater.data.tokenizers import Tokenizer
 from headwater.data.tokens import Ids, tokenize
 from headwater.engine import models
+from headwater.engine.attention import is_encoder
 from headwater.errors import ModelError
 
 
@@ -202,6 +203,8 @@ def _rewards(model: Any, rows: Sequence[Any]) -> list[float]:
     for row, ids in enumerate(rows):
         input_ids[row, : len(ids)] = torch.from_numpy(ids.astype(np.int64)).to(device)
     mask = (torch.arange(input_ids.shape[1], device=device) < lengths[:, None]).long()
+    if is_encoder(model):
+        return [float(reward) for reward in model(input_ids=input_ids, attention_mask=mask).logits[:, 0].float()]
     hidden = model.base_model(input_ids=input_ids, attention_mask=mask, use_cache=False)[0]
     last = hidden[torch.arange(len(rows), device=device), lengths - 1]
     return [float(reward) for reward in model.score(last)[:, 0].float()]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from headwater.console import track
 from headwater.data.tokens import PairTokens
-from headwater.engine.attention import model_inputs
+from headwater.engine.attention import is_encoder, model_inputs
 from headwater.engine.divergence import log_collision, reference_kl
 from headwater.engine.head import log_probs
 from headwater.engine.losses import Call, Loss, PairScores, Score
@@ -120,25 +120,64 @@ def _with_sides(scores: PairScores, field: str, by_response: torch.Tensor) -> Pa
 
 
 def token_rewards(model: torch.nn.Module, batch: PairBatch) -> torch.Tensor:
-    """Reward of the prefix that ends at every response token, [N] float32 (float64 for a float64 model)."""
+    """Reward of the prefix that ends at every response token, [N] float32 (float64 for a float64 model).
+
+    Errors: `ModelError` for an encoder: its tokens see what follows them, so that a prefix would be a pass of its own.
+    """
+    if is_encoder(model):
+        problem = "is an encoder, which has no rewards of beginnings in one pass"
+        raise ModelError(type(model).__name__, problem, "use a causal model, or cut the responses with --keep")
     return _rewards(model, hidden_states(model, batch)[batch["position"]])[batch["token"]]
 
 
 def reward_scores(model: torch.nn.Module, batch: PairBatch) -> PairScores:
     """Reward of every response: the score head at its last token.
 
-    transformers pools the last token of a row, which is wrong for two responses in one row.
+    transformers pools the last token of a row, which is wrong for two responses in one row. An encoder has rows of one
+    response, and gives its own reward of them.
     """
+    if is_encoder(model):
+        return _pair_scores(batch, value=_row_rewards(model, batch))
     last = batch["position"][batch["token"][batch["lengths"].cumsum(0) - 1]]
     return _pair_scores(batch, value=_rewards(model, hidden_states(model, batch)[last]))
+
+
+def response_rewards(model: torch.nn.Module, batch: PairBatch) -> torch.Tensor:
+    """Like `token_rewards`, of which only the last token of a response is to be read: encoders have no others, [N]."""
+    if not is_encoder(model):
+        return token_rewards(model, batch)
+    return _row_rewards(model, batch).repeat_interleave(batch["lengths"])
+
+
+def _row_rewards(model: Any, batch: PairBatch) -> torch.Tensor:
+    """Return an encoder's rewards of padded rows, one a response: [R]. Errors: `ModelError` for rows it cannot read."""
+    width, longest = batch["input_ids"].shape[1], longest_row(model)
+    if longest is not None and width > longest:
+        problem = f"reads {longest} tokens, a prompt with its response has {width}"
+        raise ModelError(type(model).__name__, problem, f"give --max-length {longest}")
+    return _one_label(model, model(**model_inputs(batch)).logits)
+
+
+def longest_row(model: torch.nn.Module) -> int | None:
+    """Return how many positions the table of an encoder has; None where positions are computed."""
+    named = (module for name, module in model.named_modules() if name.endswith("position_embeddings"))
+    table = next((module for module in named if isinstance(module, torch.nn.Embedding)), None)
+    if table is None:
+        return None
+    # RoBERTa counts positions from behind that of padding.
+    return table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
 
 
 def _rewards(model: Any, hidden: torch.Tensor) -> torch.Tensor:
     """Apply the score head to [n, hidden]: [n], float32 or wider. Errors: `ModelError`."""
     head = getattr(model, "score", None)
     if not isinstance(head, torch.nn.Module):
-        raise ModelError(type(model).__name__, "has no score head", "name a causal sequence-classification model")
-    rewards: torch.Tensor = head(hidden)
+        raise ModelError(type(model).__name__, "has no score head", "name a sequence-classification model")
+    return _one_label(model, head(hidden))
+
+
+def _one_label(model: torch.nn.Module, rewards: torch.Tensor) -> torch.Tensor:
+    """Take the only column of [n, labels], in float32 or wider. Errors: `ModelError` for several labels."""
     if rewards.shape[1] != 1:
         raise ModelError(type(model).__name__, f"has {rewards.shape[1]} labels", "a reward model has one")
     return rewards[:, 0] if rewards.dtype == torch.float64 else rewards[:, 0].float()

@@ -27,7 +27,7 @@ from headwater.data.tokens import PairTokens, View
 from headwater.data.truncation import Truncation
 from headwater.data.view import ViewOptions, facts_of
 from headwater.engine import checkpoints, memory, models
-from headwater.engine.attention import layout_for
+from headwater.engine.attention import is_encoder, layout_for
 from headwater.engine.drift import Drift
 from headwater.engine.losses import Loss
 from headwater.engine.options import TrainingOptions
@@ -101,6 +101,8 @@ def _train(config: TrainConfig, recipe: Recipe, arguments: TrainingArguments, fi
     ledger = Ledger()
     data = _read(config, ledger)
     model, tokenizer = models.load(config.model, recipe.head, data.train, options.seed)
+    if is_encoder(model):
+        models.give_template(tokenizer)
     say(f"model: {config.model} · {model.num_parameters() / 1e6:.2f} M parameters · {len(tokenizer)} tokens")
     view = config.view.view(options.seed)
     pairs = _pairs(data, view, tokenizer, ledger)
