@@ -26,13 +26,14 @@ class Config:
     output: Annotated[Path, tyro.conf.arg(aliases=["--output-dir"])]
     """Directory of the run: a loadable Hugging Face model with metrics and history beside it."""
     model: Annotated[str, tyro.conf.arg(aliases=["--model-name-or-path"])] = "scratch(hidden=256, layers=4)"
-    """Hugging Face name or path, or scratch(hidden=…, layers=…, vocab=…): random weights."""
+    """Hugging Face name or path, causal or encoder; or scratch(hidden=…, layers=…, vocab=…), scratch_encoder(…): random
+    weights."""
     loss: str = "bradley_terry()"
     """bradley_terry(center=0.0, label_smoothing=0.0): center keeps rewards near 0. With scores in the data:
     margin_bradley_terry(scale=1.0, center=0.0)."""
     at: str | None = None
     """Train on several beginnings of every response at once, such as 0.25,0.5,1.0: the loss is the mean over them, from
-    one forward pass. [whole responses, as --keep leaves them]"""
+    one forward pass of a causal model. [whole responses, as --keep leaves them]"""
     seeds: int = 1
     """Train an ensemble of so many models, whose seeds count up from --seed; a command that was stopped goes on."""
     overwrite: bool = False
