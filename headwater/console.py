@@ -21,8 +21,9 @@ from rich.progress import (
 
 T = TypeVar("T")
 
-_stderr = Console(stderr=True, highlight=False, soft_wrap=True)
-_stdout = Console()
+# Prompts and names of models may hold what rich would take for markup, or for the name of an emoji.
+_stderr = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
+_stdout = Console(markup=False, emoji=False)
 _silenced = False
 
 

@@ -1,7 +1,7 @@
 """Ask an OpenAI-compatible server (vLLM, SGLang, llama.cpp, …): patient with load, not with refusals.
 
 Only the standard library: one POST a request, tried again where that can help. The key comes from the environment
-(`OPENAI_API_KEY`), and appears in no message.
+(`OPENAI_API_KEY`), goes to no other address, and appears in no message.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ import http.client
 import json
 import os
 import random
+import re
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -45,6 +47,9 @@ class Endpoint:
         """Refuse an address that is none. Errors: `UsageError`."""
         if not self.url.startswith(("http://", "https://")):
             raise UsageError(f"--endpoint {self.url}", "is no address", "such as http://localhost:8000/v1")
+        parts = urllib.parse.urlsplit(self.url)
+        if "@" in parts.netloc or parts.query:  # an address is written into every run
+            raise UsageError("--endpoint", "holds a password or a query", f"leave it out; a key is read from {KEY}")
 
     def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Send `body` to `path` and return the answer.
@@ -78,11 +83,21 @@ class Endpoint:
             headers["Authorization"] = f"Bearer {key}"
         data = json.dumps(body).encode()
         request = urllib.request.Request(self.url.rstrip("/") + path, data, headers)
-        with urllib.request.urlopen(request, timeout=self.timeout) as answer:
+        with _OPENER.open(request, timeout=self.timeout) as answer:
             found = json.load(answer)
         if not isinstance(found, dict):
             raise ValueError("the answer is no JSON object")
         return found
+
+
+class _Unmoved(urllib.request.HTTPRedirectHandler):
+    """Follows no redirection: it would take the key to another address."""
+
+    def redirect_request(self, *moved: Any) -> None:
+        """Make no second request, so that the redirection is an error."""
+
+
+_OPENER = urllib.request.build_opener(_Unmoved)
 
 
 def in_parallel(ask: Callable[[Item], Answer], items: Iterable[Item], at_once: int) -> Iterator[tuple[Item, Answer]]:
@@ -126,7 +141,7 @@ def _asked_wait(header: str | None) -> float | None:
     """Return the seconds that a Retry-After header asks for (a number, or a date); None where it asks nothing."""
     if not header:
         return None
-    if header.strip().isdigit():
+    if re.fullmatch(r"\d+(\.\d+)?", header.strip()):
         seconds = float(header)
     else:
         try:

@@ -133,3 +133,25 @@ def test_nobody_listens() -> None:
 def test_what_is_no_address_is_refused() -> None:
     with pytest.raises(UsageError, match="is no address"):
         Endpoint("file:///etc/passwd")
+
+
+@pytest.mark.parametrize("address", ["https://me:secret-key@host/v1", "https://host/v1?key=secret-key"])
+def test_an_address_with_a_secret_in_it_is_refused_and_not_repeated(address: str) -> None:
+    with pytest.raises(UsageError, match="a key is read from OPENAI_API_KEY") as caught:
+        Endpoint(address)
+    assert "secret-key" not in str(caught.value)
+
+
+def test_a_server_that_moved_does_not_take_the_key_along(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(endpoint.KEY, "secret-key")
+    server.script = lambda body: (302, {"Location": url(server) + "/elsewhere"}, b"")
+    with pytest.raises(NetworkError, match="HTTP 302"):
+        Endpoint(url(server)).post("/x", {})
+    assert len(server.asked) == 1
+
+
+def test_a_part_of_a_second_is_waited(server: Server) -> None:
+    waits: list[float] = []
+    server.script = in_turn((429, {"Retry-After": "0.25"}, b""), ok())
+    Endpoint(url(server), sleep=waits.append).post("/x", {})
+    assert waits == [0.25]

@@ -9,10 +9,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import tyro
-from rich.table import Table
 
 from headwater import files, runs
 from headwater.console import say_stages, show
@@ -21,6 +20,7 @@ from headwater.errors import DataError, UsageError
 from headwater.statistics import LEVEL, Estimate
 
 if TYPE_CHECKING:
+    from headwater.judging.agreement import Agreement
     from headwater.judging.judgements import Judgement
     from headwater.judging.length_control import Fit
     from headwater.judging.policies import Standing
@@ -56,6 +56,24 @@ class Config:
     """Replace an earlier run at --output."""
 
 
+class Between(NamedTuple):
+    """What lies between judges, and between models."""
+
+    agreements: list[Agreement]
+    differences: dict[tuple[str, str, str], Estimate]
+    """By judge, model and other model."""
+
+    def metrics(self) -> dict[str, Estimate]:
+        """Return the same by name."""
+        found: dict[str, Estimate] = {}
+        for one in self.agreements:
+            judges = " ~ ".join(one.judges)
+            found |= {f"agreement/{judges}": one.same, f"kappa/{judges}": one.kappa, f"rank/{judges}": one.rank}
+        for (judge, model, other), estimate in self.differences.items():
+            found[f"difference/{judge}/{model} − {other}"] = estimate
+        return found
+
+
 def run(config: Config) -> Path:
     """Compare, print what follows and return the run directory."""
     from headwater.judging import agreement, policies
@@ -69,12 +87,11 @@ def run(config: Config) -> Path:
         raise UsageError(f"--baseline {baseline}", "met no other model", f"judged are {', '.join(met)}")
     stages[f"against {baseline}"] = _facing(judgements, found)
     metrics, fits = _figures(config, found)
-    agreements = agreement.agreements([look for standing in found for look in standing.looks], config.seed)
-    for one in agreements:
-        between = " ~ ".join(one.judges)
-        metrics |= {f"agreement/{between}": one.same, f"kappa/{between}": one.kappa, f"rank/{between}": one.rank}
-    for (judge, model, other), estimate in policies.differences(found, config.seed).items():
-        metrics[f"difference/{judge}/{model} − {other}"] = estimate
+    between = Between(
+        agreement.agreements([look for standing in found for look in standing.looks], config.seed),
+        policies.differences(found, config.seed),
+    )
+    metrics |= between.metrics()
     ranking = _rankings(config, judgements, baseline)
     metrics |= {f"strength/{name}": strength for name, strength in ranking.items()}
     says = _sentences(found, metrics, fits, baseline)
@@ -84,9 +101,10 @@ def run(config: Config) -> Path:
     writer.count_stages(stages)
     writer.write_metrics({name: value for name, value in metrics.items() if value.value == value.value})
     writer.write_records([row for standing in found for row in _records(standing, baseline)])
-    files.write_json(writer.path / RESULTS, _results(config, found, judgements, fits))
+    results = _results(config, found, judgements, fits)
+    files.write_json(writer.path / RESULTS, results)
     say_stages(stages)
-    _show(found, metrics, fits, config)
+    _show(found, metrics, results, between, baseline, _heads(config, fits))
     for sentence in says:
         show(sentence)
     return writer.finish()
@@ -277,40 +295,36 @@ def _results(
 
 
 def _show(
-    found: Sequence[Standing], metrics: Mapping[str, Estimate], fits: Mapping[tuple[str, str], Fit], config: Config
+    found: Sequence[Standing],
+    metrics: Mapping[str, Estimate],
+    results: Mapping[str, Any],
+    between: Between,
+    baseline: str,
+    figures: Mapping[str, str],
 ) -> None:
-    """Print a table a judge, and how far the judges agree."""
+    """Print the models under all judges and under each, scores and lengths, agreement, examples and who beat whom."""
+    from headwater.judging import tables
+
+    judges = list(dict.fromkeys(one.judge for one in found))
+    beaten = results["win_matrix"]
+    for table in (
+        *(tables.standings(found, metrics, judge, figures) for judge in judges),
+        tables.matrix(found, metrics, baseline),
+        tables.lengths(found, metrics),
+        tables.agreement(between.agreements),
+        tables.differences(between.differences),
+        *(tables.wins([one for one in beaten if one["judge"] == judge], judge) for judge in judges),
+        tables.extremes(results["examples"]),
+    ):
+        if table:
+            show(table)
+
+
+def _heads(config: Config, fits: Mapping[Any, Fit]) -> dict[str, str]:
+    """Return by figure what it is called in a table."""
     level = "90 % over votes" if config.compat else f"{100 * LEVEL:g} %"
-    names = {
+    return {
         "win_rate": f"win rate ({level})",
         "lc_win_rate": f"at equal length ({_mode(fits)})",
         "strength": "strength",
     }
-    for judge in dict.fromkeys(one.judge for one in found):
-        models = [one for one in found if one.judge == judge]
-        heads = {n: h for n, h in names.items() if any(f"{n}/{judge}/{one.model}" in metrics for one in models)}
-        table = Table(title=f"by {judge}", title_justify="left")
-        for head in ("model", *heads.values(), "prompts"):
-            table.add_column(head, overflow="fold")
-        for one in models:
-            cells = [_cell(metrics.get(f"{name}/{judge}/{one.model}")) for name in heads]
-            table.add_row(one.model, *cells, str(len(one.opinions)))
-        show(table)
-    for name, value in metrics.items():
-        kind, _, about = name.partition("/")
-        if kind in BETWEEN:
-            show(f"{about}: {BETWEEN[kind]} {_cell(value)}, n = {value.n}")
-
-
-BETWEEN = {
-    "agreement": "same winner in",
-    "kappa": "Cohen's κ",
-    "rank": "rank correlation",
-    "difference": "preferred more by",
-}
-
-
-def _cell(found: Estimate | None) -> str:
-    if found is None or found.low is None or found.high is None:
-        return "–" if found is None else f"{found.value:.3f} (n too small)"
-    return f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"

@@ -115,7 +115,7 @@ def win_rate(
         found = f"{len(preferences)} judged prompts, and {len(reference.difficulty)} in the reference"
         raise DataError("--lc-data", found, "expected one row an instruction, in the same order", "leave --lc-data out")
     delta = lengths[:, 0] - lengths[:, 1]
-    if len(delta) < 2 * SPLITS or not delta.any():
+    if len(delta) < 2 * SPLITS or not np.ptp(delta):
         raise DataError("length control", f"{len(delta)} prompts, or no difference in length", "expected 10 or more")
     own = [np.tanh(delta / delta.std(ddof=1)), np.ones_like(delta)]
     if len(reference.difficulty):
@@ -228,7 +228,8 @@ def _likeliest(rows: Floats, targets: Floats, weights: Floats) -> Floats:
     """Return the coefficients with next to no regularisation."""
     from sklearn.linear_model import LogisticRegression
 
-    probability = np.concatenate([targets, 1 - targets]) * np.concatenate([weights, weights])
+    # Never quite 0: liblinear would miss a class that a resample leaves without any weight.
+    probability = np.concatenate([targets, 1 - targets]).clip(1e-9) * np.concatenate([weights, weights])
     model = LogisticRegression(C=LEAST_REGULAR, l1_ratio=1.0, max_iter=10_000, **LASSO)
     model.fit(np.concatenate([rows, rows]), np.repeat([1, 0], len(rows)), sample_weight=probability)
     return np.asarray(model.coef_[0], dtype=np.float64)

@@ -94,12 +94,12 @@ def figures(standing: Standing, seed: int) -> dict[str, Estimate]:
 
 
 def at_equal_length(standing: Standing, reference: Reference, seed: int) -> Fit | None:
-    """Return the length-controlled win rate; None where lengths are not known, do not differ, or are too few.
+    """Return the length-controlled win rate; None where lengths are not known, are too few, or differ by a constant.
 
     Errors: `DataError` where the reference does not fit.
     """
     lengths = standing.lengths()
-    if lengths is None or len(lengths) < 2 * length_control.SPLITS or not (lengths[:, 0] - lengths[:, 1]).any():
+    if lengths is None or len(lengths) < 2 * length_control.SPLITS or not np.ptp(lengths[:, 0] - lengths[:, 1]):
         return None
     preferences = np.array([one.preference for one in standing.opinions])
     return length_control.win_rate(preferences, lengths, standing.prompts, reference, seed)

@@ -60,7 +60,11 @@ def test_two_policies_under_two_judges_that_contradict_each_other(
     says = run.facts["says"]
     assert "The judges contradict each other on dpo: trained prefers it, other does not." in says
     assert any("sft cannot be told from base" in sentence for sentence in says)
-    assert says[0] in " ".join(capsys.readouterr().out.split())
+    told = " ".join(capsys.readouterr().out.split())
+    assert says[0] in told
+    for title in ("win rate against base", "score and length", "agreement of judges", "votes of the row against"):
+        assert title in told
+    assert "Prompt 47?" in told and "Prompt 59?" in told  # gained and lost most
     found = json.loads((tmp_path / "c" / "comparison.json").read_text())
     best = found["examples"][0]
     assert [example["prompt"] for example in best["improved"]] == ["Prompt 47?", "Prompt 46?"]
@@ -80,6 +84,13 @@ def test_judgements_without_the_baseline_are_counted_as_such(tmp_path: Path) -> 
     # The ranking knows sft through dpo, which it ties with.
     assert run.metrics["strength/j/sft"]["value"] == pytest.approx(run.metrics["strength/j/dpo"]["value"], abs=1e-6)
     assert "win_rate/j/sft" not in run.metrics
+
+
+def test_names_and_prompts_are_shown_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    judged = [row | {"instruction": f"[/b] {row['instruction']}"} for row in rows("rm:m: [red]", "dpo", wins=0.5)]
+    compare(tmp_path / "c", write(tmp_path / "a.json", judged))
+    told = capsys.readouterr().out
+    assert "by rm:m: [red]" in told and "[/b] Prompt 0?" in told
 
 
 def test_labels_of_people_stand_beside_judges(tmp_path: Path) -> None:

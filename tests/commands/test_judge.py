@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headwater import cli, runs
+from headwater import cli, endpoint, runs
 from headwater.data import reading
 from headwater.data.corpus import Corpus, generate
 from headwater.data.preference import Message
@@ -119,6 +119,28 @@ def test_a_dry_run_counts_and_asks_nothing(
     lines = {line.split("│")[1].strip(): line for line in told.splitlines() if line.startswith("│")}
     assert [part.strip() for part in lines["pairwise:m"].split("│")[2:5]] == ["100", "0", "100"]
     assert [part.strip() for part in lines["alpaca_eval:m"].split("│")[2:5]] == ["50", "0", "50"]
+
+
+def test_the_key_goes_to_the_server_and_stays_out_of_every_file_and_line(
+    answers: dict[str, Path],
+    server: Server,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(endpoint.KEY, "sk-very-secret")
+    given = flags(answers, tmp_path / "judged", "--judge", PAIRWISE, "--endpoint", url(server))
+    server.script = lambda body: (401, {}, b"wrong key: sk-very-secret")
+    assert cli.main(given) == 6
+    server.script = prefers_tuned
+    assert cli.main(given) == 0
+    assert cli.main(["compare", str(tmp_path / "judged"), "--output", str(tmp_path / "compared")]) == 0
+    assert server.headers[-1]["Authorization"] == "Bearer sk-very-secret"
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(files) > 15 and any(path.name == "judged.ledger" for path in files)
+    assert not [path for path in files if b"sk-very-secret" in path.read_bytes()]
+    told = capfd.readouterr()
+    assert "wrong key: …" in told.err and "sk-very-secret" not in told.err + told.out
 
 
 def test_more_answers_cost_only_what_is_new(answers: dict[str, Path], server: Server, tmp_path: Path) -> None:

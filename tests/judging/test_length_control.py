@@ -144,6 +144,8 @@ def test_what_cannot_be_fitted_is_refused(tmp_path: Path) -> None:
         win_rate(preferences, lengths, names(60), Reference(np.zeros(3), np.zeros((0, 4))))
     with pytest.raises(DataError, match="no difference in length"):
         win_rate(preferences, np.ones((60, 2)), names(60))
+    with pytest.raises(DataError, match="no difference in length"):  # nothing to tell its effect from
+        win_rate(preferences, np.tile([5.0, 9.0], (60, 1)), names(60))
     with pytest.raises(UsageError, match="No such file"):
         length_control.read_reference(tmp_path / "none.csv")
     (tmp_path / "bad.csv").write_text(f"index,{DIFFICULTY}\n1,0.5\n", encoding="utf-8")

@@ -68,6 +68,22 @@ def compared(path: Path, scored: bool = True) -> runs.Run:
     return runs.load(writer.finish())
 
 
+def ranked(path: Path) -> runs.Run:
+    """A run as `compare` leaves it: three models under two judges, of whom one saw all of them meet."""
+    writer = runs.start(path, "compare", Config())
+    strengths = {"sft": Estimate(0.0, 0.0, 0.0, 90, 30), "dpo": Estimate(1.0, 0.5, 1.5, 90, 30)}
+    strengths["kto"] = Estimate(-0.5, None, None, 90, 1)
+    writer.write_metrics(
+        {f"strength/runs/rm/{model}": strength for model, strength in strengths.items()}
+        | {f"{figure}/runs/rm ~ llm": Estimate(0.4, 0.2, 0.6, 30, 30) for figure in ("kappa", "rank")}
+    )
+    met = [("dpo", "sft", 0.75), ("sft", "dpo", 0.25), ("kto", "sft", 0.4), ("sft", "kto", 0.6)]
+    beaten = [{"judge": "runs/rm", "model": a, "opponent": b, "share": share, "n": 30} for a, b, share in met]
+    beaten += [{"judge": "llm", "model": a, "opponent": b, "share": share, "n": 30} for a, b, share in met[:2]]
+    write_json(path / "comparison.json", {"examples": [], "win_matrix": beaten})
+    return runs.load(writer.finish())
+
+
 def selected(path: Path) -> runs.Run:
     """A run as `select` leaves it; some rows have no score."""
     writer = runs.start(path, "select", Config(), facts={"selected_by": "pvar", "selected_end": "top"})
@@ -176,6 +192,9 @@ NEEDS: dict[str, Callable[[Path], list[runs.Run]]] = {
     "boxes": lambda p: [evaluated(p / "a", what="reward")],
     "lengths": lambda p: [evaluated(p / "a", what="tokens")],
     "win-rates": lambda p: [compared(p / "a")],
+    "strengths": lambda p: [ranked(p / "a")],
+    "win-matrix": lambda p: [ranked(p / "a")],
+    "judge-agreement": lambda p: [ranked(p / "a")],
     "score-differences": lambda p: [compared(p / "a")],
     "policy-scores": lambda p: [compared(p / "a")],
     "length-gain": lambda p: [compared(p / "a")],
@@ -353,6 +372,18 @@ def test_judges_that_give_no_scores_have_no_score_figures(tmp_path: Path) -> Non
     assert [panel.title for panel in block.panels] == ["by rm", "by llm"]
     assert "dpo win rate 0.400 [0.300, 0.500], n 40" in block.panels[1].says
     assert len(PLOTS["length-gain"].draw(given)[0].panels) == 2
+
+
+def test_rankings_are_told_strongest_first(tmp_path: Path) -> None:
+    given = [ranked(tmp_path / "a")]
+    (panel,) = PLOTS["strengths"].draw(given)[0].panels
+    assert panel.title == "by rm"
+    told = "dpo 1.000 [0.500, 1.500], n 90; sft 0.000 [0.000, 0.000], n 90; "
+    assert panel.says == told + "kto −0.500 [n too small for an interval], n 90"
+    (panel,) = PLOTS["win-matrix"].draw(given)[0].panels
+    assert panel.title == "by rm" and panel.says.startswith("dpo against sft 0.750; sft against dpo 0.250; kto")
+    kappa, rank = PLOTS["judge-agreement"].draw(given)[0].panels
+    assert kappa.says == "rm ~ llm 0.400 [0.200, 0.600], n 30" and rank.title.startswith("Rank correlation")
 
 
 def test_scores_of_both_sides_are_told(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from headwater.report.plots.decoding import reward_against_kl
 from headwater.report.plots.divergence import divergence_by_position
 from headwater.report.plots.drawing import Block, Mark, Panel, Plot
 from headwater.report.plots.policies import length_and_gain, policy_scores, score_differences, win_rates
+from headwater.report.plots.rankings import judge_agreement, strengths, win_matrices
 from headwater.report.plots.scores import length_histograms, score_boxes, score_histograms
 from headwater.report.plots.scrutiny import scrutiny_panels
 from headwater.report.plots.selection import gradient_bounds, selection_effects, selection_scores, selector_agreement
@@ -89,6 +90,22 @@ PLOTS: dict[str, Plot] = {
         "one judge prefers and another does not was tuned to the first one's taste. At equal length: what a judge "
         "would prefer if both answers were equally long.",
         win_rates,
+    ),
+    "strengths": Plot(
+        "Which model is strongest",
+        "Bradley–Terry strengths from all votes, the baseline at 0: a model one logit above another wins 73 % against "
+        "it. Bars are 95 % intervals over prompts.",
+        strengths,
+    ),
+    "win-matrix": Plot(
+        "Who beat whom",
+        "Share of the votes of the model in the row against that in the column, ties ½; empty where two never met.",
+        win_matrices,
+    ),
+    "judge-agreement": Plot(
+        "Whether the judges agree",
+        "On answers that both compared: 1 is full agreement, 0 is chance. Bars are 95 % intervals over prompts.",
+        judge_agreement,
     ),
     "score-differences": Plot(
         "How much better, prompt by prompt",

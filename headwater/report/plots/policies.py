@@ -105,8 +105,8 @@ def _rates(run: Run, judge: str, judged: Sequence[Judged]) -> Panel:
         for kind, name in KINDS.items():
             found = estimate(run, f"{kind}/{judge}/{one.model}")
             if found:
-                ends = {"low": found.low or found.value, "high": found.high or found.value}
-                rows.append({"model": one.model, "kind": name, "value": found.value, **ends})
+                low, high = (found.value if end is None else end for end in (found.low, found.high))
+                rows.append({"model": one.model, "kind": name, "value": found.value, "low": low, "high": high})
                 says.append(f"{one.model} {name} {with_interval(found)}, n {found.n}")
     colours = alt.Scale(domain=list(KINDS.values()), range=list(COLOURS[: len(KINDS)]))
     base = chart(rows).encode(
