@@ -40,7 +40,8 @@ if TYPE_CHECKING:
 EXAMPLE = "headwater signal pairs.jsonl"
 CURVES = "curves.json"
 """In the run: every point that was measured, with n and interval."""
-MODEL_FLAGS = ("reference", "beta", "tokens_per_pass", "end", "max_length")
+MODEL_FLAGS = ("reference", "beta", "tokens_per_pass", "end", "max_length", "span_ratios")
+SPAN_RATIOS = ("20%", "50%")
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,9 @@ class Config:
     """Kept ratios to measure beside 100%."""
     amounts: tuple[int, ...] = (5, 10, 20, 50, 100, 200)
     """Kept amounts to measure: tokens, or words without a model."""
+    span_ratios: tuple[str, ...] | None = None
+    """Where a reward model reads the end, the middle and a random span too, in passes of their own; named without
+    ratios, nowhere. [20% 50%]"""
     margin: float = 1.0
     """Points of accuracy that the recommended ratio may lose."""
     published: str | None = None
@@ -105,17 +109,24 @@ class Subject(NamedTuple):
 
 def run(config: Config) -> Path:
     """Measure the curves, print what they say and return the run directory."""
-    from headwater.signal.curves import Grid, groups_of, measure
+    from headwater.signal.curves import groups_of, measure
     from headwater.signal.depth import advise, figures
 
     output = config.output or _default_output(config)
     runs.check_free(output, config.overwrite)
-    ratios = _ratios(config.ratios)
+    head = _head(config)
+    spans = (SPAN_RATIOS if config.span_ratios is None else config.span_ratios) if head == "reward" else ()
+    grid = _grid(config, spans)
     published = _published(config.published) if config.published else []
     loaded = reading.load(config.data, config.door)
     say(f"data: {loaded.path} · {loaded.layout}")
     ledger = Ledger({"read": loaded.account})
-    subject = _by_model(config, loaded.preferences, ledger) if config.model else _by_words(config, loaded.preferences)
+    if head is None:
+        subject = _by_words(config, loaded.preferences)
+    else:
+        at = [parse_keep(text) for text in spans]
+        read_apart = [span for span in grid.spans() if span.keep in at]
+        subject = _by_model(config, head, loaded.preferences, read_apart, ledger)
     say_stages(ledger.stages)
     say_notes(ledger.notes)
 
@@ -125,12 +136,9 @@ def run(config: Config) -> Path:
     loaded.quarantine.save(writer.path / reading.QUARANTINE)
     ruler = subject.read()
     groups = groups_of(subject.preferences, ruler.lengths)
-    grid = Grid(ratios, tuple(sorted(set(config.amounts))), seed=config.seed)
-    if config.model is None:  # words learn anew for every cut: a selection keeps that to seconds
-        grid = dataclasses.replace(grid, cuts=("own", "equal"), parts=("suffix", "random-span"))
     curves = measure(ruler, _openings(subject), groups.members, grid)
-    advice = advise(curves, ratios, config.margin / 100)
-    metrics = figures(curves, ratios)
+    advice = advise(curves, grid.ratios, config.margin / 100)
+    metrics = figures(curves, grid.ratios)
     rows = list(curves.rows(ruler.unit))
     rows += _words_beside(subject, grid) if config.model else []
     rows += [row | {"unit": row["unit"] or ruler.unit} for row in published]
@@ -140,7 +148,7 @@ def run(config: Config) -> Path:
     writer.facts |= {"margin": config.margin / 100, "groups_too_small": groups.too_small}
     writer.write_metrics(metrics)
     files.write_json(writer.path / CURVES, rows)
-    writer.write_records(_records(subject.preferences, ruler, curves, ratios))
+    writer.write_records(_records(subject.preferences, ruler, curves, grid.ratios))
     _show(rows, metrics, writer.facts)
     return writer.finish()
 
@@ -152,6 +160,32 @@ def _openings(subject: Subject) -> list[str]:
 def _default_output(config: Config) -> Path:
     name = f"{config.data.name.split('.')[0]}-signal"
     return Path(f"{name}-by-{Path(config.model).name}" if config.model else name)
+
+
+def _head(config: Config) -> str | None:
+    """Say whether the model is a reward model or a policy; None without one. Errors: `UsageError`."""
+    if config.model is None:
+        return None
+    from headwater.signal import passes
+
+    head = passes.head_of(config.model)
+    for name in ("reference", "beta"):
+        if head == "reward" and getattr(config, name) is not None:
+            raise UsageError(f"--{name}", f"{config.model} is a reward model", f"leave --{name} out")
+    if head == "policy" and config.span_ratios is not None:
+        problem = f"{config.model} is a policy, whose one pass tells every span"
+        raise UsageError("--span-ratios", problem, "leave it out")
+    return head
+
+
+def _grid(config: Config, spans: Sequence[str]) -> Grid:
+    """Return where curves are measured; the ratios of `spans` are among them. Errors: `UsageError`."""
+    from headwater.signal.curves import Grid
+
+    grid = Grid(_ratios([*config.ratios, *spans]), tuple(sorted(set(config.amounts))), seed=config.seed)
+    if config.model is None:  # words learn anew for every cut: a selection keeps that to seconds
+        return dataclasses.replace(grid, cuts=("own", "equal"), parts=("suffix", "random-span"))
+    return grid
 
 
 def _ratios(texts: Sequence[str]) -> tuple[Fraction, ...]:
@@ -198,19 +232,17 @@ def _by_words(config: Config, preferences: list[Preference]) -> Subject:
     return Subject(preferences, lambda: ruler, np.array(prompts, dtype=np.int64), {"kind": "words"})
 
 
-def _by_model(config: Config, preferences: list[Preference], ledger: Ledger) -> Subject:
+def _by_model(
+    config: Config, head: str, preferences: list[Preference], spans: Sequence[Truncation], ledger: Ledger
+) -> Subject:
     from headwater.signal import passes
 
     model = str(config.model)
     trained = runs.facts_of(Path(model))
-    head = passes.head_of(model)
-    for name in ("reference", "beta"):
-        if head == "reward" and getattr(config, name) is not None:
-            raise UsageError(f"--{name}", f"{model} is a reward model", f"leave --{name} out")
     if not config.allow_leakage:
         preferences, ledger.stages["leakage"] = unseen(preferences, runs.trained_on(Path(model)))
     view = View(Truncation(), config.end or trained.get("end", "complete"), config.max_length or 2048)
-    request = passes.Request(preferences, view, config.tokens_per_pass or TOKENS_PER_PASS, config.seed, ledger)
+    request = passes.Request(preferences, view, config.tokens_per_pass or TOKENS_PER_PASS, config.seed, ledger, spans)
     if head == "reward":
         prepared = passes.reward_model(model, request)
     else:
@@ -270,7 +302,14 @@ def _records(
     ]
 
 
-BESIDE = {"length": "longer wins", "suffix": "same share of the end", "words": "words alone"}
+BESIDE = {
+    "length": "longer wins",
+    "length-flip": "turned with length",
+    "suffix": "end",
+    "middle": "middle",
+    "random-span": "random span",
+    "words": "words alone",
+}
 """Controls of the printed table, and what heads them."""
 
 

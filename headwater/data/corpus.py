@@ -29,9 +29,10 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cache
 from typing import NamedTuple
 
@@ -93,17 +94,45 @@ def generate(corpus: Corpus) -> list[Preference]:
 def best_accuracy(corpus: Corpus, keep: float) -> float:
     """Return the best expected accuracy of a ruler that reads the first `keep` of each answer's words.
 
-    Exact by enumeration over the lengths of the two answers and the kinds of their phrases. A phrase counts once
-    all of its words are kept. No phrase is divided where `keep` is a multiple of a quarter of the planted depth,
-    and the first word of a divided one tells nothing; elsewhere two words of three may tell a little more.
+    Exact by enumeration over the lengths of the two answers and the kinds of their phrases. Of a divided phrase, the
+    first word tells nothing, and two words tell its kind in some wordings (`_told_by_two`).
     """
     if not 0 <= keep <= 1:
         raise UsageError("best_accuracy", f"keep is {keep}", "expected 0 to 1, a share of the words")
-    depth = corpus.planted_depth
-    seen = Counter(sum(end <= keep * n for end in phrase_ends(n, depth)) for n in lengths(depth))
-    draws = [(n * m, _agreement(k, j)) for k, n in seen.items() for j, m in seen.items()]
-    agreement = sum(weight * share for weight, share in draws) / seen.total() ** 2
-    return corpus.flip + (1 - 2 * corpus.flip) * agreement
+    answers = lengths(corpus.planted_depth)
+    known: dict[int, Fraction] = defaultdict(Fraction)  # how likely the kinds of so many phrases of an answer are told
+    for words in answers:
+        for phrases, chance in _told(corpus.planted_depth, words, keep).items():
+            known[phrases] += chance / len(answers)
+    agreement = sum(float(n * m) * _agreement(k, j) for k, n in known.items() for j, m in known.items())
+    return float(corpus.flip + (1 - 2 * corpus.flip) * agreement)
+
+
+def best_depth(corpus: Corpus, ratios: Sequence[Fraction], share: float) -> Fraction:
+    """Return the smallest of `ratios` at which the best ruler has `share` of its accuracy above chance.
+
+    What a signal depth estimates, on the grid where it is measured. The planted depth bounds it from above: all the
+    evidence lies before that, and the last phrase ends up to an eighth of it sooner.
+    """
+    best = [best_accuracy(corpus, float(ratio)) - 0.5 for ratio in ratios]
+    return next(ratio for ratio, above in zip(ratios, best, strict=True) if above >= share * best[-1])
+
+
+def _told(depth: float, words: int, keep: float) -> dict[int, Fraction]:
+    """Return how likely the first `keep` of an answer tell the kinds of so many phrases."""
+    kept = math.floor(round(keep * words, 9))  # 0.3 × 70 is 21
+    ends = phrase_ends(words, depth)
+    whole = sum(end <= kept for end in ends)
+    if whole < SLOTS and ends[whole] - 1 == kept:
+        told = _told_by_two(whole)
+        return {whole: 1 - told, whole + 1: told}
+    return {whole: Fraction(1)}
+
+
+def _told_by_two(slot: int) -> Fraction:
+    """Return the share of wordings of a phrase whose first two words tell kind from curt."""
+    beginnings = [[wording.split()[:-1] for wording in pair] for pair in PHRASES[slot]]
+    return Fraction(sum(kind != curt for kind, curt in beginnings), len(beginnings))
 
 
 def lengths(depth: float) -> range:

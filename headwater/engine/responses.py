@@ -64,7 +64,7 @@ class Reading:
 class Judge:
     """A model that rewards responses; load it with `load_judge`."""
 
-    def __init__(self, tokenizer: Tokenizer, voices: Sequence[_Voice], reading: Reading) -> None:
+    def __init__(self, tokenizer: Tokenizer, voices: Sequence[Voice], reading: Reading) -> None:
         self._tokenizer, self._voices, self._reading = tokenizer, voices, reading
         self.tokens = 0
         """Tokens that went through the model so far, prompts counted once."""
@@ -78,7 +78,7 @@ class Judge:
             values = voice.read([value for found in rows for value in found.responses], self._reading.room)
             for (row, place), value in zip(places, values, strict=True):
                 rewards[row][place] = (rewards[row][place] or 0.0) + voice.scale * value
-        self.tokens += sum(_length(part) for found in rows for part in _groups(found.responses, self._reading.room))
+        self.tokens += sum(tokens_read(found.responses, self._reading.room) for found in rows)
         return rewards
 
 
@@ -97,13 +97,12 @@ def load_judge(name: str, reference: str | None, beta: float | None, reading: Re
     members = models.load_members(name, head, (), seed)
     model, tokenizer = members[0]
     if head == "reward":
-        share = 1 / len(members)
-        voices = [_Voice(each.model, response_rewards, reward_scores, _last, share) for each in members]
+        voices = [reward_voice(each.model, scale=1 / len(members)) for each in members]
         return Judge(tokenizer, voices, reading)
     other = models.reference_of(name, reference, tokenizer, seed)
     scale = 0.1 if beta is None else beta
     both = ((model, scale), (other, -scale))
-    return Judge(tokenizer, [_Voice(each, token_log_probs, policy_scores, _sum, by) for each, by in both], reading)
+    return Judge(tokenizer, [Voice(each, token_log_probs, policy_scores, _sum, by) for each, by in both], reading)
 
 
 def load_likelihood(name: str, mean: bool, reading: Reading, seed: int) -> Judge:
@@ -114,7 +113,7 @@ def load_likelihood(name: str, mean: bool, reading: Reading, seed: int) -> Judge
     if models.head_of(name) == "reward":
         raise ModelError(name, "is a reward model: it gives no probabilities", "name a policy")
     model, tokenizer = models.load(name, "policy", (), seed)
-    return Judge(tokenizer, [_Voice(model, token_log_probs, policy_scores, _mean if mean else _sum)], reading)
+    return Judge(tokenizer, [Voice(model, token_log_probs, policy_scores, _mean if mean else _sum)], reading)
 
 
 class Encoded(NamedTuple):
@@ -176,7 +175,12 @@ def _group(responses: Sequence[PairTokens]) -> Group:
     return Group(responses[0].prompt[:trunk], rest)
 
 
-class _Voice:
+def tokens_read(responses: Sequence[PairTokens], room: int) -> int:
+    """Count the tokens of the passes in which `Voice.read` takes `responses`: shared prompts once."""
+    return sum(map(_length, _groups(responses, room)))
+
+
+class Voice:
     """One model, what it says of tokens, and how that makes a number of a response."""
 
     def __init__(
@@ -184,13 +188,14 @@ class _Voice:
     ) -> None:
         self._model, self._tokens, self._score, self._reduce = model, tokens, score, reduce
         self.scale = scale
-        self._layout: Layout | None = None
+        self.layout: Layout | None = None
+        """How rows are laid out; None before the first responses have shown it."""
 
     def read(self, responses: Sequence[PairTokens], room: int) -> list[float]:
-        """Return the number of every response, in their order."""
-        if self._layout is None:
+        """Return the number of every response (`chosen`), in their order; those of one id stand together."""
+        if self.layout is None:
             sample = [each._replace(rejected=each.chosen) for each in responses]
-            self._layout = layout_for(self._model, sample, response_values(self._score))
+            self.layout = layout_for(self._model, sample, response_values(self._score))
         groups = list(_groups(responses, room))
         firsts = np.cumsum([0, *map(len, groups)])
         values = np.empty(len(responses))
@@ -202,21 +207,31 @@ class _Voice:
         return [float(value) for value in values]
 
     def _parts(self, groups: Sequence[Sequence[PairTokens]], room: int) -> Iterable[list[int]]:
-        if self._layout == "shared":
+        if self.layout == "shared":
             return fill([_length(group) for group in groups], room)
-        if self._layout == "packed":
+        if self.layout == "packed":
             return fill([sum(each.length - len(each.rejected) for each in group) for group in groups], room)
         # Padded rows are as wide as the longest: groups one by one waste nothing on strangers.
         return ([index] for index in range(len(groups)))
 
     def _pass(self, groups: Sequence[Sequence[PairTokens]]) -> list[float]:
-        assert self._layout is not None
-        batch = collate_groups([_group(group) for group in groups], self._layout)
+        assert self.layout is not None
+        batch = collate_groups([_group(group) for group in groups], self.layout)
         device = next(self._model.parameters()).device
         by_token = self._tokens(self._model, to_device(batch, device)).double().cpu().numpy()
         columns = np.split(by_token, np.cumsum(batch["lengths"])[:-1])
         counted = (len(each.chosen) for group in groups for each in group)
         return [self._reduce(column[-count:]) for column, count in zip(columns, counted, strict=True)]
+
+
+def reward_voice(model: Any, layout: Layout | None = None, scale: float = 1.0) -> Voice:
+    """Return the voice of a reward model: what it says at the last token of a response.
+
+    `layout` is that of `layout_for`, where the model has been set to it already.
+    """
+    voice = Voice(model, response_rewards, reward_scores, _last, scale)
+    voice.layout = layout
+    return voice
 
 
 def _last(values: NDArray[np.float64]) -> float:

@@ -49,6 +49,11 @@ class Grid:
     seed: int = 0
     """Shuffles labels, places random spans and draws the resamples."""
 
+    def spans(self) -> list[Truncation]:
+        """Return the other parts of the same size, by own cuts; all of a response is no other part of it."""
+        keeps = [Keep(ratio) for ratio in self.ratios[:-1]]
+        return [Truncation(keep, part=part, seed=self.seed) for part in self.parts for keep in keeps]
+
     def keeps(self) -> list[Keep]:
         """Return all of them."""
         return [Keep(ratio) for ratio in self.ratios] + [Keep(Fraction(amount), "tok") for amount in self.amounts]
@@ -128,10 +133,8 @@ def _prefixes(ruler: Ruler, own: Mapping[Keep, Floats], grid: Grid) -> Iterator[
 def _controls(ruler: Ruler, grid: Grid) -> Iterator[tuple[Key, Floats]]:
     """Yield the outcome of every pair for other parts of the same size, by own cuts."""
     labels = np.ones(len(ruler.lengths))
-    for part in (part for part in grid.parts if part in ruler.parts):
-        for ratio in grid.ratios[:-1]:  # all of a response is no other part of it
-            truncation = Truncation(Keep(ratio), part=part, seed=grid.seed)
-            yield Key(part, "own", Keep(ratio)), wins(ruler.margins(truncation, labels))
+    for span in filter(ruler.reads, grid.spans()):
+        yield Key(span.part, "own", span.keep), wins(ruler.margins(span, labels))
 
 
 def _shuffled(ruler: Ruler, grid: Grid) -> Floats:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
+from headwater.console import say, track
 from headwater.data.preference import Preference
 from headwater.data.preparation import Ledger, prepare
 from headwater.data.tokens import PairTokens, View
+from headwater.data.truncation import Truncation
 from headwater.engine import models
 from headwater.engine.attention import layout_for
+from headwater.engine.responses import Voice, reward_voice, tokens_read
 from headwater.engine.scoring import (
+    WINDOW,
     TokenValues,
     policy_scores,
     response_values,
@@ -21,7 +27,8 @@ from headwater.engine.scoring import (
     token_values,
 )
 from headwater.errors import ModelError
-from headwater.signal.rulers import TokenRewards, implicit_reward_ruler, reward_ruler
+from headwater.signal.rulers import Ints, TokenRewards, implicit_reward_ruler, reward_ruler
+from headwater.statistics import Floats
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,8 @@ class Request:
     """Tokens that are computed at once."""
     seed: int
     ledger: Ledger
+    spans: Sequence[Truncation] = ()
+    """Parts of responses, other than beginnings, that a reward model reads in passes of their own."""
 
 
 def reward_model(model: str, request: Request) -> Prepared:
@@ -59,9 +68,43 @@ def reward_model(model: str, request: Request) -> Prepared:
     def read() -> TokenRewards:
         layout = layout_for(scorer, pairs, response_values(reward_scores))
         rewards = token_values(scorer, token_rewards, pairs, request.room, layout, "rewards")
-        return reward_ruler(pairs, rewards, tokenizer.all_special_ids)
+        ruler = reward_ruler(pairs, rewards, tokenizer.all_special_ids)
+        if not request.spans:
+            return ruler
+        return replace(ruler, spans=_span_rewards(reward_voice(scorer, layout), pairs, ruler, request))
 
     return Prepared(pairs, scorer.num_parameters(), read)
+
+
+def _span_rewards(
+    voice: Voice, pairs: Sequence[PairTokens], ruler: TokenRewards, request: Request
+) -> dict[Truncation, Floats]:
+    """Return reward differences [pairs] of the spans of a request, each read as a response of its own to the prompt.
+
+    A prompt is read once for its spans, as far as `engine.responses` shares them.
+    """
+    bounds = [ruler.bounds(span) for span in request.spans]
+    found = np.empty((len(pairs), len(bounds)))
+    tokens = 0
+    starts = range(0, len(pairs), WINDOW)
+    for start in track(starts, "rewards of spans", len(starts)):
+        window = range(start, min(start + WINDOW, len(pairs)))
+        sides = [side for index in window for side in _sides(pairs[index], index, bounds)]
+        rewards = np.array(voice.read(sides, request.room)).reshape(len(window), len(bounds), 2)
+        same = np.array([np.array_equal(a.chosen, b.chosen) for a, b in zip(sides[::2], sides[1::2], strict=True)])
+        found[start : window.stop] = np.where(same.reshape(len(window), -1), 0.0, rewards[..., 0] - rewards[..., 1])
+        tokens += tokens_read(sides, request.room)
+    times = tokens / sum(pair.length for pair in pairs)
+    say(f"spans: {len(bounds)} other parts of every response, read in {times:.1f} × the tokens of the one pass")
+    return dict(zip(request.spans, found.T, strict=True))
+
+
+def _sides(pair: PairTokens, index: int, bounds: Sequence[tuple[Ints, Ints]]) -> Iterator[PairTokens]:
+    """Yield every span of both responses as a response to the prompt, chosen and rejected in turn."""
+    for first, end in bounds:
+        for side, ids in enumerate((pair.chosen, pair.rejected)):
+            span = ids[first[index, side] : end[index, side]]
+            yield pair._replace(chosen=span, rejected=span, id=str(index))
 
 
 @dataclass(frozen=True)

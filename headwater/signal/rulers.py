@@ -6,15 +6,15 @@ controls and depth are made from rulers alone: a reward model, a policy with its
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headwater.data.tokens import PairTokens
-from headwater.data.truncation import Part, Truncation
+from headwater.data.truncation import Truncation
 from headwater.statistics import Floats
 
 Ints = NDArray[np.int64]
@@ -33,9 +33,8 @@ class Ruler(Protocol):
         """Lengths of chosen and rejected response, [pairs, 2], as a cut counts them."""
         ...
 
-    @property
-    def parts(self) -> tuple[Part, ...]:
-        """The parts of a response that it can read."""
+    def reads(self, truncation: Truncation) -> bool:
+        """Say whether it can read this part of a response."""
         ...
 
     def margins(self, truncation: Truncation, labels: Floats) -> Floats:
@@ -80,7 +79,8 @@ class TokenRewards:
 
     A token of a causal model does not see what follows it: what the pass says at token k is what it would say of the
     response cut there. Where the rewards are sums over tokens (β Σ log π/π_ref), the reward of any span is the
-    difference of two prefixes, read in its own context; a reward model says nothing of a span without its beginning.
+    difference of two prefixes, read in its own context. What a reward model says of a span without its beginning takes
+    a pass of its own, in which the span stands right behind the prompt (`spans`).
     """
 
     rewards: Floats  # [all tokens] of the prefix that ends at a token; response after response
@@ -90,20 +90,27 @@ class TokenRewards:
     common: Ints  # [pairs] tokens with which both responses begin: up to there, they are the same prefix
     sums: bool
     """Whether a reward is a sum over tokens."""
+    spans: Mapping[Truncation, Floats] = field(default_factory=dict)
+    """Reward differences [pairs] of parts that were read in passes of their own."""
 
     unit = "tokens"
 
-    @property
-    def parts(self) -> tuple[Part, ...]:
-        """Return the parts that this ruler can read."""
-        return ("prefix", "suffix", "middle", "random-span") if self.sums else ("prefix",)
+    def reads(self, truncation: Truncation) -> bool:
+        """Say whether this part was read: beginnings always."""
+        return self.sums or truncation.part == "prefix" or truncation in self.spans
+
+    def bounds(self, truncation: Truncation) -> tuple[Ints, Ints]:
+        """Return the first token that is kept and the first behind it, [pairs, 2] each."""
+        kept = kept_of(truncation, self.lengths)
+        first = first_of(truncation, self.lengths, kept)
+        # Where the end of a response is kept, so is what closes its turn; a cut one never had it.
+        return first, np.where(first + kept == self.lengths, self.whole, first + kept)
 
     def margins(self, truncation: Truncation, labels: Floats) -> Floats:
         """Return reward differences [pairs] of the kept parts, 0 where both are the same tokens."""
-        kept = kept_of(truncation, self.lengths)
-        first = first_of(truncation, self.lengths, kept)
-        # A response that is kept whole keeps what closes its turn; a cut one never had it.
-        end = np.where(first + kept == self.lengths, self.whole, first + kept)
+        if truncation in self.spans:
+            return labels * self.spans[truncation]
+        first, end = self.bounds(truncation)
         rewards = self._until(end) - (self._until(first) if self.sums else 0.0)
         same = (first == 0).all(axis=1) & (end[:, 0] == end[:, 1]) & (end[:, 0] <= self.common)
         return np.where(same, 0.0, labels * (rewards[:, 0] - rewards[:, 1]))

@@ -17,7 +17,7 @@ import numpy as np
 
 from headwater.data import segmentation
 from headwater.data.preference import Preference
-from headwater.data.truncation import Part, Truncation
+from headwater.data.truncation import Truncation
 from headwater.errors import DataError
 from headwater.signal.rulers import Ints, first_of, kept_of
 from headwater.statistics import Floats
@@ -51,7 +51,6 @@ class Words:
 
     unit = "words"
     least_openings = 2 * FOLDS
-    parts: tuple[Part, ...] = ("prefix", "suffix", "middle", "random-span")
 
     @classmethod
     def read(cls, preferences: Sequence[Preference], seed: int) -> Words:
@@ -67,6 +66,10 @@ class Words:
         texts = [response.text for p in preferences for response in (p.chosen, p.rejected)]
         lengths, grams = _index(texts)
         return cls(lengths.reshape(-1, 2), grams, folds)
+
+    def reads(self, truncation: Truncation) -> bool:
+        """Say that every part can be read."""
+        return True
 
     def margins(self, truncation: Truncation, labels: Floats) -> Floats:
         """Return cross-fitted margins [pairs] of the kept parts, for the labelled response."""

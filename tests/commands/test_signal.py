@@ -111,7 +111,9 @@ def test_a_reward_model_is_read_at_every_prefix(pairs: Path, reward_model: Path,
     assert points(run, "accuracy")[1.0]["value"] == full.metrics["accuracy"]["value"]
     assert {row["id"] for row in run.records()} == {row["id"] for row in full.records()}
     assert points(run, "words").keys() == points(run, "accuracy").keys()
-    assert not points(run, "suffix")  # a reward model says nothing of an end without its beginning
+    for part in ("suffix", "middle", "random-span"):  # in passes of their own, so at a few ratios
+        assert points(run, part).keys() == {0.2, 0.5}
+        assert {point["n"] for point in points(run, part).values()} == {len(run.records())}
     margins = {row["id"]: row["chosen_reward"] - row["rejected_reward"] for row in full.records()}
     for row in run.records():
         assert row["margin_at_1"] == pytest.approx(margins[row["id"]], abs=1e-5)
@@ -127,6 +129,8 @@ def test_a_policy_is_read_with_its_reference(pairs: Path, tmp_path: Path) -> Non
     for row in run.records():  # `evaluate` adds up hundreds of nats in float32: 2⁻²⁴ of them, at every token
         assert row["margin_at_1"] == pytest.approx(margins[row["id"]], abs=2e-3)
     assert points(run, "suffix").keys() == points(run, "accuracy").keys() - {1.0}
+    with pytest.raises(UsageError, match="is a policy, whose one pass tells every span"):
+        signal.run(signal.Config(pairs, model=str(policy), span_ratios=("20%",), output=tmp_path / "never"))
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from headwater.data.preference import Message, Preference, Response
-from headwater.data.truncation import Keep, Part, Truncation
+from headwater.data.truncation import Keep, Truncation
 from headwater.signal.curves import LEAST, Grid, Key, groups_of, measure, wins, with_length_flips
 from headwater.signal.rulers import Ints
 from headwater.statistics import Floats
@@ -18,10 +18,12 @@ class Fixed:
     """A ruler with margins by part; it remembers what it was asked."""
 
     unit = "tokens"
-    parts: tuple[Part, ...] = ("prefix", "suffix")
 
     def __init__(self, lengths: Ints, full: Floats, half: Floats, end: Floats) -> None:
         self.lengths, self.full, self.half, self.end = lengths, full, half, end
+
+    def reads(self, truncation: Truncation) -> bool:
+        return truncation.part in ("prefix", "suffix")
 
     def margins(self, truncation: Truncation, labels: Floats) -> Floats:
         if truncation.part == "suffix":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -10,14 +11,17 @@ import numpy as np
 import pytest
 
 from headwater.data.preference import Preference
+from headwater.data.preparation import Ledger
 from headwater.data.tokenizers import Tokenizer
-from headwater.data.tokens import EndToken, PairTokens, tokenize
-from headwater.data.truncation import CutBy, Keep, Truncation
+from headwater.data.tokens import EndToken, PairTokens, View, tokenize
+from headwater.data.truncation import CutBy, Keep, Part, Truncation
 from headwater.engine import models
 from headwater.engine.scoring import TokenFunction, TokenValues, token_log_probs, token_rewards, token_values
+from headwater.signal.passes import Request, reward_model
 from headwater.signal.rulers import TokenRewards, implicit_reward_ruler, kept_of, reward_ruler
 
 BETA = 0.1
+PARTS: tuple[Part, ...] = ("suffix", "middle", "random-span")
 
 
 def pairs_of(corpus: list[Preference], tokenizer: Tokenizer, end: EndToken = "never") -> list[PairTokens]:
@@ -55,6 +59,45 @@ def test_one_pass_of_a_reward_model_is_many(
     expected = [float(value.chosen[-1] - value.rejected[-1]) for value in apart]
     np.testing.assert_allclose(margins(ruler, truncation), expected, atol=1e-5)
     assert np.std(expected) > 1e-3  # random weights tell these responses apart
+
+
+@pytest.mark.parametrize("end", ["complete", "never"])
+def test_a_reward_model_reads_a_span_as_a_response_of_its_own(
+    corpus: list[Preference], end: EndToken, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, few = "scratch(hidden=32, layers=2, vocab=512)", corpus[:9]
+    spans = [Truncation(Keep(Fraction(1, n)), part=part) for n in (5, 2) for part in PARTS]
+    ledger = Ledger()
+    prepared = reward_model(name, Request(few, View(Truncation(), end, 512), 700, 0, ledger, spans))
+    ruler = prepared.read()
+    loaded = models.load(name, "reward", few, 0)
+    found = []
+    for span in spans:
+        first, last = (side.tolist() for side in ruler.bounds(span))
+        cut = [
+            pair._replace(chosen=pair.chosen[a:c], rejected=pair.rejected[b:d])
+            for pair, (a, b), (c, d) in zip(prepared.pairs, first, last, strict=True)
+        ]
+        expected = [value.chosen[-1] - value.rejected[-1] for value in read(token_rewards, loaded.model, cut)]
+        np.testing.assert_allclose(margins(ruler, span), expected, atol=1e-5)
+        np.testing.assert_array_equal(ruler.margins(span, -np.ones(len(few))), -margins(ruler, span))
+        assert all(
+            (pair.chosen[-1] in loaded.tokenizer.all_special_ids) == (end == "complete" and span.part == "suffix")
+            for pair in cut
+        )
+        found.append(margins(ruler, span))
+    assert np.std(found, axis=0).min() > 1e-4  # the parts differ
+    assert "spans: 6 other parts of every response" in capsys.readouterr().err
+
+
+def test_spans_of_the_same_tokens_are_a_tie(corpus: list[Preference]) -> None:
+    twins = [replace(p, rejected=replace(p.rejected, text=p.chosen.text)) for p in corpus[:3]]
+    span = Truncation(Keep(Fraction(1, 2)), part="suffix")
+    view = View(Truncation(), "never", 512)
+    ruler = reward_model(
+        "scratch(hidden=32, layers=2, vocab=512)", Request(twins, view, 700, 0, Ledger(), [span])
+    ).read()
+    assert margins(ruler, span).tolist() == [0, 0, 0]
 
 
 @pytest.mark.parametrize("by", ["own", "equal", "shared"])

@@ -61,7 +61,7 @@ def test_a_reward_model_is_read_where_the_cut_ends() -> None:
     assert margin(ruler, "0.5") == 2 - 10
     assert margin(ruler, "0.5", cut="shared") == 2 - 20
     assert margin(ruler, "1", cut="equal") == 2 - 20
-    assert ruler.parts == ("prefix",)
+    assert [ruler.reads(Truncation(Keep(Fraction("0.5")), part=part)) for part in ("prefix", "suffix")] == [True, False]
 
 
 def test_an_implicit_reward_adds_up_to_the_cut_and_over_spans() -> None:
