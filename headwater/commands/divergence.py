@@ -1,11 +1,13 @@
 """Show how far a policy has moved from its reference, position by position: KL(policy ‖ reference) in nats.
 
 Along the responses of the data (what alignment did to these texts), or along the policy's own samples (summed, an
-unbiased estimate of the KL between the two).
+unbiased estimate of the KL between the two). Beside it stands the mean log-ratio of the tokens themselves, of chosen
+and rejected responses: towards which texts the policy moved, and where.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -25,7 +27,7 @@ from headwater.errors import ModelError, UsageError
 from headwater.statistics import LEVEL
 
 if TYPE_CHECKING:
-    from headwater.signal.divergence import Profile
+    from headwater.signal.divergence import Profile, Stretch
 
 EXAMPLE = "headwater divergence --model runs/dpo --dataset pairs.jsonl"
 PROFILE = "divergence.json"
@@ -74,7 +76,7 @@ class Config:
 def run(config: Config) -> Path:
     """Measure the divergence, print it and return the run directory."""
     from headwater.signal import passes
-    from headwater.signal.divergence import profile, read_divergence, sampled_pairs
+    from headwater.signal.divergence import by_position, profile, read_divergence, sampled_pairs
 
     output = config.output or Path(f"{Path(config.model).name}-divergence-on-{config.dataset.name.split('.')[0]}")
     runs.check_free(output, config.overwrite)
@@ -99,22 +101,39 @@ def run(config: Config) -> Path:
         pairs = sampled_pairs(two.policy, once, config.max_new_tokens or 256, two.ends, SAMPLED_AT_ONCE)
     values = read_divergence(two.policy, two.reference, pairs, config.tokens_per_pass, config.draws)
     openings = [pair.opening for pair in pairs for _ in range(2)]
-    names = ("exact", f"Monte-Carlo, {config.draws} draws")
-    found = {name: profile(each, openings, config.seed) for name, each in zip(names, values, strict=False)}
-    files.write_json(writer.path / PROFILE, [row for name, each in found.items() for row in _rows(name, each)])
+    estimates = {"exact": values.exact}
+    if values.drawn is not None:
+        estimates[f"Monte-Carlo, {config.draws} draws"] = values.drawn
+    found = {name: profile(each, openings, config.seed) for name, each in estimates.items()}
+    # Texts are better or worse ones; both samples of a prompt are the same kind of thing.
+    whose = {"chosen": slice(0, None, 2), "rejected": slice(1, None, 2)}
+    whose = whose if config.along == "texts" else {"samples": slice(None)}
+    log_ratios = {
+        name: by_position(values.log_ratio[part], openings[part], config.seed) for name, part in whose.items()
+    }
+    rows = [row for name, each in found.items() for row in _rows(name, each)]
+    rows += [row for name, each in log_ratios.items() for row in _log_ratio_rows(name, each)]
+    files.write_json(writer.path / PROFILE, rows)
     exact = found["exact"]
     shares = {f"kl_share_of_first_{share.tokens}": share.share for share in exact.shares}
     writer.write_metrics({"kl_a_response": exact.total, **shares})
     _show(found, config)
+    _show_log_ratios(log_ratios)
     return writer.finish()
 
 
 def _rows(estimator: str, found: Profile) -> list[dict[str, Any]]:
     """Return a profile as plain values, one row a figure."""
-    rows = [{"what": "kl_a_token", "first": s.first, "last": s.last, **s.kl._asdict()} for s in found.stretches]
+    rows = [{"what": "kl_a_token", "first": s.first, "last": s.last, **s.mean._asdict()} for s in found.stretches]
     rows += [{"what": "share", "first": 1, "last": s.tokens, **s.share._asdict()} for s in found.shares]
     rows.append({"what": "kl_a_response", "first": 1, "last": None, **found.total._asdict()})
     return [{"estimator": estimator} | row for row in rows]
+
+
+def _log_ratio_rows(responses: str, found: Sequence[Stretch]) -> list[dict[str, Any]]:
+    """Return the mean log-ratio by position as plain values; `responses` says of which."""
+    what = {"what": "log_ratio_a_token", "responses": responses}
+    return [what | {"first": s.first, "last": s.last, **s.mean._asdict()} for s in found]
 
 
 def _show(found: dict[str, Profile], config: Config) -> None:
@@ -124,13 +143,35 @@ def _show(found: dict[str, Profile], config: Config) -> None:
     table = Table("position", *heads, "responses", title=f"KL in nats a token, along {where}", title_justify="left")
     exact = found["exact"]
     for place, stretch in enumerate(exact.stretches):
-        cells = [each.stretches[place].kl for each in found.values()]
-        end = "and on" if stretch.last is None else f"– {stretch.last}"
-        position = str(stretch.first) if stretch.last == stretch.first else f"{stretch.first} {end}"
+        cells = [each.stretches[place].mean for each in found.values()]
         texts = [text for kl in cells for text in (f"{kl.value:.4f}", kl.interval())]
-        table.add_row(position, *texts, str(stretch.kl.n))
+        table.add_row(_position(stretch), *texts, str(stretch.mean.n))
     show(table)
     total = exact.total
     show(f"a response: {total.value:.4f} nats {total.interval()}, n = {total.n}")
     for share in exact.shares:
         show(f"first {share.tokens}: {share.share.value:.1%} of it {share.share.interval()}")
+
+
+def _show_log_ratios(found: Mapping[str, Sequence[Stretch]]) -> None:
+    """Print the mean log-ratio of the tokens at every position, a column for chosen, rejected or sampled responses."""
+    heads = [head for name in found for head in (name, f"{LEVEL:.0%} interval", "n")]
+    title = "mean log-ratio of policy to reference, nats a token"
+    table = Table("position", *heads, title=title, title_justify="left")
+    by_place: dict[int, list[str]] = {}
+    positions: dict[int, str] = {}
+    for number, stretches in enumerate(found.values()):
+        for stretch in stretches:
+            mean = stretch.mean
+            positions[stretch.first] = _position(stretch)
+            row = by_place.setdefault(stretch.first, [""] * len(heads))
+            row[3 * number : 3 * number + 3] = [f"{mean.value:+.4f}", mean.interval(), str(mean.n)]
+    for first, row in by_place.items():
+        table.add_row(positions[first], *row)
+    show(table)
+
+
+def _position(stretch: Stretch) -> str:
+    if stretch.last == stretch.first:
+        return str(stretch.first)
+    return f"{stretch.first} {'and on' if stretch.last is None else f'– {stretch.last}'}"

@@ -302,15 +302,15 @@ def _records(
     ]
 
 
-BESIDE = {
-    "length": "longer wins",
-    "length-flip": "turned with length",
+BESIDE = {"length": "longer wins", "words": "words alone"}
+"""What stands beside the curve in the first printed table, and what heads it."""
+CONTROLS = {
+    "length-flip": "labels turned with length",
     "suffix": "end",
     "middle": "middle",
     "random-span": "random span",
-    "words": "words alone",
 }
-"""Controls of the printed table, and what heads them."""
+"""What stands in the second one: accuracy where a label turns with the longer response, and of other parts."""
 
 
 def _show(rows: Sequence[Mapping[str, Any]], metrics: Mapping[str, Estimate], facts: Mapping[str, Any]) -> None:
@@ -319,15 +319,9 @@ def _show(rows: Sequence[Mapping[str, Any]], metrics: Mapping[str, Estimate], fa
     for row in rows:
         if (row["cut"], row["unit"], row["group"]) == ("own", "ratio", "all"):
             curves.setdefault(row["curve"], {})[row["amount"]] = row
-    beside = {name: curves[name] for name in BESIDE if name in curves}
     title = f"accuracy by kept share of {facts['unit']}, n = {metrics['accuracy'].n}"
-    heads = ["kept", "accuracy", f"{LEVEL:.0%} interval", *(BESIDE[name] for name in beside)]
-    table = Table(*heads, title=title, title_justify="left")
-    for amount, row in curves["accuracy"].items():
-        point = Estimate(*(row[name] for name in Estimate._fields))
-        others = [f"{curve[amount]['value']:.4f}" if amount in curve else "" for curve in beside.values()]
-        table.add_row(f"{100 * amount:.4g} %", f"{point.value:.4f}", point.interval(), *others)
-    show(table)
+    show(_table(title, curves, BESIDE, ("accuracy", f"{LEVEL:.0%} interval")))
+    show(_table("controls: accuracy at the same share", curves, CONTROLS))
     for name, depth in metrics.items():
         if name.startswith("depth_") and depth.low is not None and depth.high is not None:
             share = name.removeprefix("depth_")
@@ -336,3 +330,20 @@ def _show(rows: Sequence[Mapping[str, Any]], metrics: Mapping[str, Estimate], fa
     low, high = facts["shuffled"]
     show(f"shuffled labels: {low:.4f} to {high:.4f} in {facts['shuffles']} shuffles")
     show(f"\n{facts['says']}")
+
+
+def _table(
+    title: str,
+    curves: Mapping[str, Mapping[float, Mapping[str, Any]]],
+    named: Mapping[str, str],
+    own: Sequence[str] = (),
+) -> Table:
+    """Return a line a kept share: the curve's own two columns, if they are asked for, and those of `named` curves."""
+    beside = {name: curves[name] for name in named if name in curves}
+    table = Table("kept", *own, *(named[name] for name in beside), title=title, title_justify="left")
+    for amount, row in curves["accuracy"].items():
+        point = Estimate(*(row[name] for name in Estimate._fields))
+        cells = [f"{point.value:.4f}", point.interval()] if own else []
+        others = [f"{curve[amount]['value']:.4f}" if amount in curve else "" for curve in beside.values()]
+        table.add_row(f"{100 * amount:.4g} %", *cells, *others)
+    return table

@@ -1,4 +1,4 @@
-"""How far a policy has moved from its reference at every position of a response: KL(π ‖ π_ref), in nats.
+"""How far a policy has moved from its reference at every position of a response: KL(π ‖ π_ref), and log π / π_ref.
 
 Three estimators, by which texts they go along and how they sum over the vocabulary:
 
@@ -8,6 +8,9 @@ Three estimators, by which texts they go along and how they sum over the vocabul
   variance than the log-ratio of the samples.
 - Monte-Carlo: at every position the mean of log π − log π_ref over K draws from π (arXiv:2505.17122, section 5.1).
   Unbiased for the exact one at that position, and may be negative.
+
+The log-ratio of the tokens that stand there says which way the policy moved: towards this text or away from it. Along
+the policy's own samples its mean is a fourth estimate of the KL, that of a single draw. All are in nats.
 """
 
 from __future__ import annotations
@@ -45,18 +48,25 @@ FIRST = (1, 5, 10, 20, 50, 100)
 """Numbers of first tokens whose share of the whole divergence is told."""
 
 
-def read_divergence(
-    policy: Any, reference: Any, pairs: Sequence[PairTokens], room: int, draws: int
-) -> list[list[Floats]]:
-    """Return the KL at every token of both responses of every pair, by estimator: exact, then (with draws) Monte-Carlo.
+class Readings(NamedTuple):
+    """What is read at every response token: 2 × pairs arrays [tokens] each, chosen and rejected of a pair in turn."""
 
-    Each estimator has 2 × pairs arrays [tokens], chosen and rejected in turn. `room` tokens are computed at once.
-    """
+    exact: list[Floats]
+    """KL of the two next-token distributions."""
+    log_ratio: list[Floats]
+    """log π − log π_ref of the token itself."""
+    drawn: list[Floats] | None
+    """The KL by Monte-Carlo; None without draws."""
+
+
+def read_divergence(policy: Any, reference: Any, pairs: Sequence[PairTokens], room: int, draws: int) -> Readings:
+    """Read both responses of every pair by both models, `room` tokens at once; `draws` a position for Monte-Carlo."""
     layouts = {layout_for(model, pairs, response_values(policy_scores)) for model in (policy, reference)}
     layout: Layout = layouts.pop() if len(layouts) == 1 else "padded"
     values = token_values(policy, _divergence(reference, draws), pairs, room, layout, "divergence")
     sides = [side.astype(np.float64) for value in values for side in (value.chosen, value.rejected)]
-    return [[side[:, column] for side in sides] for column in range(1 + bool(draws))]
+    columns = [[side[:, column] for side in sides] for column in range(2 + bool(draws))]
+    return Readings(columns[0], columns[1], columns[2] if draws else None)
 
 
 def sampled_pairs(
@@ -101,29 +111,29 @@ def _until_end(ids: NDArray[np.int32], ends: Sequence[int]) -> NDArray[np.int32]
 
 
 def _divergence(reference: Any, draws: int) -> TokenFunction:
-    """Return a function that reads the KL from `reference` at every response token, [N, 1 or 2]."""
+    """Return a function that reads the columns of `Readings` at every response token, [N, 2 or 3]."""
     import torch
 
     def read(policy: Any, batch: PairBatch) -> torch.Tensor:
         own, other = (hidden_states(model, batch)[batch["predictor"]] for model in (policy, reference))
+        targets = batch["input_ids"].flatten()[batch["position"]]
         size = max(1, LOGITS // policy.get_output_embeddings().weight.shape[0])
         found = []
         for start in range(0, len(own), size):
             rows = slice(start, start + size)
-            found.append(
-                _estimates(log_distribution(policy, own[rows]), log_distribution(reference, other[rows]), draws)
-            )
+            both = log_distribution(policy, own[rows]), log_distribution(reference, other[rows])
+            found.append(_estimates(*both, targets[rows], draws))
         return torch.cat(found)[batch["token"]]
 
     return read
 
 
-def _estimates(own: torch.Tensor, other: torch.Tensor, draws: int) -> torch.Tensor:
-    """Return KL estimates [n, 1 or 2] from log-probabilities [n, V]: exact, and by `draws` draws if any."""
+def _estimates(own: torch.Tensor, other: torch.Tensor, targets: torch.Tensor, draws: int) -> torch.Tensor:
+    """Return the columns of `Readings` [n, 2 or 3] from log-probabilities [n, V] and the tokens that follow [n]."""
     import torch
 
     probabilities, ratio = own.exp(), own - other
-    found = [(probabilities * ratio).sum(1)]
+    found = [(probabilities * ratio).sum(1), ratio.gather(1, targets[:, None])[:, 0]]
     if draws:
         drawn = probabilities.multinomial(draws, replacement=True)
         found.append(ratio.gather(1, drawn).mean(1))
@@ -131,11 +141,11 @@ def _estimates(own: torch.Tensor, other: torch.Tensor, draws: int) -> torch.Tens
 
 
 class Stretch(NamedTuple):
-    """The divergence over positions `first` to `last` (None: to the end), in nats a token."""
+    """The mean over positions `first` to `last` (None: to the end), in nats a token."""
 
     first: int
     last: int | None
-    kl: Estimate
+    mean: Estimate
 
 
 class Share(NamedTuple):
@@ -157,20 +167,31 @@ class Profile(NamedTuple):
 def profile(values: Sequence[Floats], openings: Sequence[str], seed: int) -> Profile:
     """Average the divergence of responses with `values` [tokens] each, with intervals clustered by `openings`."""
     bootstrap = Bootstrap(openings, seed)
-    sums = [np.concatenate([[0.0], np.cumsum(value)]) for value in values]
+    sums, lengths = _running(values)
     total = np.array([found[-1] for found in sums])
-    lengths = np.array([len(value) for value in values])
-    bounds = list(_bounds(int(lengths.max())))
-    parts = [_between(sums, lengths, first - 1, last) for first, last in bounds]
-    by_token = bootstrap.ratios(np.stack([kl for kl, _ in parts]), np.stack([tokens for _, tokens in parts]))
     first_tokens = [tokens for tokens in FIRST if tokens < lengths.max()]
     heads = np.stack([_between(sums, lengths, 0, tokens)[0] for tokens in first_tokens])
     by_share = bootstrap.ratios(heads, np.broadcast_to(total, heads.shape))
     return Profile(
         bootstrap.means(total[None]).estimates()[0],
-        [Stretch(*bound, kl) for bound, kl in zip(bounds, by_token.estimates(), strict=True)],
+        by_position(values, openings, seed),
         [Share(tokens, share) for tokens, share in zip(first_tokens, by_share.estimates(), strict=True)],
     )
+
+
+def by_position(values: Sequence[Floats], openings: Sequence[str], seed: int) -> list[Stretch]:
+    """Average `values` [tokens] of responses over stretches of positions, with intervals clustered by `openings`."""
+    sums, lengths = _running(values)
+    bounds = list(_bounds(int(lengths.max())))
+    parts = [_between(sums, lengths, first - 1, last) for first, last in bounds]
+    above, below = (np.stack(column) for column in zip(*parts, strict=True))
+    means = Bootstrap(openings, seed).ratios(above, below).estimates()
+    return [Stretch(*bound, mean) for bound, mean in zip(bounds, means, strict=True)]
+
+
+def _running(values: Sequence[Floats]) -> tuple[list[Floats], Ints]:
+    """Return the sums of the first 0, 1, … tokens of every response, and the responses' lengths."""
+    return [np.concatenate([[0.0], np.cumsum(value)]) for value in values], np.array([len(value) for value in values])
 
 
 def _bounds(longest: int) -> Iterator[tuple[int, int | None]]:
@@ -181,8 +202,8 @@ def _bounds(longest: int) -> Iterator[tuple[int, int | None]]:
 
 
 def _between(sums: Sequence[Floats], lengths: Ints, start: int, end: int | None) -> tuple[Floats, Floats]:
-    """Return the divergence of every response between two positions, and how many of its tokens lie there."""
+    """Return the sum over every response between two positions, and how many of its tokens lie there."""
     stops = lengths if end is None else np.minimum(lengths, end)
     starts = np.minimum(start, stops)
-    kl = [found[stop] - found[begin] for found, begin, stop in zip(sums, starts, stops, strict=True)]
-    return np.array(kl), (stops - starts).astype(np.float64)
+    between = [found[stop] - found[begin] for found, begin, stop in zip(sums, starts, stops, strict=True)]
+    return np.array(between), (stops - starts).astype(np.float64)

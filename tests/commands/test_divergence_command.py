@@ -41,6 +41,11 @@ def test_along_texts_exact_and_drawn_agree(policy: Path, tmp_path: Path) -> None
     assert 0 < exact["low"] < exact["value"] < exact["high"]
     assert drawn["value"] == pytest.approx(exact["value"], rel=0.2)
     assert runs.load(output).metrics["kl_a_response"]["value"] == exact["value"]
+    ratios = rows(output, "log_ratio_a_token")
+    assert {row["responses"] for row in ratios} == {"chosen", "rejected"}
+    first = {row["responses"]: row["value"] for row in ratios if row["first"] == 1}
+    records = {row["n"] for row in ratios if row["first"] == 1}
+    assert records == {60} and first["chosen"] != first["rejected"]
 
 
 def test_along_samples_every_prompt_is_asked_once(policy: Path, tmp_path: Path) -> None:
@@ -54,6 +59,8 @@ def test_along_samples_every_prompt_is_asked_once(policy: Path, tmp_path: Path) 
     (total,) = rows(output, "kl_a_response")
     assert total["n"] == 2 * account["kept"]
     assert all(row["first"] <= 12 for row in rows(output, "kl_a_token"))
+    ratios = rows(output, "log_ratio_a_token")
+    assert {row["responses"] for row in ratios} == {"samples"} and ratios[0]["n"] == total["n"]
 
 
 @pytest.mark.parametrize(

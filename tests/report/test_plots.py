@@ -145,6 +145,12 @@ def diverged(path: Path) -> runs.Run:
         for estimator in ("exact", "Monte-Carlo, 9 draws")
         for what, first, last in figures
     ]
+    rows += [
+        {"responses": responses, "what": "log_ratio_a_token", "first": first, "last": last}
+        | Estimate(value, value - 0.1, value + 0.1, 40, 40)._asdict()
+        for responses, value in (("chosen", 0.2), ("rejected", -0.3))
+        for first, last in ((1, 1), (2, None))
+    ]
     write_json(path / "divergence.json", rows)
     return runs.load(writer.finish())
 
@@ -343,15 +349,17 @@ def test_a_sweep_draws_both_budgets_beside_one_pass(tmp_path: Path) -> None:
 
 
 def test_the_divergence_figure_names_its_estimators(tmp_path: Path) -> None:
-    (block,) = PLOTS["divergence"].draw([diverged(tmp_path / "a")])
+    block, log_ratios = PLOTS["divergence"].draw([diverged(tmp_path / "a")])
     assert [mark.label for mark in block.key] == [
         "exact, along the data's responses",
         "Monte-Carlo, 9 draws, along the data's responses",
     ]
     assert [panel.says for panel in block.panels] == [
-        "KL (nats a token) by position, exact: 0.300 at 1, 0.300 at 2",
-        "Share of its KL by position, exact: 0.300 at 1",
+        "KL (nats a token) by position, exact: 0.300 at 1, 0.300 at 2; Monte-Carlo, 9 draws: 0.300 at 1, 0.300 at 2",
+        "Share of its KL by position, exact: 0.300 at 1; Monte-Carlo, 9 draws: 0.300 at 1",
     ]
+    assert [mark.label for mark in log_ratios.key] == ["chosen", "rejected"]
+    assert "chosen: 0.200 at 1, 0.200 at 2; rejected: " in log_ratios.panels[0].says
 
 
 def test_the_frontier_draws_reward_and_the_gap_to_the_baseline(tmp_path: Path) -> None:

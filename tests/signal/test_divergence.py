@@ -34,28 +34,34 @@ def test_exact_values_are_those_of_the_whole_distributions(
 ) -> None:
     own, other = policy(corpus, 0), policy(corpus, 1)
     few = pairs[:4]
-    expected = []
+    expected, log_ratios = [], []
     for ids, prompt in [(ids, p.prompt) for p in few for ids in (p.chosen, p.rejected)]:
         p, q = (torch.distributions.Categorical(logits=by_forward(m, prompt, ids)) for m in (own, other))
+        following = torch.from_numpy(ids.astype(np.int64))
+        log_ratios.append((p.log_prob(following) - q.log_prob(following)).numpy())
         expected.append(torch.distributions.kl_divergence(p, q).numpy())
     monkeypatch.setattr(divergence, "LOGITS", 7 * len(own.get_output_embeddings().weight))  # several chunks
-    (found,) = read_divergence(own, other, few, 4096, draws=0)
-    for one, wanted in zip(found, expected, strict=True):
+    found = read_divergence(own, other, few, 4096, draws=0)
+    assert found.drawn is None
+    for one, wanted in zip(found.exact, expected, strict=True):
         np.testing.assert_allclose(one, wanted, rtol=1e-4, atol=1e-6)
     assert min(wanted.min() for wanted in expected) > 0.01
+    for one, wanted in zip(found.log_ratio, log_ratios, strict=True):
+        np.testing.assert_allclose(one, wanted, rtol=1e-4, atol=1e-5)
+        assert np.std(wanted) > 0.1
 
 
 def test_a_policy_has_not_moved_from_itself(corpus: list[Preference], pairs: list[PairTokens]) -> None:
-    exact, drawn = read_divergence(policy(corpus, 0), policy(corpus, 0), pairs[:3], 4096, draws=5)
-    assert max(np.abs(one).max() for one in [*exact, *drawn]) < 1e-6
+    found = read_divergence(policy(corpus, 0), policy(corpus, 0), pairs[:3], 4096, draws=5)
+    assert max(np.abs(one).max() for each in found for one in each or [np.inf]) < 1e-6
 
 
 def test_monte_carlo_comes_to_the_exact_value(corpus: list[Preference], pairs: list[PairTokens]) -> None:
     """Over 2,000 draws at each of some 700 positions; their errors are independent."""
     torch.manual_seed(0)
-    exact, drawn = (
-        np.concatenate(each) for each in read_divergence(policy(corpus, 0), policy(corpus, 1), pairs[:4], 4096, 2000)
-    )
+    found = read_divergence(policy(corpus, 0), policy(corpus, 1), pairs[:4], 4096, 2000)
+    assert found.drawn is not None
+    exact, drawn = np.concatenate(found.exact), np.concatenate(found.drawn)
     errors = drawn - exact
     assert np.abs(errors).max() > 0
     assert abs(errors.mean()) < 4 * errors.std() / np.sqrt(len(errors))
@@ -92,8 +98,8 @@ def test_a_profile_by_hand() -> None:
     found = profile(values, ["a", "b"], 0)
     assert found.total.value == pytest.approx((8 + 6) / 2)
     assert [(s.first, s.last) for s in found.stretches] == [(1, 1), (2, 4)]
-    assert [s.kl.value for s in found.stretches] == pytest.approx([5.0, 4 / 3])
-    assert [s.kl.n for s in found.stretches] == [2, 2]
+    assert [s.mean.value for s in found.stretches] == pytest.approx([5.0, 4 / 3])
+    assert [s.mean.n for s in found.stretches] == [2, 2]
     assert [(s.tokens, s.share.value) for s in found.shares] == [(1, pytest.approx(10 / 14))]
 
 
@@ -103,7 +109,7 @@ def test_stretches_hold_every_token_once() -> None:
     found = profile(values, list("abcd"), 0)
     tokens = [sum(max(0, min(len(v), s.last or 10**9) - s.first + 1) for v in values) for s in found.stretches]
     assert sum(tokens) == 735
-    total = sum(s.kl.value * n for s, n in zip(found.stretches, tokens, strict=True))
+    total = sum(s.mean.value * n for s, n in zip(found.stretches, tokens, strict=True))
     assert total == pytest.approx(sum(v.sum() for v in values))
     assert found.stretches[-1].last is None
     assert [s.share.value for s in found.shares] == sorted(s.share.value for s in found.shares)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import altair as alt
@@ -39,11 +40,14 @@ def _blocks(run: Run, name: str) -> Iterator[Block]:
     share = f"Kept share of {unit} (%)"
     curve = Line("beginning", _points(rows), COLOURS[0])
     words = Line("words alone", _points(rows, "words"), COLOURS[2])
-    published = Line(str(run.facts.get("published")), _points(rows, "published"), COLOURS[5])
+    published = Line(Path(str(run.facts.get("published"))).name, _points(rows, "published"), COLOURS[5])
     yield from line_block(f"{name}: beginnings", share, [curve, words, _length(rows), published], _markers(run))
     parts = {"end": "suffix", "middle": "middle", "random span": "random-span"}
     others = [Line(label, _points(rows, part), c) for (label, part), c in zip(parts.items(), COLOURS[1:], strict=False)]
     yield from line_block(f"{name}: other parts of the same size", share, [curve, *others])
+    turned = Line("labels turned with length", _points(rows, "length-flip"), COLOURS[1])
+    if turned.points:
+        yield from line_block(f"{name}: where a cut changes which is longer", share, [curve, turned])
     cuts = {"the shorter one's": "equal", "the longer one's": "shared"}
     own = curve._replace(label="its own")
     both = [Line(label, _points(rows, cut=cut), c) for (label, cut), c in zip(cuts.items(), COLOURS[1:], strict=False)]
@@ -127,8 +131,12 @@ def _drawing(axis: str, lines: Sequence[Line], markers: Sequence[Any], ticks: st
 
 
 def _markers(run: Run) -> list[Any]:
-    """Mark the signal depth with its interval, and the ratio to keep."""
+    """Mark where shuffled labels lie, the signal depth with its interval, and the ratio to keep."""
     layers: list[Any] = []
+    if "shuffled" in run.facts:
+        low, high = run.facts["shuffled"]
+        band = chart([{"low": low, "high": high}]).mark_rect(color=GREY, opacity=0.1)
+        layers.append(band.encode(y=alt.Y("low:Q").scale(zero=False), y2="high:Q"))
     depth, keep = estimate(run, "depth_90"), run.facts.get("recommended_keep")
     if depth and depth.low is not None and depth.high is not None:
         span = chart([{"from": 100 * depth.low, "to": 100 * depth.high}]).mark_rect(color=GREY, opacity=0.12)
