@@ -34,8 +34,8 @@ PLOTS: dict[str, Plot] = {
         "Where the preference is decided",
         "How often the better response is ahead when only this much of both is read. Band: 95 % interval. D90: the "
         "share that holds 90 % of what the full response tells above chance, shaded with its interval; the band around "
-        "0.5 holds the accuracies of shuffled labels. If the end of "
-        "the same size did as well, the beginning would be nothing special; if length did, neither would the curve.",
+        "0.5 holds the accuracies of shuffled labels. If the end of the same size did as well, the beginning would be "
+        "nothing special; if length did, neither would the curve.",
         prefix_curves,
     ),
     "sweep": Plot(
