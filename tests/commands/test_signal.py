@@ -194,7 +194,7 @@ def test_a_published_curve_is_drawn_behind_with_its_source(pairs: Path, tmp_path
         assert headwater("signal", pairs, "--output", output, *flags) == 0
         run = runs.load(output)
         assert list(points(run, "published", unit=unit)) == amounts
-        drawn = [block for block in PLOTS["signal"].draw([run]) if f"{file}:{name}" in [m.label for m in block.key]]
+        drawn = [block for block in PLOTS["signal"].draw([run]) if f"paper.json:{name}" in [m.label for m in block.key]]
         assert len(drawn) == 1
 
 
