@@ -10,6 +10,7 @@ maximum of the rounds; the first round is a warm-up. Variants:
     trl                 DPOTrainer or RewardTrainer as it comes: bf16, gradient checkpointing, reference at every step
     trl precomputed     without checkpointing, reference log-probabilities given
     headwater           reference log-probabilities given, as they are from the second epoch, ratio or seed on
+    headwater compiled  the same with --torch-compile; what it compiles in the first round is not counted
     headwater epoch     the reference pass included: a first epoch
     … grouped           batches of like length (the best that TRL's sampler can do), against headwater on the same pairs
 
@@ -26,7 +27,7 @@ import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,6 +44,7 @@ from headwater.data.tokens import PairTokens, token_ends, tokenize
 from headwater.data.truncation import Keep, Truncation, truncate
 from headwater.engine import memory, models
 from headwater.engine.attention import TREES, attend_with
+from headwater.engine.compilation import compile_layers
 from headwater.engine.losses import DPO, BradleyTerry
 from headwater.engine.options import TrainingOptions
 from headwater.engine.packing import opening_length, tokens_of
@@ -148,9 +150,11 @@ def rows_of(pairs: Sequence[PairTokens], reward: bool, with_values: bool) -> lis
     return rows
 
 
-def ours(model: Any, reward: bool) -> Stepper:
+def ours(model: Any, reward: bool, compiled: bool = False) -> Stepper:
     """Return headwater's trainer, at the learning rate that TRL has as its default."""
     attend_with(model, TREES)
+    if compiled:
+        compile_layers(model)
     arguments = arguments_for(
         TrainingOptions(learning_rate=1e-4 if reward else 1e-6, eval_fraction=0.0), tempfile.mkdtemp()
     )
@@ -251,6 +255,9 @@ def variants_of(model: Any, tokenizer: Tokenizer, reward: bool) -> dict[str, Cal
     def of_ours(pairs: list[PairTokens]) -> Timed:
         return timed(stepper("ours", lambda: ours(copy.deepcopy(model), reward)), pairs)
 
+    def of_compiled(pairs: list[PairTokens]) -> Timed:
+        return timed(stepper("compiled", lambda: ours(copy.deepcopy(model), reward, compiled=True)), pairs)
+
     def epoch(pairs: list[PairTokens]) -> Timed:
         began = time.perf_counter()
         with torch.autocast(DEVICE.type, torch.bfloat16):
@@ -259,10 +266,9 @@ def variants_of(model: Any, tokenizer: Tokenizer, reward: bool) -> dict[str, Cal
         result = timed(stepper("epoch", lambda: ours(copy.deepcopy(model), reward)), fresh)
         return Timed(spent + result.seconds, result.loss)
 
-    variants = {"trl": of_trl(True), "trl precomputed": of_trl(False), "headwater": of_ours}
-    if reward:
-        return {"trl": of_trl(True), "trl without checkpointing": of_trl(False), "headwater": of_ours}
-    return variants | {"headwater epoch": epoch}
+    given = "trl without checkpointing" if reward else "trl precomputed"
+    variants = {"trl": of_trl(True), given: of_trl(False), "headwater": of_ours, "headwater compiled": of_compiled}
+    return variants if reward else variants | {"headwater epoch": epoch}
 
 
 def run(options: argparse.Namespace) -> None:
@@ -285,7 +291,7 @@ def compare(pairs: list[PairTokens], tokenizer: Tokenizer, model: Any, options: 
     by_length = sorted(range(len(pairs)), key=lambda i: longest(pairs[i]))
     runs: dict[str, list[Timed]] = {}
     rates: list[float] = []
-    shares: list[float] = []
+    shares: dict[str, list[float]] = {}
     for number in range(options.rounds + 1):
         rates.append(peak())
         mixed = [pairs[i] for i in rng.choice(len(pairs), count, replace=False)]
@@ -298,8 +304,9 @@ def compare(pairs: list[PairTokens], tokenizer: Tokenizer, model: Any, options: 
                 result = variants[name](order)
                 if number:
                     runs.setdefault(name + label, []).append(result)
-                    if name == "headwater" and not label:
-                        shares.append(useful_flops(chosen, model, options.reward) / result.seconds / 1e9 / rates[-1])
+                    if "headwater" in name and not label:
+                        useful = useful_flops(chosen, model, options.reward) / result.seconds / 1e9
+                        shares.setdefault(name, []).append(useful / rates[-1])
     report(options, runs, names, count, rates, shares)
 
 
@@ -314,7 +321,7 @@ def report(
     names: Sequence[str],
     count: int,
     rates: Sequence[float],
-    shares: Sequence[float],
+    shares: Mapping[str, Sequence[float]],
 ) -> None:
     """Print the table, and one line of JSON."""
     machine = f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
@@ -333,11 +340,10 @@ def report(
             table[name + label] = [round(x, 2) for x in (low, middle, high)]
             loss = statistics.fmean(r.loss for r in runs)
             print(f"{name + label:34s} {rate:7.2f} pairs/s   × {low:.2f} / {middle:.2f} / {high:.2f}   loss {loss:.4f}")
-    if shares:
-        best = [round(x, 3) for x in (min(shares), statistics.median(shares), max(shares))]
-        print(
-            f"GEMM peak (bf16) {min(rates):.0f} to {max(rates):.0f} GFLOP/s; useful share of headwater's steps {best}"
-        )
+    print(f"GEMM peak (bf16) {min(rates):.0f} to {max(rates):.0f} GFLOP/s")
+    for name, parts in shares.items():
+        best = [round(x, 3) for x in (min(parts), statistics.median(parts), max(parts))]
+        print(f"useful share of it in the steps of {name}: {best}")
     print(f"peak memory {memory.peak() / memory.GIB:.2f} GiB, of all variants that ran; use --only for one's own")
     print(json.dumps({"what": what, "keep": options.keep, "vocabulary": options.vocab, "ratios": table}))
 

@@ -38,6 +38,8 @@ class TrainingOptions:
     """auto: bf16 where the device computes it natively, else fp32."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
+    torch_compile: bool = False
+    """Fuse the work between matrix products, layer by layer: a minute at the start, then faster steps."""
     lora_r: int | None = None
     """Train low-rank adapters of this rank instead of all weights; the saved model has them merged in."""
     lora_alpha: int | None = None

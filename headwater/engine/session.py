@@ -28,6 +28,7 @@ from headwater.data.truncation import Truncation
 from headwater.data.view import ViewOptions, facts_of
 from headwater.engine import checkpoints, memory, models
 from headwater.engine.attention import is_encoder, layout_for
+from headwater.engine.compilation import compile_layers
 from headwater.engine.drift import Drift
 from headwater.engine.losses import Loss
 from headwater.engine.options import TrainingOptions
@@ -109,6 +110,8 @@ def _train(config: TrainConfig, recipe: Recipe, arguments: TrainingArguments, fi
     _check_needs(loss, pairs, options)
     models.check_targets(model, options)
     layout = layout_for(model, pairs.train, response_values(recipe.score))
+    if options.torch_compile:
+        compile_layers(model)
 
     run = _start(config, recipe, data, pairs, ledger) if first else runs.Bystander(config.output, {})
     run.facts["layout"] = layout
