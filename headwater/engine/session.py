@@ -124,7 +124,7 @@ def _train(config: TrainConfig, recipe: Recipe, arguments: TrainingArguments, fi
     if options.lora_r:
         model = models.adapted(model, recipe.head, options)
     if options.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     estimate = memory.estimate(model, pairs.train, layout, options, bf16=arguments.bf16)
     say(f"memory: {estimate} to train")
     before = memory.peak()

@@ -97,7 +97,7 @@ def test_checkpointing_does_not_change_the_gradient(name: str, adapters: bool) -
             torch.manual_seed(1)
             model = models.adapted(model, "policy", LORA)
         if checkpointing:
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
         model.eval() if name == "gpt2" and not checkpointing else model.train()
         for module in model.modules():  # GPT-2 drops out in training, which no two passes share
             if isinstance(module, torch.nn.Dropout):
