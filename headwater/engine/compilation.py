@@ -134,4 +134,4 @@ def slopes(
 
 _slopes = torch.compile(slopes, dynamic=True)
 
-AttentionInterface.register(FUSED, torch.compiler.disable(fused_attention))
+AttentionInterface.register(FUSED, torch.compiler.disable(fused_attention))  # type: ignore[no-untyped-call]
