@@ -15,7 +15,7 @@ from rich.table import Table
 from headwater import files, runs, statistics
 from headwater.config import build
 from headwater.console import say, say_notes, say_stages, show
-from headwater.data import reading
+from headwater.data import embedding, reading
 from headwater.data.preference import Preference
 from headwater.data.preparation import Ledger, prepare
 from headwater.data.reading import Door, Loaded
@@ -56,12 +56,15 @@ class Config:
     """Runs of evaluate on the same pairs: accuracy is compared by a paired bootstrap and McNemar's test."""
     untrained: bool = False
     """Compare a reward model also with itself before training: the weights it started from, and a new head."""
+    embed: int | None = None
+    """Also lay out the responses of this many pairs by PCA and t-SNE of the model's last hidden states, for the report.
+    """
     tokens_per_pass: int = TOKENS_PER_PASS
     """Tokens that are computed at once; figures do not depend on it."""
     allow_leakage: bool = False
     """Score also pairs whose opening the model was trained on."""
     seed: int = 42
-    """Seeds the bootstrap."""
+    """Seeds the bootstrap; draws the pairs of --embed, and seeds t-SNE."""
     overwrite: bool = False
     """Replace an earlier run at --output."""
     door: Annotated[Door, tyro.conf.OmitArgPrefixes] = field(default_factory=Door)
@@ -75,8 +78,10 @@ def run(config: Config) -> Path:
 
     output = config.output or _default_output(config)
     runs.check_free(output, config.overwrite)
+    _refuse_embedding(config)
     others = [_Other.load(path) for path in config.against]
     task = _task(config)
+    laid_out = embedding.drawn(task.pairs, config.embed, config.seed) if config.embed is not None else []
     rivals = {other.name: other.won(task.pairs) for other in others}
     writer = runs.start(output, "evaluate", config, inputs=task.loaded.files, facts=task.facts)
     by_member, lengths = _rewards(config, task), _lengths(task.pairs)
@@ -98,6 +103,8 @@ def run(config: Config) -> Path:
     writer.write_metrics(metrics)
     files.write_json(writer.path / FILE, scrutiny)
     writer.write_records(_records(task.pairs, rewards, spread))
+    if laid_out:
+        files.write_json(writer.path / embedding.FILE, _embedded(config, task, [task.pairs[i] for i in laid_out]))
     _print(metrics, scrutiny, config)
     return writer.finish()
 
@@ -264,6 +271,27 @@ def _rewards(config: Config, task: _Task) -> Floats:
     weights = build(config.weights or "uniform()", WEIGHTS, "weights")
     loss = DPO(0.1 if config.beta is None else config.beta)
     return score_pairs(model, score, loss, pairs, room, layout, weights)[None]
+
+
+def _refuse_embedding(config: Config) -> None:
+    """Refuse a number of pairs that shows nothing, and a model that has no states of its own."""
+    if config.embed is not None:
+        embedding.check(config.embed)
+        if len(members := runs.members_of(config.model)) > 1:
+            raise UsageError(f"--embed {config.embed}", f"{config.model} is an ensemble", f"evaluate {members[0]}")
+
+
+def _embedded(config: Config, task: _Task, pairs: list[PairTokens]) -> dict[str, Any]:
+    """Lay out the responses of `pairs` by what the model holds of them at their last tokens."""
+    from headwater.engine.attention import attend_with
+    from headwater.engine.scoring import last_states
+
+    (model,) = task.models
+    attend_with(model, "eager")  # separate forwards, which every model can: these are few pairs
+    states = last_states(model, pairs, config.tokens_per_pass, "padded")
+    found = embedding.project(states.reshape(2 * len(pairs), -1).astype(np.float64), config.seed)
+    of = f"last hidden states, {states.shape[-1]} numbers"
+    return embedding.as_rows([pair.id for pair in pairs], found, of, config.seed)
 
 
 def _lengths(pairs: list[PairTokens]) -> Floats:

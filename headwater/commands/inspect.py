@@ -16,17 +16,20 @@ from rich.text import Text
 
 from headwater import runs
 from headwater.console import say, show, visible
-from headwater.data import reading
+from headwater.data import embedding, reading
 from headwater.data.preference import Preference, Response
 from headwater.data.profiling import NEAR, QUANTILES, Profile, Record, Spread, responses_of
 from headwater.data.reading import Door, Intake
-from headwater.errors import DataError
+from headwater.data.terms import contrast
+from headwater.errors import DataError, UsageError
 from headwater.files import to_json, write_json
 from headwater.statistics import Estimate
 
 EXAMPLE = "headwater inspect pairs.jsonl"
 UNSTOPPED = Door(max_bad_rows="100%")
 SAMPLES = 10
+TELLING = 10
+"""Words of either side on the terminal."""
 LONGEST = 300
 """Characters of a text in `--json`; the terminal shows a line."""
 
@@ -40,6 +43,10 @@ class Config:
     door: Annotated[Door, tyro.conf.arg(name="")] = UNSTOPPED
     tokenizer: str | None = None
     """Also measure lengths in tokens: a Hugging Face name or path."""
+    embed: int | None = None
+    """With --output: also lay out the responses of this many pairs by PCA and t-SNE of their TF-IDF, for the report."""
+    seed: int = 0
+    """Draws the pairs of --embed, and seeds t-SNE."""
     json: bool = False
     """Print one JSON object instead."""
     output: Path | None = None
@@ -51,8 +58,7 @@ class Config:
 def run(config: Config) -> dict[str, Any]:
     """Inspect the data and return what was found."""
     began = time.monotonic()
-    if config.output:
-        runs.check_free(config.output, config.overwrite)
+    _refuse(config)
     intake = reading.stream(config.data, config.door)
     profile = Profile()
     for record in intake:
@@ -66,8 +72,18 @@ def run(config: Config) -> dict[str, Any]:
     else:
         show(Group(*_page(found, profile)))
     if config.output:
-        _write(config, config.output, intake, found, began)
+        _write(config, config.output, intake, profile, found, began)
     return found
+
+
+def _refuse(config: Config) -> None:
+    """Refuse what cannot work, before any row is read."""
+    if config.output:
+        runs.check_free(config.output, config.overwrite)
+    if config.embed is not None:
+        embedding.check(config.embed)
+        if not config.output:
+            raise UsageError(f"--embed {config.embed}", "there is no run to hold the points", "add --output RUN")
 
 
 # --- what was found, as plain values ------------------------------------------------------------------------------
@@ -103,6 +119,8 @@ def _found(config: Config, intake: Intake, profile: Profile) -> dict[str, Any]:
     if shared:
         found["longer_wins"] = profile.longer_wins()._asdict()
         found["difference_histogram"] = profile.difference_histogram()._asdict()
+        pairs = (record for record in profile.sample if isinstance(record, Preference))
+        found["terms"] = contrast((pair.chosen.text, pair.rejected.text) for pair in pairs).as_dict()
         found["shared_opening"] = {"share_of_pairs": profile.sharing(), "characters": _spread(shared)}
     return found
 
@@ -137,7 +155,19 @@ def _sample(record: Record) -> dict[str, Any]:
     return {"id": record.id, "prompt": prompt[:LONGEST], "responses": responses}
 
 
-def _write(config: Config, output: Path, intake: Intake, found: Mapping[str, Any], began: float) -> None:
+def _embedded(profile: Profile, count: int, seed: int) -> dict[str, Any]:
+    """Lay out the responses of some sampled pairs. Errors: `DataError` where there are no pairs, or too few."""
+    every = [record for record in profile.sample if isinstance(record, Preference)]
+    pairs = [every[place] for place in embedding.drawn(every, count, seed)]
+    features = embedding.of_texts([response.text for pair in pairs for response in (pair.chosen, pair.rejected)])
+    of = f"TF-IDF of {features.shape[1]:,} words"
+    return embedding.as_rows([pair.id for pair in pairs], embedding.project(features, seed), of, seed)
+
+
+def _write(
+    config: Config, output: Path, intake: Intake, profile: Profile, found: Mapping[str, Any], began: float
+) -> None:
+    points = None if config.embed is None else _embedded(profile, config.embed, config.seed)
     facts = {"layout": intake.layout}
     writer = runs.start(output, "inspect", config, inputs=intake.files, facts=facts, began=began)
     writer.count_stages({"read": intake.account})
@@ -151,6 +181,8 @@ def _write(config: Config, output: Path, intake: Intake, found: Mapping[str, Any
     metrics["near_duplicate_prompts"] = found["near_duplicate_prompts"]["having_one"]
     writer.write_metrics(metrics)
     write_json(output / "inspection.json", found)
+    if points:
+        write_json(output / embedding.FILE, points)
     writer.finish()
     say(f"written: {output}")
 
@@ -168,6 +200,8 @@ def _page(found: Mapping[str, Any], profile: Profile) -> Iterator[RenderableType
     if "longer_wins" in found:
         yield _heading("Shortcuts", "what a model could learn without reading")
         yield _facts(_shortcuts(found))
+        yield _heading("Words that tell", "z of log-odds, Monroe et al. 2008; a ranking, no test")
+        yield _facts(_telling(found["terms"]))
     yield _heading("Rows", f"{len(found['samples'])} of {found['account']['kept']:,}")
     for record in profile.shown(SAMPLES):
         yield _shown(record)
@@ -249,6 +283,14 @@ def _shortcuts(found: Mapping[str, Any]) -> list[tuple[str, str]]:
     length = f"{wins.value:.1%}  {interval}  n {wins.n:,} ({wins.clusters:,} openings)"
     opening = f"{shared['share_of_pairs']:.1%} of pairs; median {shared['characters']['p50']:.0f} characters"
     return [("longer one wins", length), ("shared opening", opening)]
+
+
+def _telling(terms: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the words that tell most, by side; the data's own letters and digits, nothing else."""
+    return [
+        (f"more in {side}", ", ".join(f"{row['term']} {row['z']:+.1f}" for row in terms[side][:TELLING]) or "none")
+        for side in ("chosen", "rejected")
+    ]
 
 
 def _shown(record: Record) -> Table:

@@ -119,6 +119,29 @@ def _with_sides(scores: PairScores, field: str, by_response: torch.Tensor) -> Pa
     )
 
 
+def last_states(model: torch.nn.Module, pairs: Sequence[PairTokens], room: int, layout: Layout) -> NDArray[np.float32]:
+    """Return the hidden state at the last token of every response, [pairs, SIDES, hidden], in the order given.
+
+    Errors: `ModelError` for an encoder, whose last token is no summary of a row.
+    """
+    if is_encoder(model):
+        raise ModelError(type(model).__name__, "is an encoder, whose last token sums nothing up", "leave --embed out")
+    device = next(model.parameters()).device
+    states: dict[int, NDArray[np.float32]] = {}
+    model.eval()
+    with torch.inference_mode():
+        for indices, batch in batches(pairs, room, layout, "hidden states"):
+            batch = to_device(batch, device)
+            last = hidden_states(model, batch)[_last(batch)].float().cpu().numpy()
+            states |= dict(zip(indices, last.reshape(len(indices), SIDES, -1), strict=True))
+    return np.stack([states[index] for index in range(len(pairs))])
+
+
+def _last(batch: PairBatch) -> torch.Tensor:
+    """Return where the last token of every response stands, [SIDES × pairs]."""
+    return batch["position"][batch["token"][batch["lengths"].cumsum(0) - 1]]
+
+
 def token_rewards(model: torch.nn.Module, batch: PairBatch) -> torch.Tensor:
     """Reward of the prefix that ends at every response token, [N] float32 (float64 for a float64 model).
 
@@ -138,8 +161,7 @@ def reward_scores(model: torch.nn.Module, batch: PairBatch) -> PairScores:
     """
     if is_encoder(model):
         return _pair_scores(batch, value=_row_rewards(model, batch))
-    last = batch["position"][batch["token"][batch["lengths"].cumsum(0) - 1]]
-    return _pair_scores(batch, value=_rewards(model, hidden_states(model, batch)[last]))
+    return _pair_scores(batch, value=_rewards(model, hidden_states(model, batch)[_last(batch)]))
 
 
 def response_rewards(model: torch.nn.Module, batch: PairBatch) -> torch.Tensor:

@@ -22,7 +22,7 @@ from headwater.report.figures import figures, of_data
 from headwater.report.findings import count, distinct, estimate, findings, labels, number, percent, with_interval
 from headwater.report.inspected import inspected, inspection
 from headwater.report.plots import PLOTS
-from headwater.report.plots.drawing import DARK
+from headwater.report.plots.drawing import BETTER, DARK, WORSE
 from headwater.report.scripts import embedded, own, source, vega
 from headwater.runs import Run
 from headwater.statistics import Estimate
@@ -63,6 +63,8 @@ def render(runs: Sequence[Run]) -> str:
         data=[{"found": found, "figures": of} for found, of in zip(inspected(runs), data, strict=True)],
         figures=drawn,
         dark=DARK,
+        better=BETTER,
+        worse=WORSE,
         charts=embedded(charts),
         scripts=[Markup(script) for script in scripts],
         allowed=Markup(source(*scripts)),

@@ -125,3 +125,15 @@ def test_llmbar_evaluates(study: Path, shared_data: Path, tmp_path: Path) -> Non
     assert run.metrics["accuracy"]["n"] + sum(sum(stage["dropped"].values()) for stage in run.account) == 419
     assert run.metrics["accuracy"]["n"] > 380
     assert 0.3 < run.metrics["accuracy"]["value"] < 0.7
+
+
+def test_hidden_states_are_laid_out_for_the_report(study: Path, tmp_path: Path) -> None:
+    call = ["evaluate", "--model", study / "rm", "--dataset", study / "test.jsonl", "--allow-leakage"]
+    headwater(*call, "--output", tmp_path / "r", "--embed", 30)
+    found = json.loads((tmp_path / "r" / "embedding.json").read_text())
+    assert found["pairs"] == 30 and found["of"] == "last hidden states, 32 numbers"
+    rewards = {record["id"]: record for record in runs.load(tmp_path / "r").records()}
+    first = np.array([point["pca"][0] for point in found["points"]])
+    reward = np.array([rewards[point["id"]][f"{point['side']}_reward"] for point in found["points"]])
+    # A reward is a projection of the very state that is laid out; what varies most in a trained model is what it says.
+    assert abs(np.corrcoef(first, reward)[0, 1]) > 0.5

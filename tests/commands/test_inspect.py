@@ -188,3 +188,23 @@ def test_the_sample_is_drawn_from_all_rows() -> None:
 def test_a_spread_has_its_quantiles() -> None:
     assert spread(range(101)) == (101, 50.0, (0, 5, 25, 50, 75, 95, 100))
     assert spread([]).n == 0
+
+
+def test_words_that_tell_and_points_for_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "pairs.jsonl"
+    path.write_bytes(b"".join(row(n, f"Splendid {n} thing.", f"Ghastly {n} thing.") for n in range(40)))
+    found = inspected(capsys, path, "--output", tmp_path / "run", "--embed", 12)
+    assert [term["term"] for term in found["terms"]["chosen"]] == ["splendid"]
+    assert found["terms"]["rejected"][0]["chosen"] == 0 and found["terms"]["pairs"] == 40
+    points = json.loads((tmp_path / "run" / "embedding.json").read_text())
+    assert points["pairs"] == 12 and len(points["points"]) == 24
+    assert cli.main(["inspect", str(path)]) == 0
+    assert "more in chosen" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("arguments", "says"), [(["--embed", "20"], "--output"), (["--embed", "3"], "not in")])
+def test_points_that_could_not_be_kept_or_seen_are_refused(
+    made: Path, arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["inspect", str(made), *arguments]) == 2
+    assert says in capsys.readouterr().err

@@ -185,6 +185,20 @@ def scrutinised(path: Path) -> runs.Run:
     return runs.load(writer.finish())
 
 
+def embedded(path: Path) -> runs.Run:
+    """A run as `inspect --embed` and `evaluate --embed` leave it."""
+    writer = runs.start(path, "evaluate", Config())
+    sides = ("chosen", "rejected")
+    points = [
+        {"id": f"p:{n}", "side": side, "pca": [n + shift, 0.0], "tsne": [0.1 * n, shift]}
+        for n in range(10)
+        for side, shift in zip(sides, (1.0, 0.0), strict=True)
+    ]
+    found = {"of": "last hidden states", "pairs": 10, "seed": 0, "explained": [0.5, 0.25], "points": points}
+    write_json(path / "embedding.json", found)
+    return runs.load(writer.finish())
+
+
 NEEDS: dict[str, Callable[[Path], list[runs.Run]]] = {
     "accuracy": lambda p: [evaluated(p / "a", 0.3), evaluated(p / "b", 1.0)],
     "signal": lambda p: [signalled(p / "a")],
@@ -197,6 +211,7 @@ NEEDS: dict[str, Callable[[Path], list[runs.Run]]] = {
     "scores": lambda p: [evaluated(p / "a", what="reward")],
     "boxes": lambda p: [evaluated(p / "a", what="reward")],
     "lengths": lambda p: [evaluated(p / "a", what="tokens")],
+    "embedding": lambda p: [embedded(p / "a")],
     "win-rates": lambda p: [compared(p / "a")],
     "strengths": lambda p: [ranked(p / "a")],
     "win-matrix": lambda p: [ranked(p / "a")],
@@ -407,3 +422,13 @@ def test_cases_and_figures_of_a_comparison_stand_on_the_page(tmp_path: Path) -> 
     page = render([compared(tmp_path / "a")])
     assert "Most improved, most degraded" in page and "Why &lt;b&gt;?" in page and "reward 29.000" in page
     assert "lc win rate" in page and "rm / dpo" in page
+
+
+def test_an_embedding_says_how_far_the_sides_lie_apart(tmp_path: Path) -> None:
+    (block,) = PLOTS["embedding"].draw([embedded(tmp_path / "a")])
+    assert block.title == "a: last hidden states" and [mark.label for mark in block.key] == ["chosen", "rejected"]
+    pca, tsne = block.panels
+    spread = np.std([n + shift for n in range(10) for shift in (0.0, 1.0)])
+    assert pca.says == f"10 pairs; means of chosen and rejected lie {1 / spread:.2f} and 0.00 standard deviations apart"
+    assert tsne.says.endswith("0.00 and 2.00 standard deviations apart")
+    assert "First component (50 % of variance)" in json.dumps(pca.chart.to_dict())

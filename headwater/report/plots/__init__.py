@@ -12,6 +12,7 @@ from headwater.report.plots.data import longer_by, response_lengths
 from headwater.report.plots.decoding import reward_against_kl
 from headwater.report.plots.divergence import divergence_by_position
 from headwater.report.plots.drawing import Block, Mark, Panel, Plot
+from headwater.report.plots.embedding import response_embeddings
 from headwater.report.plots.policies import length_and_gain, policy_scores, score_differences, win_rates
 from headwater.report.plots.rankings import judge_agreement, strengths, win_matrices
 from headwater.report.plots.scores import length_histograms, score_boxes, score_histograms
@@ -19,6 +20,7 @@ from headwater.report.plots.scrutiny import scrutiny_panels
 from headwater.report.plots.selection import gradient_bounds, selection_effects, selection_scores, selector_agreement
 from headwater.report.plots.signal import prefix_curves
 from headwater.report.plots.sweep import sweep_curves
+from headwater.report.plots.terms import term_contrast
 from headwater.report.plots.training import MAX_POINTS, learning_rate, loss_curves, reward_curves
 
 __all__ = ["DATA_PLOTS", "PLOTS", "Block", "Mark", "Panel", "Plot"]
@@ -155,6 +157,12 @@ PLOTS: dict[str, Plot] = {
         "much; how far it lies below the line is what the bound leaves open.",
         gradient_bounds,
     ),
+    "embedding": Plot(
+        "What responses are like",
+        "A point a response, near others that are like it. In t-SNE, distances between groups and their sizes mean "
+        "nothing. Where the colours mix, what tells better from worse is not what tells responses apart most.",
+        response_embeddings,
+    ),
 }
 
 DATA_PLOTS: dict[str, Plot] = {
@@ -164,6 +172,13 @@ DATA_PLOTS: dict[str, Plot] = {
         "If one side is larger, a model can learn length instead of the preference. The largest 1 % of the differences "
         "lie beyond the edges.",
         longer_by,
+    ),
+    "data-terms": Plot(
+        "Words that tell",
+        "Log-odds of a word in chosen against rejected responses, drawn towards its share of all words (informative "
+        "Dirichlet prior, Monroe et al. 2008), over its standard deviation. z ranks words; it is no test, because "
+        "words of one response go together.",
+        term_contrast,
     ),
 }
 """Figures of a data set, drawn in its own section for one `inspect` run at a time."""

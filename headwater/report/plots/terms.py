@@ -1,0 +1,84 @@
+"""The words that tell chosen from rejected responses: how far, and as a cloud."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import altair as alt
+
+from headwater.report.findings import count, number
+from headwater.report.inspected import inspection
+from headwater.report.plots.cloud import lay
+from headwater.report.plots.drawing import BETTER, GREY, PANEL_WIDTH, WORSE, Block, Mark, Panel, Rows, chart, finish
+from headwater.runs import Run
+
+CLOUDED, LISTED = 30, 10
+"""Words of either side in the cloud, and in the list."""
+CLOUD = (PANEL_WIDTH, 300)
+SIDES = {"chosen": BETTER, "rejected": WORSE}
+
+
+def term_contrast(runs: Sequence[Run]) -> list[Block]:
+    """Draw the words that tell most, a block a data set of pairs."""
+    found = [inspection(run).get("terms") for run in runs]
+    key = [Mark(f"more in {side} responses", colour) for side, colour in SIDES.items()]
+    return [Block("", key, [_cloud(terms), _list(terms)]) for terms in found if terms and _rows(terms)]
+
+
+def _rows(terms: Mapping[str, Any], most: int | None = None) -> Rows:
+    return [row | {"side": side} for side in SIDES for row in terms[side][:most]]
+
+
+def _tooltip() -> list[alt.Tooltip]:
+    names = {"term": "term", "z": "z", "log_odds": "log-odds ratio", "chosen": "in chosen", "rejected": "in rejected"}
+    formats = {"z": ".3~g", "log_odds": ".3~g", "chosen": ",d", "rejected": ",d"}
+    return [
+        alt.Tooltip(f"{field}:{'Q' if field in formats else 'N'}", title=title, format=formats.get(field, ""))
+        for field, title in names.items()
+    ]
+
+
+def _colour() -> alt.Color:
+    return alt.Color("side:N").scale(domain=list(SIDES), range=list(SIDES.values())).legend(None)
+
+
+def _cloud(terms: Mapping[str, Any]) -> Panel:
+    rows = {(row["side"], row["term"]): row for row in _rows(terms, CLOUDED)}
+    width, height = CLOUD
+    placed = lay([(term, abs(row["z"])) for (_, term), row in rows.items()], width, height)
+    by_term = {term: row for (_, term), row in rows.items()}
+    drawn = [by_term[word] | {"x": x, "y": y, "size": size} for word, x, y, size in placed]
+    words = chart(drawn).mark_text(align="center", baseline="middle")
+    encoded = words.encode(
+        x=alt.X("x:Q").scale(domain=[0, width], nice=False).axis(None),
+        y=alt.Y("y:Q").scale(domain=[height, 0], nice=False).axis(None),
+        text="term:N",
+        size=alt.Size("size:Q").scale(None).legend(None),
+        color=_colour(),
+        tooltip=_tooltip(),
+    )
+    says = f"{len(drawn)} words, larger ones with larger z: {_told(drawn[:LISTED])}"
+    return Panel("", says, finish([encoded], width, height))
+
+
+def _list(terms: Mapping[str, Any]) -> Panel:
+    rows = sorted(_rows(terms, LISTED), key=lambda row: -row["z"])
+    y = alt.Y("term:N").title(None).sort([row["term"] for row in rows]).axis(labelLimit=120, ticks=False)
+    x = alt.X("z:Q").title("z of the log-odds ratio")
+    base = chart(rows).encode(y=y, color=_colour(), tooltip=_tooltip())
+    layers = [
+        chart([{"x": 0}]).mark_rule(color=GREY).encode(x=alt.X("x:Q").title("z of the log-odds ratio")),
+        base.mark_rule(strokeWidth=1.5).encode(x=x, x2=alt.X2Datum(0)),
+        base.mark_point(filled=True, size=40, opacity=1).encode(x=x),
+    ]
+    return Panel("", f"{_counted(terms)}: {_told(rows)}", finish(layers, height=40 + 13 * len(rows)))
+
+
+def _counted(terms: Mapping[str, Any]) -> str:
+    chosen, rejected = (count(words) for words in terms["words"])
+    return f"{count(terms['pairs'])} pairs, {chosen} words in chosen and {rejected} in rejected responses"
+
+
+def _told(rows: Rows) -> str:
+    return ", ".join(f"{row['term']} {number(row['z'], 1)}" for row in rows)
