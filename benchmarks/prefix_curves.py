@@ -8,7 +8,9 @@ right-padded batches of 8 pairs (16 rows), through the model's own attention, re
 is what `headwater signal` does: packed rows, prompts once a pair, every token read. Both give ten accuracies of the
 same pairs; the largest difference of a reward is printed. The model is a Qwen2 with random weights, in fp32 and in
 bf16; rounds are alternated, and the first one is a warm-up. Figures are pairs a second, and their ratio in the same
-round: minimum, median and maximum.
+round: minimum, median and maximum. Before them stands what counting alone predicts: how many times the tokens, and the
+floating-point operations of matrix products and attention (masked squares included, as they are computed), the padded
+way takes. What is above that is how well the machine runs either shape.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from headwater.data.tokenizers import ScratchTokenizer, texts_of
 from headwater.data.tokens import PairTokens, tokenize
 from headwater.data.truncation import Keep, Truncation
 from headwater.engine.attention import TREES, attend_with, layout_for
+from headwater.engine.packing import tokens_of
 from headwater.engine.scoring import response_values, reward_scores, token_rewards, token_values
 from headwater.signal.rulers import kept_of, reward_ruler
 from headwater.statistics import Floats
@@ -67,17 +70,39 @@ def one_pass(model: Any, pairs: Sequence[PairTokens], layout: Any) -> Floats:
     return np.stack([ruler.margins(Truncation(Keep(ratio)), np.ones(len(pairs))) for ratio in RATIOS])
 
 
+def cut_rows(pairs: Sequence[PairTokens], ratio: Fraction) -> list[Any]:
+    """Return prompt and cut response of either side of every pair, in turn."""
+    lengths = np.array([[len(pair.chosen), len(pair.rejected)] for pair in pairs])
+    kept = kept_of(Truncation(Keep(ratio)), lengths)
+    return [
+        np.concatenate([pair.prompt, side[:count]])
+        for pair, counts in zip(pairs, kept, strict=True)
+        for side, count in zip((pair.chosen, pair.rejected), counts, strict=True)
+    ]
+
+
+def counted(model: Any, pairs: Sequence[PairTokens]) -> str:
+    """Say how many times the tokens and operations of one pass the padded way takes."""
+    widths = []
+    for rows in (cut_rows(pairs, ratio) for ratio in RATIOS):
+        for batch in (rows[at : at + 2 * BATCH] for at in range(0, len(rows), 2 * BATCH)):
+            widths += [max(map(len, batch))] * len(batch)
+    trees = [tokens_of(pair, "shared") for pair in pairs]
+    config = model.config
+    weights = sum(p.numel() for p in model.parameters()) - model.get_input_embeddings().weight.numel()
+    tokens = [sum(each) for each in (widths, trees)]
+    squares = [sum(n * n for n in each) for each in (widths, trees)]
+    operations = [
+        2 * weights * n + 4 * config.num_hidden_layers * config.hidden_size * square
+        for n, square in zip(tokens, squares, strict=True)
+    ]
+    return f"{tokens[0] / tokens[1]:.1f} times the tokens, {operations[0] / operations[1]:.1f} times the operations"
+
+
 def padded(model: Any, pairs: Sequence[PairTokens]) -> Floats:
     """Return margins [ratios, pairs] from one padded pass a ratio."""
-    lengths = np.array([[len(pair.chosen), len(pair.rejected)] for pair in pairs])
     margins = []
-    for ratio in RATIOS:
-        kept = kept_of(Truncation(Keep(ratio)), lengths)
-        rows = [
-            np.concatenate([pair.prompt, side[:count]])
-            for pair, counts in zip(pairs, kept, strict=True)
-            for side, count in zip((pair.chosen, pair.rejected), counts, strict=True)
-        ]
+    for rows in (cut_rows(pairs, ratio) for ratio in RATIOS):
         rewards = np.concatenate([_forward(model, rows[at : at + 2 * BATCH]) for at in range(0, len(rows), 2 * BATCH)])
         margins.append(rewards[0::2] - rewards[1::2])
     return np.stack(margins)
@@ -109,6 +134,7 @@ def compare(pairs: Sequence[PairTokens], vocab: int, rounds: int) -> None:
     """Time both ways in both precisions, in alternated rounds, and print them."""
     models = {name: model_of(vocab, dtype) for name, dtype in PRECISIONS.items()}
     layouts = {name: layout_for(model, pairs, response_values(reward_scores)) for name, model in models.items()}
+    print(f"padded against one pass: {counted(models['fp32'], pairs)}")
     seconds: dict[tuple[str, str], list[float]] = {(way, name): [] for way in WAYS for name in models}
     margins: dict[tuple[str, str], Floats] = {}
     for number in range(rounds + 1):

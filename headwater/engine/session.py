@@ -30,6 +30,7 @@ from headwater.engine import checkpoints, memory, models
 from headwater.engine.attention import is_encoder, layout_for
 from headwater.engine.compilation import compile_layers
 from headwater.engine.drift import Drift
+from headwater.engine.flops import training_cost
 from headwater.engine.losses import Loss
 from headwater.engine.options import TrainingOptions
 from headwater.engine.packing import UNIFORM
@@ -144,6 +145,7 @@ def _train(config: TrainConfig, recipe: Recipe, arguments: TrainingArguments, fi
     best = _watch(trainer, options, recipe.watched)
     trainer.train()
     say(f"memory: at most {memory.peak() / memory.GIB:.2f} GiB were used, {before / memory.GIB:.2f} before training")
+    run.facts |= training_cost(model, pairs.train, layout, float(trainer.state.epoch))._asdict()
     run.facts["memory_bytes"] = {**estimate._asdict(), "peak": memory.peak(), "before_training": before}
     counts = {"train_pairs": len(pairs.train), "held_out_pairs": len(pairs.held_out)}
     run.write_metrics({**_kept(best, trainer, run), **counts})

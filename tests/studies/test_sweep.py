@@ -15,6 +15,7 @@ from headwater.data.corpus import Corpus, generate
 from headwater.errors import DataError, UsageError
 from headwater.statistics import Estimate
 from headwater.studies import sweep
+from headwater.studies.sweep import summary
 
 FLAGS = ["--model", "scratch(hidden=32, layers=1, vocab=400)", "--precision", "fp32", "--eval-fraction", "0.4"]
 FLAGS += ["--keeps", "30%", "60%", "--seeds", "0", "1", "--per-device-train-batch-size", "16"]
@@ -52,7 +53,7 @@ def done(pairs: Path) -> Path:
 
 
 def rows(output: Path) -> list[dict[str, Any]]:
-    return json.loads((output / "summary" / sweep.RESULTS).read_text())["rows"]
+    return json.loads((output / "summary" / summary.RESULTS).read_text())["rows"]
 
 
 def test_every_ratio_budget_and_judgement_has_a_row_over_all_seeds(done: Path) -> None:
@@ -68,10 +69,12 @@ def test_every_ratio_budget_and_judgement_has_a_row_over_all_seeds(done: Path) -
 
 
 def test_equal_tokens_are_as_many_as_full_responses_have(done: Path) -> None:
-    tokens = {(row["keep"], row["equal"]): row["tokens"] for row in rows(done)}
-    assert tokens[1, "examples"] == 1
-    assert tokens[0.3, "examples"] < tokens[0.6, "examples"] < 1
-    assert tokens[0.3, "tokens"] == pytest.approx(1)
+    costs = {(row["keep"], row["equal"]): row for row in rows(done)}
+    for name in ("tokens", "flops"):
+        assert 0 < costs[0.3, "examples"][name] < costs[0.6, "examples"][name] < costs[1, "examples"][name]
+    batch = 16 / 36  # an epoch has 36 pairs, or a few less: training ends with a whole batch
+    for keep in (0.3, 0.6):
+        assert 1 <= costs[keep, "tokens"]["tokens"] / costs[1, "examples"]["tokens"] <= 1 + batch
     epochs = runs.load(done / "keep-30-equal-tokens-seed-0").config["num_train_epochs"]
     assert epochs > runs.load(done / "keep-60-equal-tokens-seed-0").config["num_train_epochs"] > 1
 
@@ -132,17 +135,17 @@ def test_settings_that_cannot_work_are_refused(flags: dict[str, Any], problem: s
 
 def test_an_interval_over_seeds_by_hand() -> None:
     """Three values of mean 0.6 and standard deviation 0.1; Student's t with 2 degrees of freedom is 4.3027."""
-    found = sweep.over_seeds([0.5, 0.6, 0.7])
+    found = summary.over_seeds([0.5, 0.6, 0.7])
     assert found.value == pytest.approx(0.6)
     assert found.high == pytest.approx(0.6 + 4.3027 * 0.1 / 3**0.5, abs=1e-4)
-    assert sweep.over_seeds([0.5]) == Estimate(0.5, None, None, 1, 1)
+    assert summary.over_seeds([0.5]) == Estimate(0.5, None, None, 1, 1)
 
 
 def test_a_rank_correlation_by_hand() -> None:
     """Ranks 1 2 3 4 and 2 1 3 4: ρ = 1 − 6 · 2 / (4 · 15) = 0.8; seeds that agree leave no doubt."""
-    found = sweep.rank_correlation([[0.1] * 2, [0.2] * 2, [0.3] * 2, [0.4] * 2], [0.6, 0.5, 0.7, 0.8], 0)
+    found = summary.rank_correlation([[0.1] * 2, [0.2] * 2, [0.3] * 2, [0.4] * 2], [0.6, 0.5, 0.7, 0.8], 0)
     assert tuple(found) == pytest.approx((0.8, 0.8, 0.8, 4, 2))
-    doubtful = sweep.rank_correlation([[0.0, 0.6], [0.1, 0.7], [0.2, 0.8]], [0.5, 0.6, 0.7], 0)
+    doubtful = summary.rank_correlation([[0.0, 0.6], [0.1, 0.7], [0.2, 0.8]], [0.5, 0.6, 0.7], 0)
     assert doubtful.value == pytest.approx(1.0)
     assert doubtful.low is not None and doubtful.low < 0.6
-    assert sweep.rank_correlation([[0.1], [0.2]], [0.5, 0.6], 0).low is None
+    assert summary.rank_correlation([[0.1], [0.2]], [0.5, 0.6], 0).low is None

@@ -1,0 +1,133 @@
+"""The points of a sweep: what is trained, what is judged, and where it lies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from headwater import config as configs
+from headwater.data.tokens import EndToken
+from headwater.data.truncation import parse_keep
+from headwater.errors import UsageError
+
+Budget = Literal["examples", "tokens"]
+
+
+@dataclass(frozen=True)
+class Config:
+    """Flags of `headwater sweep`."""
+
+    data: Annotated[Path, tyro.conf.arg(aliases=["--dataset-name"])]
+    """Preference file, directory, pattern, run, or name on the hub."""
+    output: Path = Path("sweep")
+    """Directory of the study: one run directory a model and a judgement, summary, and report.html."""
+    train: Literal["reward", "dpo"] = "reward"
+    """What is trained at every point: a reward model, or a policy."""
+    model: str = "scratch(hidden=256, layers=4)"
+    """Hugging Face name or path, or scratch(…)."""
+    keeps: tuple[str, ...] = ("10%", "25%", "50%", "100%")
+    """Kept ratios; 100% is always among them."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Seeds of weights, order and held-out part; intervals are over them."""
+    equal: tuple[Budget, ...] = ("examples", "tokens")
+    """What every ratio gets as much of as full responses get; tokens are counted by runs of equal examples."""
+    num_train_epochs: float = 1.0
+    """Passes over the training pairs, of full responses; equal tokens mean more of shorter ones."""
+    learning_rate: float | None = None
+    """Peak learning rate. Default: by loss for a pretrained model, 1e-3 for a scratch one."""
+    per_device_train_batch_size: int = 8
+    """Pairs an optimizer step sees."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """auto: bf16 where the device computes it natively, else fp32."""
+    eval_fraction: float = 0.2
+    """Part of the prompts held out of training and judged."""
+    end: EndToken = "complete"
+    """Who gets an end-of-turn token: complete responses, always (as published runs did), never."""
+    max_length: int = 2048
+    """Tokens of prompt and longer response; pairs above are dropped and counted."""
+    status: bool = False
+    """Only show which points are done."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot work. Errors: `UsageError`."""
+        if not self.seeds or not self.equal:
+            raise UsageError("--seeds" if not self.seeds else "--equal", "is empty", "name one or more")
+        if not 0 < self.eval_fraction < 1:
+            raise UsageError(f"--eval-fraction {self.eval_fraction:g}", "expected a share in (0, 1)", "such as 0.2")
+        if len(self.ratios) < 2:
+            raise UsageError("--keeps", "holds nothing below 100%", "name ratios to compare with it, such as 25% 50%")
+
+    @property
+    def ratios(self) -> list[Fraction]:
+        """Kept ratios, ascending, with 1 at the end. Errors: `UsageError`."""
+        keeps = {text: parse_keep(text) for text in self.keeps}
+        for text, keep in keeps.items():
+            if keep.unit != "ratio":
+                raise UsageError(f"--keeps {text}", "is not a ratio", "write 25% or 0.25")
+        return sorted({keep.amount for keep in keeps.values()} | {Fraction(1)})
+
+    def common(self) -> dict[str, Any]:
+        """Return the settings that every point shares."""
+        own = configs.flatten(self)
+        return {
+            name: value for name, value in own.items() if name not in ("output", "keeps", "seeds", "equal", "status")
+        }
+
+
+@dataclass(frozen=True)
+class Point:
+    """One model of the sweep."""
+
+    keep: Fraction
+    equal: Budget
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Name of its directory."""
+        return f"keep-{100 * float(self.keep):g}-equal-{self.equal}-seed-{self.seed}"
+
+    @property
+    def seen(self) -> list[Fraction]:
+        """The parts of held-out responses on which it is judged: all, and as much as it was trained on."""
+        return sorted({Fraction(1), self.keep}, reverse=True)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The points of a sweep and where they lie."""
+
+    config: Config
+
+    def points(self) -> list[Point]:
+        """Return all points; of full responses, as many examples are as many tokens."""
+        config = self.config
+        budgets: tuple[Budget, ...] = ("examples", "tokens")  # tokens are counted by the run of equal examples
+        return [
+            Point(keep, equal, seed)
+            for equal in budgets[: 1 + ("tokens" in config.equal)]
+            for keep in reversed(config.ratios)
+            for seed in config.seeds
+            if keep < 1 or equal == "examples"
+        ]
+
+    def trained(self, point: Point) -> Path:
+        """Return the training run of a point."""
+        return self.config.output / point.name
+
+    def judged(self, point: Point, seen: Fraction) -> Path:
+        """Return the judgement of a point on the `seen` part of held-out responses."""
+        return self.config.output / f"{point.name}-on-{100 * float(seen):g}"
+
+    def failure(self, point: Point) -> Path:
+        """Return where the error of a point is kept."""
+        return self.config.output / f"{point.name}.failed.txt"
+
+    def is_done(self, point: Point) -> bool:
+        """Say whether a point is trained and judged."""
+        wanted = [self.trained(point), *(self.judged(point, seen) for seen in point.seen)]
+        return all((path / "done").is_file() for path in wanted)

@@ -1,0 +1,184 @@
+"""What a sweep found: a row a ratio and budget, beside what one pass foresaw."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from rich.table import Table
+
+from headwater import files, runs
+from headwater.commands import report, signal
+from headwater.console import show
+from headwater.statistics import LEVEL, RESAMPLES, Estimate, Floats
+from headwater.studies.sweep.points import Budget, Point, Sweep
+
+COSTS = ("training_tokens", "training_flops")
+"""Facts of a training run."""
+RESULTS = "sweep.json"
+"""In the summary's run: a row a ratio, budget and kind of judgement, with n and interval; and a row a correlation."""
+
+ONE_PASS = ("accuracy", "own", "ratio", "all")
+"""Which of the curves of a signal run is compared: curve, cut, unit and group."""
+
+
+def cost(sweep: Sweep, point: Point) -> float:
+    """Return the tokens of an epoch as a share of those of full responses."""
+    runs_of_equal_examples = (replace(point, equal="examples", keep=keep) for keep in (point.keep, Fraction(1)))
+    own, full = (runs.load(sweep.trained(each)).facts["training_tokens"] for each in runs_of_equal_examples)
+    return float(own / full)
+
+
+class Row(NamedTuple):
+    """What all seeds of a ratio and budget gave."""
+
+    keep: Fraction
+    equal: Budget
+    seen: str
+    """What was judged: `full` responses, or the `same` beginnings."""
+    tokens: float
+    """Training tokens, prompts once a pair; this and the next two are means over seeds."""
+    flops: float
+    """Floating-point operations of training, attention included (`engine.flops`)."""
+    seconds: float
+    """Wall time of training."""
+    by_seed: tuple[float, ...]
+    """Accuracy of every seed."""
+
+    @property
+    def accuracy(self) -> Estimate:
+        """Return the mean over seeds; n and clusters count seeds."""
+        return over_seeds(self.by_seed)
+
+
+def summarise(sweep: Sweep) -> Path:
+    """Write the summary's run and the report, and print the table."""
+    config = sweep.config
+    first = Point(Fraction(1), "examples", config.seeds[0])
+    curve = _one_pass(sweep, first)
+    rows = list(_rows(sweep))
+    correlations = dict(_correlations(rows, curve, config.seeds[0]))
+    writer = runs.start(config.output / "summary", "sweep", config, facts={"kind": config.train})
+    results = [row._asdict() | {"keep": float(row.keep), "accuracy": row.accuracy._asdict()} for row in rows]
+    one_pass = [{"keep": keep, **estimate._asdict()} for keep, estimate in curve.items()]
+    files.write_json(writer.path / RESULTS, {"rows": results, "one_pass": one_pass})
+    writer.write_metrics(correlations)
+    summary = writer.finish()
+    _show(rows, curve, correlations)
+    page = config.output / "report.html"
+    report.run(report.Config(runs=(summary, config.output / "one-pass"), output=page))
+    return summary
+
+
+def _one_pass(sweep: Sweep, point: Point) -> dict[float, Estimate]:
+    """Read the curve of the model of full responses, on the pairs that it was not trained on."""
+    config, output = sweep.config, sweep.config.output / "one-pass"
+    wanted = signal.Config(
+        data=config.data,
+        output=output,
+        model=str(sweep.trained(point)),
+        ratios=tuple(str(float(keep)) for keep in config.ratios[:-1]),
+        max_length=config.max_length,
+        seed=point.seed,
+        overwrite=True,
+    )
+    signal.run(wanted)
+    rows = json.loads((output / signal.CURVES).read_text(encoding="utf-8"))
+    own = [row for row in rows if (row["curve"], row["cut"], row["unit"], row["group"]) == ONE_PASS]
+    return {row["amount"]: Estimate(*(row[name] for name in Estimate._fields)) for row in own}
+
+
+def _rows(sweep: Sweep) -> Iterator[Row]:
+    """Yield every ratio and budget that has a finished seed, judged on full and on the same beginnings."""
+    done = [point for point in sweep.points() if sweep.is_done(point)]
+    for equal, keep in dict.fromkeys((point.equal, point.keep) for point in done):
+        members = [point for point in done if (point.equal, point.keep) == (equal, keep)]
+        trained = [runs.load(sweep.trained(point)) for point in members]
+        spent = [[float(run.facts[name]) for name in COSTS] + [run.seconds] for run in trained]
+        tokens, flops, seconds = np.mean(spent, axis=0).tolist()
+        for seen in ("full", "same"):
+            share = Fraction(1) if seen == "full" else keep
+            judged = [runs.load(sweep.judged(point, share)).metrics["accuracy"]["value"] for point in members]
+            yield Row(keep, equal, seen, tokens, flops, seconds, tuple(judged))
+
+
+def over_seeds(values: Sequence[float]) -> Estimate:
+    """Return the mean of accuracies with Student's interval, within [0, 1]; None for bounds with a single seed."""
+    from scipy.stats import t
+
+    n, value = len(values), float(np.mean(values))
+    if n < 2:
+        return Estimate(value, None, None, n, n)
+    reach = float(t.ppf((1 + LEVEL) / 2, n - 1) * np.std(values, ddof=1) / np.sqrt(n))
+    return Estimate(value, max(0.0, value - reach), min(1.0, value + reach), n, n)
+
+
+def _correlations(rows: Sequence[Row], curve: Mapping[float, Estimate], seed: int) -> Iterator[tuple[str, Estimate]]:
+    """Yield how well one pass ranks the ratios, for every budget and kind of judgement."""
+    for equal, seen in dict.fromkeys((row.equal, row.seen) for row in rows):
+        found = [row for row in rows if row.seen == seen and (row.equal == equal or row.keep == 1)]
+        foreseen = [curve[float(row.keep)].value for row in found]
+        name = f"rank_correlation_equal_{equal}_on_{seen}"
+        yield name, rank_correlation([row.by_seed for row in found], foreseen, seed)
+
+
+def rank_correlation(by_seed: Sequence[Sequence[float]], foreseen: Sequence[float], seed: int) -> Estimate:
+    """Return Spearman's ρ over ratios of the means over seeds with what one pass foresaw.
+
+    The interval resamples the seeds of every ratio (2 or more each); n counts ratios, clusters the fewest seeds. ρ is
+    NaN where either side is flat.
+    """
+    fewest = min(map(len, by_seed))
+    value = float(_spearman(np.array([[np.mean(values) for values in by_seed]]), foreseen)[0])
+    if fewest < 2 or np.isnan(value):
+        return Estimate(value, None, None, len(by_seed), fewest)
+    generator = np.random.default_rng(seed)
+    means = [generator.choice(values, (RESAMPLES, len(values))).mean(axis=1) for values in by_seed]
+    tail = 100 * (1 - LEVEL) / 2
+    low, high = np.nanpercentile(_spearman(np.stack(means, axis=1), foreseen), [tail, 100 - tail])
+    return Estimate(value, float(low), float(high), len(by_seed), fewest)
+
+
+def _spearman(curves: Floats, foreseen: Sequence[float]) -> Floats:
+    """Return ρ of each of `curves` [m, ratios] with one curve, [m]; ties share their mean rank."""
+    from scipy.stats import rankdata
+
+    ranks = rankdata(curves, axis=1)
+    ranks -= ranks.mean(axis=1, keepdims=True)
+    other = rankdata(foreseen) - (len(foreseen) + 1) / 2
+    with np.errstate(invalid="ignore"):  # a flat curve has no ranks
+        return np.asarray(ranks @ other / np.sqrt((ranks**2).sum(axis=1) * (other**2).sum()))
+
+
+def _show(rows: Sequence[Row], curve: Mapping[float, Estimate], correlations: Mapping[str, Estimate]) -> None:
+    """Print a line a ratio and budget, and how well one pass ranks the ratios."""
+    seeds = max(row.accuracy.n for row in rows)
+    title = f"held-out accuracy, mean of {seeds} seeds; {LEVEL:.0%} intervals over seeds"
+    table = Table("kept", "equal", "tokens", "FLOPs", "time", "on full", "on the same", "one pass", title=title)
+    for full, same in zip(rows[::2], rows[1::2], strict=True):
+        cost_of = (f"{full.tokens:.3g}", f"{full.flops:.3g}", f"{full.seconds:.1f} s")
+        judged = (_with_reach(each.accuracy) for each in (full, same))
+        foreseen = f"{curve[float(full.keep)].value:.3f}"
+        table.add_row(f"{100 * float(full.keep):g} %", full.equal, *cost_of, *judged, foreseen)
+    show(table)
+    show("of training: tokens (a prompt once a pair), FLOPs (6 × weights × tokens, and attention), wall time")
+    for name, found in correlations.items():
+        budget, seen = name.removeprefix("rank_correlation_equal_").split("_on_")
+        text = "undefined: a curve is flat" if np.isnan(found.value) else f"{found.value:.2f} {_interval(found)}"
+        show(f"one pass ranks {found.n} ratios as training on equal {budget}, judged on {seen}: Spearman's ρ {text}")
+
+
+def _with_reach(found: Estimate) -> str:
+    """Write a mean over seeds with the half width of its interval."""
+    if found.low is None or found.high is None:
+        return f"{found.value:.3f}"
+    return f"{found.value:.3f} ± {max(found.value - found.low, found.high - found.value):.3f}"
+
+
+def _interval(found: Estimate) -> str:
+    return "" if found.low is None else f"[{found.low:.3f}, {found.high:.3f}]"
