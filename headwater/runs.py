@@ -46,6 +46,10 @@ TRAINED_ON = "trained_on.txt"
 """In a training run: the openings of its training pairs, one a line; `evaluate` leaves them out."""
 
 
+DECODED = "decoded.jsonl"
+"""In a run of `decode`: a response a line, with its totals and every token's share of the policy, KL and log-ratio."""
+
+
 class RunWriter:
     """A run being written; make one with `start`, end it with `finish`."""
 
@@ -225,6 +229,12 @@ def _read_json(path: Path, default: Any) -> Any:
 
 
 _SHARD = re.compile(r"-[\d*?]+-of-[\d*?]+(?=\.)")
+
+
+def command_of(path: Path) -> str | None:
+    """Return the command that wrote the run at `path`; None where there is no run."""
+    found = _read_json(path / "environment.json", {}).get("command")
+    return found if isinstance(found, str) else None
 
 
 def beside(data: Path) -> Path:

@@ -27,6 +27,7 @@ FLOORS = {
     "headwater.report": 3,
     "headwater.data": 2,
     "headwater.runs": 2,
+    "headwater.loopback": 2,
     "headwater.config": 1,
     "headwater.console": 1,
     "headwater.statistics": 1,
@@ -50,6 +51,8 @@ WITHOUT_TORCH = (
     "headwater.judging.policies",
     "headwater.commands.lens",
     "headwater.signal.words",
+    "headwater.signal.tokenwise",
+    "headwater.report.lens.page",
     "headwater.signal.depth",
 )
 """Modules that start without torch; and all of `headwater.data`."""

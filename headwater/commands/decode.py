@@ -30,8 +30,6 @@ from headwater.statistics import LEVEL, Estimate
 EXAMPLE = (
     'headwater decode --model runs/dpo --input pairs.jsonl --output runs/decoded --strategy "length_control(first=20)"'
 )
-DECODED = "decoded.jsonl"
-"""In the run: a response a line, with its totals and every token's share of the policy, KL and log-ratio."""
 SHOWN = 3
 
 
@@ -97,7 +95,7 @@ def run(config: Config) -> Path:
     answers = session.answers(strategy, config.seed, config.draws)
     records = [answer.record(judges.rewards(answer)) for answer in answers]
     lines = "".join(files.to_json(record) + "\n" for record in records)
-    files.write_text(writer.path / DECODED, lines)
+    files.write_text(writer.path / runs.DECODED, lines)
     if config.decoding.n > 1:  # one response a prompt is nothing to choose from
         reading.write(writer.path / reading.PREFERENCES, _candidates(session.prompts, records, config))
     figures = summary(records, config.seed)

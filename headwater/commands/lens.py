@@ -1,19 +1,19 @@
 """Show preference pairs token by token, in one self-contained page: where each response gains and loses.
 
 With a reward model, or a policy and its reference, every token is coloured by what it adds to the score, and a cut
-that can be dragged shows what would be kept and what the score was there. Without a model, the page shows texts,
-lengths, shared openings and the cut.
+that can be dragged shows what would be kept and what the score was there; with --against, a second model's scores
+stand beside. Without a model, the page shows texts, lengths, shared openings and the cut. Of a run of `decode` it
+shows the KL of every token, and who said it. With --serve the page is live: type a prompt and two answers.
 """
 
 from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import tyro
@@ -26,44 +26,56 @@ from headwater.data.preference import Preference
 from headwater.data.preparation import Ledger, prepare
 from headwater.data.reading import Account, Door
 from headwater.data.splitting import unseen
-from headwater.data.tokenizers import Tokenizer, load_tokenizer
-from headwater.data.tokens import EndToken, PairTokens, View
-from headwater.data.truncation import CutBy, Keep, Truncation, parse_keep
+from headwater.data.tokenizers import load_tokenizer
+from headwater.data.tokens import EndToken, View
+from headwater.data.truncation import CutBy, Truncation, parse_keep
 from headwater.engine.options import TOKENS_PER_PASS
-from headwater.errors import DataError, NumericalError, UsageError
-from headwater.report import lens
-from headwater.report.lens import Lens, Pair, Pieces, Side
-from headwater.statistics import LEVEL, Estimate, Floats
+from headwater.errors import DataError, UsageError
+from headwater.loopback import Server
+from headwater.report.lens import decodes
+from headwater.report.lens.page import DATA, page
+from headwater.report.lens.views import PAIR, Lens, Reading, contents
+from headwater.signal import tokenwise
+from headwater.signal.tokenwise import Reader, Shown, Typed, Wanted
+from headwater.statistics import LEVEL, Estimate
 
-if TYPE_CHECKING:
-    from headwater.signal.passes import Prepared
-    from headwater.signal.rulers import TokenRewards
-
-EXAMPLE = "headwater lens pairs.jsonl --model runs/reward --output runs/lens"
+EXAMPLE = """headwater lens pairs.jsonl --model runs/reward --output runs/lens
+  headwater lens --model runs/reward --serve"""
 PAGE = "lens.html"
-"""In the run: the page."""
+"""In the run: the page; `lens.json` beside it holds what it shows, for the report."""
 SCRATCH = "scratch(vocab=4096)"
-MODEL_FLAGS = ("reference", "beta", "tokens_per_pass")
+SHOWN = 200
+MODEL_FLAGS = ("reference", "beta", "tokens_per_pass", "against", "allow_leakage", "serve")
+DATA_FLAGS = ("pairs", "allow_leakage", "door")
+"""What says nothing where nothing is read from a file."""
+PAIR_FLAGS = ("model", "tokenizer", "end", "max_length", "cut", "door", *MODEL_FLAGS)
+"""What says nothing of responses that were decoded before."""
 
 
 @dataclass(frozen=True)
 class Config:
     """Flags of `headwater lens`."""
 
-    data: tyro.conf.Positional[Path]
-    """Preference file, directory, pattern, run, or name on the hub."""
+    data: tyro.conf.Positional[Path | None] = None
+    """Preference file, directory, pattern, run, or name on the hub; or a run of decode. Only --serve does without."""
     output: Annotated[Path | None, tyro.conf.arg(aliases=["--output-dir"])] = None
     """Directory of the run, which holds lens.html. Default: ./DATA-lens, or ./DATA-lens-by-MODEL."""
     model: Annotated[str | None, tyro.conf.arg(aliases=["--model-name-or-path"])] = None
     """What reads the responses: a reward model, or a policy with its reference. Default: nothing does."""
+    against: str | None = None
+    """A second model that reads them, such as the first one before training, or a policy beside a reward model."""
     reference: str | None = None
     """Reference model of a policy. Default: the one its training run names."""
     beta: float | None = None
     """Scale of a policy's implicit reward β (log π − log π_ref). [0.1]"""
+    serve: bool = False
+    """Serve the page to this machine alone, with a form that reads what is typed; nothing is written."""
+    port: int | None = None
+    """Port of --serve. Default: a free one."""
     tokenizer: str | None = None
     """What parts texts into tokens without a model: name, path, or a BPE trained on the data. [scratch(vocab=4096)]"""
-    pairs: int = 200
-    """Pairs to show, drawn at random where the data holds more."""
+    pairs: int | None = None
+    """Pairs to show, drawn at random where the data holds more. [200]"""
     keep: str = "50%"
     """Where the cut stands when the page opens: a ratio (0.4), a percentage (40%) or tokens (128tok)."""
     cut: CutBy = "own"
@@ -75,7 +87,7 @@ class Config:
     tokens_per_pass: int | None = None
     """Tokens that a model computes at once; scores do not depend on it. [8192]"""
     allow_leakage: bool = False
-    """Show also pairs whose opening the model was trained on."""
+    """Show also pairs whose opening a model was trained on."""
     seed: int = 42
     """Draws the pairs, and seeds the bootstrap."""
     overwrite: bool = False
@@ -84,19 +96,39 @@ class Config:
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work. Errors: `UsageError`."""
-        given = [name for name in MODEL_FLAGS if getattr(self, name) is not None]
-        given += ["allow_leakage"] if self.allow_leakage else []
-        if self.model is None and given:
-            raise UsageError(f"--{given[0].replace('_', '-')}", "is about a model", "name one with --model")
+        if self.model is None:
+            self._refuse(MODEL_FLAGS, "is about a model", "name one with --model")
+        if self.serve:
+            self._refuse(("output", "overwrite"), "has no place with --serve: nothing is written", "leave it out")
+        else:
+            self._refuse(("port",), "is about --serve", "add --serve")
+        if self.data is None:
+            if not self.serve:
+                raise UsageError("lens", "no data is named", "such as pairs.jsonl; or type pairs with --serve")
+            self._refuse(DATA_FLAGS, "is about data", "name a preference file")
         if self.model is not None and self.tokenizer is not None:
             raise UsageError("--tokenizer", "a model has its own", "leave it out")
-        if self.pairs < 1:
-            raise UsageError(f"--pairs {self.pairs}", "expected 1 or more")
-        if self.max_length < 2:
-            raise UsageError(f"--max-length {self.max_length}", "expected a value above 1")
+        for name, least in (("pairs", 1), ("max_length", 2)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise UsageError(f"--{name.replace('_', '-')} {value}", f"expected {least} or more")
         if self.beta is not None and self.beta <= 0:
             raise UsageError(f"--beta {self.beta:g}", "expected a value above 0", "such as 0.1")
+        if self.port is not None and not 1 <= self.port <= 65535:
+            raise UsageError(f"--port {self.port}", "expected 1 to 65535")
         _ = self.truncation
+
+    def _refuse(self, names: Sequence[str], found: str, to_do: str) -> None:
+        """Refuse flags that are given and would say nothing. Errors: `UsageError`."""
+        defaults = {name: Door() if name == "door" else getattr(Config, name, None) for name in names}
+        for name in names:
+            if getattr(self, name) != defaults[name]:
+                flag = "a flag of how the data is read" if name == "door" else f"--{name.replace('_', '-')}"
+                raise UsageError(flag, found, to_do)
+
+    def refuse_pair_flags(self) -> None:
+        """Refuse what says nothing of decoded responses. Errors: `UsageError`."""
+        self._refuse(PAIR_FLAGS, "says nothing of responses that were decoded before", "leave it out")
 
     @property
     def truncation(self) -> Truncation:
@@ -108,199 +140,219 @@ class Config:
             raise UsageError(f"--cut {self.cut}", f"{self.keep} is the same for both", "leave --cut out")
         return Truncation(keep, self.cut)
 
+    @property
+    def models(self) -> list[str]:
+        """The models that read, the one that sorts and colours first."""
+        return [model for model in (self.model, self.against) if model]
+
+    def readers(self) -> list[Reader]:
+        """Load them. Errors: `UsageError`, `ModelError`."""
+        room = self.tokens_per_pass or TOKENS_PER_PASS
+        wanted = [Wanted(model, end=self.end, max_length=self.max_length) for model in self.models]
+        wanted[:1] = [first._replace(reference=self.reference, beta=self.beta) for first in wanted[:1]]
+        return [tokenwise.load(one, room, self.seed) for one in wanted]
+
 
 class Subject(NamedTuple):
-    """What is shown: pairs as a model reads them, and what it says of them."""
+    """What is shown: pairs as models read them, and what became of the others."""
 
-    pairs: list[PairTokens]
-    tokenizer: Tokenizer
-    end: EndToken
-    rewards: TokenRewards | None
-    facts: dict[str, Any]
+    loaded: reading.Loaded
+    ledger: Ledger
+    readers: list[Reader]
+    pairs: list[Shown]
 
 
-def run(config: Config) -> Path:
-    """Read the pairs, write the page, print what it shows and return the run directory."""
-    output = config.output or _default_output(config)
+def run(config: Config) -> Path | None:
+    """Read the pairs, write the page, print what it shows and return the run directory; or serve the page."""
+    if config.serve:
+        serve(config)
+        return None
+    assert config.data is not None, "refused before"
+    output = config.output or _default_output(config.data, config.model)
+    if runs.command_of(config.data) == "decode":
+        return _decoded(config, runs.load(config.data), output)
     runs.check_free(output, config.overwrite)
-    loaded = reading.load(config.data, config.door)
-    say(f"data: {loaded.path} · {loaded.layout}")
-    ledger = Ledger({"read": loaded.account})
-    preferences = _shown(loaded.preferences, config, ledger)
-    if config.model:
-        subject = _by_model(config, preferences, ledger)
-    else:  # a tokenizer that is trained on the data is trained on all of it, as `tokens` and `preprocess` do
-        tokenizer = load_tokenizer(config.tokenizer or SCRATCH, loaded.preferences)
-        subject = _by_tokenizer(config, preferences, tokenizer, ledger)
-    pairs = list(_pairs(preferences, subject, ledger))
-    say_stages(ledger.stages)
-    say_notes(ledger.notes)
-    if not pairs:
-        raise DataError(str(config.data), "no pair can be parted into its tokens", "use another tokenizer")
-
-    writer = runs.start(output, "lens", config, inputs=loaded.files, facts=subject.facts)
-    writer.count_stages(ledger.stages)
-    loaded.quarantine.save(writer.path / reading.QUARANTINE)
-    metrics = _metrics(pairs, config.seed)
-    notes = _notes(len(pairs), config, subject, ledger, metrics)
-    score = subject.facts.get("score", "")
-    sums = subject.rewards is not None and subject.rewards.sums
-    title = f"{config.data.name} by {Path(config.model).name}" if config.model else config.data.name
-    files.write_text(writer.path / PAGE, lens.page(Lens(title, notes, pairs, config.truncation, score, sums)))
+    subject = _read(config, config.data)
+    metrics = _metrics(subject, config.seed)
+    facts = {**subject.readers[0].facts, "end": subject.readers[0].view.end}
+    writer = runs.start(output, "lens", config, inputs=subject.loaded.files, facts=facts)
+    writer.count_stages(subject.ledger.stages)
+    subject.loaded.quarantine.save(writer.path / reading.QUARANTINE)
     writer.write_metrics(metrics)
-    writer.write_records([_record(pair) for pair in pairs])
-    for note in notes:
-        show(Text(visible(note)))
-    say(f"lens: {writer.path / PAGE}")
+    writer.write_records([_record(one) for one in subject.pairs])
+    _write(writer, _lens(config, config.data, subject, metrics))
     return writer.finish()
 
 
-def _default_output(config: Config) -> Path:
-    name = f"{config.data.name.split('.')[0]}-lens"
-    return Path(f"{name}-by-{Path(config.model).name}" if config.model else name)
+def serve(config: Config) -> None:
+    """Serve the page, live, until Ctrl-C."""
+    if config.data is not None:
+        subject = _read(config, config.data)
+        lens, readers = _lens(config, config.data, subject, _metrics(subject, config.seed)), subject.readers
+    else:
+        readers = config.readers()
+        title = " and ".join(Path(model).name for model in config.models)
+        lens = Lens(title, _meanings(readers), [], config.truncation, _readings(readers))
+    server = Server(page(contents(lens), live=True), Typed(readers), config.port or 0)
+    show(Text(server.address))
+    say("open this address on this machine; nothing that is typed is kept; Ctrl-C stops")
+    server.run()
 
 
-def _shown(preferences: list[Preference], config: Config, ledger: Ledger) -> list[Preference]:
-    """Return the pairs to show in the data's order: of those the model has not seen, `config.pairs` at random."""
-    if config.model and not config.allow_leakage:
-        preferences, ledger.stages["leakage"] = unseen(preferences, runs.trained_on(Path(config.model)))
-    count = min(config.pairs, len(preferences))
-    places = sorted(random.Random(config.seed).sample(range(len(preferences)), count))
-    account = Account(len(preferences), count)
-    if count < len(preferences):
-        account.dropped["not_drawn"] = len(preferences) - count
+def _write(writer: runs.RunWriter, lens: Lens) -> None:
+    plain = contents(lens)
+    files.write_text(writer.path / PAGE, page(plain))
+    files.write_text(writer.path / DATA, files.to_json(plain))
+    for note in lens.notes:
+        show(Text(visible(note)))
+    say(f"lens: {writer.path / PAGE}")
+
+
+def _default_output(data: Path, model: str | None) -> Path:
+    name = f"{data.name.split('.')[0]}-lens"
+    return Path(f"{name}-by-{Path(model).name}" if model else name)
+
+
+# ---- Pairs ----
+
+
+def _read(config: Config, data: Path) -> Subject:
+    """Read the pairs and let the models read them. Errors: `DataError` where none can be shown."""
+    loaded = reading.load(data, config.door)
+    say(f"data: {loaded.path} · {loaded.layout}")
+    ledger = Ledger({"read": loaded.account})
+    preferences = _drawn(loaded.preferences, config, ledger)
+    readers = config.readers()
+    if not readers:  # a tokenizer that is trained on the data is trained on all of it, as `tokens` and `preprocess` do
+        tokenizer = load_tokenizer(config.tokenizer or SCRATCH, loaded.preferences)
+        readers = [Reader(tokenizer, View(Truncation(), config.end or "complete", config.max_length))]
+    parts = ["shown pairs", "pairs read by the second model"]
+    encoded = [
+        prepare(part, preferences, one.view, one.tokenizer, ledger) for part, one in zip(parts, readers, strict=False)
+    ]
+    pairs, ledger.stages["part"] = tokenwise.shown(preferences, readers, encoded)
+    say_stages(ledger.stages)
+    say_notes(ledger.notes)
+    if not pairs:
+        raise DataError(str(data), "no pair can be parted into its tokens", "use another tokenizer")
+    return Subject(loaded, ledger, readers, pairs)
+
+
+def _drawn(preferences: list[Preference], config: Config, ledger: Ledger) -> list[Preference]:
+    """Return the pairs to show in the data's order: of those no model has seen, `config.pairs` at random."""
+    if config.models and not config.allow_leakage:
+        seen = frozenset[str]().union(*(runs.trained_on(Path(model)) for model in config.models))
+        preferences, ledger.stages["leakage"] = unseen(preferences, seen)
+    places = _places(len(preferences), config)
+    account = Account(len(preferences), len(places))
+    if len(places) < len(preferences):
+        account.dropped["not_drawn"] = len(preferences) - len(places)
     ledger.stages["draw"] = account
     return [preferences[place] for place in places]
 
 
-def _by_tokenizer(config: Config, preferences: list[Preference], tokenizer: Tokenizer, ledger: Ledger) -> Subject:
-    view = View(Truncation(), config.end or "complete", config.max_length)
-    pairs = prepare("shown pairs", preferences, view, tokenizer, ledger)
-    return Subject(pairs, tokenizer, view.end, None, {"end": view.end})
+def _places(count: int, config: Config) -> list[int]:
+    """Draw which of `count` rows are shown."""
+    return sorted(random.Random(config.seed).sample(range(count), min(config.pairs or SHOWN, count)))
 
 
-def _by_model(config: Config, preferences: list[Preference], ledger: Ledger) -> Subject:
-    from headwater.signal import passes
-
-    model = str(config.model)
-    trained = runs.facts_of(Path(model))
-    head = passes.head_of(model)
-    for name in ("reference", "beta"):
-        if head == "reward" and getattr(config, name) is not None:
-            raise UsageError(f"--{name}", f"{model} is a reward model", f"leave --{name} out")
-    view = View(Truncation(), config.end or trained.get("end", "complete"), config.max_length)
-    request = passes.Request(preferences, view, config.tokens_per_pass or TOKENS_PER_PASS, config.seed, ledger)
-    facts: dict[str, Any] = {"kind": trained.get("kind", "reward model" if head == "reward" else "policy")}
-    prepared: Prepared
-    if head == "reward":
-        prepared = passes.reward_model(model, request)
-        facts |= {"score": "reward", "end": view.end}
-    else:
-        beta, reference = config.beta or 0.1, config.reference or trained.get("reference")
-        prepared = passes.policy_and_reference(model, reference, beta, request)
-        facts |= {"score": "implicit reward", "end": view.end, "beta": beta, "reference": reference}
-    rewards = prepared.read()
-    if not np.isfinite(rewards.rewards).all():
-        raise NumericalError(model, "gives scores that are not finite", "use another checkpoint")
-    return Subject(prepared.pairs, load_tokenizer(model, preferences), view.end, rewards, facts)
+def _lens(config: Config, data: Path, subject: Subject, metrics: dict[str, Estimate]) -> Lens:
+    by = " and ".join(Path(model).name for model in config.models)
+    entries = [one.entry for one in subject.pairs]
+    notes = _notes(config, data, subject, metrics)
+    return Lens(
+        f"{data.name} by {by}" if by else data.name, notes, entries, config.truncation, _readings(subject.readers)
+    )
 
 
-def _pairs(preferences: Sequence[Preference], subject: Subject, ledger: Ledger) -> Iterator[Pair]:
-    """Yield the pairs that can be shown; those whose tokens are not found in their text are dropped and counted."""
-    account = ledger.stages["part"] = Account(len(subject.pairs))
-    rewards = subject.rewards
-    margins = _margins(rewards) if rewards else None
-    waiting = iter(preferences)
-    for place, tokens in enumerate(subject.pairs):
-        preference = next(one for one in waiting if one.id == tokens.id)
-        parts = _parts(preference, tokens, subject)
-        if parts is None:
-            account.dropped["tokens_not_in_text"] += 1
-            continue
-        account.kept += 1
-        chosen, rejected = (Side(part, _scores(rewards, place, side)) for side, part in enumerate(parts))
-        if margins is None:
-            yield Pair(preference, chosen, rejected)
-        else:
-            yield Pair(preference, chosen, rejected, float(margins[-1, place]), settled(margins[:, place]))
+def _readings(readers: Sequence[Reader]) -> list[Reading]:
+    return [one.reading for one in readers if one.reading]
 
 
-def _parts(preference: Preference, tokens: PairTokens, subject: Subject) -> tuple[Pieces, Pieces] | None:
-    sides = ((preference.chosen, tokens.chosen), (preference.rejected, tokens.rejected))
-    chosen, rejected = (lens.pieces_of(preference, r, ids, subject.tokenizer, subject.end) for r, ids in sides)
-    return (chosen, rejected) if chosen and rejected else None
-
-
-def _scores(rewards: TokenRewards | None, place: int, side: int) -> Floats | None:
-    if rewards is None:
-        return None
-    start = rewards.starts[place, side]
-    return rewards.rewards[start : start + rewards.whole[place, side]]
-
-
-def _margins(rewards: TokenRewards) -> Floats:
-    """Return the margins at 1 %, 2 %, … 100 % of either response, [100, pairs]."""
-    labels = np.ones(len(rewards.lengths))
-    keeps = (Keep(Fraction(percent, 100)) for percent in range(1, 101))
-    return np.stack([rewards.margins(Truncation(keep), labels) for keep in keeps])
-
-
-def settled(margins: Floats) -> int | None:
-    """Return the percentage from which on `margins` [100] keep the sign that the last one has; None where it is 0."""
-    signs = np.sign(margins)
-    if signs[-1] == 0:
-        return None
-    others = np.flatnonzero(signs != signs[-1])
-    return int(others[-1]) + 2 if len(others) else 1
-
-
-def _metrics(pairs: Sequence[Pair], seed: int) -> dict[str, Estimate]:
-    """Return what the scores of the whole responses say, with intervals; nothing without a model."""
+def _metrics(subject: Subject, seed: int) -> dict[str, Estimate]:
+    """Return what the scores of the whole responses say, with intervals; a second model's are `against_…`."""
     from headwater.judging.comparison import summarise_rewards
 
-    records = [_record(pair) for pair in pairs]
-    if pairs[0].margin is None:
-        return {}
-    rewards, lengths = (
-        np.array([[record[f"chosen_{what}"], record[f"rejected_{what}"]] for record in records], dtype=np.float64)
-        for what in ("reward", "tokens")
-    )
-    return summarise_rewards(rewards, lengths, [pair.preference.opening for pair in pairs], seed)
+    records = [_record(one) for one in subject.pairs]
+    found: dict[str, Estimate] = {}
+    openings = [one.preference.opening for one in subject.pairs]
+    for prefix, _ in zip(("", "against_"), _readings(subject.readers), strict=False):
+        rewards, lengths = (
+            np.array([[row[f"{side}_{what}"] for side in PAIR] for row in records], dtype=np.float64)
+            for what in (f"{prefix}reward", "tokens")
+        )
+        found |= {f"{prefix}{name}": one for name, one in summarise_rewards(rewards, lengths, openings, seed).items()}
+    return found
 
 
-def _record(pair: Pair) -> dict[str, Any]:
-    """Return a pair's row of the run's records: lengths, and what the model says."""
-    row: dict[str, Any] = {name: getattr(pair.preference, name) for name in ("id", "source", "opening")}
-    for name, side in (("chosen", pair.chosen), ("rejected", pair.rejected)):
-        row[f"{name}_tokens"] = side.tokens
-        if side.scores is not None:
-            row[f"{name}_reward"] = float(side.scores[-1])
-    return row if pair.margin is None else row | {"margin": pair.margin, "settled_at": pair.depth}
+def _record(one: Shown) -> dict[str, Any]:
+    """Return a pair's row of the run's records: lengths, and what the models say."""
+    row: dict[str, Any] = {name: getattr(one.preference, name) for name in ("id", "source", "opening")}
+    for name, side in one.entry.sides.items():
+        row[f"{name}_tokens"] = side.pieces.tokens
+        for prefix, scores in zip(("", "against_"), side.scores, strict=False):
+            row[f"{name}_{prefix}reward"] = float(scores[-1])
+    for prefix, margin, depth in zip(("", "against_"), one.entry.margins, one.entry.depths, strict=False):
+        row |= {f"{prefix}margin": margin, f"{prefix}settled_at": depth}
+    return row
 
 
-def _notes(shown: int, config: Config, subject: Subject, ledger: Ledger, metrics: dict[str, Estimate]) -> list[str]:
+def _notes(config: Config, data: Path, subject: Subject, metrics: dict[str, Estimate]) -> list[str]:
     """Say what was read, by what, and what it says: the page's first paragraphs."""
-    lost = Counter({"quarantined": ledger.stages["read"].quarantined})
-    for account in ledger.stages.values():
+    stages = subject.ledger.stages
+    lost = Counter({"quarantined": stages["read"].quarantined})
+    for account in stages.values():
         lost.update(account.dropped)
     reasons = "".join(f", {reason.replace('_', ' ')} {count}" for reason, count in (+lost).items())
-    rows = f"{config.data}: {ledger.stages['read'].rows_in} rows in, {shown} shown{reasons}."
-    if config.model is None:
+    rows = f"{data}: {stages['read'].rows_in} rows in, {len(subject.pairs)} shown{reasons}."
+    if not config.models:
         return [rows, f"Tokens of {config.tokenizer or SCRATCH}; no model has read them."]
-    facts = subject.facts
-    means = "the reward"
-    if "reference" in facts:
-        means = f"the implicit reward β Σ (log π − log π_ref), β = {facts['beta']:g}, π_ref = {facts['reference']},"
-    right, longer = (_share(metrics[name]) for name in ("accuracy", "length_accuracy"))
-    return [
-        f"{config.model} scores the chosen response higher in {right}; the longer one is the chosen one in {longer}. "
-        f"n = {metrics['accuracy'].n} pairs of {metrics['accuracy'].clusters} prompts, {LEVEL:.0%} intervals.",
-        f"A score is {means} of a response up to a token; end tokens: {subject.end}.",
-        rows,
+    right = [
+        f"{model} scores the chosen response higher in {_share(metrics[f'{prefix}accuracy'])}"
+        for prefix, model in zip(("", "against_"), config.models, strict=False)
     ]
+    accuracy = metrics["accuracy"]
+    longer = f"the longer one is the chosen one in {_share(metrics['length_accuracy'])}"
+    size = f"n = {accuracy.n} pairs of {accuracy.clusters} prompts, {LEVEL:.0%} intervals."
+    return [f"{'; '.join([*right, longer])}. {size}", *_meanings(subject.readers), rows]
+
+
+def _meanings(readers: Sequence[Reader]) -> list[str]:
+    """Say what the scores of each model are."""
+    found = []
+    for one in readers:
+        facts, means = one.facts, "the reward"
+        if "reference" in facts:
+            means = f"the implicit reward β Σ (log π − log π_ref), β = {facts['beta']:g}, π_ref = {facts['reference']},"
+        whose = f" of {one.reading.model}" if one.reading and len(readers) > 1 else ""
+        found.append(f"A score{whose} is {means} of a response up to a token; end tokens: {one.view.end}.")
+    return found
 
 
 def _share(estimate: Estimate) -> str:
     if estimate.low is None or estimate.high is None:
         return f"{100 * estimate.value:.1f} % (too few prompts for an interval)"
     return f"{100 * estimate.value:.1f} % [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
+
+
+# ---- Decoded responses ----
+
+
+def _decoded(config: Config, source: runs.Run, output: Path) -> Path:
+    """Write the page of a run of `decode`."""
+    config.refuse_pair_flags()
+    runs.check_free(output, config.overwrite)
+    rows = decodes.records(source)
+    if not rows:
+        raise DataError(str(source.path), "does not say where its tokens end", "decode again")
+    places = _places(len(rows), config)
+    account = Account(len(rows), len(places))
+    if len(places) < len(rows):
+        account.dropped["not_drawn"] = len(rows) - len(places)
+    say_stages({"draw": account})
+    facts = {name: source.facts[name] for name in ("decoded_from", "strategy")}
+    writer = runs.start(output, "lens", config, inputs=[source.path / runs.DECODED], facts=facts)
+    writer.count_stages({"draw": account})
+    writer.write_metrics({})
+    _write(writer, decodes.lens_of(source, [rows[place] for place in places], config.truncation))
+    return writer.finish()

@@ -37,6 +37,8 @@ class Answer(NamedTuple):
     response: Drawn
     tokens: list[int]
     """With the one that ended it."""
+    ends: list[int]
+    """Where each token ends in the response, in characters; those that share a character end together."""
     spoken: Spoken
 
     def record(self, rewards: dict[str, float | None]) -> dict[str, Any]:
@@ -52,9 +54,11 @@ class Answer(NamedTuple):
         if spoken.monte_carlo:
             totals["monte_carlo"] = sum(spoken.monte_carlo)
         head = {"id": self.asked.id, "source": self.asked.source, "opening": opening_of(self.asked.prompt)}
+        prompt = [{"role": message.role, "content": message.content} for message in self.asked.prompt]
         text = {"draw": self.draw, "response": self.response.text, "complete": self.response.complete}
         by_token = {f"token_{name}": values for name, values in spoken._asdict().items() if values}
-        return head | text | totals | {"rewards": rewards, "tokens": self.tokens} | by_token
+        tokens = {"tokens": self.tokens, "token_ends": self.ends}
+        return head | {"prompt": prompt} | text | totals | {"rewards": rewards} | tokens | by_token
 
 
 def load_pair(model: str, reference: str | None, seed: int) -> Pair:
@@ -99,7 +103,26 @@ class Session:
         for (one, draw, decoded), spoken in zip(order, accounts, strict=True):
             tokens = decoded.tokens + ([] if decoded.end is None else [decoded.end])
             text = pair.tokenizer.decode(decoded.tokens, skip_special_tokens=True)
-            yield Answer(one, draw, Drawn(text, decoded.end is not None), tokens, spoken)
+            ends = _ends(tokens, text, pair.tokenizer)
+            yield Answer(one, draw, Drawn(text, decoded.end is not None), tokens, ends, spoken)
+
+
+def _ends(tokens: Sequence[int], text: str, tokenizer: Tokenizer) -> list[int]:
+    """Return where each token ends in `text`, which all of them decode to; the last one ends it.
+
+    A token is decoded behind the last ones that made a text: what it says can depend on them (a space in front, the
+    bytes of a character), but not on earlier ones.
+    """
+    ends: list[int] = []
+    first = read = reached = 0
+    for place in range(1, len(tokens) + 1):
+        before, now = (tokenizer.decode(tokens[first:end], skip_special_tokens=True) for end in (read, place))
+        if now.endswith("\ufffd") and place < len(tokens):  # bytes of a character that is not complete
+            continue
+        reached = len(text) if place == len(tokens) else min(len(text), reached + max(0, len(now) - len(before)))
+        ends += [reached] * (place - len(ends))
+        first, read = read, place
+    return ends
 
 
 def _figures(loop: Loop, responses: Any, seconds: float) -> dict[str, float]:

@@ -21,6 +21,8 @@ from headwater.files import write_text
 from headwater.report.figures import figures, of_data
 from headwater.report.findings import count, distinct, estimate, findings, labels, number, percent, with_interval
 from headwater.report.inspected import inspected, inspection
+from headwater.report.lens.page import script as lens_script
+from headwater.report.lens.sections import embedded as embedded_lenses
 from headwater.report.plots import PLOTS
 from headwater.report.plots.drawing import BETTER, DARK, WORSE
 from headwater.report.scripts import embedded, own, source, vega
@@ -53,7 +55,8 @@ def render(runs: Sequence[Run]) -> str:
     template = _environment().get_template("page.html")
     drawn, data = figures(PLOTS, runs), of_data(runs)
     charts = {one.name: one.spec for figure in itertools.chain(drawn, *data) for one in figure.drawings}
-    scripts = [vega(), own("page.js")] if charts else []
+    lenses = embedded_lenses(runs, names)
+    scripts = ([vega(), own("page.js")] if charts else []) + ([lens_script()] if lenses else [])
     return template.render(
         title=runs[0].name if len(runs) == 1 else f"{len(runs)} runs",
         findings=findings(runs),
@@ -71,6 +74,7 @@ def render(runs: Sequence[Run]) -> str:
         examples=_examples(runs, names),
         mistakes=_mistakes(runs, names),
         cases=_cases(runs, names),
+        lenses=lenses,
         environments=[_surroundings(run, names) for run in runs],
     )
 

@@ -11,13 +11,17 @@ import numpy as np
 from headwater.console import say, track
 from headwater.data.preference import Preference
 from headwater.data.preparation import Ledger, prepare
+from headwater.data.tokenizers import Tokenizer
 from headwater.data.tokens import PairTokens, View
 from headwater.data.truncation import Truncation
 from headwater.engine import models
 from headwater.engine.attention import layout_for
+from headwater.engine.packing import Layout
 from headwater.engine.responses import Voice, reward_voice, tokens_read
 from headwater.engine.scoring import (
     WINDOW,
+    ScoreFunction,
+    TokenFunction,
     TokenValues,
     policy_scores,
     response_values,
@@ -60,18 +64,54 @@ class Request:
     """Parts of responses, other than beginnings, that a reward model reads in passes of their own."""
 
 
+@dataclass(frozen=True)
+class Reader:
+    """A model that has been loaded, and what it says of every prefix of pairs, whenever it is asked."""
+
+    tokenizer: Tokenizer
+    parameters: int
+    read: Callable[[Sequence[PairTokens]], TokenRewards]
+
+
+class _Values:
+    """What a model says of every response token; the first pairs settle how its rows are laid out."""
+
+    def __init__(self, model: Any, score: ScoreFunction, read: TokenFunction, room: int, what: str) -> None:
+        self._model, self._score, self._read, self._room, self._what = model, score, read, room, what
+        self._layout: Layout | None = None
+
+    def layout(self, pairs: Sequence[PairTokens]) -> Layout:
+        if self._layout is None:
+            self._layout = layout_for(self._model, pairs, response_values(self._score))
+        return self._layout
+
+    def __call__(self, pairs: Sequence[PairTokens]) -> list[TokenValues]:
+        return token_values(self._model, self._read, pairs, self._room, self.layout(pairs), self._what)
+
+
+def reward_reader(model: str, room: int, seed: int) -> Reader:
+    """Load a reward model that computes `room` tokens at once. Errors: `UsageError`, `ModelError`."""
+    scorer, tokenizer = models.load(model, "reward", (), seed)
+    values = _Values(scorer, reward_scores, token_rewards, room, "rewards")
+
+    def read(pairs: Sequence[PairTokens]) -> TokenRewards:
+        return reward_ruler(pairs, values(pairs), tokenizer.all_special_ids)
+
+    return Reader(tokenizer, scorer.num_parameters(), read)
+
+
 def reward_model(model: str, request: Request) -> Prepared:
     """Load a reward model that will be read at every response token."""
     scorer, tokenizer = models.load(model, "reward", request.preferences, request.seed)
     pairs = prepare("read pairs", request.preferences, request.view, tokenizer, request.ledger)
+    values = _Values(scorer, reward_scores, token_rewards, request.room, "rewards")
 
     def read() -> TokenRewards:
-        layout = layout_for(scorer, pairs, response_values(reward_scores))
-        rewards = token_values(scorer, token_rewards, pairs, request.room, layout, "rewards")
-        ruler = reward_ruler(pairs, rewards, tokenizer.all_special_ids)
+        ruler = reward_ruler(pairs, values(pairs), tokenizer.all_special_ids)
         if not request.spans:
             return ruler
-        return replace(ruler, spans=_span_rewards(reward_voice(scorer, layout), pairs, ruler, request))
+        voice = reward_voice(scorer, values.layout(pairs))
+        return replace(ruler, spans=_span_rewards(voice, pairs, ruler, request))
 
     return Prepared(pairs, scorer.num_parameters(), read)
 
@@ -122,8 +162,7 @@ class TwoPolicies:
 
 def both_policies(model: str, reference: str | None, request: Request) -> TwoPolicies:
     """Load a policy and its reference (None: the one its training run names). Errors: `UsageError`, `ModelError`."""
-    policy, tokenizer = models.load(model, "policy", request.preferences, request.seed)
-    base = models.reference_of(model, reference, tokenizer, request.seed)
+    policy, base, tokenizer = _both(model, reference, request.seed, request.preferences)
     pairs = prepare("read pairs", request.preferences, request.view, tokenizer, request.ledger)
     closing = {int(pair.chosen[-1]) for pair in pairs} & set(tokenizer.all_special_ids)
     ends = sorted({tokenizer.eos_token_id, *closing} - {None})
@@ -132,18 +171,32 @@ def both_policies(model: str, reference: str | None, request: Request) -> TwoPol
     return TwoPolicies(policy, base, pairs, list(tokenizer.all_special_ids), ends)
 
 
+def _both(
+    model: str, reference: str | None, seed: int, preferences: Sequence[Preference]
+) -> tuple[Any, Any, Tokenizer]:
+    policy, tokenizer = models.load(model, "policy", preferences, seed)
+    return policy, models.reference_of(model, reference, tokenizer, seed), tokenizer
+
+
 def policy_and_reference(model: str, reference: str | None, beta: float, request: Request) -> Prepared:
     """Load a policy and its reference, read at every response token; see `both_policies`."""
     two = both_policies(model, reference, request)
-
-    def read() -> TokenRewards:
-        own = _log_probs(two.policy, two.pairs, request.room, "log-probabilities of the policy")
-        other = _log_probs(two.reference, two.pairs, request.room, "log-probabilities of the reference")
-        return implicit_reward_ruler(two.pairs, own, other, beta, two.special)
-
-    return Prepared(two.pairs, two.policy.num_parameters(), read)
+    read = _implicit(two.policy, two.reference, beta, request.room, two.special)
+    return Prepared(two.pairs, two.policy.num_parameters(), lambda: read(two.pairs))
 
 
-def _log_probs(model: Any, pairs: Sequence[PairTokens], room: int, what: str) -> list[TokenValues]:
-    layout = layout_for(model, pairs, response_values(policy_scores))
-    return token_values(model, token_log_probs, pairs, room, layout, what)
+def policy_reader(model: str, reference: str | None, beta: float, room: int, seed: int) -> Reader:
+    """Load a policy and its reference (None: the one its training run names). Errors: `UsageError`, `ModelError`."""
+    policy, base, tokenizer = _both(model, reference, seed, ())
+    read = _implicit(policy, base, beta, room, list(tokenizer.all_special_ids))
+    return Reader(tokenizer, policy.num_parameters(), read)
+
+
+def _implicit(
+    policy: Any, reference: Any, beta: float, room: int, special: list[int]
+) -> Callable[[Sequence[PairTokens]], TokenRewards]:
+    own, other = (
+        _Values(model, policy_scores, token_log_probs, room, f"log-probabilities of the {name}")
+        for model, name in ((policy, "policy"), (reference, "reference"))
+    )
+    return lambda pairs: implicit_reward_ruler(pairs, own(pairs), other(pairs), beta, special)
