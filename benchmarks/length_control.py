@@ -27,6 +27,7 @@ from headwater.statistics import Floats
 
 
 def table(path: Path) -> dict[str, dict[str, str]]:
+    """Read a table of upstream's by its first column, which has no name."""
     with path.open(encoding="utf-8", newline="") as handle:
         return {row[""]: row for row in csv.DictReader(handle)}
 
@@ -47,6 +48,7 @@ def from_weights(
 
 
 def log_loss(design: Floats, preferences: Floats, weights: dict[str, float]) -> float:
+    """Return the mean log-loss in nats of a model with `weights` on rows [n, 3] and preferences [n]."""
     logits = design @ np.array([weights[term] for term in (LENGTH, DIFFICULTY, CONSTANT)])
     return float(np.mean(np.logaddexp(0, logits) - preferences * logits))
 
@@ -79,7 +81,8 @@ def refit(path: Path, published: float, weights: dict[str, float], reference: Re
 
 
 def main() -> None:
-    data = Path(os.environ.get("HEADWATER_DATA", "../shared/data")) / "alpaca_eval2"
+    """Print both tables."""
+    data = Path(os.environ["HEADWATER_DATA"]) / "alpaca_eval2"
     reference = length_control.read_reference(data / "instruction_difficulty_recovered.csv")
     leaderboard = table(data / "weighted_alpaca_eval_gpt4_turbo_leaderboard.csv")
     weights = {

@@ -1,7 +1,8 @@
-"""The README's commands run as they stand there, in order, in a directory that holds `pairs.jsonl`."""
+"""The README's commands run as they stand there, in order, beside `pairs.jsonl` and `questions.json`."""
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from headwater import cli
+from headwater import cli, runs
 from headwater.data import reading
 from headwater.data.corpus import Corpus, generate
 from tests.conftest import ROOT
@@ -30,11 +31,16 @@ def commands() -> list[list[str]]:
 def test_the_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     reading.write(Path("pairs.jsonl"), generate(Corpus(pairs=64)))
+    questions = [{"instruction": row.prompt[-1].content} for row in generate(Corpus(pairs=12, seed=1))]
+    Path("questions.json").write_text(json.dumps(questions), encoding="utf-8")
     found = commands()
     assert len(found) >= 6
     for arguments in found:
         assert cli.main(arguments) == 0, arguments
     assert Path("report.html").stat().st_size > 10_000
+    matrix = {name for name in runs.load(Path("runs/compared")).metrics if name.startswith("win_rate/")}
+    judges, policies = ("runs/reward", "runs/reward-whole"), ("dpo-whole", "dpo-half")
+    assert matrix == {f"win_rate/{judge}/{policy}" for judge in judges for policy in policies}
     for block in blocks("python"):
         result = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True, check=False)
         assert result.returncode == 0, result.stderr
