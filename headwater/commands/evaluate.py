@@ -53,7 +53,8 @@ class Config:
     """Take length out of rewards: "divide(alpha=100)", r / (α + tokens); or "regress(on='RUN')", r − b · tokens, with b
     from a run of evaluate on the training pairs (--allow-leakage). Shown before and after."""
     against: tuple[Path, ...] = ()
-    """Runs of evaluate on the same pairs: accuracy is compared by a paired bootstrap and McNemar's test."""
+    """Runs of evaluate on the same pairs: accuracy is compared by a paired bootstrap and McNemar's test, and the length
+    bias of both is shown."""
     untrained: bool = False
     """Compare a reward model also with itself before training: the weights it started from, and a new head."""
     embed: int | None = None
@@ -73,7 +74,7 @@ class Config:
 
 def run(config: Config) -> Path:
     """Score the pairs, print the tables and return the run directory."""
-    from headwater.judging.comparison import summarise_rewards
+    from headwater.judging.comparison import summarise_rewards, wins
     from headwater.judging.scrutiny import FILE, Judged, scrutinise
 
     output = config.output or _default_output(config)
@@ -82,7 +83,8 @@ def run(config: Config) -> Path:
     others = [_Other.load(path) for path in config.against]
     task = _task(config)
     laid_out = embedding.drawn(task.pairs, config.embed, config.seed) if config.embed is not None else []
-    rivals = {other.name: other.won(task.pairs) for other in others}
+    compared = {other.name: other.of(task.pairs) for other in others}
+    rivals = {name: wins(*theirs.T) for name, theirs in compared.items()}
     writer = runs.start(output, "evaluate", config, inputs=task.loaded.files, facts=task.facts)
     by_member, lengths = _rewards(config, task), _lengths(task.pairs)
     plain: Floats = by_member.mean(axis=0)
@@ -97,7 +99,11 @@ def run(config: Config) -> Path:
         metrics["ensemble_std"] = statistics.mean(spread.T.reshape(-1), [*openings, *openings], config.seed)
     scrutiny = scrutinise(Judged(task.preferences, rewards, lengths), rivals, config.seed)
     if task.correction:
-        scrutiny["corrected"] = _corrected(plain, rewards, lengths, openings, config.seed)
+        scrutiny["corrected"] = _both_biases(plain, rewards, lengths, openings, config.seed)
+    scrutiny["length_bias"] = [
+        {"name": name, "figures": _both_biases(theirs, rewards, lengths, openings, config.seed)}
+        for name, theirs in compared.items()
+    ]
     writer.count_stages(task.ledger.stages)
     task.loaded.quarantine.save(writer.path / reading.QUARANTINE)
     writer.write_metrics(metrics)
@@ -181,10 +187,10 @@ def _correction(config: Config) -> Correction | None:
     return correction
 
 
-def _corrected(
+def _both_biases(
     before: Floats, after: Floats, lengths: Floats, openings: list[str], seed: int
 ) -> dict[str, dict[str, Any]]:
-    """Return the figures of length bias before and after the correction."""
+    """Return the figures of length bias before and after: a correction, or another way to train."""
     from headwater.judging.length_bias import bias
 
     one, other = (bias(rewards, lengths, openings, seed) for rewards in (before, after))
@@ -208,10 +214,8 @@ class _Other:
         rows = {(row["id"], row["opening"]): (row["chosen_reward"], row["rejected_reward"]) for row in run.records()}
         return cls(str(path), rows)
 
-    def won(self, pairs: list[PairTokens]) -> Floats:
-        """Return what it won of `pairs`. Errors: `UsageError` where it did not judge all of them."""
-        from headwater.judging.comparison import wins
-
+    def of(self, pairs: list[PairTokens]) -> Floats:
+        """Return its rewards of `pairs`, [pairs, 2]. Errors: `UsageError` where it did not judge all of them."""
         missing = [pair.id for pair in pairs if (pair.id, pair.opening) not in self.rewards]
         if missing:
             raise UsageError(
@@ -219,7 +223,7 @@ class _Other:
                 f"did not judge {len(missing)} of {len(pairs)} pairs, {missing[0]} the first",
                 "evaluate both on the same data, with the same flags and, where trainings differ, --allow-leakage",
             )
-        return wins(*np.array([self.rewards[pair.id, pair.opening] for pair in pairs]).T)
+        return np.array([self.rewards[pair.id, pair.opening] for pair in pairs], dtype=np.float64)
 
 
 def _untrained(config: Config, task: _Task) -> Floats:
@@ -341,17 +345,19 @@ def _print(metrics: dict[str, Estimate], scrutiny: Mapping[str, Any], config: Co
             f"right alone on {rival['only_first']} pairs, wrong alone on {rival['only_second']}, "
             f"McNemar p = {rival['p_value']:.3g}"
         )
-    _print_corrected(scrutiny, config)
+    if config.correct:
+        _print_biases(config.correct, "before", "after", scrutiny["corrected"])
+    for other in scrutiny["length_bias"]:
+        _print_biases("length bias", other["name"], config.model, other["figures"])
 
 
-def _print_corrected(scrutiny: Mapping[str, Any], config: Config) -> None:
-    if "corrected" in scrutiny:
-        interval = f"{LEVEL:.0%} interval"
-        table = Table("figure", "before", interval, "after", interval, title=config.correct, title_justify="left")
-        for name, found in scrutiny["corrected"].items():
-            before, after = (Estimate(**found[when]) for when in ("before", "after"))
-            table.add_row(name, *_cells(before)[:2], *_cells(after)[:2])
-        show(table)
+def _print_biases(title: str, before: str, after: str, figures: Mapping[str, Any]) -> None:
+    interval = f"{LEVEL:.0%} interval"
+    table = Table("figure", before, interval, after, interval, title=title, title_justify="left")
+    for name, found in figures.items():
+        estimates = (Estimate(**found[when]) for when in ("before", "after"))
+        table.add_row(name, *(cell for estimate in estimates for cell in _cells(estimate)[:2]))
+    show(table)
 
 
 def _table(title: str, first: str, value: str) -> Table:

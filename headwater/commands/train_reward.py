@@ -30,7 +30,9 @@ class Config:
     weights."""
     loss: str = "bradley_terry()"
     """bradley_terry(center=0.0, label_smoothing=0.0): center keeps rewards near 0. With scores in the data:
-    margin_bradley_terry(scale=1.0, center=0.0)."""
+    margin_bradley_terry(scale=1.0, center=0.0). Against length bias: length_bradley_terry(alpha=0.01, center=0.0)."""
+    length_balanced: bool = False
+    """Leave training pairs out until the preferred response is as often the longer as the shorter one; counted."""
     at: str | None = None
     """Train on several beginnings of every response at once, such as 0.25,0.5,1.0: the loss is the mean over them, from
     one forward pass of a causal model. [whole responses, as --keep leaves them]"""
@@ -50,6 +52,7 @@ class Config:
 
 def run(config: Config) -> Path:
     """Train a reward model, or an ensemble of them, and return its run directory."""
+    from headwater.data.balancing import balanced_by_length
     from headwater.engine.ensembles import train_ensemble
     from headwater.engine.losses import REWARD_LOSSES
     from headwater.engine.prefixes import PREFIX_LOSSES, PrefixScores, parse_cuts
@@ -57,6 +60,8 @@ def run(config: Config) -> Path:
     from headwater.engine.session import Recipe, train
 
     recipe = Recipe("train-reward", "reward model", "reward", REWARD_LOSSES, reward_scores, 1e-5)
+    if config.length_balanced:
+        recipe = dataclasses.replace(recipe, choose=balanced_by_length)
     if config.at is not None:
         recipe = dataclasses.replace(recipe, losses=PREFIX_LOSSES, score=PrefixScores(parse_cuts(config.at)))
     return train(config, recipe) if config.seeds == 1 else train_ensemble(config, recipe, config.seeds)

@@ -33,7 +33,7 @@ def parse_cuts(text: str) -> tuple[Fraction, ...]:
 
 @dataclass(frozen=True)
 class PrefixScores:
-    """Rewards at several cuts: as `reward_scores`, but every value is [pairs, cuts].
+    """Rewards at several cuts: as `reward_scores`, but values and numbers of tokens are [pairs, cuts].
 
     A response of n tokens, the one that closes it included, is cut after ⌊share · n⌋ tokens, and after one at least.
     """
@@ -46,8 +46,9 @@ class PrefixScores:
         starts = lengths.cumsum(0) - lengths
         kept = [(lengths * cut.numerator // cut.denominator).clamp(min=1) for cut in self.cuts]
         ends = starts[:, None] + torch.stack(kept, dim=1) - 1
-        values = token_rewards(model, batch)[ends].view(-1, SIDES, len(self.cuts))
-        chosen, rejected = (Score(values[:, side], lengths.view(-1, SIDES)[:, side]) for side in range(SIDES))
+        values, tokens = token_rewards(model, batch)[ends], torch.stack(kept, dim=1)
+        values, tokens = (column.view(-1, SIDES, len(self.cuts)) for column in (values, tokens))
+        chosen, rejected = (Score(values[:, side], tokens[:, side]) for side in range(SIDES))
         return PairScores(chosen, rejected, score_gap=batch["score_gap"][:, None] if batch["has_score_gap"] else None)
 
 

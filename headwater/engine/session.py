@@ -46,6 +46,10 @@ SCRATCH_LEARNING_RATE = 1e-3
 EVAL_FRACTION = 0.1
 
 
+Choose = Callable[[list[PairTokens], int], tuple[list[PairTokens], reading.Account]]
+"""Training pairs and a seed to those that are trained on, with their account."""
+
+
 class TrainConfig(Protocol):
     """What the configs of the training commands have in common."""
 
@@ -80,6 +84,8 @@ class Recipe:
     learning_rate: float
     """Default peak learning rate for a pretrained model."""
     weights: Weights = UNIFORM
+    choose: Choose | None = None
+    """Which of the training pairs to train on, by the seed; None for all of them."""
     watched: str = "eval_rewards/accuracies"
     """The held-out figure by which early stopping keeps weights."""
 
@@ -108,6 +114,8 @@ def _train(config: TrainConfig, recipe: Recipe, arguments: TrainingArguments, fi
     say(f"model: {config.model} · {model.num_parameters() / 1e6:.2f} M parameters · {len(tokenizer)} tokens")
     view = config.view.view(options.seed)
     pairs = _pairs(data, view, tokenizer, ledger)
+    if recipe.choose:
+        pairs = _chosen(pairs, recipe.choose, options.seed, ledger)
     _check_needs(loss, pairs, options)
     models.check_targets(model, options)
     layout = layout_for(model, pairs.train, response_values(recipe.score))
@@ -216,6 +224,14 @@ def _pairs(data: _Data, view: View, tokenizer: Tokenizer, ledger: Ledger) -> _Pa
     say_stages(ledger.stages)
     say_notes(ledger.notes)
     return _Pairs(train, held_out)
+
+
+def _chosen(pairs: _Pairs, choose: Choose, seed: int, ledger: Ledger) -> _Pairs:
+    """Train on some of the training pairs only, and account for the others."""
+    train, account = choose(pairs.train, seed)
+    ledger.stages["choose, training part"] = account
+    say_stages({"choose, training part": account})
+    return pairs._replace(train=train)
 
 
 def _with_reference(pairs: _Pairs, reference: Reference, data: _Data, view: View, tokenizer: Tokenizer) -> _Pairs:

@@ -32,6 +32,7 @@ from headwater.engine.losses import (
     Call,
     Hinge,
     IPOSum,
+    LengthBradleyTerry,
     MarginBradleyTerry,
     PairScores,
     RobustDPO,
@@ -127,6 +128,7 @@ BY_HAND: list[tuple[Call, float]] = [
     (BradleyTerry(center=0.1), -log_sigmoid(2) + 0.1 * (1 + 9) / 2),
     (BradleyTerry(label_smoothing=0.2), -0.8 * log_sigmoid(2) - 0.2 * log_sigmoid(-2)),
     (MarginBradleyTerry(scale=0.5, center=0.1), -log_sigmoid(2 - 0.4) + 0.1 * (1 + 9) / 2),
+    (LengthBradleyTerry(alpha=-0.2, center=0.1), -log_sigmoid(2 - 0.2 * 2) + 0.1 * (1 + 9) / 2),
 ]
 
 
@@ -227,6 +229,7 @@ LIMITS: list[tuple[Call, Call]] = [
     (RPOSum(beta=0.1, eta=0.0), DPO()),
     (TDPO2(alpha=0.0), DPO()),
     (MarginBradleyTerry(scale=1e-300), BradleyTerry()),
+    (LengthBradleyTerry(alpha=0.0), BradleyTerry()),
     (BeeS(low=-2.0, high=0.8), DPO()),
 ]
 
@@ -346,6 +349,7 @@ def test_a_beta_that_is_not_positive_is_refused(call: str) -> None:
         ("bradley_terry(label_smoothing=0.7)", "at one half"),
         ("bradley_terry(center=-1)", "0 or more"),
         ("margin_bradley_terry(scale=0)", "above 0"),
+        ("length_bradley_terry(alpha=1e999)", "finite"),
         ("simpo(gamma=-1)", "0 or more"),
         ("r_dpo(alpha=-1)", "0 or more"),
         ("dpop(penalty=-1)", "0 or more"),

@@ -31,7 +31,7 @@ from headwater.engine.losses.pairwise import (
     RPOSum,
 )
 from headwater.engine.losses.reference_free import CPO, ORPO, SFT, SimPO, SLiC
-from headwater.engine.losses.rewards import BradleyTerry, MarginBradleyTerry
+from headwater.engine.losses.rewards import BradleyTerry, LengthBradleyTerry, MarginBradleyTerry
 from headwater.engine.losses.score_aware import BeeS, RPOBackwardKL, RPOForwardKL, RPOSquared
 from headwater.engine.losses.types import Call, Loss, Need, PairLoss, PairScores, Score
 
@@ -56,6 +56,7 @@ __all__ = [
     "Call",
     "Hinge",
     "IPOSum",
+    "LengthBradleyTerry",
     "Loss",
     "MarginBradleyTerry",
     "Need",
@@ -84,5 +85,7 @@ POLICY_LOSSES: dict[str, type[Call]] = {
 LIVE_REFERENCE_LOSSES: dict[str, type[Call]] = {loss.name: loss for loss in (TDPO1, TDPO2, KTO)}
 """Losses on a policy that read the reference model at every step."""
 
-REWARD_LOSSES: dict[str, type[Call]] = {loss.name: loss for loss in (BradleyTerry, MarginBradleyTerry)}
+REWARD_LOSSES: dict[str, type[Call]] = {
+    loss.name: loss for loss in (BradleyTerry, MarginBradleyTerry, LengthBradleyTerry)
+}
 """Losses on the scores of a reward model."""

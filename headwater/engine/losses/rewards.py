@@ -60,5 +60,30 @@ class MarginBradleyTerry(Call):
         return PairLoss(loss + _centred(self.center, policy), chosen.detach(), rejected.detach())
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class LengthBradleyTerry(Call):
+    """Bradley–Terry with length as a second voice, so that the reward need not learn it: arXiv:2403.19159 for rewards.
+
+    loss = −log σ(r_w − r_l + α (|y_w| − |y_l|)) + center (r_w² + r_l²) / 2, lengths in tokens. What α explains is not
+    in r, which is what the model says when it is used. α < 0 where shorter responses are preferred.
+    """
+
+    name: ClassVar[str] = "length_bradley_terry"
+    needs_reference: ClassVar[bool] = False
+    alpha: float = 0.01
+    center: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._require("alpha", True, "finite")
+        self._not_negative("center")
+
+    def __call__(self, policy: PairScores, reference: PairScores | None) -> PairLoss:
+        """Return the loss and the rewards themselves, without the length."""
+        chosen, rejected = policy.chosen.value, policy.rejected.value
+        longer = (policy.chosen.tokens - policy.rejected.tokens).to(chosen.dtype)
+        loss = logistic(chosen - rejected + self.alpha * longer)
+        return PairLoss(loss + _centred(self.center, policy), chosen.detach(), rejected.detach())
+
+
 def _centred(center: float, scores: PairScores) -> torch.Tensor | float:
     return center * (scores.chosen.value.square() + scores.rejected.value.square()) / 2 if center else 0.0

@@ -1,0 +1,44 @@
+"""As many pairs whose preferred response is the longer one as pairs whose preferred response is the shorter one.
+
+Where one kind is more frequent, length predicts the preference, and a reward model learns to pay for it. Pairs of the
+frequent kind are left out at random until both are as many; pairs of equal length stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from headwater.data.reading import Account
+from headwater.data.tokens import PairTokens
+from headwater.errors import DataError
+
+
+class Balanced(NamedTuple):
+    """The pairs that are left, in their order, and how many are not, by what was preferred in them."""
+
+    pairs: list[PairTokens]
+    account: Account
+
+
+def balanced_by_length(pairs: Sequence[PairTokens], seed: int) -> Balanced:
+    """Leave out what is too many, by lengths in tokens. Errors: `DataError` where one kind is missing altogether."""
+    longer = np.array([len(pair.chosen) - len(pair.rejected) for pair in pairs])
+    kinds = {"preferred_longer": np.flatnonzero(longer > 0), "preferred_shorter": np.flatnonzero(longer < 0)}
+    size = min(map(len, kinds.values()))
+    if not size:
+        missing = next(name for name, rows in kinds.items() if not len(rows)).replace("_", " ")
+        raise DataError(f"{len(pairs)} training pairs", f"none has the {missing}", "train without --length-balanced")
+    random = np.random.default_rng(seed)
+    left_out: set[int] = set()
+    account = Account(rows_in=len(pairs))
+    for name, rows in kinds.items():
+        surplus = random.permutation(rows)[size:]
+        left_out.update(surplus.tolist())
+        if len(surplus):
+            account.dropped[name] = len(surplus)
+    kept = [pair for place, pair in enumerate(pairs) if place not in left_out]
+    account.kept = len(kept)
+    return Balanced(kept, account)
