@@ -86,7 +86,7 @@ def run(config: Config) -> Path:
     say_stages(stages)
     if not session.prompts:
         raise DataError(str(config.input), "no prompt leaves room for a response", "lower --max-new-tokens")
-    judges = Judges(config.reward_model, config.seed, config.decoding.batch_size)
+    judges = Judges(config.reward_model, config.door.told, config.seed, config.decoding.batch_size)
 
     facts = {"decoded_from": config.model, "strategy": config.strategy}
     writer = runs.start(config.output, "decode", config, inputs=intake.files, facts=facts)

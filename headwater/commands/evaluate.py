@@ -149,6 +149,7 @@ def _task(config: Config) -> _Task:
         preferences, ledger.stages["leakage"] = unseen(preferences, runs.trained_on(Path(config.model)))
     members = models.load_members(config.model, head, preferences, config.seed)
     tokenizer = members[0].tokenizer
+    models.check_conditions(config.model, (preference.condition for preference in preferences))
     pairs = prepare("evaluated pairs", preferences, view, tokenizer, ledger)
     say_stages(ledger.stages)
     say_notes(ledger.notes)

@@ -117,7 +117,7 @@ def run(config: Config) -> Path:
     if not session.prompts:
         raise DataError(str(config.input), "no prompt leaves room for a response", "lower --max-new-tokens")
     _begin(config)
-    judges = Judges(config.reward_model, config.seed, config.decoding.batch_size)
+    judges = Judges(config.reward_model, config.door.told, config.seed, config.decoding.batch_size)
     records = _points(config, session, judges)
 
     facts = {"decoded_from": config.model, "reward_models": list(config.reward_model)}

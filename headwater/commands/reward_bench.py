@@ -95,6 +95,7 @@ def _read(config: Config) -> tuple[str, list[Item], list[Path]]:
     found: dict[str, list[Item]] = {}
     for row in itertools.islice(reading.read_rows(config.dataset, config.door), config.door.limit):
         name, item = reward_bench.read(row)
+        item = item._replace(candidates=reading.conditioned(item.candidates, row, config.door))
         found.setdefault(name, []).append(item)
     if len(found) != 1:
         raise DataError(

@@ -115,7 +115,8 @@ def _only_prompts(config: Config) -> Iterator[Prompted]:
                 row.place, f"{config.column} ends with the turn of the {prompt[-1].role}", "expected a user's"
             )
         name = str(row.fields.get("id") or Path(row.place).name)
-        yield Prompted(prompt=prompt, id=name, source=str(row.fields.get("source") or config.input.name))
+        one = Prompted(prompt=prompt, id=name, source=str(row.fields.get("source") or config.input.name))
+        yield reading.conditioned(one, row, config.door)
 
 
 def _draw(config: Config, prompts: Sequence[Asked], ledger: Ledger) -> None:
@@ -185,6 +186,7 @@ def _rewards(config: Config, prompts: Sequence[Asked], ledger: Ledger) -> dict[s
     found: dict[str, list[Rewards]] = {}
     batch = config.batch_size or AT_ONCE
     for name in config.reward_model:
+        models.check_conditions(name, [config.door.told])
         model, tokenizer = models.load(name, "reward", (), config.seed)
         longest = getattr(model.config, "max_position_embeddings", None) or 10**9
         found[name] = [

@@ -36,6 +36,18 @@ class Prompted:
     id: str = ""
     """Names the row in messages and records, such as `harmless-base_test:1255`."""
     source: str = ""
+    condition: str = ""
+    """What a conditional model is told: an aspect, a group of users. The opening is without it, so that a prompt under
+    several conditions stays on one side of a split."""
+
+    @property
+    def conversation(self) -> tuple[Message, ...]:
+        """The prompt as a model is shown it: the condition is the system turn, or the end of the one there is."""
+        if not self.condition:
+            return self.prompt
+        before = self.prompt[:1] if self.prompt[:1] and self.prompt[0].role == "system" else ()
+        system = "\n\n".join([*(message.content for message in before), self.condition])
+        return (Message("system", system), *self.prompt[len(before) :])
 
     @property
     def opening(self) -> str:

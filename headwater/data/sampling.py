@@ -82,10 +82,11 @@ def asked(records: Iterable[Prompted]) -> tuple[list[Asked], Account]:
     account = Account()
     for record in records:
         account.rows_in += 1
-        if record.prompt in found:
+        prompt = record.conversation
+        if prompt in found:
             account.dropped["repeated_prompt"] += 1
         else:
-            found[record.prompt] = Asked(record.prompt, record.id, record.source)
+            found[prompt] = Asked(prompt, record.id, record.source)
     account.kept = len(found)
     return list(found.values()), account
 

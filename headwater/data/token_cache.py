@@ -56,7 +56,7 @@ def key(preferences: Sequence[Preference], view: View, tokenizer: Tokenizer) -> 
         _update(digest, part)
     for preference in preferences:
         _update(digest, preference.id)
-        for message in preference.prompt:
+        for message in preference.conversation:
             _update(digest, message.role)
             _update(digest, message.content)
         for response in (preference.chosen, preference.rejected):

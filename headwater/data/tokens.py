@@ -130,7 +130,7 @@ def render(row: Prompted, response: Response, tokenizer: Tokenizer, end_token: E
         raise ModelError(
             getattr(tokenizer, "name_or_path", "tokenizer"), "has no chat template", "use an instruction-tuned model"
         )
-    messages = [{"role": message.role, "content": message.content} for message in row.prompt]
+    messages = [{"role": message.role, "content": message.content} for message in row.conversation]
     answer = {"role": "assistant", "content": response.text}
     try:
         before = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
@@ -148,7 +148,7 @@ def render(row: Prompted, response: Response, tokenizer: Tokenizer, end_token: E
 
 
 def _quoted(row: Prompted, response: Response, tokenizer: Tokenizer) -> tuple[str, ...]:
-    texts = (*(message.content for message in row.prompt), response.text)
+    texts = (*(message.content for message in row.conversation), response.text)
     special = tokenizer.all_special_tokens
     return texts if any(token in text for text in texts for token in special) else ()
 

@@ -19,7 +19,7 @@ import pyarrow.parquet
 
 from headwater import files
 from headwater.data.preference import Candidates, Message, Preference, Response, Unpaired
-from headwater.data.sources import canonical_row
+from headwater.data.sources import canonical_row, condition_of
 from headwater.errors import UsageError
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
@@ -67,10 +67,13 @@ def export(path: Path, preferences: Iterable[Preference], shards: int = 1) -> li
 
 
 def row_of(record: Record) -> dict[str, Any]:
-    """Return the row that headwater writes for a record; `headwater.data.sources` reads it back."""
+    """Return the row that headwater writes for a record; `headwater.data.sources` reads it back.
+
+    A condition is read back by `--condition-column condition`.
+    """
     if isinstance(record, Preference):
         return canonical_row(record)
-    head: dict[str, Any] = {"id": record.id, "source": record.source}
+    head: dict[str, Any] = {"id": record.id, "source": record.source} | condition_of(record)
     if isinstance(record, Candidates):
         completions = [{"response": r.text, "overall_score": r.score, "complete": r.complete} for r in record.responses]
         return head | {"instruction": _messages(record.prompt), "completions": completions}

@@ -139,10 +139,12 @@ def _figures(loop: Loop, responses: Any, seconds: float) -> dict[str, float]:
 class Judges:
     """Reward models, loaded once."""
 
-    def __init__(self, names: Sequence[str], seed: int, batch: int) -> None:
-        """Load them. Errors: `UsageError`, `ModelError`."""
+    def __init__(self, names: Sequence[str], told: str, seed: int, batch: int) -> None:
+        """Load them; `told` is the condition of the prompts, if any. Errors: `UsageError`, `ModelError`."""
         if len(set(names)) < len(names):
             raise UsageError("--reward-model", "names a model twice", "name each one once")
+        for name in names:
+            models.check_conditions(name, [told])
         self._models = {name: models.load(name, "reward", (), seed) for name in names}
         self._batch = batch
 

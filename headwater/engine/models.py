@@ -6,7 +6,7 @@ Only safetensors weights are read, and no code that comes with a model is run.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -158,6 +158,13 @@ def load_members(name: str, head: Head, preferences: Sequence[Preference], seed:
     if any(member.tokenizer.get_vocab() != vocabulary for member in members[1:]):
         raise ModelError(name, "has members that differ in vocabulary", "score with each of them: score --model A B")
     return members
+
+
+def check_conditions(name: str, conditions: Iterable[str]) -> None:
+    """Refuse to ask a model that was trained under conditions where one is missing. Errors: `UsageError`."""
+    if runs.facts_of(Path(name)).get("conditional") and not all(conditions):
+        fix = "give --condition TEXT or --condition-column NAME"
+        raise UsageError(name, "was trained under conditions, and a row has none", fix)
 
 
 def give_template(tokenizer: Tokenizer) -> None:

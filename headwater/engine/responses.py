@@ -64,13 +64,14 @@ class Reading:
 class Judge:
     """A model that rewards responses; load it with `load_judge`."""
 
-    def __init__(self, tokenizer: Tokenizer, voices: Sequence[Voice], reading: Reading) -> None:
-        self._tokenizer, self._voices, self._reading = tokenizer, voices, reading
+    def __init__(self, name: str, tokenizer: Tokenizer, voices: Sequence[Voice], reading: Reading) -> None:
+        self._name, self._tokenizer, self._voices, self._reading = name, tokenizer, voices, reading
         self.tokens = 0
         """Tokens that went through the model so far, prompts counted once."""
 
     def __call__(self, records: Sequence[Record]) -> list[Rewards]:
-        """Return the rewards of all responses, row by row."""
+        """Return the rewards of all responses, row by row. Errors: `UsageError` for a condition that is missing."""
+        models.check_conditions(self._name, (record.condition for record in records))
         rows = encoded(records, self._tokenizer, self._reading)
         places = [(row, place) for row, found in enumerate(rows) for place in found.places]
         rewards: list[Rewards] = [[None] * len(responses_of(record)) for record in records]
@@ -98,11 +99,11 @@ def load_judge(name: str, reference: str | None, beta: float | None, reading: Re
     model, tokenizer = members[0]
     if head == "reward":
         voices = [reward_voice(each.model, scale=1 / len(members)) for each in members]
-        return Judge(tokenizer, voices, reading)
+        return Judge(name, tokenizer, voices, reading)
     other = models.reference_of(name, reference, tokenizer, seed)
     scale = 0.1 if beta is None else beta
     both = ((model, scale), (other, -scale))
-    return Judge(tokenizer, [Voice(each, token_log_probs, policy_scores, _sum, by) for each, by in both], reading)
+    return Judge(name, tokenizer, [Voice(each, token_log_probs, policy_scores, _sum, by) for each, by in both], reading)
 
 
 def load_likelihood(name: str, mean: bool, reading: Reading, seed: int) -> Judge:
@@ -113,7 +114,7 @@ def load_likelihood(name: str, mean: bool, reading: Reading, seed: int) -> Judge
     if models.head_of(name) == "reward":
         raise ModelError(name, "is a reward model: it gives no probabilities", "name a policy")
     model, tokenizer = models.load(name, "policy", (), seed)
-    return Judge(tokenizer, [Voice(model, token_log_probs, policy_scores, _mean if mean else _sum)], reading)
+    return Judge(name, tokenizer, [Voice(model, token_log_probs, policy_scores, _mean if mean else _sum)], reading)
 
 
 class Encoded(NamedTuple):
@@ -128,7 +129,7 @@ def encoded(records: Sequence[Record], tokenizer: Tokenizer, reading: Reading) -
     """Encode the responses of every record that are not empty and not too long."""
     stand_ins = [
         # Encoded as training encodes a pair; with itself on the other side, a response starts where it starts.
-        Preference(prompt=record.prompt, chosen=response, rejected=response, id=f"{row} {place}")
+        Preference(prompt=record.conversation, chosen=response, rejected=response, id=f"{row} {place}")
         for row, record in enumerate(records)
         for place, response in enumerate(responses_of(record))
         if response.text.strip()

@@ -249,6 +249,7 @@ def _start(config: TrainConfig, recipe: Recipe, data: _Data, pairs: _Pairs, ledg
     """Open the run directory with what is known before training."""
     before = runs.facts_of(config.data)
     facts = before | facts_of(config.view.view(config.training.seed), before)
+    facts |= {"conditional": True} if any(preference.condition for preference in data.train) else {}
     facts |= {"kind": recipe.kind, "base": config.model, "notes": dict(ledger.notes)}
     facts["flops_saved"] = _flops_saved(before, pairs.train, ledger)
     inputs = [file for loaded in data.read for file in loaded.files]

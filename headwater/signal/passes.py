@@ -102,6 +102,7 @@ def reward_reader(model: str, room: int, seed: int) -> Reader:
 
 def reward_model(model: str, request: Request) -> Prepared:
     """Load a reward model that will be read at every response token."""
+    models.check_conditions(model, (preference.condition for preference in request.preferences))
     scorer, tokenizer = models.load(model, "reward", request.preferences, request.seed)
     pairs = prepare("read pairs", request.preferences, request.view, tokenizer, request.ledger)
     values = _Values(scorer, reward_scores, token_rewards, request.room, "rewards")

@@ -32,7 +32,7 @@ from __future__ import annotations
 from headwater.data.reading.account import QUARANTINE, Account, Quarantine
 from headwater.data.reading.door import Door
 from headwater.data.reading.formats import FORMATS, format_of
-from headwater.data.reading.intake import Intake, Loaded, Record, Row, load, read_rows, stream
+from headwater.data.reading.intake import Intake, Loaded, Record, Row, conditioned, load, read_rows, stream
 from headwater.data.reading.places import PREFERENCES, data_file
 from headwater.data.writing import check_writable, export, write
 
@@ -48,6 +48,7 @@ __all__ = [
     "Record",
     "Row",
     "check_writable",
+    "conditioned",
     "data_file",
     "export",
     "format_of",

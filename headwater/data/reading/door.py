@@ -22,6 +22,10 @@ class Door:
     """For a layout that headwater does not know: prompt=x,chosen=y,rejected=z."""
     max_bad_rows: str = "0"
     """Bad rows to set aside before the data is refused: a number (10) or a share of the rows (1%)."""
+    condition: str | None = None
+    """What a conditional model is told of every row, in the system turn: "Judge harmlessness."."""
+    condition_column: str | None = None
+    """Column that holds it, row by row, such as aspect."""
     split: str | None = None
     """Which part, of data that has several (train, test, …)."""
     dataset_config: str | None = None
@@ -35,8 +39,16 @@ class Door:
 
     def __post_init__(self) -> None:
         _ = self.bad_rows, self.names  # refused here, before any work
+        if self.condition is not None and (self.condition_column is not None or not self.condition.strip()):
+            what = "is empty" if self.condition_column is None else "and --condition-column are one too many"
+            raise UsageError("--condition", what, "give a text, or the name of a column")
         if self.limit is not None and self.limit < 1:
             raise UsageError(f"--limit {self.limit}", "expected a number of rows, 1 or more")
+
+    @property
+    def told(self) -> str:
+        """What rows are told, or the column that says it; empty where they are told nothing."""
+        return self.condition or self.condition_column or ""
 
     @property
     def bad_rows(self) -> BadRows:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import xxhash
 
 from headwater import console
-from headwater.data.preference import Candidates, Preference, Unpaired
+from headwater.data.preference import Candidates, Preference, Prompted, Unpaired
 from headwater.data.reading.account import Account, Quarantine
 from headwater.data.reading.door import Door
 from headwater.data.reading.formats import Item
 from headwater.data.reading.places import Part, parts_of
 from headwater.data.reading.strict import Bad
 from headwater.data.sources import Broken, NoPreference, Source, detect, draft_to_record, renamed
+from headwater.data.sources.fields import kind
 from headwater.errors import DataError
 
 Record = Preference | Candidates | Unpaired
@@ -111,16 +113,16 @@ class Intake:
                     yield part, f"{part.name}:{number}", item
 
     def _record(self, item: Item, name: str) -> Record:
-        fields = item.fields
-        if isinstance(fields, Bad):
-            raise fields
-        if self._names:
-            fields = renamed(fields, self._names)
+        given = item.fields
+        if isinstance(given, Bad):
+            raise given
+        fields = renamed(given, self._names) if self._names else given
         source = self._source or self._detected(fields)
         for column in source.columns:
             if column not in fields:
                 raise self._missing(fields, source)
-        record = draft_to_record(source.read(fields), fields, name)
+        # The column is the data's own, also where --columns renames others.
+        record = _conditioned(draft_to_record(source.read(fields), fields, name), given, self.door)
         self._check_new(record)
         return record
 
@@ -186,11 +188,31 @@ def identity(record: Record) -> tuple[bytes, bool]:
         label, texts = record.label, [record.response.text]
     else:
         texts = [response.text for response in record.responses]
-    for message in record.prompt:
+    for message in record.conversation:
         texts.append(message.role)
         texts.append(message.content)
     # No UTF-8 holds this byte, so that texts which join to the same are kept apart.
     return xxhash.xxh3_128_digest(b"\xff".join([text.encode() for text in texts])), label
+
+
+P = TypeVar("P", bound=Prompted)
+
+
+def conditioned(record: P, row: Row, door: Door) -> P:
+    """Return what was read from `row` with the condition that the door gives it. Errors: `DataError`."""
+    try:
+        return _conditioned(record, row.fields, door)
+    except Broken as problem:
+        raise DataError(row.place, *problem.args) from problem
+
+
+def _conditioned(record: P, fields: Mapping[str, Any], door: Door) -> P:
+    text = door.condition
+    if door.condition_column is not None:
+        text = fields.get(door.condition_column)
+        if not isinstance(text, str) or not text.strip():
+            raise Broken(f"{door.condition_column} is {kind(text)}", "expected a text: the row's condition")
+    return record if text is None else dataclasses.replace(record, condition=text)
 
 
 def stream(place: Path | str, door: Door = OPEN) -> Intake:

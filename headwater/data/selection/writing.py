@@ -89,7 +89,14 @@ class Harvest:
                 continue
             self.pairs.kept += 1
             name = f"{record.id}:{better + 1}>{worse + 1}"
-            yield Preference(prompt=record.prompt, chosen=chosen, rejected=rejected, id=name, source=record.source)
+            yield Preference(
+                prompt=record.prompt,
+                chosen=chosen,
+                rejected=rejected,
+                id=name,
+                source=record.source,
+                condition=record.condition,
+            )
 
     def _example(self, row: int, record: Preference | Candidates) -> dict[str, Any]:
         rewards = self._reward[self._pool.of_row(row)]

@@ -16,6 +16,7 @@ from headwater.data.sources.checks import (
     canonical_row,
     check_candidates,
     check_responses,
+    condition_of,
     draft_to_preference,
     draft_to_record,
 )
@@ -45,6 +46,7 @@ __all__ = [
     "canonical_row",
     "check_candidates",
     "check_responses",
+    "condition_of",
     "detect",
     "draft_to_preference",
     "draft_to_record",

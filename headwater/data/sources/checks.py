@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from headwater.data.preference import Candidates, Message, Preference, Response, Unpaired
+from headwater.data.preference import Candidates, Message, Preference, Prompted, Response, Unpaired
 from headwater.data.sources.layout import AnyDraft, Broken, CandidatesDraft, Draft, Fields, NoPreference
 
 
@@ -100,4 +100,9 @@ def canonical_row(preference: Preference) -> dict[str, Any]:
         row[side] = [{"role": "assistant", "content": response.text}]
         row[f"score_{side}"] = response.score
         row[f"{side}_complete"] = response.complete
-    return row
+    return row | condition_of(preference)
+
+
+def condition_of(record: Prompted) -> dict[str, str]:
+    """Return the field of a row that holds a record's condition; none where it has none."""
+    return {"condition": record.condition} if record.condition else {}
