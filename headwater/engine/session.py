@@ -108,10 +108,7 @@ def _train(config: TrainConfig, recipe: Recipe, arguments: TrainingArguments, fi
     options, loss = config.training, build(config.loss, recipe.losses, "loss")
     ledger = Ledger()
     data = _read(config, ledger)
-    model, tokenizer = models.load(config.model, recipe.head, data.train, options.seed)
-    if is_encoder(model):
-        models.give_template(tokenizer)
-    say(f"model: {config.model} · {model.num_parameters() / 1e6:.2f} M parameters · {len(tokenizer)} tokens")
+    model, tokenizer = _load(config, recipe, data)
     view = config.view.view(options.seed)
     pairs = _pairs(data, view, tokenizer, ledger)
     if recipe.choose:
@@ -161,6 +158,15 @@ def _train(config: TrainConfig, recipe: Recipe, arguments: TrainingArguments, fi
     if first:
         checkpoints.save(model, tokenizer, config.output, _card(config, recipe), weights)
     return run.finish()
+
+
+def _load(config: TrainConfig, recipe: Recipe, data: _Data) -> models.Loaded:
+    """Load the model that is trained, and say what it is."""
+    model, tokenizer = models.load(config.model, recipe.head, data.train, config.training.seed)
+    if is_encoder(model):
+        models.give_template(tokenizer)
+    say(f"model: {config.model} · {model.num_parameters() / 1e6:.2f} M parameters · {len(tokenizer)} tokens")
+    return models.Loaded(model, tokenizer)
 
 
 def _watch(trainer: PairTrainer, options: TrainingOptions, figure: str) -> KeepBest | None:
