@@ -76,7 +76,7 @@ class Between(NamedTuple):
 
 def run(config: Config) -> Path:
     """Compare, print what follows and return the run directory."""
-    from headwater.judging import agreement, policies
+    from headwater.judging import agreement, policies, tables
 
     _check(config)
     judgements, stages = _read(config)
@@ -105,6 +105,8 @@ def run(config: Config) -> Path:
     files.write_json(writer.path / RESULTS, results)
     say_stages(stages)
     _show(found, metrics, results, between, baseline, _heads(config, fits))
+    if config.lc_data:
+        show(tables.official(results["official"]))
     for sentence in says:
         show(sentence)
     return writer.finish()

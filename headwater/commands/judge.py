@@ -67,10 +67,12 @@ def run(config: Config) -> Path:
     judges = _judges(config)
     runs.check_free(config.output, config.overwrite)
     baseline = read_answers(config.baseline)
+    _say_capped(baseline)
     comparisons: list[Comparison] = []
     stages: dict[str, Account] = {}
     for path in config.answers:
         answers = read_answers(path)
+        _say_capped(answers)
         found, account = _compared(baseline, answers)
         if f"answers of {answers[0].model}" in stages or answers[0].model == baseline[0].model:
             raise DataError(str(path), f"holds answers of {answers[0].model}, as another file does", "rename one")
@@ -105,6 +107,13 @@ def _judges(config: Config) -> list[Asking | Scoring]:
     if config.dry_run and not asks:
         raise UsageError("--dry-run", "no judge asks a server: there is nothing to pay", "leave it out")
     return judges
+
+
+def _say_capped(answers: Sequence[Answer]) -> None:
+    """Say how many answers were cut off, where that is known: a judge takes it for a fault of the model."""
+    capped = sum(answer.complete is False for answer in answers)
+    if capped:
+        say(f"{answers[0].model}: {capped:,} of {len(answers):,} answers were cut off before their end")
 
 
 def _compared(baseline: Sequence[Answer], answers: Sequence[Answer]) -> tuple[list[Comparison], Account]:

@@ -62,6 +62,18 @@ def standings(found: Sequence[Standing], metrics: Metrics, judge: str, names: Ma
     return table
 
 
+def official(found: Sequence[Mapping[str, Any]]) -> Table:
+    """Return AlpacaEval's own figures, in per cent with its standard errors."""
+    heads = ("win rate", "standard error", "discrete", "at equal length", "its standard error", "won", "lost", "drawn")
+    columns = ("win_rate", "standard_error", "discrete_win_rate", "length_controlled_winrate", "lc_standard_error")
+    table = _table("as AlpacaEval counts", "judge", "model", *heads)
+    for one in found:
+        rates = (one.get(column) for column in columns)
+        counts = (str(one[column]) for column in ("n_wins", "n_wins_base", "n_draws"))
+        table.add_row(one["judge"], one["model"], *("–" if r is None else f"{r:.2f}" for r in rates), *counts)
+    return table
+
+
 def lengths(found: Sequence[Standing], metrics: Metrics) -> Table | None:
     """Return how much better and how much longer the models' answers are, and whether one goes with the other."""
     heads = {

@@ -112,7 +112,10 @@ def test_labels_of_people_stand_beside_judges(tmp_path: Path) -> None:
     assert run.account[2]["dropped"] == {"unparsed": 5}
 
 
-def test_the_published_leaderboard(shared_data: Path, tmp_path: Path) -> None:
+def test_the_published_leaderboard(
+    shared_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
     data = shared_data / "alpaca_eval2"
     name = "gpt4_0613_concise"
     reference = data / "instruction_difficulty_recovered.csv"
@@ -127,6 +130,8 @@ def test_the_published_leaderboard(shared_data: Path, tmp_path: Path) -> None:
     assert official["length_controlled_winrate"] - float(published["length_controlled_winrate"]) == pytest.approx(
         1.02, abs=0.01
     )
+    told = " ".join(capsys.readouterr().out.split())
+    assert "as AlpacaEval counts" in told and f"{float(published['win_rate']):.2f}" in told
     # From 9.4 to 22.6 is much, but not what upstream warns of.
     assert not any("length model may not fit" in said for said in runs.load(tmp_path / "c").facts["says"])
 

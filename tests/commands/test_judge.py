@@ -143,6 +143,17 @@ def test_the_key_goes_to_the_server_and_stays_out_of_every_file_and_line(
     assert "wrong key: …" in told.err and "sk-very-secret" not in told.err + told.out
 
 
+def test_answers_that_were_cut_off_are_named(
+    answers: dict[str, Path], server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = json.loads(answers["tuned"].read_text())
+    cut = [row | {"complete": place > 2} for place, row in enumerate(rows)]
+    answers["tuned"].write_text(json.dumps(cut), encoding="utf-8")
+    assert cli.main(flags(answers, tmp_path / "j", "--judge", PAIRWISE, "--endpoint", url(server), "--dry-run")) == 0
+    told = capsys.readouterr().err
+    assert "t: 3 of 50 answers were cut off before their end" in told and "b: " not in told
+
+
 def test_more_answers_cost_only_what_is_new(answers: dict[str, Path], server: Server, tmp_path: Path) -> None:
     more = ("--judge", PAIRWISE, "--endpoint", url(server))
     assert cli.main(flags(answers, tmp_path / "judged", *more)) == 0
