@@ -10,22 +10,28 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from rich.table import Table
 from rich.text import Text
 
+from headwater import config as configs
 from headwater import files, runs, statistics
 from headwater.config import build
 from headwater.console import say_stages, show, visible
 from headwater.data import reading
 from headwater.data.preference import Candidates
 from headwater.data.reading import Account, Door
-from headwater.data.sampling import Drawn, asked
-from headwater.decoding.options import DecodingOptions
+from headwater.data.sampling import Asked, Drawn, asked
+from headwater.decoding.options import DecodingOptions, Servers
 from headwater.errors import DataError, UsageError
+from headwater.ledger import Ledger
 from headwater.statistics import LEVEL, Estimate
+
+if TYPE_CHECKING:
+    from headwater.decoding.session import Speakers
+    from headwater.decoding.strategies import Strategy
 
 EXAMPLE = (
     'headwater decode --model runs/dpo --input pairs.jsonl --output runs/decoded --strategy "length_control(first=20)"'
@@ -38,16 +44,22 @@ class Config:
     """Flags of `headwater decode`."""
 
     model: Annotated[str, tyro.conf.arg(aliases=["--model-name-or-path"])]
-    """Policy: a training run, path or Hugging Face name."""
+    """Policy: a training run, path or Hugging Face name; with --endpoint, the name that the server knows."""
     input: Annotated[Path, tyro.conf.arg(aliases=["--data", "--dataset"])]
     """Data of any kind, for its prompts, each once."""
     output: Annotated[Path, tyro.conf.arg(aliases=["--output-dir"])]
-    """Directory of the run; with --n 2 or more it is also a data set, for `headwater select`, `score`, …"""
+    """Directory of the run, which is also a data set, for `headwater judge`, `score`, `select` (with --n), … A command
+    that was stopped goes on where it was: OUTPUT.ledger holds what is done."""
     strategy: str = "length_control(first=20)"
     """Who speaks: length_control(first=…), kl_threshold(threshold=…, below=…), interpolate(weight=…), policy,
     reference."""
     reference: str | None = None
     """Reference model. Default: the one that the policy's training run names."""
+    release_policy: bool = False
+    """Length control with one model in memory at a time: the policy says the first tokens of all responses, then the
+    reference is loaded in its place. The same responses; KL, which needs both at once, is not in their accounts, but
+    the log-ratio of their tokens is."""
+    servers: Annotated[Servers, tyro.conf.OmitArgPrefixes] = field(default_factory=Servers)
     decoding: Annotated[DecodingOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=DecodingOptions)
     reward_model: tuple[str, ...] = ()
     """Score every response with these reward models; the first one's rewards are the data's scores."""
@@ -63,45 +75,89 @@ class Config:
         """Refuse values that cannot work. Errors: `UsageError`."""
         if self.draws < 0:
             raise UsageError(f"--draws {self.draws}", "expected 0 or more")
+        endpoint = self.servers.endpoint
+        apart = "--endpoint" if endpoint else "--release-policy" if self.release_policy else None
+        if apart and self.draws:
+            raise UsageError("--draws", f"needs both models at once, which {apart} has not", "leave one out")
+        if endpoint and self.release_policy:
+            raise UsageError("--release-policy", "has no effect with --endpoint", "leave it out")
+        if endpoint and self.reference is None:
+            raise UsageError("--endpoint", "does not know a reference", "name --reference as its server knows it")
+        if endpoint and self.decoding.draft != DecodingOptions.draft:
+            raise UsageError("--draft", "has no effect with --endpoint", "leave it out")
 
 
 def run(config: Config) -> Path:
     """Decode, print the figures and return the run directory."""
-    from headwater.decoding.session import Judges, Session, load_pair
-    from headwater.decoding.strategies import STRATEGIES
+    from headwater.decoding.session import Judges
 
-    strategy = build(config.strategy, STRATEGIES, "strategy")
+    strategy = _strategy(config)
     runs.check_free(config.output, config.overwrite)
     intake = reading.stream(config.input, config.door)
     prompts, account = asked(intake)
     if not prompts:
         raise DataError(intake.place, f"no usable rows among {intake.account.rows_in}", intake.quarantine.first)
-    session = Session(load_pair(config.model, config.reference, config.seed), prompts, config.decoding)
-    dropped = +Counter({"too_long": session.too_long})
-    stages = {
-        "read": intake.account,
-        "prompts": account,
-        "decode": Account(len(prompts), len(session.prompts), dropped),
-    }
-    say_stages(stages)
-    if not session.prompts:
-        raise DataError(str(config.input), "no prompt leaves room for a response", "lower --max-new-tokens")
-    judges = Judges(config.reward_model, config.door.told, config.seed, config.decoding.batch_size)
-
+    ledger = Ledger(config.output.with_name(config.output.name + ".ledger"), _settings(config))
+    try:
+        speakers = _speakers(config, prompts, ledger)
+        decoded = Account(len(prompts), len(speakers.prompts), +Counter(speakers.dropped))
+        stages = {"read": intake.account, "prompts": account, "decode": decoded}
+        say_stages(stages)
+        if not speakers.prompts:
+            raise DataError(str(config.input), "no prompt leaves room for a response", "lower --max-new-tokens")
+        judges = Judges(config.reward_model, config.door.told, config.seed, config.decoding.batch_size)
+        answers = speakers.answers(strategy, config.seed, config.draws)
+        records = [answer.record(judges.rewards(answer)) for answer in answers]
+    except BaseException:
+        ledger.close()
+        raise
     facts = {"decoded_from": config.model, "strategy": config.strategy}
     writer = runs.start(config.output, "decode", config, inputs=intake.files, facts=facts)
     writer.count_stages(stages)
     intake.quarantine.save(writer.path / reading.QUARANTINE)
-    answers = session.answers(strategy, config.seed, config.draws)
-    records = [answer.record(judges.rewards(answer)) for answer in answers]
-    lines = "".join(files.to_json(record) + "\n" for record in records)
-    files.write_text(writer.path / runs.DECODED, lines)
-    if config.decoding.n > 1:  # one response a prompt is nothing to choose from
-        reading.write(writer.path / reading.PREFERENCES, _candidates(session.prompts, records, config))
+    files.write_text(writer.path / runs.DECODED, "".join(files.to_json(record) + "\n" for record in records))
+    reading.write(writer.path / reading.PREFERENCES, _candidates(speakers.prompts, records, config))
     figures = summary(records, config.seed)
-    writer.write_metrics({**figures, **session.figures})
-    _show(figures, session.figures, records, config)
-    return writer.finish()
+    writer.write_metrics({**figures, **speakers.figures})
+    _show(figures, speakers.figures, records, config)
+    found = writer.finish()
+    ledger.discard()
+    return found
+
+
+def _strategy(config: Config) -> Strategy:
+    """Understand --strategy. Errors: `UsageError`, also for one that needs both models where they are apart."""
+    from headwater.decoding.strategies import STRATEGIES, LengthControl
+
+    strategy = build(config.strategy, STRATEGIES, "strategy")
+    apart = "--endpoint" if config.servers.endpoint else "--release-policy"
+    if (config.servers.endpoint or config.release_policy) and not isinstance(strategy, LengthControl):
+        raise UsageError(f"--strategy {config.strategy}", f"is not for {apart}", "write length_control(first=…)")
+    if config.release_policy and isinstance(strategy, LengthControl) and not strategy.first:
+        raise UsageError("--release-policy", f"has no effect with {config.strategy}", "leave it out")
+    return strategy
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    """Return what the responses depend on."""
+    free = ("output", "overwrite", "batch_size", "draft", "draws", "reward_model", "concurrency")
+    return {name: value for name, value in configs.flatten(config).items() if name not in free}
+
+
+def _speakers(config: Config, prompts: Sequence[Asked], ledger: Ledger) -> Speakers:
+    """Return who answers: two models, one after the other, or two servers."""
+    if config.servers.endpoint:
+        from headwater.decoding.remote import Remote
+
+        names = config.model, str(config.reference)
+        return Remote(names, config.servers, prompts, config.decoding, ledger)
+    if config.release_policy:
+        from headwater.decoding.relay import Relay
+
+        return Relay(config.model, config.reference, prompts, config.decoding, config.seed, ledger)
+    from headwater.decoding.session import Session, load_pair
+
+    return Session(load_pair(config.model, config.reference, config.seed), prompts, config.decoding, ledger)
 
 
 def summary(records: Sequence[dict[str, Any]], seed: int) -> dict[str, Estimate]:
@@ -138,9 +194,11 @@ def _show(
     for name, estimate in figures.items():
         table.add_row(name.replace("_", " "), f"{estimate.value:.4f}", estimate.interval(), str(estimate.n))
     show(table)
-    show("KL in nats, summed over a response: kl of what was used, kl policy of the policy, from the reference")
+    if "kl" in figures:
+        show("KL in nats, summed over a response: kl of what was used, kl policy of the policy, from the reference")
     taken = f"; {speed['drafts_taken']:.1%} of the drafts taken" if "drafts_taken" in speed else ""
-    read = f"policy read {speed['tokens_read_by_policy']:,.0f}, reference {speed['tokens_read_by_reference']:,.0f}"
-    show(f"{speed['tokens']:,.0f} tokens, {speed['tokens_per_second']:.1f} a second; {read}{taken}")
+    who = [each for each in ("policy", "reference") if f"tokens_read_by_{each}" in speed]
+    read = "".join(f"; {each} read {speed[f'tokens_read_by_{each}']:,.0f}" for each in who)
+    show(f"{speed['tokens']:,.0f} tokens, {speed['tokens_per_second']:.1f} a second{read}{taken}")
     for record in records[:SHOWN]:
         show(Text(f"{record['id']}: {visible(record['response'])[:200]}"))

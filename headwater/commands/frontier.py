@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -109,10 +110,8 @@ def run(config: Config) -> Path:
     if not prompts:
         raise DataError(intake.place, f"no usable rows among {intake.account.rows_in}", intake.quarantine.first)
     session = Session(load_pair(config.model, config.reference, config.seed), prompts, config.decoding)
-    dropped = {"too_long": session.too_long} if session.too_long else {}
     stages = {"read": intake.account, "prompts": account}
-    stages["decode"] = Account(len(prompts), len(session.prompts))
-    stages["decode"].dropped.update(dropped)
+    stages["decode"] = Account(len(prompts), len(session.prompts), +Counter(session.dropped))
     say_stages(stages)
     if not session.prompts:
         raise DataError(str(config.input), "no prompt leaves room for a response", "lower --max-new-tokens")

@@ -30,7 +30,7 @@ LOGITS = 2**23
 
 
 class Spoken(NamedTuple):
-    """A response token by token, the one that ended it included."""
+    """A response token by token, the one that ended it included; a list is empty where its values are not known."""
 
     policy_share: list[float]
     """How much of it the policy said: 1 all of it, 0 the reference alone."""
@@ -38,7 +38,7 @@ class Spoken(NamedTuple):
     kl_policy: list[float]
     log_ratio: list[float]
     monte_carlo: list[float]
-    """Empty unless asked for."""
+    """Only where it was asked for."""
 
 
 class Accountant:
@@ -91,6 +91,28 @@ class Accountant:
             mixed = self._strategy.mix(policy[both], reference[both])
             said[both], share[both] = mixed.log_probs, mixed.share
         return Said(said, share)
+
+
+@torch.inference_mode()
+def drawn_with(
+    model: Any, shaping: Shaping, responses: Sequence[Decoded], batch: int
+) -> Iterator[tuple[list[float], list[float]]]:
+    """Yield the log-probabilities of every response's tokens: after temperature and filters, and as the model has them.
+
+    The token that ended a response is among them.
+    """
+    for start in range(0, len(responses), batch):
+        chunk = responses[start : start + batch]
+        for one, states in zip(chunk, hidden(model, chunk), strict=True):
+            columns: list[list[float]] = [[], []]
+            tokens = one.tokens + ([] if one.end is None else [one.end])
+            size = max(1, LOGITS // model.get_input_embeddings().weight.shape[0])
+            for place in range(0, len(tokens), size):
+                plain = log_probs(model, states[place : place + size])
+                target = torch.tensor(tokens[place : place + size], device=plain.device)[:, None]
+                columns[0] += _probability(shaping(plain), target).log().tolist()
+                columns[1] += plain.gather(1, target)[:, 0].tolist()
+            yield columns[0], columns[1]
 
 
 def _probability(used: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

@@ -31,6 +31,8 @@ class Request(NamedTuple):
     """Stands for the prompt in its seeds."""
     draw: int
     prompt: Sequence[int]
+    said: Sequence[int] = ()
+    """Tokens of the response that stand already."""
 
 
 class Decoded(NamedTuple):
@@ -52,6 +54,11 @@ class Row:
     u: NDArray[np.float64]
     tokens: list[int] = field(default_factory=list)
     end: int | None = None
+
+    @property
+    def prompt(self) -> Sequence[int]:
+        """What the row begins with."""
+        return self.request.prompt
 
     @property
     def room(self) -> int:
@@ -95,7 +102,8 @@ class Loop:
 
     def _row(self, request: Request) -> Row:
         u = random_numbers(self._seed, request.key, request.draw, self._options.max_new_tokens)
-        return Row(request, [int(token) for token in request.prompt], u)
+        said = list(request.said)
+        return Row(request, [*(int(token) for token in request.prompt), *said], u, said)
 
     def _is_done(self, row: Row) -> bool:
         return row.end is not None or not row.room

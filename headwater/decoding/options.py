@@ -1,9 +1,11 @@
-"""How tokens are drawn once a strategy has said who speaks; starts without torch."""
+"""How tokens are drawn once a strategy has said who speaks, and by whom; starts without torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
+from headwater.endpoint import Endpoint
 from headwater.errors import UsageError
 
 
@@ -45,3 +47,36 @@ class DecodingOptions:
                 raise UsageError(f"{flag} {value}", f"expected {expected}")
         if self.temperature == 0 and (self.n > 1 or self.top_k or self.top_p < 1 or self.min_p):
             raise UsageError("--temperature 0", "takes the most likely token", "leave out --n and the filters")
+
+
+@dataclass(frozen=True)
+class Servers:
+    """OpenAI-compatible completion servers in place of local models, for length control."""
+
+    endpoint: str | None = None
+    """Ask a server instead of a local policy, such as http://localhost:8000/v1; --model and --reference are then the
+    names that the servers know, and the key is read from OPENAI_API_KEY. For length control."""
+    reference_endpoint: str | None = None
+    """The reference's server. [--endpoint]"""
+    tokenizer: str | None = None
+    """With --endpoint: the tokenizer of both models, for the chat template; a Hugging Face name or path."""
+    carry: Literal["text", "ids"] | None = None
+    """With --endpoint: how prompt and first tokens go to the servers, as text (any server; the tokens at the seam may
+    be joined otherwise), or exactly, as token ids, to servers that give them back (vLLM). [text]"""
+    concurrency: int | None = None
+    """With --endpoint: requests at a time. [8]"""
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot work or have no effect. Errors: `UsageError`."""
+        if self.endpoint is None:
+            for name in ("reference_endpoint", "tokenizer", "carry", "concurrency"):
+                if getattr(self, name) is not None:
+                    raise UsageError(f"--{name.replace('_', '-')}", "has no effect without --endpoint", "leave it out")
+            return
+        for address in (self.endpoint, self.reference_endpoint):
+            if address is not None:
+                Endpoint(address)
+        if self.tokenizer is None:
+            raise UsageError("--endpoint", "a server does not tell its chat template", "name --tokenizer, too")
+        if self.concurrency is not None and self.concurrency < 1:
+            raise UsageError(f"--concurrency {self.concurrency}", "expected 1 or more")

@@ -1,13 +1,14 @@
 """A model and what it has read: one lazy cache, rows of any length, each kept at the right edge.
 
 A row that is asked late catches up with one pass over all that it has missed; one that is not asked leaves the cache.
+Rows with one prompt read it once: a new one takes it from a row that has it.
 The tokens of a row lie side by side, without holes, so that sliding windows keep their meaning.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -21,6 +22,10 @@ class Text(Protocol):
     """Tokens that grow at their end. They may be cut back: what was read and is left stands, but for the last one."""
 
     ids: list[int]
+
+    @property
+    def prompt(self) -> Sequence[int]:
+        """What they begin with, never cut back."""
 
 
 class Slots(DynamicLayer):  # type: ignore[misc]
@@ -82,16 +87,42 @@ class Reader:
         The longest prefix is the whole row. Errors: `ModelError` for a model without an ordinary cache.
         """
         wanted = {id(row): count for row, count in zip(rows, last, strict=True)}
+        self._adopt(rows, wanted)
         self._let_go(wanted)
+        fresh = self._unknown(rows)
+        firsts = {tuple(row.prompt): row for row in reversed(fresh)}
+        if len(firsts) < len(fresh):
+            self._begin(list(firsts.values()), wanted)
+            self._adopt(rows, wanted)
+            fresh = self._unknown(rows)
         found: dict[int, torch.Tensor] = {}
         if self._rows:
             self._crop([wanted[id(row)] for row in self._rows])
             found |= self._read_on(wanted)
-        known = {id(row) for row in self._rows}
-        fresh = [row for row in rows if id(row) not in known]
         if fresh:
             found |= self._begin(fresh, wanted)
         return [found[id(row)] for row in rows]
+
+    def _unknown(self, rows: Sequence[Text]) -> list[Text]:
+        known = {id(row) for row in self._rows}
+        return [row for row in rows if id(row) not in known]
+
+    def _adopt(self, rows: Sequence[Text], wanted: Mapping[int, int]) -> None:
+        """Let new rows take their prompt from a row that has read it, be it about to leave."""
+        donors = {tuple(row.prompt): place for place, row in enumerate(self._rows)}
+        found = [(row, donors[key]) for row in self._unknown(rows) if (key := tuple(row.prompt)) in donors]
+        # What is wanted again is read again.
+        shared = [min(len(row.prompt), len(row.ids) - wanted[id(row)]) for row, _ in found]
+        if not found or min(shared) < 1:
+            return
+        index = torch.tensor([*range(len(self._rows)), *(place for _, place in found)], device=self._device)
+        for layer in self._layers():
+            layer.replace(layer.keys[index], layer.values[index])
+        starts = [self._width - read for read in self._read]
+        spans = [[(start, self._width)] for start in starts]
+        spans += [[(starts[place], starts[place] + size)] for (_, place), size in zip(found, shared, strict=True)]
+        self._rows, self._read = [*self._rows, *(row for row, _ in found)], [*self._read, *shared]
+        self._align(spans)
 
     def _let_go(self, wanted: Iterable[int]) -> None:
         """Drop the rows that are not asked."""

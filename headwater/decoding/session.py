@@ -5,18 +5,19 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
-from headwater.console import track
+from headwater.console import say, track
 from headwater.data.preference import opening_of
 from headwater.data.sampling import Asked, Drawn, Sampling
 from headwater.data.tokenizers import Tokenizer
 from headwater.decoding.accounting import Accountant, Spoken
-from headwater.decoding.loop import Loop, requests
+from headwater.decoding.loop import Decoded, Loop, Request, requests
 from headwater.decoding.options import DecodingOptions
 from headwater.decoding.strategies import Strategy
 from headwater.engine import models, sampling
 from headwater.errors import ModelError, UsageError
+from headwater.ledger import Ledger
 
 
 class Pair(NamedTuple):
@@ -35,79 +36,35 @@ class Answer(NamedTuple):
     asked: Asked
     draw: int
     response: Drawn
-    tokens: list[int]
-    """With the one that ended it."""
+    tokens: list[int] | None
+    """With the one that ended it; None where a server did not tell."""
     ends: list[int]
     """Where each token ends in the response, in characters; those that share a character end together."""
     spoken: Spoken
 
+    @classmethod
+    def of(cls, asked: Asked, found: Decoded, tokenizer: Tokenizer, spoken: Spoken) -> Answer:
+        """Return the answer to a prompt that was decoded here."""
+        tokens = found.tokens + ([] if found.end is None else [found.end])
+        text = tokenizer.decode(found.tokens, skip_special_tokens=True)
+        response = Drawn(text, found.end is not None)
+        return cls(asked, found.request.draw, response, tokens, ends_in(text, tokens, tokenizer), spoken)
+
     def record(self, rewards: dict[str, float | None]) -> dict[str, Any]:
-        """Return it as plain values: texts, totals, and tokens; `rewards` by model."""
-        spoken = self.spoken
-        totals = {
-            "response_tokens": len(self.tokens),
-            "kl": sum(spoken.kl),
-            "kl_policy": sum(spoken.kl_policy),
-            "log_ratio": sum(spoken.log_ratio),
-            "policy_share": sum(spoken.policy_share) / len(self.tokens),
-        }
-        if spoken.monte_carlo:
-            totals["monte_carlo"] = sum(spoken.monte_carlo)
+        """Return it as plain values: texts, totals, and tokens; `rewards` by model. What is not known is not there."""
+        by_token = {name: values for name, values in self.spoken._asdict().items() if values}
+        share = self.spoken.policy_share
+        totals = {"response_tokens": len(share), "policy_share": sum(share) / max(1, len(share))}
+        totals |= {name: sum(values) for name, values in by_token.items() if name != "policy_share"}
         head = {"id": self.asked.id, "source": self.asked.source, "opening": opening_of(self.asked.prompt)}
         prompt = [{"role": message.role, "content": message.content} for message in self.asked.prompt]
         text = {"draw": self.draw, "response": self.response.text, "complete": self.response.complete}
-        by_token = {f"token_{name}": values for name, values in spoken._asdict().items() if values}
-        tokens = {"tokens": self.tokens, "token_ends": self.ends}
-        return head | {"prompt": prompt} | text | totals | {"rewards": rewards} | tokens | by_token
+        tokens = {} if self.tokens is None else {"tokens": self.tokens, "token_ends": self.ends}
+        columns = {f"token_{name}": values for name, values in by_token.items()}
+        return head | {"prompt": prompt} | text | totals | {"rewards": rewards} | tokens | columns
 
 
-def load_pair(model: str, reference: str | None, seed: int) -> Pair:
-    """Load a policy and its reference (None: the one its training run names). Errors: `UsageError`, `ModelError`."""
-    if models.head_of(model) == "reward":
-        raise ModelError(model, "is a reward model", "name a policy")
-    policy, tokenizer = models.load(model, "policy", (), seed)
-    other = models.reference_of(model, reference, tokenizer, seed)
-    ends = {end for each in (policy, other) for end in sampling.end_tokens(each, tokenizer)}
-    return Pair(policy.eval(), other.eval(), tokenizer, sorted(ends))
-
-
-class Session:
-    """Prompts that fit two models."""
-
-    def __init__(self, pair: Pair, prompts: Sequence[Asked], options: DecodingOptions) -> None:
-        """Encode the prompts; those that leave no room for a response are left out (`too_long` counts them)."""
-        self.pair, self.options = pair, options
-        room = Sampling(max_new_tokens=options.max_new_tokens)
-        longest = min(sampling.longest_prompt(model, room) for model in (pair.policy, pair.reference))
-        ids = sampling.prompt_ids(prompts, pair.tokenizer, longest)
-        self._ids = {one.key: found.tolist() for one, found in zip(prompts, ids, strict=True) if found is not None}
-        self.prompts = [one for one in prompts if one.key in self._ids]
-        self.too_long = len(prompts) - len(self.prompts)
-        self.figures: dict[str, float] = {}
-        """Of the last decoding: tokens a second, tokens read by each model, drafts taken."""
-
-    def answers(self, strategy: Strategy, seed: int, draws: int = 0, n: int | None = None) -> Iterator[Answer]:
-        """Decode and yield every response, in the order of the prompts and their draws.
-
-        `draws` are those of the Monte-Carlo estimator; `n` responses a prompt, by default those of the options.
-        """
-        pair, options = self.pair, dataclasses.replace(self.options, n=n or self.options.n)
-        loop = Loop(pair.policy, pair.reference, strategy, options, pair.ends, seed)
-        asked = requests([one.key for one in self.prompts], [self._ids[one.key] for one in self.prompts], options.n)
-        began = time.perf_counter()
-        found = {(one.request.key, one.request.draw): one for one in track(loop.run(asked), "responses", len(asked))}
-        self.figures = _figures(loop, found.values(), time.perf_counter() - began)
-        order = [(one, draw, found[one.key, draw]) for one in self.prompts for draw in range(options.n)]
-        accountant = Accountant(pair.policy, pair.reference, strategy, options)
-        accounts = accountant.read([one for _, _, one in order], draws, seed)
-        for (one, draw, decoded), spoken in zip(order, accounts, strict=True):
-            tokens = decoded.tokens + ([] if decoded.end is None else [decoded.end])
-            text = pair.tokenizer.decode(decoded.tokens, skip_special_tokens=True)
-            ends = _ends(tokens, text, pair.tokenizer)
-            yield Answer(one, draw, Drawn(text, decoded.end is not None), tokens, ends, spoken)
-
-
-def _ends(tokens: Sequence[int], text: str, tokenizer: Tokenizer) -> list[int]:
+def ends_in(text: str, tokens: Sequence[int], tokenizer: Tokenizer) -> list[int]:
     """Return where each token ends in `text`, which all of them decode to; the last one ends it.
 
     A token is decoded behind the last ones that made a text: what it says can depend on them (a space in front, the
@@ -125,8 +82,106 @@ def _ends(tokens: Sequence[int], text: str, tokenizer: Tokenizer) -> list[int]:
     return ends
 
 
-def _figures(loop: Loop, responses: Any, seconds: float) -> dict[str, float]:
-    tokens = sum(len(one.tokens) + (one.end is not None) for one in responses)
+def load_pair(model: str, reference: str | None, seed: int) -> Pair:
+    """Load a policy and its reference (None: the one its training run names). Errors: `UsageError`, `ModelError`."""
+    if models.head_of(model) == "reward":
+        raise ModelError(model, "is a reward model", "name a policy")
+    policy, tokenizer = models.load(model, "policy", (), seed)
+    other = models.reference_of(model, reference, tokenizer, seed)
+    ends = ends_of(policy, tokenizer) | ends_of(other, tokenizer)
+    return Pair(policy.eval(), other.eval(), tokenizer, sorted(ends))
+
+
+def ends_of(model: Any, tokenizer: Tokenizer) -> set[int]:
+    """Return the tokens that end a response of one model."""
+    return set(sampling.end_tokens(model, tokenizer))
+
+
+def longest_of(model: Any, options: DecodingOptions) -> int:
+    """Return how many tokens a prompt may have. Errors: `ModelError` when no room is left for one."""
+    return sampling.longest_prompt(model, Sampling(max_new_tokens=options.max_new_tokens))
+
+
+def key_of(prompt: str, draw: int) -> str:
+    """Return what stands for a response in the ledger."""
+    return f"{prompt}:{draw}"
+
+
+class Prompts:
+    """Prompts that fit, encoded."""
+
+    def __init__(self, prompts: Sequence[Asked], tokenizer: Tokenizer, longest: int) -> None:
+        """Leave out those of more than `longest` tokens; `too_long` counts them."""
+        ids = sampling.prompt_ids(prompts, tokenizer, longest)
+        self.ids = {one.key: found.tolist() for one, found in zip(prompts, ids, strict=True) if found is not None}
+        self.kept = [one for one in prompts if one.key in self.ids]
+        self.too_long = len(prompts) - len(self.kept)
+
+    def requests(self, n: int) -> list[Request]:
+        """Return n requests a prompt, those of like length together."""
+        return requests([one.key for one in self.kept], [self.ids[one.key] for one in self.kept], n)
+
+
+class Speakers(Protocol):
+    """Whoever answers prompts under a strategy."""
+
+    prompts: list[Asked]
+    """Those that are answered."""
+    dropped: dict[str, int]
+    """How many are not, by reason."""
+    figures: dict[str, float]
+
+    def answers(self, strategy: Strategy, seed: int, draws: int = 0) -> Iterator[Answer]:
+        """Yield every response, in the order of the prompts and their draws."""
+
+
+class Session:
+    """Prompts that fit two models."""
+
+    def __init__(
+        self, pair: Pair, prompts: Sequence[Asked], options: DecodingOptions, ledger: Ledger | None = None
+    ) -> None:
+        """Encode the prompts; those that leave no room for a response are left out (`dropped` counts them).
+
+        What is in the `ledger` is not decoded again.
+        """
+        self.pair, self.options, self._ledger = pair, options, ledger
+        longest = min(longest_of(model, options) for model in (pair.policy, pair.reference))
+        self._prompts = Prompts(prompts, pair.tokenizer, longest)
+        self.prompts, self.dropped = self._prompts.kept, {"too_long": self._prompts.too_long}
+        self.figures: dict[str, float] = {}
+        """Of the last decoding: tokens a second, tokens read by each model, drafts taken."""
+
+    def answers(self, strategy: Strategy, seed: int, draws: int = 0, n: int | None = None) -> Iterator[Answer]:
+        """Decode and yield every response, in the order of the prompts and their draws.
+
+        `draws` are those of the Monte-Carlo estimator; `n` responses a prompt, by default those of the options.
+        """
+        pair, options = self.pair, dataclasses.replace(self.options, n=n or self.options.n)
+        loop = Loop(pair.policy, pair.reference, strategy, options, pair.ends, seed)
+        found = self._decoded(loop, self._prompts.requests(options.n))
+        order = [(one, found[key_of(one.key, draw)]) for one in self.prompts for draw in range(options.n)]
+        accountant = Accountant(pair.policy, pair.reference, strategy, options)
+        accounts = accountant.read([decoded for _, decoded in order], draws, seed)
+        for (one, decoded), spoken in zip(order, accounts, strict=True):
+            yield Answer.of(one, decoded, pair.tokenizer, spoken)
+
+    def _decoded(self, loop: Loop, asked: Sequence[Request]) -> dict[str, Decoded]:
+        """Return all responses by their keys; each is in the ledger before the next one is there."""
+        names = [key_of(one.key, one.draw) for one in asked]
+        ledger: Any = {} if self._ledger is None else self._ledger
+        left = [one for one, name in zip(asked, names, strict=True) if name not in ledger]
+        if len(left) < len(asked):
+            say(f"resumed: {len(asked) - len(left):,} of {len(asked):,} responses are in {ledger.path}")
+        began, tokens = time.perf_counter(), 0
+        for one in track(loop.run(left), "responses", len(left)):
+            ledger[key_of(one.request.key, one.request.draw)] = [one.tokens, one.end]
+            tokens += len(one.tokens) + (one.end is not None)
+        self.figures = _figures(loop, tokens, time.perf_counter() - began)
+        return {name: Decoded(one, *ledger[name]) for one, name in zip(asked, names, strict=True)}
+
+
+def _figures(loop: Loop, tokens: int, seconds: float) -> dict[str, float]:
     figures = {
         "tokens": tokens,
         "tokens_per_second": tokens / seconds,

@@ -15,6 +15,7 @@ from headwater import cli, runs
 from headwater.data import reading
 from headwater.data.preference import Preference
 from headwater.data.tokenizers import Tokenizer
+from headwater.decoding.loop import Loop
 from tests.decoding import stories
 from tests.decoding.test_loop import nudged
 
@@ -85,6 +86,56 @@ def test_speed_changes_no_response(place: Path, tmp_path: Path) -> None:
     slow, fast = (lines(tmp_path / name / "decoded.jsonl") for name in ("slow", "fast"))
     assert [row["tokens"] for row in slow] == [row["tokens"] for row in fast]
     assert len({row["response"] for row in slow}) > 6
+
+
+@pytest.mark.parametrize("apart", [(), ("--release-policy",)])
+def test_a_stopped_decode_goes_on_and_gives_the_same_file(
+    place: Path, tmp_path: Path, apart: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call = ("--batch-size", "2", *apart)
+    strategy = "length_control(first=4)" if apart else STRATEGY
+    assert decode(place, tmp_path / "whole", *call, strategy=strategy) == 0
+    honest, done = Loop.run, []
+
+    def stopped(self: Loop, requests: Any) -> Any:
+        for one in honest(self, requests):
+            if len(done) == 9 + 5 * bool(apart):  # the policy's 12 parts, and some of the reference's
+                raise KeyboardInterrupt
+            done.append(one)
+            yield one
+
+    monkeypatch.setattr(Loop, "run", stopped)
+    assert decode(place, tmp_path / "run", *call, strategy=strategy) == 130
+    assert not (tmp_path / "run").exists() and (tmp_path / "run.ledger").is_file()
+    monkeypatch.setattr(Loop, "run", honest)
+    assert decode(place, tmp_path / "run", "--batch-size", "3", *apart, strategy="reference") == 2  # other settings
+    assert decode(place, tmp_path / "run", *call, strategy=strategy) == 0
+    assert not (tmp_path / "run.ledger").exists()
+    for name in ("decoded.jsonl", "preferences.jsonl"):
+        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_other_commands_take_what_was_decoded(place: Path, tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    assert decode(place, one) == 0
+    assert decode(place, other, strategy="reference") == 0
+    reward = str(place / "reward")
+    sides = ["--baseline", str(other), "--answers", str(one)]
+    assert cli.main(["judge", *sides, "--judge", f"reward(model='{reward}')", "--output", str(tmp_path / "j")]) == 0
+    assert runs.load(tmp_path / "j").account[-1]["kept"] == 12
+    assert cli.main(["compare", str(tmp_path / "j"), "--output", str(tmp_path / "c")]) == 0
+    scored = ["score", "--input", str(one), "--model", reward, "--output", str(tmp_path / "s.jsonl")]
+    assert cli.main(scored) == 0
+    drawn = ("--n", "3", "--reward-model", reward)
+    assert decode(place, tmp_path / "several", *drawn) == 0
+    select = ["select", "--input", str(tmp_path / "several"), "--pairs", "best_worst", "--budget", "100%"]
+    assert cli.main([*select, "--output", str(tmp_path / "pairs")]) == 0
+    data = ["--model", reward, "--dataset", str(tmp_path / "pairs"), "--output", str(tmp_path / "e")]
+    assert cli.main(["evaluate", *data]) == 0
+    assert runs.load(tmp_path / "e").metrics["accuracy"]["value"] == 1.0  # the pairs are ordered by this very model
+    pages = [str(tmp_path / name) for name in ("one", "several", "c", "e")]
+    assert cli.main(["report", *pages, "--output", str(tmp_path / "page.html")]) == 0
+    assert 'id="decoded"' in (tmp_path / "page.html").read_text("utf-8")
 
 
 @pytest.mark.parametrize(

@@ -190,6 +190,7 @@ def test_a_model_without_an_ordinary_cache_is_refused() -> None:
 class Line:
     def __init__(self, ids: list[int]) -> None:
         self.ids = ids
+        self.prompt: list[int] = []
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -209,3 +210,40 @@ def test_a_reader_that_is_cut_back_and_joined_reads_as_from_the_start(family: st
                 line.ids[-cut - 1 :] = rng.integers(2, VOCAB, 1).tolist()
             else:
                 line.ids += rng.integers(2, VOCAB, rng.integers(1, 4)).tolist()
+
+
+@pytest.mark.parametrize("strategy", ["length_control(first=5)", BOTH[0]])
+@pytest.mark.parametrize("family", ["llama", "gemma 3, sliding"])
+def test_a_prompt_is_read_once_for_its_draws(family: str, strategy: str) -> None:
+    reference = model_of(family)
+    policy = nudged(reference)
+    sampled = {"temperature": 1.0, "n": 4, "max_new_tokens": 12}
+    alone = texts(decode(policy, reference, strategy, n=4, batch_size=1, max_new_tokens=12, temperature=1.0))
+    for batch in (3, 8):
+        found, loop = decode(policy, reference, strategy, batch_size=batch, **sampled)
+        assert texts((found, loop)) == alone
+
+
+def test_draws_together_read_fewer_tokens() -> None:
+    reference = model_of()
+    prompts = [list(range(2, 42)), list(range(60, 10, -1))]
+    found, loop = decode(reference, reference, "reference", prompts, n=4, batch_size=8, temperature=1.0)
+    said = sum(len(one.tokens) + (one.end is not None) for one in found)
+    # Each prompt once, its last token again for each draw, and all that is said but the last token.
+    assert loop.reference.tokens == sum(map(len, prompts)) + said
+    one, loop = decode(reference, reference, "reference", prompts, n=4, batch_size=2, temperature=1.0)
+    assert loop.reference.tokens <= sum(map(len, prompts)) + said
+    assert texts((one, loop)) == texts((found, loop))
+
+
+def test_a_row_goes_on_from_what_is_said() -> None:
+    reference = model_of()
+    policy = nudged(reference)
+    whole, _ = decode(policy, reference, "length_control(first=5)", temperature=1.0)
+    begun, _ = decode(policy, policy, "policy", temperature=1.0, max_new_tokens=5)
+    settings = DecodingOptions(max_new_tokens=24, batch_size=4)
+    rest = [one.request._replace(said=one.tokens) for one in begun if one.end is None]
+    loop = Loop(reference, reference, build("reference", STRATEGIES, "strategy"), settings, [END], seed=3)
+    ended = {one.request.key: one for one in loop.run(rest)} | {one.request.key: one for one in begun if one.end}
+    assert texts(([ended[one.request.key] for one in whole], loop)) == texts((whole, loop))
+    assert any(one.end is None for one in begun)

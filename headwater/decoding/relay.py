@@ -1,0 +1,131 @@
+"""Length control with one model in memory at a time: the policy says the first tokens of all, then it is let go.
+
+Every response gets the tokens that the loop with both models gives it. What cannot be known without both at once is
+not told: of the accounts there is the log-ratio of the tokens drawn, whose two sides are read apart.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+
+from headwater.console import track
+from headwater.data.sampling import Asked
+from headwater.data.tokenizers import load_tokenizer
+from headwater.decoding.accounting import Spoken, drawn_with
+from headwater.decoding.draws import Shaping
+from headwater.decoding.loop import Decoded, Loop, Request
+from headwater.decoding.options import DecodingOptions
+from headwater.decoding.session import Answer, Prompts, ends_of, key_of, longest_of
+from headwater.decoding.strategies import Alone, LengthControl, Strategy
+from headwater.engine import models
+from headwater.ledger import Ledger
+
+
+class First(NamedTuple):
+    """What the policy said of a response."""
+
+    tokens: list[int]
+    """Without the token that ended it."""
+    end: int | None
+    log_probs: list[float]
+    """Of the tokens, as they were drawn."""
+
+
+class Relay:
+    """A policy, and the reference that takes over from it."""
+
+    def __init__(
+        self,
+        policy: str,
+        reference: str | None,
+        prompts: Sequence[Asked],
+        options: DecodingOptions,
+        seed: int,
+        ledger: Ledger,
+    ) -> None:
+        """Load the reference for its limits, let it go, and load the policy. Errors: `UsageError`, `ModelError`."""
+        self._names, self._seed, self._options, self._ledger = (policy, reference), seed, options, ledger
+        self._tokenizer = load_tokenizer(policy, ())
+        other = self._load_reference()
+        ends, longest = ends_of(other, self._tokenizer), longest_of(other, options)
+        del other
+        _let_go()
+        self._policy: Any = models.load(policy, "policy", (), seed).model.eval()
+        self._ends = sorted(ends | ends_of(self._policy, self._tokenizer))
+        self._prompts = Prompts(prompts, self._tokenizer, min(longest, longest_of(self._policy, options)))
+        self.prompts, self.dropped = self._prompts.kept, {"too_long": self._prompts.too_long}
+        self.figures: dict[str, float] = {}
+
+    def _load_reference(self) -> Any:
+        policy, reference = self._names
+        return models.reference_of(policy, reference, self._tokenizer, self._seed).eval()
+
+    def answers(self, strategy: Strategy, seed: int, draws: int = 0) -> Iterator[Answer]:
+        """Decode and yield every response, in the order of the prompts and their draws; once only."""
+        assert isinstance(strategy, LengthControl) and not draws  # the command has seen to it
+        asked, began = self._prompts.requests(self._options.n), time.perf_counter()
+        firsts = self._say_first(asked, min(strategy.first, self._options.max_new_tokens), seed)
+        self._policy = None
+        _let_go()
+        reference = self._load_reference()
+        whole, read = self._go_on(reference, asked, firsts, seed)
+        tokens = sum(len(one.tokens) + (one.end is not None) for one in whole.values())
+        self.figures |= {"tokens": tokens, "tokens_per_second": tokens / (time.perf_counter() - began)}
+        self.figures["tokens_read_by_reference"] = read
+        order = [(one, draw, whole[key_of(one.key, draw)]) for one in self.prompts for draw in range(self._options.n)]
+        accounts = drawn_with(
+            reference, Shaping(self._options), [found for *_, found in order], self._options.batch_size
+        )
+        for (one, draw, found), (used, plain) in zip(order, accounts, strict=True):
+            first = firsts[key_of(one.key, draw)].log_probs
+            share = [1.0] * len(first) + [0.0] * (len(used) - len(first))
+            ratio = [a - b for a, b in zip([*first, *used[len(first) :]], plain, strict=True)]
+            yield Answer.of(one, found, self._tokenizer, Spoken(share, [], [], ratio, []))
+
+    def _say_first(self, asked: Sequence[Request], first: int, seed: int) -> dict[str, First]:
+        """Let the policy say up to `first` tokens of every response."""
+        names = [key_of(one.key, one.draw) for one in asked]
+        left = [one for one, name in zip(asked, names, strict=True) if f"first {name}" not in self._ledger]
+        options = dataclasses.replace(self._options, max_new_tokens=first)
+        loop = Loop(self._policy, self._policy, Alone("policy"), options, self._ends, seed)
+        for one in track(loop.run(left), "the policy's tokens", len(left)):
+            self._ledger[f"first {key_of(one.request.key, one.request.draw)}"] = [one.tokens, one.end]
+        self.figures["tokens_read_by_policy"] = loop.policy.tokens
+        found = [Decoded(one, *self._ledger[f"first {name}"]) for one, name in zip(asked, names, strict=True)]
+        logs = drawn_with(self._policy, Shaping(self._options), found, self._options.batch_size)
+        return {name: First(one.tokens, one.end, used) for name, one, (used, _) in zip(names, found, logs, strict=True)}
+
+    def _go_on(
+        self, reference: Any, asked: Sequence[Request], firsts: dict[str, First], seed: int
+    ) -> tuple[dict[str, Decoded], int]:
+        """Let the reference say the rest; returns whole responses and how many tokens it read."""
+        whole: dict[str, Decoded] = {}
+        left = []
+        for one in asked:
+            name = key_of(one.key, one.draw)
+            first = firsts[name]
+            if first.end is not None or len(first.tokens) == self._options.max_new_tokens:
+                whole[name] = Decoded(one, first.tokens, first.end)
+            elif name in self._ledger:
+                whole[name] = Decoded(one, *self._ledger[name])
+            else:
+                left.append(one._replace(said=first.tokens))
+        loop = Loop(reference, reference, Alone("reference"), self._options, self._ends, seed)
+        for found in track(loop.run(left), "the reference's tokens", len(left)):
+            name = key_of(found.request.key, found.request.draw)
+            self._ledger[name] = [found.tokens, found.end]
+            whole[name] = found
+        return whole, loop.reference.tokens
+
+
+def _let_go() -> None:
+    """Give memory back that nothing refers to any more."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

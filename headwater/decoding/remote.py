@@ -1,0 +1,183 @@
+"""Length control against two OpenAI-compatible completion servers: T tokens from one, the rest from the other.
+
+All first parts are asked for, then all rests; each is in the ledger before the next is asked for. How prompt and first
+tokens are carried over:
+
+- `ids`: as token ids, exactly, where servers take them and give them back (vLLM, with `return_token_ids`).
+- `text`: as the text so far, which any server takes and encodes anew. The prompt is exact (others are left out and
+  counted); at the seam the text is, while its tokens may be joined otherwise than the policy said them. Tokenizers
+  whose pieces lose their space when decoded apart are refused; half a character at the seam is dropped and counted.
+
+Servers do not tell distributions over the vocabulary: there is no KL in the accounts, rather than a zero.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from headwater.console import say, track
+from headwater.data.sampling import Asked, Drawn, seed_of
+from headwater.data.tokenizers import Tokenizer, load_tokenizer
+from headwater.decoding.accounting import Spoken
+from headwater.decoding.options import DecodingOptions, Servers
+from headwater.decoding.session import Answer, Prompts, ends_in, key_of
+from headwater.decoding.strategies import LengthControl, Strategy
+from headwater.endpoint import Endpoint, in_parallel
+from headwater.errors import ModelError, NetworkError
+from headwater.ledger import Ledger
+
+AT_ONCE = 8
+HALF = "\ufffd"
+"""What stands for a character of which only some bytes are there."""
+
+
+class Part(NamedTuple):
+    """What one server said of a response."""
+
+    text: str
+    ids: list[int] | None
+    tokens: int
+    """How many, the one that ended it included."""
+    complete: bool
+
+
+class Wanted(NamedTuple):
+    """One request: a row, what it has so far, and how many tokens it may get."""
+
+    name: str
+    seed: int
+    prompt: str | list[int]
+    tokens: int
+
+
+class Remote:
+    """Two servers, and the prompts for them."""
+
+    def __init__(
+        self,
+        names: tuple[str, str],
+        servers: Servers,
+        prompts: Sequence[Asked],
+        options: DecodingOptions,
+        ledger: Ledger,
+    ) -> None:
+        """Encode the prompts for `names`, policy and reference. Errors: `ModelError` for a tokenizer unfit for text."""
+        self._servers, self._options, self._ledger = servers, options, ledger
+        self._tokenizer = load_tokenizer(str(servers.tokenizer), ())
+        address = str(servers.endpoint)
+        self._policy = Endpoint(address), names[0]
+        self._reference = Endpoint(servers.reference_endpoint or address), names[1]
+        encoded = Prompts(prompts, self._tokenizer, 10**9)
+        self._given: dict[str, str | list[int]] = dict(encoded.ids)
+        if self._as_text:
+            _check_pieces(self._tokenizer)
+            texts = {key: _as_text(ids, self._tokenizer) for key, ids in encoded.ids.items()}
+            self._given = {key: text for key, text in texts.items() if text is not None}
+        self.prompts = [one for one in encoded.kept if one.key in self._given]
+        # Those that the servers would read as other tokens.
+        self.dropped = {"not_as_text": len(encoded.kept) - len(self.prompts)}
+        self.figures: dict[str, float] = {}
+
+    @property
+    def _as_text(self) -> bool:
+        return self._servers.carry != "ids"
+
+    def answers(self, strategy: Strategy, seed: int, draws: int = 0) -> Iterator[Answer]:
+        """Ask for every response, and yield them in the order of the prompts and their draws."""
+        assert isinstance(strategy, LengthControl) and not draws  # the command has seen to it
+        rows = [(one, draw) for one in self.prompts for draw in range(self._options.n)]
+        began, most = time.perf_counter(), self._options.max_new_tokens
+        first = min(strategy.first, most)
+        begun = [
+            Wanted(key_of(one.key, draw), seed_of(seed, one.key, draw), self._given[one.key], first)
+            for one, draw in rows
+        ]
+        firsts = self._asked(self._policy, "first", begun)
+        gone_on = [
+            Wanted(name, seed_of(seed, one.key + ":rest", draw), self._so_far(one, firsts[name]), most - first)
+            for one, draw in rows
+            if not firsts[name := key_of(one.key, draw)].complete
+        ]
+        rests = self._asked(self._reference, "rest", gone_on)
+        tokens = sum(part.tokens for part in (*firsts.values(), *rests.values()))
+        self.figures = {"tokens": tokens, "tokens_per_second": tokens / (time.perf_counter() - began)}
+        halves = sum(name in rests and self._as_text and part.text.endswith(HALF) for name, part in firsts.items())
+        if halves:
+            say(f"half a character was dropped where the reference took over, in {halves:,} of {len(rows):,} responses")
+        for one, draw in rows:
+            name = key_of(one.key, draw)
+            yield self._answer(one, draw, firsts[name], rests.get(name))
+
+    def _asked(self, whom: tuple[Endpoint, str], part: str, wanted: Sequence[Wanted]) -> dict[str, Part]:
+        """Ask one server for what is not in the ledger; returns all of it, by row."""
+        left = [one for one in wanted if one.tokens and f"{part} {one.name}" not in self._ledger]
+        at_once = self._servers.concurrency or AT_ONCE
+        found = in_parallel(lambda one: self._ask(whom, one), left, at_once)
+        for one, said in track(found, f"the {part} of responses", len(left)):
+            self._ledger[f"{part} {one.name}"] = said._asdict()
+        nothing = Part("", [], 0, False)
+        return {one.name: Part(**self._ledger[f"{part} {one.name}"]) if one.tokens else nothing for one in wanted}
+
+    def _ask(self, whom: tuple[Endpoint, str], wanted: Wanted) -> Part:
+        (endpoint, model), options = whom, self._options
+        body: dict[str, Any] = {"model": model, "prompt": wanted.prompt, "max_tokens": wanted.tokens}
+        body |= {"temperature": options.temperature, "top_p": options.top_p, "seed": wanted.seed}
+        body |= {"top_k": options.top_k} if options.top_k is not None else {}
+        body |= {"min_p": options.min_p} if options.min_p else {}
+        body |= {} if self._as_text else {"return_token_ids": True}
+        answer = endpoint.post("/completions", body)
+        try:
+            choice, tokens = answer["choices"][0], int(answer["usage"]["completion_tokens"])
+            ids = None if self._as_text else [int(token) for token in choice["token_ids"]]
+            complete = choice["finish_reason"] == "stop"
+            return Part(str(choice["text"]), ids, tokens, complete)
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            lacks = f"answered without {error.args[0]!r}" if isinstance(error, KeyError) else "answered otherwise"
+            needs = "expected choices with text and finish_reason, and usage; with --carry ids also token_ids"
+            raise NetworkError(f"{endpoint.url}/completions", lacks, needs) from error
+
+    def _so_far(self, one: Asked, first: Part) -> str | list[int]:
+        given = self._given[one.key]
+        return given + _whole(first.text) if isinstance(given, str) else [*given, *(first.ids or [])]
+
+    def _answer(self, one: Asked, draw: int, first: Part, rest: Part | None) -> Answer:
+        parts = [first, rest] if rest else [first]
+        share = [1.0] * first.tokens + [0.0] * (rest.tokens if rest else 0)
+        ids = None if self._as_text else [token for part in parts for token in part.ids or []]
+        text = _whole(first.text) + rest.text if rest and self._as_text else "".join(part.text for part in parts)
+        if ids is not None:  # pieces that were decoded apart may have lost a space
+            text = self._tokenizer.decode(ids, skip_special_tokens=True)
+        ends = [] if ids is None else ends_in(text, ids, self._tokenizer)
+        return Answer(one, draw, Drawn(text, parts[-1].complete), ids, ends, Spoken(share, [], [], [], []))
+
+
+def _whole(text: str) -> str:
+    """Return a text without half a character at its end."""
+    return text.rstrip(HALF)
+
+
+def _check_pieces(tokenizer: Tokenizer) -> None:
+    """Refuse a tokenizer whose pieces, decoded apart, are not the text they make together. Errors: `ModelError`."""
+    ids = tokenizer("The river is old and deep", add_special_tokens=False)["input_ids"]
+    whole = tokenizer.decode(ids)
+    for cut in range(1, len(ids)):
+        if tokenizer.decode(ids[:cut]) + tokenizer.decode(ids[cut:]) != whole:
+            fix = "use servers that take and give token ids, with --carry ids"
+            raise ModelError(
+                "--carry text", "this tokenizer's pieces lose their space when they are decoded apart", fix
+            )
+
+
+def _as_text(ids: list[int], tokenizer: Tokenizer) -> str | None:
+    """Return the text that a server encodes as these ids; None where there is none.
+
+    Servers put a beginning token before what they are given, if the tokenizer does.
+    """
+    text: str = tokenizer.decode(ids)
+    start = tokenizer.bos_token or ""
+    for given in (text, text.removeprefix(start)):
+        if tokenizer(given)["input_ids"] == ids:
+            return given
+    return None
