@@ -7,11 +7,12 @@ model alone: policy, reference.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 import tyro
 from rich.table import Table
 from rich.text import Text
@@ -36,6 +37,10 @@ if TYPE_CHECKING:
 EXAMPLE = (
     'headwater decode --model runs/dpo --input pairs.jsonl --output runs/decoded --strategy "length_control(first=20)"'
 )
+POSITIONS = "positions.json"
+"""In the run: the mean share of the policy and KL a token, over stretches of positions, with intervals."""
+STRETCHES = (1, 2, 5, 10, 20, 50, 100, 200, 500)
+"""First positions of the stretches; a response's first token is 1."""
 SHOWN = 3
 
 
@@ -48,8 +53,8 @@ class Config:
     input: Annotated[Path, tyro.conf.arg(aliases=["--data", "--dataset"])]
     """Data of any kind, for its prompts, each once."""
     output: Annotated[Path, tyro.conf.arg(aliases=["--output-dir"])]
-    """Directory of the run, which is also a data set, for `headwater judge`, `score`, `select` (with --n), … A command
-    that was stopped goes on where it was: OUTPUT.ledger holds what is done."""
+    """Directory of the run, which is also a data set: for `headwater judge`, and with --n 2 or more for `score`,
+    `select`, … A command that was stopped goes on where it was: OUTPUT.ledger holds what is done."""
     strategy: str = "length_control(first=20)"
     """Who speaks: length_control(first=…), kl_threshold(threshold=…, below=…), interpolate(weight=…), policy,
     reference."""
@@ -117,6 +122,7 @@ def run(config: Config) -> Path:
     intake.quarantine.save(writer.path / reading.QUARANTINE)
     files.write_text(writer.path / runs.DECODED, "".join(files.to_json(record) + "\n" for record in records))
     reading.write(writer.path / reading.PREFERENCES, _candidates(speakers.prompts, records, config))
+    files.write_json(writer.path / POSITIONS, list(positions(records, config.seed)))
     figures = summary(records, config.seed)
     writer.write_metrics({**figures, **speakers.figures})
     _show(figures, speakers.figures, records, config)
@@ -171,6 +177,22 @@ def summary(records: Sequence[dict[str, Any]], seed: int) -> dict[str, Estimate]
         rewards = [one["rewards"][model] for one in scored]
         found[f"reward_{Path(model).name}"] = statistics.mean(rewards, [one["opening"] for one in scored], seed)
     return found
+
+
+def positions(records: Sequence[dict[str, Any]], seed: int) -> Iterator[dict[str, Any]]:
+    """Yield means a token over stretches of positions, of the responses that reach them."""
+    openings = np.array([one["opening"] for one in records])
+    for what in ("policy_share", "kl", "kl_policy"):
+        columns = [np.array(one.get(f"token_{what}", ())) for one in records]
+        for first, following in zip(STRETCHES, (*STRETCHES[1:], None), strict=True):
+            last = None if following is None else following - 1
+            parts = [column[first - 1 : last] for column in columns]
+            reach = [row for row, part in enumerate(parts) if len(part)]
+            if reach:
+                tokens = np.array([len(parts[row]) for row in reach], dtype=np.float64)
+                means = np.array([parts[row].mean() for row in reach])
+                found = statistics.weighted_mean(means, tokens, openings[reach].tolist(), seed)
+                yield {"what": what, "first": first, "last": last, **found._asdict()}
 
 
 def _candidates(prompts: Sequence[Any], records: Sequence[dict[str, Any]], config: Config) -> list[Candidates]:

@@ -22,6 +22,7 @@ from headwater import config as configs
 from headwater import files, runs
 from headwater.console import say, say_stages, show, steps
 from headwater.data import reading
+from headwater.data.published import published_points
 from headwater.data.reading import Account, Door
 from headwater.data.sampling import asked
 from headwater.decoding.frontier import BASELINE, Point, Row, best_of, frontier, recommended
@@ -37,6 +38,8 @@ SETTINGS = "settings.yaml"
 """What all points have in common; other settings need another directory."""
 FRONTIER = "frontier.json"
 """In the summary's run: a row a point and reward model, with KL, reward and gap to the baseline."""
+PUBLISHED = "published.json"
+"""In the summary's run: the points of papers, [[KL, reward], …] by the names they were asked for with."""
 Records = list[dict[str, Any]]
 
 
@@ -66,6 +69,9 @@ class Config:
     """Best of so many responses of the reference, by the first reward model."""
     budget: float | None = None
     """Nats a response that may be spent, for the recommendation. Default: half of what the policy spends."""
+    published: tuple[str, ...] = ()
+    """Points from papers to draw behind, such as figure4.json:baseline: FILE.json:NAME, [[KL, reward], …] under a name.
+    Their rewards are by their own models."""
     decoding: Annotated[DecodingOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=DecodingOptions)
     seed: int = 42
     """Makes the draws, the same ones at every point; and seeds the bootstrap."""
@@ -84,7 +90,18 @@ class Config:
 
     def common(self) -> dict[str, Any]:
         """Return the settings that a point depends on; speed and grid are none of them."""
-        free = ("output", "first", "thresholds", "below", "weights", "best_of", "budget", "batch_size", "draft")
+        free = (
+            "output",
+            "first",
+            "thresholds",
+            "below",
+            "weights",
+            "best_of",
+            "budget",
+            "published",
+            "batch_size",
+            "draft",
+        )
         return {name: value for name, value in configs.flatten(self).items() if name not in free}
 
     def grid(self) -> list[tuple[str, str, float]]:
@@ -105,6 +122,7 @@ def run(config: Config) -> Path:
     for name, *_ in config.grid():
         configs.build(name, STRATEGIES, "strategy")
     _check_settings(config)
+    published = {name: published_points(name) for name in config.published}
     intake = reading.stream(config.input, config.door)
     prompts, account = asked(intake)
     if not prompts:
@@ -126,6 +144,7 @@ def run(config: Config) -> Path:
     tables = {model: frontier(_columns(config, records, model), config.seed) for model in config.reward_model}
     rows = [{"reward_model": model, **_plain(row)} for model, table in tables.items() for row in table]
     files.write_json(writer.path / FRONTIER, rows)
+    files.write_json(writer.path / PUBLISHED, published)
     metrics: dict[str, Estimate | str | float] = {}
     for model, table in tables.items():
         _show(table, model)

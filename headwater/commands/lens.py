@@ -344,7 +344,7 @@ def _decoded(config: Config, source: runs.Run, output: Path) -> Path:
     runs.check_free(output, config.overwrite)
     rows = decodes.records(source)
     if not rows:
-        raise DataError(str(source.path), "does not say where its tokens end", "decode again")
+        raise DataError(str(source.path), "does not say where its tokens end, or their KL", "decode with both models")
     places = _places(len(rows), config)
     account = Account(len(rows), len(places))
     if len(places) < len(rows):

@@ -8,7 +8,6 @@ model that was trained on whole responses has been taught to read their ends onl
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -24,12 +23,13 @@ from headwater.console import say, say_notes, say_stages, show
 from headwater.data import reading
 from headwater.data.preference import Preference
 from headwater.data.preparation import Ledger
+from headwater.data.published import published_points
 from headwater.data.reading import Door
 from headwater.data.splitting import unseen
 from headwater.data.tokens import EndToken, View
 from headwater.data.truncation import Truncation, parse_keep
 from headwater.engine.options import TOKENS_PER_PASS
-from headwater.errors import UsageError, did_you_mean
+from headwater.errors import UsageError
 from headwater.statistics import LEVEL, Estimate
 
 if TYPE_CHECKING:
@@ -205,21 +205,11 @@ def _published(text: str) -> list[dict[str, Any]]:
 
     Errors: `UsageError`.
     """
-    flag = f"--published {text}"
-    file, _, name = text.rpartition(":")
-    try:
-        curves = json.loads(Path(file).read_text(encoding="utf-8"))
-        points = [(float(x), float(y)) for x, y in curves[name]]
-    except OSError as error:
-        raise UsageError(flag, error.strerror or "cannot be read", "write FILE.json:NAME") from error
-    except KeyError as error:
-        raise UsageError(flag, f"{file} holds no {name}", did_you_mean(name, curves)) from error
-    except (ValueError, TypeError) as error:
-        raise UsageError(flag, "is no curve", "expected a JSON object of names and [[x, accuracy], …]") from error
+    points = published_points(text)
     unit = "ratio" if all(x <= 1 for x, _ in points) else None
     empty = {"low": None, "high": None, "n": None, "clusters": None}
     where = {"curve": "published", "cut": "own", "unit": unit, "group": "all"}
-    return [where | {"amount": x, "value": y} | empty for x, y in sorted(points)]
+    return [where | {"amount": x, "value": y} | empty for x, y in points]
 
 
 def _by_words(config: Config, preferences: list[Preference]) -> Subject:

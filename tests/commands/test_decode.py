@@ -99,7 +99,7 @@ def test_a_stopped_decode_goes_on_and_gives_the_same_file(
 
     def stopped(self: Loop, requests: Any) -> Any:
         for one in honest(self, requests):
-            if len(done) == 9 + 5 * bool(apart):  # the policy's 12 parts, and some of the reference's
+            if len(done) == 9 + 5 * bool(apart):  # the policy's 10 parts, and some of the reference's
                 raise KeyboardInterrupt
             done.append(one)
             yield one
@@ -122,12 +122,15 @@ def test_other_commands_take_what_was_decoded(place: Path, tmp_path: Path) -> No
     reward = str(place / "reward")
     sides = ["--baseline", str(other), "--answers", str(one)]
     assert cli.main(["judge", *sides, "--judge", f"reward(model='{reward}')", "--output", str(tmp_path / "j")]) == 0
-    assert runs.load(tmp_path / "j").account[-1]["kept"] == 12
+    assert runs.load(tmp_path / "j").account[-1]["kept"] == 10
     assert cli.main(["compare", str(tmp_path / "j"), "--output", str(tmp_path / "c")]) == 0
-    scored = ["score", "--input", str(one), "--model", reward, "--output", str(tmp_path / "s.jsonl")]
-    assert cli.main(scored) == 0
     drawn = ("--n", "3", "--reward-model", reward)
     assert decode(place, tmp_path / "several", *drawn) == 0
+    scored = ["score", "--input", str(tmp_path / "several"), "--model", reward, "--output", str(tmp_path / "s.jsonl")]
+    assert cli.main(scored) == 0
+    before, after = (reading.stream(path) for path in (tmp_path / "several", tmp_path / "s.jsonl"))
+    for row, other in zip(before, after, strict=True):
+        assert [r.score for r in row.responses] == pytest.approx([r.score for r in other.responses], abs=1e-5)
     select = ["select", "--input", str(tmp_path / "several"), "--pairs", "best_worst", "--budget", "100%"]
     assert cli.main([*select, "--output", str(tmp_path / "pairs")]) == 0
     data = ["--model", reward, "--dataset", str(tmp_path / "pairs"), "--output", str(tmp_path / "e")]
@@ -193,7 +196,15 @@ def test_a_frontier_goes_on_where_it_was_stopped(
     assert json.loads((home / "summary" / "frontier.json").read_text(encoding="utf-8")) == rows
     assert frontier(place, home, "--max-new-tokens", "13") == 2
     assert "was begun with 12" in capsys.readouterr().err
+    (tmp_path / "figure4.json").write_text('{"baseline": [[2.0, -4.0], [1.0, -5.0]]}', encoding="utf-8")
+    printed = f"{tmp_path / 'figure4.json'}:baseline"
+    assert frontier(place, home, "--published", printed.replace("base", "bse")) == 2
+    assert "did you mean baseline" in capsys.readouterr().err
+    assert frontier(place, home, "--published", printed) == 0  # no point depends on it
+    found = json.loads((home / "summary" / "published.json").read_text(encoding="utf-8"))
+    assert found == {printed: [[1.0, -5.0], [2.0, -4.0]]}
     assert cli.main(["report", str(home / "summary"), "--output", str(tmp_path / "report.html")]) == 0
+    assert "published, figure4.json:baseline" in (tmp_path / "report.html").read_text("utf-8")
 
 
 def test_stories260k_says_what_it_must_greedily(shared_data: Path, tmp_path: Path) -> None:

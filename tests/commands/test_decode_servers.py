@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,9 @@ from headwater.decoding.relay import Relay
 from headwater.decoding.strategies import STRATEGIES
 from headwater.engine import models
 from headwater.ledger import Ledger
-from tests.commands.test_decode import decode, lines, place  # noqa: F401 - a fixture
+from tests.commands.test_decode import lines
 from tests.serving import save_policy
-from tests.test_endpoint import Reply, Server, server, url  # noqa: F401 - a fixture
+from tests.test_endpoint import Handler, Reply, Server, url
 
 FIRST, MOST = 5, 12
 
@@ -53,6 +54,16 @@ def local(pair: Path, output: Path, *more: object) -> list[dict[str, Any]]:
     given = ["decode", *data, *both, "--strategy", f"length_control(first={FIRST})"]
     assert cli.main([str(each) for each in (*given, *more)]) == 0
     return lines(output / "decoded.jsonl")
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    server = Server(("127.0.0.1", 0), Handler)
+    server.asked, server.headers = [], []
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
 
 
 # --- servers -------------------------------------------------------------------------------------------------------
@@ -98,7 +109,7 @@ class Models:
         return 200, {}, json.dumps({"choices": [choice], "usage": {"completion_tokens": len(new)}}).encode()
 
 
-def test_token_ids_are_carried_over_exactly(server: Server, pair: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_token_ids_are_carried_over_exactly(server: Server, pair: Path, tmp_path: Path) -> None:
     server.script = Models(pair)
     rows = remote(pair, url(server), tmp_path / "remote", "--temperature", 0, "--carry", "ids")
     expected = local(pair, tmp_path / "local", "--temperature", 0)
@@ -112,10 +123,10 @@ def test_what_was_paid_for_is_not_asked_again(
     server: Server,
     pair: Path,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],  # noqa: F811
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def script(body: dict[str, Any]) -> Reply:
-        if refusing and len(server.asked) > 7:
+        if refusing and len(server.asked) > 6:
             return 401, {}, b"quota"
         text = {"text": f" {len(server.asked)}" * 3, "finish_reason": "length"}
         return 200, {}, json.dumps({"choices": [text], "usage": {"completion_tokens": body["max_tokens"]}}).encode()
@@ -125,12 +136,12 @@ def test_what_was_paid_for_is_not_asked_again(
     given = (pair, url(server), tmp_path / "remote", "--concurrency", 1)
     remote(*given, code=6)
     assert "HTTP 401" in capsys.readouterr().err and not (tmp_path / "remote").exists()
-    assert len(server.asked) == 8
+    assert len(server.asked) == 7
     refusing = False
     server.asked.clear()
     rows = remote(*given)
-    assert len(server.asked) == 3  # 5 first parts and 2 rests were there
-    assert [row["response"][:3] for row in rows] == [" 1 ", " 2 ", " 3 ", " 4 ", " 5 "]
+    assert len(server.asked) == 2  # 4 first parts and 2 rests were there
+    assert [row["response"][:3] for row in rows] == [" 1 ", " 2 ", " 3 ", " 4 "]
     prompt = server.asked[0]["prompt"]
     assert prompt.endswith(" 3 3 3") and server.asked[0]["max_tokens"] == MOST - FIRST
 
@@ -139,7 +150,7 @@ def test_half_a_character_at_the_seam_is_dropped_and_counted(
     server: Server,
     pair: Path,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],  # noqa: F811
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def script(body: dict[str, Any]) -> Reply:
         text = {"text": "né\ufffd" if body["model"].endswith("policy") else "e.", "finish_reason": "length"}
@@ -148,7 +159,7 @@ def test_half_a_character_at_the_seam_is_dropped_and_counted(
     server.script = script
     rows = remote(pair, url(server), tmp_path / "remote")
     assert {row["response"] for row in rows} == {"née."}
-    assert "half a character was dropped where the reference took over, in 5 of 5" in capsys.readouterr().err
+    assert "half a character was dropped where the reference took over, in 4 of 4" in capsys.readouterr().err
 
 
 def test_a_tokenizer_whose_pieces_lose_their_space_is_refused(
@@ -156,7 +167,7 @@ def test_a_tokenizer_whose_pieces_lose_their_space_is_refused(
     server: Server,
     pair: Path,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],  # noqa: F811
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     from tests.decoding import stories
 
@@ -171,7 +182,7 @@ def test_a_server_of_another_kind_is_named(
     server: Server,
     pair: Path,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],  # noqa: F811
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     server.script = lambda body: (200, {}, json.dumps(answer).encode())
     remote(pair, url(server), tmp_path / "remote", code=6)
@@ -199,30 +210,28 @@ def test_what_servers_cannot_do_is_refused(
 # --- one after the other -------------------------------------------------------------------------------------------
 
 
-def test_a_policy_that_is_released_says_the_same(place: Path, tmp_path: Path) -> None:  # noqa: F811
-    call = {"strategy": "length_control(first=4)"}
-    more = ("--n", "2", "--temperature", "0.8", "--top-p", "0.9")
-    assert decode(place, tmp_path / "both", *more, **call) == 0
-    assert decode(place, tmp_path / "apart", "--release-policy", *more, **call) == 0
-    both, apart = (lines(tmp_path / name / "decoded.jsonl") for name in ("both", "apart"))
-    assert len({row["response"] for row in both}) > 4
+def test_a_policy_that_is_released_says_the_same(pair: Path, tmp_path: Path) -> None:
+    more = ("--n", 2, "--temperature", 0.8, "--top-p", 0.9)
+    both, apart = (local(pair, tmp_path / name, *more, *flag) for name, flag in RELEASED.items())
+    assert len({row["response"] for row in both}) == 8
     for one, other in zip(both, apart, strict=True):
         assert not {"kl", "kl_policy", "token_kl"} & set(other)
         for name in ("id", "draw", "response", "complete", "tokens", "token_policy_share"):
             assert one[name] == other[name]
         assert other["token_log_ratio"] == pytest.approx(one["token_log_ratio"], abs=1e-5)
-    read = runs.load(tmp_path / "apart").metrics
-    assert read["tokens_read_by_policy"] == runs.load(tmp_path / "both").metrics["tokens_read_by_policy"]
 
 
-def test_the_policy_is_gone_when_the_reference_speaks(place: Path, tmp_path: Path) -> None:  # noqa: F811
-    prompts, _ = asked(reading.stream(place / "pairs.jsonl"))
+RELEASED: dict[str, tuple[str, ...]] = {"both": (), "apart": ("--release-policy",)}
+
+
+def test_the_policy_is_gone_when_the_reference_speaks(pair: Path, tmp_path: Path) -> None:
+    prompts, _ = asked(reading.stream(pair / "pairs.jsonl"))
     ledger = Ledger(tmp_path / "ledger", {})
-    names = str(place / "policy"), str(place / "reference")
+    names = str(pair / "policy"), str(pair / "reference")
     relay = Relay(*names, prompts, DecodingOptions(max_new_tokens=8), 0, ledger)
     there = weakref.ref(relay._policy)
     load, seen = relay._load_reference, []
-    relay._load_reference = lambda: (seen.append(there()), load())[1]  # type: ignore[method-assign]
+    relay._load_reference = lambda: (seen.append(there()), load())[1]  # type: ignore[method-assign,func-returns-value]
     found = list(relay.answers(build("length_control(first=3)", STRATEGIES, "strategy"), 0))
     assert seen == [None] and len(found) == len(prompts)
     ledger.close()
@@ -233,11 +242,9 @@ def test_the_policy_is_gone_when_the_reference_speaks(place: Path, tmp_path: Pat
     [("policy", "is not for --release-policy"), ("length_control(first=0)", "has no effect with length_control")],
 )
 def test_a_policy_that_cannot_be_released(
-    strategy: str,
-    message: str,
-    place: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],  # noqa: F811
+    strategy: str, message: str, pair: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert decode(place, tmp_path / "run", "--release-policy", strategy=strategy) == 2
+    given = ["--model", pair / "policy", "--reference", pair / "reference", "--input", pair / "pairs.jsonl"]
+    call = ["decode", *given, "--release-policy", "--strategy", strategy, "--output", tmp_path / "run"]
+    assert cli.main([str(each) for each in call]) == 2
     assert message in capsys.readouterr().err

@@ -155,7 +155,19 @@ def diverged(path: Path) -> runs.Run:
     return runs.load(writer.finish())
 
 
-def decoded(path: Path) -> runs.Run:
+def spoken(path: Path) -> runs.Run:
+    """A run as `decode` leaves it: the policy said the first tokens."""
+    writer = runs.start(path, "decode", Config(), facts={"strategy": "length_control(first=1)"})
+    rows = [
+        {"what": what, "first": first, "last": None, **Estimate(value, value, value, 9, 9)._asdict()}
+        for what in ("policy_share", "kl")
+        for first, value in ((1, 1.0), (2, 0.0))
+    ]
+    write_json(path / "positions.json", rows)
+    return runs.load(writer.finish())
+
+
+def frontiered(path: Path) -> runs.Run:
     """A run as `frontier` leaves it; the baseline has no gap to itself."""
     writer = runs.start(path, "frontier", Config())
     points = [("interpolate", 0.0, None), ("interpolate", 2.0, None), ("length_control", 1.0, 0.25)]
@@ -204,7 +216,8 @@ NEEDS: dict[str, Callable[[Path], list[runs.Run]]] = {
     "signal": lambda p: [signalled(p / "a")],
     "sweep": lambda p: [swept(p / "a")],
     "divergence": lambda p: [diverged(p / "a")],
-    "frontier": lambda p: [decoded(p / "a")],
+    "decoded": lambda p: [spoken(p / "a")],
+    "frontier": lambda p: [frontiered(p / "a")],
     "loss": lambda p: [trained(p / "a", "loss", "eval_loss")],
     "learning-rate": lambda p: [trained(p / "a", "learning_rate")],
     "rewards": lambda p: [trained(p / "a", "rewards/chosen", "rewards/accuracies")],
@@ -378,7 +391,7 @@ def test_the_divergence_figure_names_its_estimators(tmp_path: Path) -> None:
 
 
 def test_the_frontier_draws_reward_and_the_gap_to_the_baseline(tmp_path: Path) -> None:
-    (block,) = PLOTS["frontier"].draw([decoded(tmp_path / "a")])
+    (block,) = PLOTS["frontier"].draw([frontiered(tmp_path / "a")])
     assert block.title == "a: reward by a"
     assert [mark.label for mark in block.key] == ["interpolation, the baseline", "length control"]
     assert [panel.says for panel in block.panels] == [
@@ -386,6 +399,14 @@ def test_the_frontier_draws_reward_and_the_gap_to_the_baseline(tmp_path: Path) -
         "interpolate(2.0) 1.000 at 2.000",
         "Reward above the baseline by KL: length_control(1.0) 0.250 at 1.000",
     ]
+
+
+def test_published_points_stand_behind_the_rewards_and_name_their_source(tmp_path: Path) -> None:
+    run = frontiered(tmp_path / "a")
+    write_json(tmp_path / "a" / "published.json", {"papers/fig4.json:baseline": [[0.5, -7.0], [2.0, -3.0]]})
+    (block,) = PLOTS["frontier"].draw([run])
+    assert block.key[-1].label == "published, fig4.json:baseline"
+    assert ["-7.0" in str(panel.chart.to_dict()) for panel in block.panels] == [True, False]
 
 
 def test_judges_that_give_no_scores_have_no_score_figures(tmp_path: Path) -> None:

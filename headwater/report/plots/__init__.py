@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from headwater.report.plots.curves import accuracy_by_kept_ratio
 from headwater.report.plots.data import longer_by, response_lengths
-from headwater.report.plots.decoding import reward_against_kl
+from headwater.report.plots.decoding import decoded, reward_against_kl
 from headwater.report.plots.divergence import divergence_by_position
 from headwater.report.plots.drawing import Block, Mark, Panel, Plot
 from headwater.report.plots.embedding import response_embeddings
@@ -53,11 +53,18 @@ PLOTS: dict[str, Plot] = {
         "towards these texts. Bands are 95 % intervals.",
         divergence_by_position,
     ),
+    "decoded": Plot(
+        "Who speaks when two models decode",
+        "How much of the token at a position the policy says, and how far what is said lies from the reference; mean "
+        "over responses that reach it, bands are 95 % intervals over prompts. KL stands where both models were asked.",
+        decoded,
+    ),
     "frontier": Plot(
         "Reward against KL in decoding",
         "Each point is a strategy for two models speaking; KL is exact, along what was decoded, but for the best of n, "
         "where it is an upper bound. Bars: 95 % intervals over prompts. Above the dashed line, a strategy gets more "
-        "for its KL than interpolating the two models does.",
+        "for its KL than interpolating the two models does. Squares are published points, whose "
+        "rewards are by models of their own.",
         reward_against_kl,
     ),
     "loss": Plot(

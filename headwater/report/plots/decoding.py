@@ -1,7 +1,8 @@
-"""Reward against KL: what every decoding strategy gets for its distance from the reference."""
+"""Two models decoding: who speaks at every position, and the reward of every strategy against its KL."""
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,6 +14,8 @@ from headwater.report.plots.drawing import COLOURS, GREY, Block, Mark, Panel, Ro
 from headwater.runs import Run
 
 FRONTIER = "frontier.json"
+PUBLISHED = "published.json"
+POSITIONS = "positions.json"
 BASELINE = "interpolate"
 FAMILIES = {
     BASELINE: Mark("interpolation, the baseline", GREY, dashed=True),
@@ -32,14 +35,27 @@ def reward_against_kl(runs: Sequence[Run]) -> list[Block]:
 
 def _blocks(run: Run, name: str) -> Iterator[Block]:
     rows = json.loads((run.path / FRONTIER).read_text(encoding="utf-8"))
+    printed = _published(run)
     for model in dict.fromkeys(row["reward_model"] for row in rows):
         own = sorted((row for row in rows if row["reward_model"] == model), key=lambda row: row["kl"]["value"])
         key = [mark for family, mark in FAMILIES.items() if any(row["family"] == family for row in own)]
-        panels = [_panel(own, "reward", "Reward"), _panel(own, "gap", "Reward above the baseline")]
-        yield Block(f"{name}: reward by {Path(model).name}", key, [panel for panel in panels if panel])
+        panels = [_panel(own, "reward", "Reward", printed), _panel(own, "gap", "Reward above the baseline")]
+        drawn = [panel for panel in panels if panel]
+        yield Block(f"{name}: reward by {Path(model).name}", [*key, *(mark for mark, _ in printed)], drawn)
 
 
-def _panel(rows: Rows, what: str, title: str) -> Panel | None:
+def _published(run: Run) -> list[tuple[Mark, Rows]]:
+    """Return the points of papers that a run was given, each set with the mark that names its source."""
+    path = run.path / PUBLISHED
+    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    colours = COLOURS[len(FAMILIES) - 1 :]
+    return [
+        (Mark(f"published, {Path(source).name}", colour), [{"x": x, "y": y} for x, y in points])
+        for (source, points), colour in zip(found.items(), itertools.cycle(colours), strict=False)
+    ]
+
+
+def _panel(rows: Rows, what: str, title: str, printed: Sequence[tuple[Mark, Rows]] = ()) -> Panel | None:
     """Draw one kind of figure against KL, with its intervals; lines join a strategy's points."""
     points = [
         {"x": row["kl"]["value"], "y": found["value"], "low": found["low"], "high": found["high"]}
@@ -54,6 +70,9 @@ def _panel(rows: Rows, what: str, title: str) -> Panel | None:
     if what == "gap":
         zero = chart([{"y": 0}]).mark_rule(color=GREY, strokeDash=[4, 3])
         layers.append(zero.encode(y=alt.Y("y:Q").title(title)))
+    for mark, behind in printed:
+        base = chart(behind).encode(x=x, y=alt.Y("y:Q").title(title).scale(zero=False))
+        layers.append(base.mark_point(color=mark.colour, shape="square", size=14, opacity=0.6))
     for family, mark in FAMILIES.items():
         own = [point for point in points if point["family"] == family]
         base = chart(own).encode(x=x, y=alt.Y("y:Q").title(title).scale(zero=False))
@@ -63,3 +82,31 @@ def _panel(rows: Rows, what: str, title: str) -> Panel | None:
         layers.append(base.mark_point(color=mark.colour, filled=True, size=26, opacity=1))
     says = "; ".join(f"{point['name']} {number(point['y'])} at {number(point['x'])}" for point in points)
     return Panel("", f"{title} by KL: {says}", finish(layers))
+
+
+def decoded(runs: Sequence[Run]) -> list[Block]:
+    """Draw who spoke, and KL a token, against position; a line a decode run."""
+    runs = distinct(runs)
+    names = labels(runs)
+    measured = [run for run in runs if run.command == "decode" and (run.path / POSITIONS).is_file()]
+    lines = [
+        (Mark(f"{names[run.path]}: {run.facts['strategy']}", colour), json.loads((run.path / POSITIONS).read_text()))
+        for run, colour in zip(measured, itertools.cycle(COLOURS), strict=False)
+    ]
+    axes = {"policy_share": "Share of the policy", "kl": "KL of what was used (nats a token)"}
+    panels = [_by_position(lines, what, axis) for what, axis in axes.items()]
+    return [Block("", [mark for mark, _ in lines], [panel for panel in panels if panel])] if lines else []
+
+
+def _by_position(lines: Sequence[tuple[Mark, Rows]], what: str, axis: str) -> Panel | None:
+    x = alt.X("first:Q").title("Position (token, from)").scale(type="log", nice=False)
+    y = alt.Y("value:Q").title(axis).scale(zero=True)
+    layers, said = [], []
+    for mark, rows in lines:
+        own = [row for row in rows if row["what"] == what]
+        base = chart(own).encode(x=x, y=y)
+        band = chart([row for row in own if row["low"] is not None]).mark_area(color=mark.colour, opacity=0.16)
+        layers += [band.encode(x=x, y=alt.Y("low:Q"), y2="high:Q"), base.mark_line(color=mark.colour, strokeWidth=1.8)]
+        layers.append(base.mark_point(color=mark.colour, filled=True, size=18, opacity=1))
+        said += [f"{mark.label} {number(row['value'])} at {row['first']} (n = {row['n']})" for row in own]
+    return Panel("", f"{axis} by position: {', '.join(said)}", finish(layers)) if said else None

@@ -1,0 +1,23 @@
+"""Curves as papers print them, to be drawn beside one's own: a JSON object of names and points [[x, y], …]."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from headwater.errors import UsageError, did_you_mean
+
+
+def published_points(text: str) -> list[tuple[float, float]]:
+    """Read the points of `--published FILE.json:NAME`, by x. Errors: `UsageError`."""
+    flag = f"--published {text}"
+    file, _, name = text.rpartition(":")
+    try:
+        curves = json.loads(Path(file).read_text(encoding="utf-8"))
+        return sorted((float(x), float(y)) for x, y in curves[name])
+    except OSError as error:
+        raise UsageError(flag, error.strerror or "cannot be read", "write FILE.json:NAME") from error
+    except KeyError as error:
+        raise UsageError(flag, f"{file} holds no {name}", did_you_mean(name, curves)) from error
+    except (ValueError, TypeError) as error:
+        raise UsageError(flag, "is no curve", "expected a JSON object of names and [[x, y], …]") from error
