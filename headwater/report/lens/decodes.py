@@ -20,7 +20,7 @@ READINGS = (Reading("KL", sums=True), Reading("log-ratio", sums=True))
 
 
 def records(run: Run) -> list[dict[str, Any]]:
-    """Return what was decoded, a row a response; nothing where a run does not know where its tokens end, or their KL."""
+    """Return what was decoded, a row a response; nothing where a run knows no KL, or not where tokens end."""
     path = run.path / DECODED
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
     return rows if rows and {"token_ends", "token_kl"} <= rows[0].keys() else []
