@@ -35,7 +35,7 @@ import pyarrow.parquet
 
 from headwater import config as configs
 from headwater.console import RowAccount
-from headwater.errors import UsageError
+from headwater.errors import DataError, UsageError
 from headwater.files import sha256, to_json, write_atomically, write_json, write_text
 from headwater.statistics import Estimate
 
@@ -165,6 +165,15 @@ def start(
     }
     write_json(path / "environment.json", environment)
     return RunWriter(path, facts or {}, began)
+
+
+def take_up(path: Path, *, inputs: Iterable[Path] = (), facts: Mapping[str, Any] | None = None) -> RunWriter:
+    """Go on with a run that was begun. Errors: `DataError` where an input is not what it was."""
+    before = _read_json(path / "environment.json", {})["inputs"]
+    for file in inputs:
+        if file.is_file() and before.get(str(file)) != sha256(file):
+            raise DataError(str(file), f"has changed since {path} was begun", "start anew with --overwrite")
+    return RunWriter(path, facts or {})
 
 
 def _versions() -> dict[str, str]:

@@ -62,6 +62,8 @@ class TrainingOptions:
     """Which part of --eval-data, where it has several (train, test, …)."""
     leakage: Leakage = "refuse"
     """Where --data and --eval-data share prompts: refuse, drop those training rows (counted), or allow it."""
+    save_steps: int | None = None
+    """Write a checkpoint every so many steps; the same command, given again, then goes on from the last one."""
     seed: int = 42
     """Seeds weights, order of pairs, the held-out part and bootstrap intervals."""
     split_seed: int | None = None
@@ -82,8 +84,10 @@ class TrainingOptions:
         _require(
             self.eval_fraction is None or 0 <= self.eval_fraction < 1, "eval_fraction", self.eval_fraction, "in [0, 1)"
         )
-        for name in ("eval_steps", "early_stopping_patience"):
+        for name in ("eval_steps", "early_stopping_patience", "save_steps"):
             _require((getattr(self, name) or 1) > 0, name, getattr(self, name), "above 0")
+        if self.save_steps is not None and self.early_stopping_patience is not None:
+            raise UsageError("--save-steps", "does not keep the best weights", "leave --early-stopping-patience out")
         self._check_evaluation()
         self._check_adapters()
         _require(0 <= self.warmup_ratio < 1, "warmup_ratio", self.warmup_ratio, "in [0, 1)")

@@ -26,7 +26,7 @@ from headwater.data.tokenizers import Tokenizer, is_call
 from headwater.data.tokens import PairTokens, View
 from headwater.data.truncation import Truncation
 from headwater.data.view import ViewOptions, facts_of
-from headwater.engine import checkpoints, memory, models
+from headwater.engine import checkpoints, memory, models, resuming
 from headwater.engine.attention import is_encoder, layout_for
 from headwater.engine.compilation import compile_layers
 from headwater.engine.drift import Drift
@@ -98,13 +98,22 @@ def train(config: TrainConfig, recipe: Recipe) -> Path:
     config = _with_defaults(config, recipe)
     arguments = arguments_for(config.training, str(config.output))
     first = arguments.process_index == 0
-    if first:
+    checkpoint = _checkpoint(config)
+    if first and checkpoint is None:
         runs.check_free(config.output, config.overwrite)
     with contextlib.nullcontext() if first else silence():
-        return _train(config, recipe, arguments, first)
+        return _train(config, recipe, arguments, checkpoint)
 
 
-def _train(config: TrainConfig, recipe: Recipe, arguments: TrainingArguments, first: bool) -> Path:
+def _checkpoint(config: TrainConfig) -> Path | None:
+    """Return where to go on: the last checkpoint of the same command, where it was stopped."""
+    if config.overwrite or not runs.begun(config.output, config):
+        return None
+    return resuming.latest(config.output)
+
+
+def _train(config: TrainConfig, recipe: Recipe, arguments: TrainingArguments, checkpoint: Path | None) -> Path:
+    first = arguments.process_index == 0
     options, loss = config.training, build(config.loss, recipe.losses, "loss")
     ledger = Ledger()
     data = _read(config, ledger)
@@ -119,7 +128,7 @@ def _train(config: TrainConfig, recipe: Recipe, arguments: TrainingArguments, fi
     if options.torch_compile:
         compile_layers(model)
 
-    run = _start(config, recipe, data, pairs, ledger) if first else runs.Bystander(config.output, {})
+    run = _start(config, recipe, data, pairs, ledger, checkpoint) if first else runs.Bystander(config.output, {})
     run.facts["layout"] = layout
     if loss.needs_reference:
         if first:
@@ -127,10 +136,7 @@ def _train(config: TrainConfig, recipe: Recipe, arguments: TrainingArguments, fi
         reference = Reference(model, layout, options.tokens_per_pass, arguments.bf16)
         pairs = _with_reference(pairs, reference, data, view, tokenizer)
     score, drift = _with_live_reference(loss, recipe.score, model, view)
-    if options.lora_r:
-        model = models.adapted(model, recipe.head, options)
-    if options.gradient_checkpointing:
-        model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+    model = _trainable(model, recipe, options)
     estimate = memory.estimate(model, pairs.train, layout, options, bf16=arguments.bf16)
     say(f"memory: {estimate} to train")
     before = memory.peak()
@@ -148,7 +154,7 @@ def _train(config: TrainConfig, recipe: Recipe, arguments: TrainingArguments, fi
         drift,
     )
     best = _watch(trainer, options, recipe.watched)
-    trainer.train()
+    trainer.train(None if checkpoint is None else str(checkpoint))
     say(f"memory: at most {memory.peak() / memory.GIB:.2f} GiB were used, {before / memory.GIB:.2f} before training")
     run.facts |= training_cost(model, pairs.train, layout, float(trainer.state.epoch))._asdict()
     run.facts["memory_bytes"] = {**estimate._asdict(), "peak": memory.peak(), "before_training": before}
@@ -157,6 +163,7 @@ def _train(config: TrainConfig, recipe: Recipe, arguments: TrainingArguments, fi
     weights = trainer.whole_weights()
     if first:
         checkpoints.save(model, tokenizer, config.output, _card(config, recipe), weights)
+        resuming.remove(config.output)
     return run.finish()
 
 
@@ -167,6 +174,15 @@ def _load(config: TrainConfig, recipe: Recipe, data: _Data) -> models.Loaded:
         models.give_template(tokenizer)
     say(f"model: {config.model} · {model.num_parameters() / 1e6:.2f} M parameters · {len(tokenizer)} tokens")
     return models.Loaded(model, tokenizer)
+
+
+def _trainable(model: Any, recipe: Recipe, options: TrainingOptions) -> Any:
+    """Give a model its adapters, and checkpointing of its activations, where they are asked for."""
+    if options.lora_r:
+        model = models.adapted(model, recipe.head, options)
+    if options.gradient_checkpointing:
+        model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+    return model
 
 
 def _watch(trainer: PairTrainer, options: TrainingOptions, figure: str) -> KeepBest | None:
@@ -251,15 +267,22 @@ def _with_reference(pairs: _Pairs, reference: Reference, data: _Data, view: View
     return _Pairs(filled[: len(pairs.train)], filled[len(pairs.train) :])
 
 
-def _start(config: TrainConfig, recipe: Recipe, data: _Data, pairs: _Pairs, ledger: Ledger) -> RunWriter:
-    """Open the run directory with what is known before training."""
+def _start(
+    config: TrainConfig, recipe: Recipe, data: _Data, pairs: _Pairs, ledger: Ledger, checkpoint: Path | None
+) -> RunWriter:
+    """Open the run directory with what is known before training, or again, to go on from a checkpoint."""
     before = runs.facts_of(config.data)
     facts = before | facts_of(config.view.view(config.training.seed), before)
     facts |= {"conditional": True} if any(preference.condition for preference in data.train) else {}
     facts |= {"kind": recipe.kind, "base": config.model, "notes": dict(ledger.notes)}
     facts["flops_saved"] = _flops_saved(before, pairs.train, ledger)
     inputs = [file for loaded in data.read for file in loaded.files]
-    run = runs.start(config.output, recipe.command, config, inputs=inputs, facts=facts)
+    if checkpoint is None:
+        run = runs.start(config.output, recipe.command, config, inputs=inputs, facts=facts)
+    else:
+        run = runs.take_up(config.output, inputs=inputs, facts={**facts, "resumed_at": resuming.step_of(checkpoint)})
+        resuming.rewind(config.output, checkpoint)
+        say(f"{config.output}: goes on after step {resuming.step_of(checkpoint)}")
     run.count_stages(ledger.stages)
     _keep_data(run, data)
     return run

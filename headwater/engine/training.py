@@ -7,7 +7,8 @@ It is the only class that inherits from `transformers.Trainer`. What it changes,
   gives another gradient whenever passes differ in size);
 - what data parallelism wraps is the model with its way to score (`ScoredModel`): the wrapper must be what is called;
 - a loss or gradient that is not finite ends the run with `NumericalError` (the trainer would log 0.0 and go on);
-- losses and rewards stay on the device and are read once a logging step.
+- losses and rewards stay on the device and are read once a logging step;
+- checkpoints are plain tensors (`engine/resuming.py`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +24,7 @@ import transformers
 
 from headwater.console import draws_bars, say
 from headwater.data.tokens import PairTokens
+from headwater.engine import resuming
 from headwater.engine.drift import Drift
 from headwater.engine.losses import Loss, PairLoss, PairScores
 from headwater.engine.options import TOKENS_PER_PASS, TrainingOptions
@@ -57,7 +60,8 @@ class Shares(torch.utils.data.Sampler[list[int]]):
         """Batches hold `batch` pairs a process; the last one `least` or more."""
         self._pairs, self._batch, self._seed, self._least = pairs, batch * processes, seed, least * processes
         self._process, self._processes = process, processes
-        self._epoch = 0
+        self.epoch = 0
+        """The epoch that comes next."""
 
     def __len__(self) -> int:
         """Return the number of batches of an epoch."""
@@ -66,8 +70,8 @@ class Shares(torch.utils.data.Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         """Yield the indices of this process's pairs, batch by batch."""
-        generator = torch.Generator().manual_seed(self._seed + self._epoch)
-        self._epoch += 1
+        generator = torch.Generator().manual_seed(self._seed + self.epoch)
+        self.epoch += 1
         order = torch.randperm(self._pairs, generator=generator).tolist()
         for number in range(len(self)):
             end = self._pairs if number == len(self) - 1 else (number + 1) * self._batch
@@ -116,7 +120,29 @@ class PairTrainer(transformers.Trainer):  # type: ignore[misc]
         self._drift = drift
         self._drifted: torch.Tensor | None = None
         self._watched: list[torch.Tensor] = []
+        self._begun_at = 0
         self.last_evaluation: dict[str, float] = {}
+
+    def train(self, resume_from_checkpoint: str | None = None, **others: Any) -> Any:
+        """Train, from a checkpoint of `engine/resuming.py` on where one is named."""
+        self._begun_at = resuming.step_of(Path(resume_from_checkpoint)) if resume_from_checkpoint else 0
+        return super().train(resume_from_checkpoint, **others)
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        if self.args.should_save:
+            whole = self.accelerator.unwrap_model(self.model)
+            resuming.save(Path(self.args.output_dir), self.state, whole, self.optimizer, self.lr_scheduler)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
+        resuming.load_weights(Path(resume_from_checkpoint), self.model)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            resuming.load_optimizer(Path(checkpoint), self.optimizer, self.lr_scheduler)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            resuming.load_generators(Path(checkpoint))
 
     def get_train_dataloader(self) -> torch.utils.data.DataLoader[Packs]:
         """Return this process's share of the batches. Errors: `UsageError` for fewer pairs than processes."""
@@ -125,6 +151,7 @@ class PairTrainer(transformers.Trainer):  # type: ignore[misc]
             raise UsageError(f"{len(self.train_dataset)} pairs", f"for {processes} processes", "start fewer processes")
         least = 2 if self._drift else 1  # a partner's responses come from another row
         shares = Shares(len(self.train_dataset), self._train_batch_size, self.args.seed, process, processes, least)
+        shares.epoch = self._begun_at // -(len(shares) // -self.args.gradient_accumulation_steps)
         return torch.utils.data.DataLoader(
             self.train_dataset,
             batch_sampler=shares,
@@ -295,7 +322,8 @@ def arguments_for(options: TrainingOptions, output: str) -> transformers.Trainin
             logging_steps=options.logging_steps,
             logging_first_step=True,
             eval_strategy="no" if options.eval_fraction == 0 else "epoch",
-            save_strategy="no",
+            save_strategy="steps" if options.save_steps else "no",
+            save_steps=options.save_steps or 500,
             logging_nan_inf_filter=False,
             remove_unused_columns=False,
             dataloader_pin_memory=torch.cuda.is_available(),
