@@ -1,4 +1,4 @@
-"""The commands that ask a server, against a real one: `transformers serve` with tiny models made on the spot."""
+"""The commands that ask a server, against real ones: `transformers serve` and llama.cpp, with tiny models."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from headwater import cli, runs
 from headwater.data import reading
 from headwater.data.corpus import Corpus, generate
 from headwater.data.preference import Candidates, Message, Preference, Response
+from headwater.engine import models
+from headwater.judging import judgements
 from headwater.judging.alpaca_eval import read_answers
-from headwater.judging.judges import Call, Comparison, Pairwise, looks
+from headwater.judging.judges import AlpacaEval, Call, Comparison, Pairwise, looks
 from headwater.judging.verdicts import line
+from tests.serving import llama_server, write_gguf
 
 
 def command(*arguments: object, code: int = 0) -> None:
@@ -87,3 +90,42 @@ def test_a_server_without_log_probabilities_is_named(
     asked = ("--judge", f"alpaca_eval(model='{served_policy}')", "--endpoint", chat_server)
     command("judge", *sides, *asked, "--output", tmp_path / "judged", code=4)
     assert "the server gives no log-probabilities" in capsys.readouterr().err
+
+
+def test_probabilities_of_names_are_those_of_the_model(tmp_path: Path) -> None:
+    """AlpacaEval's judge at llama.cpp: its preference is the share of M in what the same weights give here."""
+    import torch
+
+    pytest.importorskip("xllamacpp")
+    pytest.importorskip("gguf")
+    sides = [read_answers(answers(tmp_path / f"{name}.json", name)) for name in ("base", "tuned")]
+    calls = list(looks(AlpacaEval("m"), [Comparison(*both) for both in zip(*sides, strict=True)]))
+    asked = [AlpacaEval("m").body(call.shown)["messages"] for call in calls]
+    lessons = [
+        Preference(
+            prompt=tuple(Message(turn["role"], turn["content"]) for turn in messages),
+            chosen=Response("mM"[place % 2]),
+            rejected=Response("?"),
+            id=str(place),
+            source="test",
+        )
+        for place, messages in enumerate(asked)
+    ]
+    reading.write(tmp_path / "names.jsonl", lessons)
+    data = ("--data", tmp_path / "names.jsonl", "--output", tmp_path / "m", "--model", "scratch(hidden=64, layers=2)")
+    command("train-sft", *data, *EPOCHS)
+    model, tokenizer = models.load(str(tmp_path / "m"), "policy", (), 0)
+    names = [tokenizer.convert_tokens_to_ids(name) for name in "mM"]
+    with llama_server(write_gguf(tmp_path / "m", tmp_path / "m.gguf"), tmp_path / "log.txt") as address:
+        given = ("--baseline", tmp_path / "base.json", "--answers", tmp_path / "tuned.json", "--endpoint", address)
+        command("judge", *given, "--judge", "alpaca_eval(model='m')", "--output", tmp_path / "judged")
+    found = {one.prompt: one for one in judgements.read(tmp_path / "judged")[0]}
+    shares = []
+    for call, messages in zip(calls, asked, strict=True):
+        ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt")["input_ids"]
+        with torch.inference_mode():
+            of_b = model(ids).logits[0, -1, names].double().softmax(dim=0)[1].item()
+        shares.append(of_b)
+        expected = 1 - of_b if call.swapped else of_b
+        assert found[call.comparison.first.prompt].preference == pytest.approx(expected, abs=1e-3)
+    assert max(shares) - min(shares) > 0.01
