@@ -182,6 +182,14 @@ class Typed:
         self._readers = readers
         self._one_at_a_time = threading.Lock()
 
+    def try_out(self) -> None:
+        """Read a pair of some length: what a model cannot do is known before anybody types.
+
+        It also settles how rows are laid out, which short texts would tell less about.
+        """
+        words = max(1, min(one.view.max_length for one in self._readers) // 32)
+        self({"prompt": "Why?", "chosen": "one two " * words, "rejected": "six five " * words})
+
     def __call__(self, asked: Any) -> Contents:
         """Return the pair as the page shows it. Errors: `DataError`, `ModelError`, `NumericalError`."""
         texts = asked if isinstance(asked, dict) else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import queue
 import re
@@ -20,7 +21,10 @@ from headwater.data.corpus import Corpus, generate
 from headwater.data.preference import Message, Preference, Response
 from headwater.data.tokenizers import load_tokenizer
 from headwater.data.tokens import token_ends
+from headwater.errors import ModelError
 from headwater.loopback import Server
+from headwater.signal import tokenwise
+from headwater.signal.rulers import TokenRewards
 from headwater.signal.tokenwise import settled
 from tests.browser import Browser
 
@@ -326,6 +330,19 @@ def test_a_typed_pair_is_scored_by_both_models_at_once(
     type_pair(browser, "Why?", "word " * 4000, "No.")
     assert "has more than 2048 tokens" in browser.run("document.getElementById('said').textContent")
     assert browser.run("document.querySelectorAll('#list li').length") == 2
+
+
+def test_what_a_model_cannot_do_is_said_before_anybody_types(
+    models: dict[str, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(pairs: object) -> TokenRewards:
+        raise ModelError("it", "is an encoder")
+
+    load = tokenwise.load
+    monkeypatch.setattr(tokenwise, "load", lambda *given: dataclasses.replace(load(*given), read=refuse))
+    assert headwater("lens", "--serve", "--model", models["reward"]) == 4
+    told = capsys.readouterr()
+    assert "is an encoder" in told.err and "http" not in told.out
 
 
 def test_a_live_page_holds_the_pairs_of_a_file_too(

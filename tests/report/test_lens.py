@@ -397,6 +397,42 @@ def test_the_cut_is_dragged_stepped_and_clicked(browser: Browser, many: Lens, tm
     assert browser.problems == []
 
 
+def test_a_finger_drags_the_cut_on_a_phone(browser: Browser, many: Lens, tmp_path: Path) -> None:
+    page = Opened(browser, many, tmp_path / "lens.html")
+    browser.window(390, 844)
+    browser.settle()
+    browser("Emulation.setTouchEmulationEnabled", enabled=True)
+    box = page.box("#cut .gone")
+    y, start, end = box["top"] + 5, box["left"], box["right"]
+    for kind, x in (
+        ("touchStart", start),
+        ("touchMove", (start + end) / 2),
+        ("touchMove", end - 1),
+        ("touchEnd", None),
+    ):
+        points = [] if x is None else [{"x": x, "y": y}]
+        browser("Input.dispatchTouchEvent", type=kind, touchPoints=points)
+        browser.settle()
+    browser("Emulation.setTouchEmulationEnabled", enabled=False)
+    assert int(page.slider("valuenow")) >= 980
+    assert browser.problems == []
+
+
+def test_the_keyboard_s_place_is_seen(browser: Browser, many: Lens, tmp_path: Path) -> None:
+    Opened(browser, many, tmp_path / "lens.html")
+    seen = set()
+    for _ in range(40):
+        browser("Input.dispatchKeyEvent", type="keyDown", key="Tab", code="Tab", windowsVirtualKeyCode=9)
+        browser("Input.dispatchKeyEvent", type="keyUp", key="Tab", code="Tab", windowsVirtualKeyCode=9)
+        name = browser.run("document.activeElement.id || document.activeElement.tagName")
+        if name in ("BODY", "HTML"):
+            break
+        seen.add(name)
+        outline = browser.run("(s => [s.outlineStyle, s.outlineWidth])(getComputedStyle(document.activeElement))")
+        assert outline == ["solid", "2px"], name
+    assert {"search", "sort", "A", "name", "copy", "previous", "next", "prompt", "mode", "cut"} <= seen
+
+
 def test_keys_search_and_links_lead_to_pairs(browser: Browser, many: Lens, tmp_path: Path) -> None:
     page = Opened(browser, many, tmp_path / "lens.html", "#row%203")
     assert (page.text("#name"), page.text("#place")) == ("row 3", "4 of 12")

@@ -406,6 +406,7 @@ function start(host) {
     list();
     if (address() === called(entry)) arrive();
     else go(lens.entries.length - 1);
+    if (window.matchMedia("(max-width: 56rem)").matches) $("view").scrollIntoView(); // it lies below the form
   }
 
   $("typed")?.addEventListener("submit", ask);
