@@ -74,6 +74,40 @@ def resamples(clusters: Sequence[str], seed: int = 0, count: int = RESAMPLES) ->
         yield weights[index].astype(np.float64)
 
 
+def area_under_curve(positive: Floats, negative: Floats) -> float:
+    """Area under the ROC curve: how often one of `positive` [n] is above one of `negative` [m], ties counting ½.
+
+    It is NaN where either is empty.
+    """
+    if not len(positive) or not len(negative):
+        return float("nan")
+    below = np.sort(negative)
+    wins = np.searchsorted(below, positive, "left") + np.searchsorted(below, positive, "right")
+    return float(wins.mean() / (2 * len(below)))
+
+
+def auc(values: Floats, positive: NDArray[np.bool_], clusters: Sequence[str], seed: int = 0) -> Estimate:
+    """`area_under_curve` of those of `values` [n] that are `positive` [n] against the others.
+
+    The interval is clustered by `clusters` [n]. It is NaN where either kind is missing.
+    """
+    if positive.all() or not positive.any():
+        return Estimate(float("nan"), None, None, len(values), len(set(clusters)))
+    _, tie = np.unique(values, return_inverse=True)
+
+    def area(weights: Floats) -> float:
+        above, below = (np.bincount(tie, weights * kind) for kind in (positive, ~positive))
+        pairs = above.sum() * below.sum()  # none in a resample without one of the kinds
+        return float(above @ (below.cumsum() - below / 2) / pairs) if pairs else float("nan")
+
+    value, count = area(np.ones(len(values))), len(set(clusters))
+    if count < 2:
+        return Estimate(value, None, None, len(values), count)
+    tail = 100 * (1 - LEVEL) / 2
+    low, high = np.nanpercentile([area(drawn) for drawn in resamples(clusters, seed)], [tail, 100 - tail])
+    return Estimate(value, float(low), float(high), len(values), count)
+
+
 def std(values: Sequence[float] | Floats, clusters: Sequence[str], seed: int = 0) -> Estimate:
     """Standard deviation (ddof = 1) of `values` [n], with a bootstrap interval clustered by `clusters` [n]."""
     x = np.asarray(values, dtype=np.float64)

@@ -27,6 +27,7 @@ from headwater.errors import UsageError
 from headwater.statistics import LEVEL, Estimate, Floats
 
 if TYPE_CHECKING:
+    from headwater.engine.losses import Call
     from headwater.judging.length_bias import Correction
 
 EXAMPLE = "headwater evaluate --model runs/reward --dataset pairs.jsonl --output runs/reward-eval"
@@ -44,7 +45,8 @@ class Config:
     output: Annotated[Path | None, tyro.conf.arg(aliases=["--output-dir"])] = None
     """Directory of the run. Default: MODEL-on-DATASET beside a training run, ./DATASET-evaluation otherwise."""
     reference: str | None = None
-    """Reference model of a policy. Default: the one its training run names."""
+    """Reference model of a policy. Default: the one its training run names; a run of simpo, orpo, cpo or slic has none,
+    and its rewards are those of its loss."""
     beta: float | None = None
     """Scale of a policy's implicit reward β (log π − log π_ref). [0.1]"""
     weights: str | None = None
@@ -127,9 +129,11 @@ class _Task:
     preferences: list[Preference]
     """The texts of `pairs`."""
     correction: Correction | None
-    loaded: Loaded
+    loaded: Loaded[Preference]
     ledger: Ledger
     facts: dict[str, Any]
+    rule: Call
+    """The loss whose rewards are reported."""
 
 
 def _task(config: Config) -> _Task:
@@ -153,16 +157,30 @@ def _task(config: Config) -> _Task:
     pairs = prepare("evaluated pairs", preferences, view, tokenizer, ledger)
     say_stages(ledger.stages)
     say_notes(ledger.notes)
-    reference = (
-        None if head == "reward" else models.reference_of(config.model, config.reference, tokenizer, config.seed)
-    )
+    rule, reference = _rule(config, head, facts), None
+    if rule.needs_reference:
+        reference = models.reference_of(config.model, config.reference, tokenizer, config.seed)
     facts.pop("members", None)  # theirs is the model's run, not this one
     facts |= {f"evaluated_{name}": value for name, value in facts_of(view, {}).items()}
     facts.setdefault("kind", "reward model" if head == "reward" else "policy")
     facts |= {"correction": config.correct} if config.correct else {}
     by_id = {preference.id: preference for preference in preferences}
     texts = [by_id[pair.id] for pair in pairs]
-    return _Task([member.model for member in members], reference, pairs, texts, correction, loaded, ledger, facts)
+    return _Task([member.model for member in members], reference, pairs, texts, correction, loaded, ledger, facts, rule)
+
+
+def _rule(config: Config, head: str, facts: Mapping[str, Any]) -> Call:
+    """Return the loss whose rewards are reported: a policy's implicit ones, or its own loss's without a reference."""
+    from headwater.engine.losses import DPO, POLICY_LOSSES, BradleyTerry
+
+    if head == "reward":
+        return BradleyTerry()
+    own = POLICY_LOSSES.get(str(facts.get("kind")))
+    if own is None or own.needs_reference or config.reference is not None or config.beta is not None:
+        return DPO(0.1 if config.beta is None else config.beta)
+    rule: Call = build(runs.load(Path(config.model)).config["loss"], POLICY_LOSSES, "loss")
+    say(f"rewards: those of {rule!r}, by which {config.model} was trained without a reference")
+    return rule
 
 
 def _refuse_flags(config: Config, head: str) -> None:
@@ -259,23 +277,26 @@ def _default_output(config: Config) -> Path:
 
 
 def _rewards(config: Config, task: _Task) -> Floats:
-    """Return rewards [models, pairs, 2]: of reward models, or a policy's implicit ones against its reference."""
+    """Return rewards [models, pairs, 2]: of reward models, or of a policy by its rule."""
     from headwater.engine.attention import layout_for
-    from headwater.engine.losses import DPO, BradleyTerry
-    from headwater.engine.scoring import policy_scores, response_values, reward_scores, score_pairs, with_reference
+    from headwater.engine.scoring import (
+        exact_policy_scores,
+        response_values,
+        reward_scores,
+        score_pairs,
+        with_reference,
+    )
     from headwater.engine.weights import WEIGHTS
 
-    reference, pairs, room = task.reference, task.pairs, config.tokens_per_pass
-    if reference is None:
-        layouts = [layout_for(model, pairs, response_values(reward_scores)) for model in task.models]
-        columns = zip(task.models, layouts, strict=True)
-        return np.stack([score_pairs(each, reward_scores, BradleyTerry(), pairs, room, how) for each, how in columns])
-    (model,), score = task.models, policy_scores
-    layout = layout_for(model, pairs, response_values(score))
-    pairs = with_reference(reference, pairs, room, layout_for(reference, pairs, response_values(score)))
+    pairs, room = task.pairs, config.tokens_per_pass
+    score = reward_scores if task.rule.name == "bradley_terry" else exact_policy_scores
+    layouts = [layout_for(model, pairs, response_values(score)) for model in task.models]
+    if task.reference is not None:
+        layout = layout_for(task.reference, pairs, response_values(score))
+        pairs = with_reference(task.reference, pairs, room, layout)
     weights = build(config.weights or "uniform()", WEIGHTS, "weights")
-    loss = DPO(0.1 if config.beta is None else config.beta)
-    return score_pairs(model, score, loss, pairs, room, layout, weights)[None]
+    columns = zip(task.models, layouts, strict=True)
+    return np.stack([score_pairs(each, score, task.rule, pairs, room, how, weights) for each, how in columns])
 
 
 def _refuse_embedding(config: Config) -> None:

@@ -17,8 +17,8 @@ from rich.text import Text
 from headwater import runs
 from headwater.console import say, show, visible
 from headwater.data import embedding, reading
-from headwater.data.preference import Preference, Response
-from headwater.data.profiling import NEAR, QUANTILES, Profile, Record, Spread, responses_of
+from headwater.data.preference import Preference, Record, Response
+from headwater.data.profiling import NEAR, QUANTILES, Profile, Spread, responses_of
 from headwater.data.reading import Door, Intake
 from headwater.data.terms import contrast
 from headwater.errors import DataError, UsageError

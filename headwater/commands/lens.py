@@ -156,7 +156,7 @@ class Config:
 class Subject(NamedTuple):
     """What is shown: pairs as models read them, and what became of the others."""
 
-    loaded: reading.Loaded
+    loaded: reading.Loaded[Preference]
     ledger: Ledger
     readers: list[Reader]
     pairs: list[Shown]

@@ -1,4 +1,4 @@
-"""Cut the responses of a preference file to their beginnings; prompts stay as they are."""
+"""Cut the responses of pairs or labelled rows to their beginnings; prompts stay as they are."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import tyro
 from headwater import files, runs
 from headwater.console import say, say_stages
 from headwater.data import reading
-from headwater.data.preference import Preference
+from headwater.data.preference import Preference, Unpaired
 from headwater.data.reading import Door, Intake
 from headwater.data.tokenizers import is_call, load_tokenizer
 from headwater.data.tokens import View, token_ends
@@ -68,20 +68,20 @@ class Config:
 
 
 def run(config: Config) -> Path:
-    """Write the cut preferences and return the data file; of shards, the name that they were made from."""
+    """Write the cut rows and return the data file; of shards, the name that they were made from."""
     began = time.monotonic()
     truncation = Truncation(_kept(config), config.cut, config.part, config.boundary, config.seed)
     target, home = places_of(config.output)
     _check_free(config, target)
     runs.check_free(home, config.overwrite)
 
-    tokenizer = load_tokenizer(config.tokenizer, _pairs(reading.stream(config.input, config.door)))
+    tokenizer = load_tokenizer(config.tokenizer, reading.examples(reading.stream(config.input, config.door)))
     if is_call(config.tokenizer):
         say(f"tokens: byte-level BPE of {len(tokenizer)} trained on this data; --tokenizer NAME takes your model's")
     intake, effect = reading.stream(config.input, config.door), Effect()
     # Written aside: until every row has passed, an earlier output stays as it is, and a refusal leaves nothing behind.
     with tempfile.TemporaryDirectory(prefix=".tmp-", dir=_existing(home.parent)) as aside:
-        rows = shortened(_pairs(intake), truncation, token_ends(tokenizer), effect)
+        rows = shortened(_examples(intake, truncation), truncation, token_ends(tokenizer), effect)
         written = reading.write(Path(aside) / target.name, rows, config.shards)
         say(f"data: {intake.place} · {intake.layout}")
         stages = {"read": intake.account, "truncate": effect.account}
@@ -102,20 +102,19 @@ def run(config: Config) -> Path:
     return target
 
 
-def _pairs(intake: Intake) -> Iterator[Preference]:
-    """Yield the records of data that must hold pairs. Errors: `DataError` for another kind."""
-    for record in intake:
-        if not isinstance(record, Preference):
-            raise DataError(intake.place, f"holds {intake.yields}: {intake.layout}", "expected chosen and rejected")
-        yield record
+def _examples(intake: Intake, truncation: Truncation) -> Iterator[Preference | Unpaired]:
+    """Yield the rows, if the cut means something for them. Errors: `UsageError`; `DataError` for another kind."""
+    for example in reading.examples(intake):
+        truncation.check_rows(example)
+        yield example
 
 
 def _refuse_nothing(intake: Intake, effect: Effect) -> None:
-    """Refuse data of which no pair is left."""
+    """Refuse data of which no row is left."""
     if not intake.account.kept:
         raise DataError(intake.place, f"no usable rows among {intake.account.rows_in}", intake.quarantine.first)
     if not effect.account.kept:
-        raise DataError(intake.place, "no pair is left", "keep more")
+        raise DataError(intake.place, "no row is left", "keep more")
 
 
 def _facts(config: Config, truncation: Truncation, effect: Effect) -> dict[str, Any]:
@@ -149,10 +148,13 @@ def _show(effect: Effect) -> None:
     """Say what the cut did to tokens, and to the length difference that a model could learn instead."""
     figures = effect.figures()
     share = figures["tokens_after"] / max(1, figures["tokens_before"])
-    say(
-        f"response tokens: {figures['tokens_before']} before, {figures['tokens_after']} after ({share:.0%}); "
-        f"chosen − rejected: {figures['length_difference_before']:+.1f} before, "
-        f"{figures['length_difference_after']:+.1f} after; the longer response won "
-        f"{figures['longer_won_before']:.1%} before, {figures['longer_won_after']:.1%} after"
-    )
-    say(f"training FLOPs saved: about {figures['flops_saved']:.0%} (tokens of prompt, chosen and rejected)")
+    said = [f"response tokens: {figures['tokens_before']} before, {figures['tokens_after']} after ({share:.0%})"]
+    for name, what, written in (
+        ("length_difference", "chosen − rejected:" if effect.before.pairs else "desirable − undesirable:", "+.1f"),
+        ("longer_won", "the longer response won", ".1%"),
+    ):
+        if f"{name}_before" in figures:
+            before, after = (format(figures[f"{name}_{when}"], written) for when in ("before", "after"))
+            said.append(f"{what} {before} before, {after} after")
+    say("; ".join(said))
+    say(f"training FLOPs saved: about {figures['flops_saved']:.0%} (tokens of prompts and responses)")

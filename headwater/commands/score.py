@@ -19,10 +19,10 @@ from rich.table import Table
 from headwater import runs, statistics
 from headwater.console import say, say_stages, show
 from headwater.data import reading
-from headwater.data.preference import Candidates, Preference
+from headwater.data.preference import Candidates, Preference, Record
 from headwater.data.reading import Door
 from headwater.data.tokens import EndToken
-from headwater.data.writing import Record, row_of
+from headwater.data.writing import row_of
 from headwater.engine.options import TOKENS_PER_PASS
 from headwater.errors import DataError, UsageError
 from headwater.ledger import Ledger

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, Self
 
 Role = Literal["system", "user", "assistant"]
+Side = Literal["chosen", "rejected"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,18 +58,74 @@ class Prompted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Preference(Prompted):
+class Example(Prompted):
+    """What a model can be trained on: a prompt with responses of which we know which are the better ones."""
+
+    @property
+    def responses(self) -> tuple[Response, ...]:
+        """The responses, of a pair the preferred one first."""
+        raise NotImplementedError
+
+    @property
+    def sides(self) -> tuple[Side, ...]:
+        """What each of `responses` is."""
+        raise NotImplementedError
+
+    def answered(self, responses: Sequence[Response]) -> Self:
+        """Return the row with others in the place of its `responses`."""
+        raise NotImplementedError
+
+    @property
+    def score_gap(self) -> float | None:
+        """Score of the chosen response less that of the rejected one; None where one has no score, or is not there."""
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preference(Example):
     """After `prompt`, `chosen` was preferred to `rejected`."""
 
     chosen: Response
     rejected: Response
 
     @property
-    def score_gap(self) -> float | None:
-        """Score of the chosen response less that of the rejected one; None where one has no score."""
+    def responses(self) -> tuple[Response, ...]:  # noqa: D102 - as the base class says
+        return (self.chosen, self.rejected)
+
+    @property
+    def sides(self) -> tuple[Side, ...]:  # noqa: D102
+        return ("chosen", "rejected")
+
+    def answered(self, responses: Sequence[Response]) -> Self:  # noqa: D102
+        chosen, rejected = responses
+        return replace(self, chosen=chosen, rejected=rejected)
+
+    @property
+    def score_gap(self) -> float | None:  # noqa: D102
         if self.chosen.score is None or self.rejected.score is None:
             return None
         return self.chosen.score - self.rejected.score
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unpaired(Example):
+    """One response, and whether it is a desirable one: what KTO learns from."""
+
+    response: Response
+    label: bool
+
+    @property
+    def responses(self) -> tuple[Response, ...]:  # noqa: D102 - as the base class says
+        return (self.response,)
+
+    @property
+    def sides(self) -> tuple[Side, ...]:
+        """Where a pair would have it: a desirable response counts as a chosen one, an undesirable one as rejected."""
+        return ("chosen",) if self.label else ("rejected",)
+
+    def answered(self, responses: Sequence[Response]) -> Self:  # noqa: D102
+        (response,) = responses
+        return replace(self, response=response)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,12 +135,8 @@ class Candidates(Prompted):
     responses: tuple[Response, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unpaired(Prompted):
-    """One response, and whether it is a desirable one: what KTO learns from."""
-
-    response: Response
-    label: bool
+Record = Preference | Candidates | Unpaired
+"""What a row of data can be."""
 
 
 def opening_of(prompt: tuple[Message, ...]) -> str:

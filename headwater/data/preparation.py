@@ -1,4 +1,4 @@
-"""Preferences to pairs of token ids under a view: cut, encode, and account for it; from the cache where it can."""
+"""Rows to pairs of token ids under a view: cut, encode, and account for it; from the cache where it can."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from headwater.data import token_cache, truncation
-from headwater.data.preference import Preference
+from headwater.data.preference import Example
 from headwater.data.reading import Account
 from headwater.data.token_cache import Entry
 from headwater.data.tokenizers import Tokenizer
@@ -27,27 +27,27 @@ class Ledger:
 
 
 def prepare(
-    part: str, preferences: Sequence[Preference], view: View, tokenizer: Tokenizer, ledger: Ledger
+    part: str, examples: Sequence[Example], view: View, tokenizer: Tokenizer, ledger: Ledger
 ) -> list[PairTokens]:
-    """Cut and tokenise preferences, and write it into the ledger. Errors: `DataError` when no pair is left."""
-    name = token_cache.key(preferences, view, tokenizer)
-    entry = token_cache.load(name, preferences)
+    """Cut and tokenise rows, and write it into the ledger. Errors: `DataError` when no row is left."""
+    name = token_cache.key(examples, view, tokenizer)
+    entry = token_cache.load(name, examples)
     if entry is None:
-        entry = _made(preferences, view, tokenizer)
+        entry = _made(examples, view, tokenizer)
         if entry.pairs:
-            token_cache.save(name, entry, preferences)
+            token_cache.save(name, entry, examples)
     ledger.stages |= {f"{stage}, {part}": account for stage, account in entry.accounts.items()}
     ledger.notes += entry.notes
     ledger.kept[part] = entry.kept
     if not entry.pairs:
         dropped = sum((account.dropped for account in entry.accounts.values()), Counter())
         reasons = ", ".join(f"{reason} {count}" for reason, count in dropped.items()) or "none came in"
-        raise DataError(part, f"no pair is left ({reasons})", "raise --max-length, keep more, or use other data")
+        raise DataError(part, f"no row is left ({reasons})", "raise --max-length, keep more, or use other data")
     return entry.pairs
 
 
-def _made(preferences: Sequence[Preference], view: View, tokenizer: Tokenizer) -> Entry:
-    shortened = truncate(preferences, view.truncation, token_ends(tokenizer))
+def _made(examples: Sequence[Example], view: View, tokenizer: Tokenizer) -> Entry:
+    shortened = truncate(examples, view.truncation, token_ends(tokenizer))
     pairs, account, notes = tokenize(shortened.preferences, tokenizer, view.max_length, view.end)
     accounts = {} if view.truncation.changes_nothing else {"truncate": shortened.account}
     return Entry(pairs, accounts | {"tokenize": account}, notes, shortened.kept)

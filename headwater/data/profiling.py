@@ -19,10 +19,8 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from headwater.data.preference import Candidates, Message, Preference, Response, Unpaired
+from headwater.data.preference import Candidates, Message, Preference, Record, Response
 from headwater.statistics import Estimate, mean
-
-Record = Preference | Candidates | Unpaired
 
 SAMPLE = 5000
 """Rows on which the costly things are measured."""

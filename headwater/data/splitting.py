@@ -6,14 +6,16 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
-from headwater.data.preference import Preference, held_out
+from headwater.data.preference import Prompted, held_out
 from headwater.data.reading import Account
 from headwater.errors import DataError
 
+Row = TypeVar("Row", bound=Prompted)
 
-def split(preferences: Sequence[Preference], fraction: float, seed: int) -> tuple[list[Preference], list[Preference]]:
+
+def split(preferences: Sequence[Row], fraction: float, seed: int) -> tuple[list[Row], list[Row]]:
     """Return (training, held out). A hash of the opening decides, so cut and full data split the same way.
 
     Errors: `DataError` when either side would be empty.
@@ -24,14 +26,14 @@ def split(preferences: Sequence[Preference], fraction: float, seed: int) -> tupl
     if not train or (fraction and not rest):
         side = "held-out" if train else "training"
         raise DataError(
-            f"{len(preferences)} pairs with {len(aside)} openings",
+            f"{len(preferences)} rows with {len(aside)} openings",
             f"leave the {side} part empty at --eval-fraction {fraction:g}",
             "change the fraction, or use more data",
         )
     return train, rest
 
 
-def unseen(preferences: Sequence[Preference], seen: Collection[str]) -> tuple[list[Preference], Account]:
+def unseen(preferences: Sequence[Row], seen: Collection[str]) -> tuple[list[Row], Account]:
     """Drop, and count, preferences whose opening is among those trained on."""
     kept = [p for p in preferences if p.opening not in seen]
     account = Account(rows_in=len(preferences), kept=len(kept))
@@ -83,7 +85,7 @@ class Overlap:
         return f"such as {named}" if named else ""
 
 
-def overlap(train: Iterable[Preference], evaluation: Sequence[Preference]) -> Overlap:
+def overlap(train: Iterable[Prompted], evaluation: Sequence[Prompted]) -> Overlap:
     """Find the prompts of `evaluation` in `train`, which may be a stream: only the evaluation side is held.
 
     An n-gram counts that lies whole in one turn of the user. Hashes of 64 bits stand for prompts and n-grams.
@@ -102,7 +104,7 @@ def overlap(train: Iterable[Preference], evaluation: Sequence[Preference]) -> Ov
     return Overlap(len(evaluation), tuple(found[place] for place in sorted(found)))
 
 
-def _keys(preference: Preference, kinds: Iterable[str] | None = None) -> set[tuple[str, int]]:
+def _keys(preference: Prompted, kinds: Iterable[str] | None = None) -> set[tuple[str, int]]:
     return {(kind, hash(key)) for kind in kinds or KINDS for key in KINDS[kind](preference)}
 
 
@@ -111,8 +113,8 @@ Leakage = Literal["refuse", "drop", "allow"]
 
 
 def without_leakage(
-    train: Sequence[Preference], evaluation: Sequence[Preference], leakage: Leakage
-) -> tuple[list[Preference], Account, Overlap]:
+    train: Sequence[Row], evaluation: Sequence[Prompted], leakage: Leakage
+) -> tuple[list[Row], Account, Overlap]:
     """Return the training rows to use, their account, and what they still share with the evaluation rows.
 
     Errors: `DataError` where prompts are shared and `leakage` is refuse, or drop leaves no training row.
@@ -140,28 +142,28 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(_PUNCTUATION.sub(" ", text.casefold()).split())
 
 
-def _exact(preference: Preference) -> Iterator[Hashable]:
+def _exact(preference: Prompted) -> Iterator[Hashable]:
     yield preference.prompt
 
 
-def _normalised(preference: Preference) -> Iterator[Hashable]:
+def _normalised(preference: Prompted) -> Iterator[Hashable]:
     words = tuple((message.role, _words(message.content)) for message in preference.prompt)
     if any(turn for _, turn in words):  # a prompt of punctuation alone would be the same as every other such
         yield words
 
 
-def _opening(preference: Preference) -> Iterator[Hashable]:
+def _opening(preference: Prompted) -> Iterator[Hashable]:
     yield preference.opening
 
 
-def _grams(preference: Preference) -> Iterator[Hashable]:
+def _grams(preference: Prompted) -> Iterator[Hashable]:
     for message in preference.prompt:
         if message.role == "user":
             words = _words(message.content)
             yield from (words[start : start + GRAM] for start in range(len(words) - GRAM + 1))
 
 
-KINDS: dict[str, Callable[[Preference], Iterator[Hashable]]] = {
+KINDS: dict[str, Callable[[Prompted], Iterator[Hashable]]] = {
     "exact": _exact,
     "normalised": _normalised,
     "opening": _opening,

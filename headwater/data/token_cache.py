@@ -18,13 +18,13 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from headwater.data.preference import Preference
+from headwater.data.preference import Example
 from headwater.data.reading import Account
 from headwater.data.tokenizers import Tokenizer
 from headwater.data.tokens import PairTokens, View
 from headwater.files import write_atomically
 
-FORMAT = "2"
+FORMAT = "3"
 PARTS = ("prompt", "chosen", "rejected")
 
 
@@ -49,17 +49,18 @@ def folder() -> Path:
     return home() / "tokens"
 
 
-def key(preferences: Sequence[Preference], view: View, tokenizer: Tokenizer) -> str:
+def key(examples: Sequence[Example], view: View, tokenizer: Tokenizer) -> str:
     """Return the hash of everything that token ids depend on, in hexadecimal."""
     digest = hashlib.sha256(FORMAT.encode())
     for part in (tokenizer.backend_tokenizer.to_str(), str(tokenizer.chat_template), repr(view)):
         _update(digest, part)
-    for preference in preferences:
-        _update(digest, preference.id)
-        for message in preference.conversation:
+    for example in examples:
+        _update(digest, example.id)
+        for message in example.conversation:
             _update(digest, message.role)
             _update(digest, message.content)
-        for response in (preference.chosen, preference.rejected):
+        for side, response in zip(example.sides, example.responses, strict=True):
+            _update(digest, side)
             _update(digest, response.text)
             digest.update(b"1" if response.complete else b"0")
         digest.update(b"\0")
@@ -73,10 +74,10 @@ def _update(digest: Any, text: str) -> None:
     digest.update(raw)
 
 
-def save(name: str, entry: Entry, preferences: Sequence[Preference]) -> None:
+def save(name: str, entry: Entry, examples: Sequence[Example]) -> None:
     """Store an entry, atomically; a cache that cannot be written is no reason to stop."""
-    row = {preference.id: index for index, preference in enumerate(preferences)}
-    if len(row) < len(preferences):
+    row = {example.id: index for index, example in enumerate(examples)}
+    if len(row) < len(examples):
         return  # ids are not unique: pairs could not be told apart on the way back
     columns = {part: [getattr(pair, part) for pair in entry.pairs] for part in PARTS}
     arrays = {part: np.concatenate(ids) for part, ids in columns.items()}
@@ -94,8 +95,8 @@ def save(name: str, entry: Entry, preferences: Sequence[Preference]) -> None:
         return
 
 
-def load(name: str, preferences: Sequence[Preference]) -> Entry | None:
-    """Read an entry back for the same preferences; None where there is none, or it is damaged."""
+def load(name: str, examples: Sequence[Example]) -> Entry | None:
+    """Read an entry back for the same rows; None where there is none, or it is damaged."""
     try:
         with safe_open(folder() / f"{name}.safetensors", "numpy") as file:
             arrays = {part: file.get_tensor(part) for part in (*PARTS, "lengths", "rows")}
@@ -103,7 +104,7 @@ def load(name: str, preferences: Sequence[Preference]) -> Entry | None:
         if about["checksum"] != _checksum(arrays):
             return None
         accounts = {stage: _account(fields) for stage, fields in json.loads(about["accounts"]).items()}
-        return Entry(_pairs(arrays, preferences), accounts, Counter(json.loads(about["notes"])), float(about["kept"]))
+        return Entry(_pairs(arrays, examples), accounts, Counter(json.loads(about["notes"])), float(about["kept"]))
     except (OSError, SafetensorError, KeyError, ValueError, IndexError):
         return None
 
@@ -119,13 +120,13 @@ def _account(fields: dict[str, Any]) -> Account:
     return Account(**fields | {"dropped": Counter(fields["dropped"])})
 
 
-def _pairs(arrays: dict[str, Any], preferences: Sequence[Preference]) -> list[PairTokens]:
+def _pairs(arrays: dict[str, Any], examples: Sequence[Example]) -> list[PairTokens]:
     parts = [
         np.split(arrays[part], np.cumsum(lengths)[:-1]) for part, lengths in zip(PARTS, arrays["lengths"], strict=True)
     ]
     found = []
     for row, prompt, chosen, rejected in zip(arrays["rows"], *parts, strict=True):
-        preference = preferences[int(row)]
-        pair = PairTokens(prompt, chosen, rejected, preference.id, preference.source, preference.opening)
-        found.append(pair._replace(score_gap=preference.score_gap))
+        example = examples[int(row)]
+        pair = PairTokens(prompt, chosen, rejected, example.id, example.source, example.opening)
+        found.append(pair._replace(score_gap=example.score_gap))
     return found

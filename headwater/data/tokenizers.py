@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from headwater.config import build
-from headwater.data.preference import Preference
+from headwater.data.preference import Record
 from headwater.errors import ModelError, UsageError, first_line
 
 Tokenizer = Any
@@ -61,21 +61,20 @@ class ScratchTokenizer:
 TOKENIZERS = {"scratch": ScratchTokenizer}
 
 
-def texts_of(preferences: Iterable[Preference]) -> Iterator[str]:
-    """Yield every text of the preferences: what a tokenizer is trained on."""
-    for preference in preferences:
-        yield from (message.content for message in preference.prompt)
-        yield preference.chosen.text
-        yield preference.rejected.text
+def texts_of(records: Iterable[Record]) -> Iterator[str]:
+    """Yield every text of some rows: what a tokenizer is trained on."""
+    for record in records:
+        yield from (message.content for message in record.prompt)
+        yield from (response.text for response in record.responses)
 
 
-def load_tokenizer(name: str, preferences: Iterable[Preference]) -> Tokenizer:
-    """Load a tokenizer by Hugging Face name or path, or train `scratch(vocab=…)` on the preferences.
+def load_tokenizer(name: str, records: Iterable[Record]) -> Tokenizer:
+    """Load a tokenizer by Hugging Face name or path, or train `scratch(vocab=…)` on rows of data.
 
     Errors: `ModelError` for one that cannot be loaded, is not fast (character offsets need a fast one) or is empty.
     """
     if is_call(name):
-        return build(name, TOKENIZERS, "tokenizer").train(texts_of(preferences))
+        return build(name, TOKENIZERS, "tokenizer").train(texts_of(records))
     from transformers import AutoTokenizer
 
     path = Path(name)

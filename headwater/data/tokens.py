@@ -1,4 +1,4 @@
-"""Chat template: a `Preference` to token ids; where a response starts, and who gets an end token.
+"""Chat template: a row to token ids; where a response starts, and who gets an end token.
 
 The text of prompt and response is rendered once by the model's chat template and encoded once, and the response is
 found by character offsets: encoding prompt and response apart and joining them gives other tokens where the two
@@ -15,13 +15,14 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
 from jinja2 import TemplateError
 from numpy.typing import NDArray
 
-from headwater.data.preference import Preference, Prompted, Response, Unpaired
+from headwater.data.preference import Example, Prompted, Response
 from headwater.data.reading import Account
 from headwater.data.tokenizers import Tokenizer
 from headwater.data.truncation import TokenEnds, Truncation
@@ -39,7 +40,7 @@ EndToken = Literal["complete", "always", "never"]
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What of a preference a model sees."""
+    """What of a row a model sees."""
 
     truncation: Truncation
     end: EndToken
@@ -48,7 +49,10 @@ class View:
 
 
 class PairTokens(NamedTuple):
-    """A preference as token ids; a complete response ends with its end-of-turn token."""
+    """A row as token ids; a complete response ends with its end-of-turn token.
+
+    A labelled response stands where a pair has its chosen or its rejected one; its other side is empty.
+    """
 
     prompt: Ids
     chosen: Ids
@@ -173,49 +177,26 @@ class Tokenized(NamedTuple):
 
 
 def tokenize(
-    preferences: Sequence[Preference], tokenizer: Tokenizer, max_length: int, end_token: EndToken = "complete"
+    examples: Sequence[Example], tokenizer: Tokenizer, max_length: int, end_token: EndToken = "complete"
 ) -> Tokenized:
-    """Turn preferences into token ids; rows with more than `max_length` tokens on one side are dropped and counted."""
-    account = Account(rows_in=len(preferences))
+    """Turn rows into token ids; those with more than `max_length` tokens on one side are dropped and counted."""
+    account = Account(rows_in=len(examples))
     pairs: list[PairTokens] = []
     notes: Counter[str] = Counter()
-    for start in range(0, len(preferences), BATCH):
-        batch = preferences[start : start + BATCH]
-        rendered = [render(p, r, tokenizer, end_token) for p in batch for r in (p.chosen, p.rejected)]
+    for start in range(0, len(examples), BATCH):
+        batch = examples[start : start + BATCH]
+        rendered = [render(row, response, tokenizer, end_token) for row in batch for response in row.responses]
         encoded = _encode(rendered, tokenizer)
         notes["boundary_merged"] += sum(e.merged for e in encoded)
         notes["special_token_text"] += sum(bool(r.quoted) for r in rendered)
-        for preference, better, worse in zip(batch, encoded[::2], encoded[1::2], strict=True):
-            pair = _pair(preference, better, worse)
-            reason = _unusable(pair, max_length)
+        ahead = iter(encoded)
+        for example in batch:
+            pair = _pair(example, list(islice(ahead, len(example.responses))))
+            reason = _unusable(pair, len(example.responses), max_length)
             if reason:
                 account.dropped[reason] += 1
             else:
                 pairs.append(pair)
-    account.kept = len(pairs)
-    return Tokenized(pairs, account, +notes)
-
-
-def tokenize_unpaired(
-    rows: Sequence[Unpaired], tokenizer: Tokenizer, max_length: int, end_token: EndToken = "complete"
-) -> Tokenized:
-    """Turn labelled responses into token ids: a good one is `chosen`, a bad one `rejected`, the other side is empty."""
-    account = Account(rows_in=len(rows))
-    pairs: list[PairTokens] = []
-    notes: Counter[str] = Counter()
-    for start in range(0, len(rows), BATCH):
-        batch = rows[start : start + BATCH]
-        rendered = [render(row, row.response, tokenizer, end_token) for row in batch]
-        encoded = _encode(rendered, tokenizer)
-        notes["boundary_merged"] += sum(e.merged for e in encoded)
-        notes["special_token_text"] += sum(bool(r.quoted) for r in rendered)
-        for row, (ids, first, _) in zip(batch, encoded, strict=True):
-            prompt, response, none = ids[:first], ids[first:], ids[:0]
-            sides = (response, none) if row.label else (none, response)
-            if len(ids) > max_length or not len(prompt) or not len(response):
-                account.dropped["too_long" if len(ids) > max_length else "no_tokens"] += 1
-            else:
-                pairs.append(PairTokens(prompt, *sides, id=row.id, source=row.source, opening=row.opening))
     account.kept = len(pairs)
     return Tokenized(pairs, account, +notes)
 
@@ -293,22 +274,26 @@ def _data_spans(row: Rendered) -> list[tuple[int, int]]:
     return spans
 
 
-def _pair(preference: Preference, chosen: Encoded, rejected: Encoded) -> PairTokens:
-    shared = min(chosen.start, rejected.start)
-    differs = np.flatnonzero(chosen.ids[:shared] != rejected.ids[:shared])
+def _pair(example: Example, encoded: Sequence[Encoded]) -> PairTokens:
+    first, last = encoded[0], encoded[-1]  # the same where there is one response
+    shared = min(first.start, last.start)
+    differs = np.flatnonzero(first.ids[:shared] != last.ids[:shared])
     shared = int(differs[0]) if len(differs) else shared
+    responses: dict[str, Ids] = {side: each.ids[shared:] for side, each in zip(example.sides, encoded, strict=True)}
+    none = first.ids[:0]
     return PairTokens(
-        prompt=chosen.ids[:shared],
-        chosen=chosen.ids[shared:],
-        rejected=rejected.ids[shared:],
-        id=preference.id,
-        source=preference.source,
-        opening=preference.opening,
-        score_gap=preference.score_gap,
+        prompt=first.ids[:shared],
+        chosen=responses.get("chosen", none),
+        rejected=responses.get("rejected", none),
+        id=example.id,
+        source=example.source,
+        opening=example.opening,
+        score_gap=example.score_gap,
     )
 
 
-def _unusable(pair: PairTokens, max_length: int) -> str:
+def _unusable(pair: PairTokens, responses: int, max_length: int) -> str:
     if len(pair.prompt) + max(len(pair.chosen), len(pair.rejected)) > max_length:
         return "too_long"
-    return "" if len(pair.prompt) and len(pair.chosen) and len(pair.rejected) else "no_tokens"
+    said = bool(len(pair.chosen)) + bool(len(pair.rejected))
+    return "" if len(pair.prompt) and said == responses else "no_tokens"

@@ -16,17 +16,17 @@ import random
 import re
 import unicodedata
 from bisect import bisect_right
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Generic, Literal, NamedTuple, TypeVar
 
 from headwater.data import segmentation
-from headwater.data.preference import Preference, Response
+from headwater.data.preference import Example, Response, Side, Unpaired
 from headwater.data.reading import Account
 from headwater.data.sources import NoPreference, check_responses
 from headwater.errors import UsageError
@@ -47,9 +47,12 @@ UNITS: dict[str, segmentation.Unit | None] = {
 }
 """What an amount counts; None counts tokens."""
 
-SIDES = ("chosen", "rejected")
+ExampleT = TypeVar("ExampleT", bound=Example)
+LABELS: dict[Side, str] = {"chosen": "desirable", "rejected": "undesirable"}
+"""What a response without a partner is called."""
+
 BATCH = 256
-"""Pairs encoded at a time: enough to keep all threads of the tokenizer busy, few enough to keep memory flat."""
+"""Rows encoded at a time: enough to keep all threads of the tokenizer busy, few enough to keep memory flat."""
 FACTS = "facts.json"
 """In a run: what it found, for later steps."""
 EXAMPLES = "write 0.4, 40%, 128tok, 3sent, 50words or 200chars"
@@ -128,7 +131,7 @@ def _number(text: str, flag: str, fix: str) -> Fraction:
 
 @dataclass(frozen=True, slots=True)
 class Truncation:
-    """What is kept of the two responses of a pair."""
+    """What is kept of the responses of a row."""
 
     keep: Keep = Keep(Fraction(1))
     cut: CutBy = "own"
@@ -145,12 +148,17 @@ class Truncation:
         """Say whether every response is kept whole whatever its length."""
         return self.keep == Keep(Fraction(1)) and self.cut != "equal"
 
-    def counts(self, chosen: int, rejected: int) -> tuple[int, int]:
-        """Return how many units are kept of two responses with that many."""
+    def check_rows(self, rows: Example) -> None:
+        """Refuse what means nothing for rows like one of them. Errors: `UsageError`."""
+        if self.cut != "own" and isinstance(rows, Unpaired):
+            raise UsageError(f"--cut {self.cut}", "labelled rows have one response, no other to cut by", "leave it out")
+
+    def counts(self, *units: int) -> tuple[int, ...]:
+        """Return how many units are kept of the responses of a row, which have so many."""
         if self.cut == "own":
-            return self.keep.count(chosen), self.keep.count(rejected)
-        kept = self.keep.count(min(chosen, rejected) if self.cut == "equal" else max(chosen, rejected))
-        return min(kept, chosen), min(kept, rejected)
+            return tuple(map(self.keep.count, units))
+        kept = self.keep.count(min(units) if self.cut == "equal" else max(units))
+        return tuple(min(kept, own) for own in units)
 
     def first(self, units: int, kept: int, key: str) -> int:
         """Return the index of the first unit that is kept; `key` names the response, for random spans."""
@@ -204,142 +212,142 @@ def _snapped(marks: Sequence[int], start: int, end: int) -> tuple[int, int]:
     return max((mark for mark in marks if mark < last), default=start), last
 
 
-class Lengths(NamedTuple):
-    """Tokens of the responses, summed over pairs, and how often the longer response won (ties count ½)."""
+@dataclass
+class Lengths:
+    """Responses by side and their tokens; of pairs, how often the longer response won (ties count ½)."""
 
-    pairs: int
-    chosen: int
-    rejected: int
-    longer_won: float
+    responses: Counter[Side] = field(default_factory=Counter)
+    tokens: Counter[Side] = field(default_factory=Counter)
+    pairs: int = 0
+    longer_won: float = 0.0
 
-    @property
-    def tokens(self) -> int:
-        """Return the tokens of both responses."""
-        return self.chosen + self.rejected
+    def add(self, row: Mapping[Side, int]) -> None:
+        """Count one more row: the tokens of its responses."""
+        self.responses.update(row.keys())
+        self.tokens.update(row)
+        if len(row) > 1:
+            self.pairs += 1
+            self.longer_won += 0.5 * ((row["chosen"] > row["rejected"]) + (row["chosen"] >= row["rejected"]))
 
-    def add(self, chosen: int, rejected: int) -> Lengths:
-        """Return the sums with one more pair."""
-        won = 0.5 * ((chosen > rejected) + (chosen >= rejected))
-        return Lengths(self.pairs + 1, self.chosen + chosen, self.rejected + rejected, self.longer_won + won)
+    def figures(self, when: str) -> dict[str, float | int]:
+        """Return the tokens, the mean difference chosen − rejected, and the share that the longer response won.
 
-
-NOTHING = Lengths(0, 0, 0, 0.0)
+        What needs a pair, or responses of both sides, is left out where there are none.
+        """
+        found: dict[str, float | int] = {f"tokens_{when}": self.tokens.total()}
+        if len(self.responses) > 1:
+            chosen, rejected = (self.tokens[side] / self.responses[side] for side in LABELS)
+            found[f"length_difference_{when}"] = chosen - rejected
+        if self.pairs:
+            found[f"longer_won_{when}"] = self.longer_won / self.pairs
+        return found
 
 
 @dataclass
 class Effect:
-    """What a cut did, summed over the pairs that went through it; fills while they do."""
+    """What a cut did, summed over the rows that went through it; fills while they do."""
 
     account: Account = field(default_factory=Account)
-    before: Lengths = NOTHING
-    """Lengths of the pairs that were kept, before the cut …"""
-    after: Lengths = NOTHING
+    before: Lengths = field(default_factory=Lengths)
+    """Lengths of the responses that were kept, before the cut …"""
+    after: Lengths = field(default_factory=Lengths)
     """… and after it."""
     dropped: dict[str, list[str]] = field(default_factory=dict)
-    """Ids of the pairs that no longer compare anything, by reason."""
+    """Ids of the rows that no longer say anything, by reason."""
     prompt_characters: int = 0
     response_characters: int = 0
-    """Before the cut; like those of prompts, of the pairs that were kept."""
+    """Before the cut; like those of prompts, of the rows that were kept."""
 
     @property
     def kept(self) -> float:
         """Return the share of the response tokens that was kept."""
-        return self.after.tokens / self.before.tokens if self.before.tokens else 1.0
+        before = self.before.tokens.total()
+        return self.after.tokens.total() / before if before else 1.0
 
     @property
     def flops_saved(self) -> float:
         """Estimate the share of training FLOPs saved; prompts are taken to have as many characters a token."""
-        prompt = self.before.tokens * self.prompt_characters / max(1, self.response_characters)
-        return flops_saved(prompt, self.after.tokens, self.before.tokens)
+        before = self.before.tokens.total()
+        prompt = before * self.prompt_characters / max(1, self.response_characters)
+        return flops_saved(prompt, self.after.tokens.total(), before)
 
     def figures(self) -> dict[str, float | int]:
         """Return what a cut does to lengths, for `metrics.json`, in tokens; differences are chosen − rejected."""
-        pairs = max(1, self.before.pairs)
-        return {
-            "pairs": self.before.pairs,
-            "tokens_before": self.before.tokens,
-            "tokens_after": self.after.tokens,
-            "length_difference_before": (self.before.chosen - self.before.rejected) / pairs,
-            "length_difference_after": (self.after.chosen - self.after.rejected) / pairs,
-            "longer_won_before": self.before.longer_won / pairs,
-            "longer_won_after": self.after.longer_won / pairs,
-            "flops_saved": self.flops_saved,
-        }
+        labelled = {label: self.before.responses[side] for side, label in LABELS.items()}
+        counts = {"pairs": self.before.pairs} if self.before.pairs else labelled
+        return counts | self.before.figures("before") | self.after.figures("after") | {"flops_saved": self.flops_saved}
 
-    def keep(self, preference: Preference, before: tuple[int, int], after: tuple[int, int]) -> None:
-        """Count a pair that was kept whole before and is now cut, by the tokens of its two responses."""
+    def keep(self, example: Example, before: Sequence[int], after: Sequence[int]) -> None:
+        """Count a row that was whole before and is now cut, by the tokens of its responses."""
         self.account.kept += 1
-        self.before, self.after = self.before.add(*before), self.after.add(*after)
-        self.prompt_characters += sum(len(message.content) for message in preference.prompt)
-        self.response_characters += len(preference.chosen.text) + len(preference.rejected.text)
+        for lengths, tokens in ((self.before, before), (self.after, after)):
+            lengths.add(dict(zip(example.sides, tokens, strict=True)))
+        self.prompt_characters += sum(len(message.content) for message in example.prompt)
+        self.response_characters += sum(len(response.text) for response in example.responses)
 
-    def drop(self, preference: Preference, reason: str) -> None:
-        """Count a pair that was not kept."""
+    def drop(self, example: Example, reason: str) -> None:
+        """Count a row that was not kept."""
         self.account.dropped[reason] += 1
-        self.dropped.setdefault(reason, []).append(preference.id)
+        self.dropped.setdefault(reason, []).append(example.id)
 
 
 @dataclass
-class Truncated(Effect):
-    """What `truncate` returns: the effect of a cut, and the pairs that still compare two texts."""
+class Truncated(Effect, Generic[ExampleT]):
+    """What `truncate` returns: the effect of a cut, and the rows that still say something."""
 
-    preferences: list[Preference] = field(default_factory=list)
+    preferences: list[ExampleT] = field(default_factory=list)
 
 
 def flops_saved(prompt: float, kept: float, whole: float) -> float:
     """Estimate the share of training FLOPs that a cut saves: 1 − (prompt + kept) / (prompt + whole), in tokens.
 
-    `prompt` counts once a pair, `kept` and `whole` both responses, after and before the cut. Forward and backward
+    `prompt` counts once a row, `kept` and `whole` all its responses, after and before the cut. Forward and backward
     passes cost 6 × parameters a token (arXiv:2001.08361, eq. 2.2). The quadratic term of attention is left out: it
     depends on the model's shape, and where both responses keep the same share it only adds to what is saved.
     """
     return (whole - kept) / (prompt + whole) if prompt + whole else 0.0
 
 
-def truncate(preferences: Iterable[Preference], truncation: Truncation, token_ends: TokenEnds) -> Truncated:
-    """Cut both responses of every preference, in memory; see `shortened`."""
-    result = Truncated()
-    result.preferences.extend(shortened(preferences, truncation, token_ends, result))
+def truncate(examples: Iterable[ExampleT], truncation: Truncation, token_ends: TokenEnds) -> Truncated[ExampleT]:
+    """Cut the responses of every row, in memory; see `shortened`."""
+    result = Truncated[ExampleT]()
+    result.preferences.extend(shortened(examples, truncation, token_ends, result))
     return result
 
 
 def shortened(
-    preferences: Iterable[Preference], truncation: Truncation, token_ends: TokenEnds, effect: Effect
-) -> Iterator[Preference]:
-    """Cut both responses of every preference of a stream; prompts stay as they are.
+    examples: Iterable[ExampleT], truncation: Truncation, token_ends: TokenEnds, effect: Effect
+) -> Iterator[ExampleT]:
+    """Cut the responses of every row of a stream; prompts stay as they are.
 
-    A pair whose kept responses are empty or identical is dropped and counted.
+    A row that keeps an empty response, or two that are the same, is dropped and counted.
     """
     if truncation.changes_nothing:
-        for preference in preferences:
+        for example in examples:
             effect.account.rows_in += 1
             effect.account.kept += 1
-            yield preference
+            yield example
         return
-    for preference, chosen, rejected in _with_ends(preferences, token_ends):
+    for example, ends in _with_ends(examples, token_ends):
         effect.account.rows_in += 1
-        spans = _spans(preference, truncation, chosen, rejected)
-        responses = [
-            cut(r, s.start, s.end) for r, s in zip((preference.chosen, preference.rejected), spans, strict=True)
-        ]
+        spans = _spans(example, truncation, ends)
+        responses = [cut(r, s.start, s.end) for r, s in zip(example.responses, spans, strict=True)]
         try:
             check_responses(*responses)
         except NoPreference as reason:
-            effect.drop(preference, str(reason))
+            effect.drop(example, str(reason))
             continue
-        effect.keep(preference, (len(chosen), len(rejected)), (spans[0].tokens, spans[1].tokens))
-        yield replace(preference, chosen=responses[0], rejected=responses[1])
+        effect.keep(example, [len(each) for each in ends], [span.tokens for span in spans])
+        yield example.answered(responses)
 
 
-def _with_ends(
-    preferences: Iterable[Preference], token_ends: TokenEnds
-) -> Iterator[tuple[Preference, Sequence[int], Sequence[int]]]:
-    """Yield every preference with the token ends of both responses; a batch is encoded while the last one is used."""
-    stream = iter(preferences)
-    ahead: deque[tuple[list[Preference], Future[Sequence[Sequence[int]]]]] = deque()
+def _with_ends(examples: Iterable[ExampleT], token_ends: TokenEnds) -> Iterator[tuple[ExampleT, list[Sequence[int]]]]:
+    """Yield every row with the token ends of its responses; a batch is encoded while the last one is used."""
+    stream = iter(examples)
+    ahead: deque[tuple[list[ExampleT], Future[Sequence[Sequence[int]]]]] = deque()
     with ThreadPoolExecutor(1) as encoder:
         for batch in iter(lambda: list(islice(stream, BATCH)), []):
-            texts = [response.text for p in batch for response in (p.chosen, p.rejected)]
+            texts = [response.text for example in batch for response in example.responses]
             ahead.append((batch, encoder.submit(token_ends, texts)))
             if len(ahead) > 1:
                 yield from _joined(*ahead.popleft())
@@ -348,10 +356,11 @@ def _with_ends(
 
 
 def _joined(
-    batch: Sequence[Preference], encoded: Future[Sequence[Sequence[int]]]
-) -> Iterator[tuple[Preference, Sequence[int], Sequence[int]]]:
-    ends = encoded.result()
-    return zip(batch, ends[::2], ends[1::2], strict=True)
+    batch: Sequence[ExampleT], encoded: Future[Sequence[Sequence[int]]]
+) -> Iterator[tuple[ExampleT, list[Sequence[int]]]]:
+    ends = iter(encoded.result())
+    for example in batch:
+        yield example, list(islice(ends, len(example.responses)))
 
 
 class Span(NamedTuple):
@@ -362,23 +371,19 @@ class Span(NamedTuple):
     tokens: int
 
 
-def _spans(
-    preference: Preference, truncation: Truncation, chosen: Sequence[int], rejected: Sequence[int]
-) -> list[Span]:
-    """Return what is kept of both responses, whose tokens end at `chosen` and `rejected`.
+def _spans(example: Example, truncation: Truncation, by_token: Sequence[Sequence[int]]) -> list[Span]:
+    """Return what is kept of the responses of a row; `by_token` says where their tokens end.
 
     Amounts that do not count tokens count their own unit in the texts.
     """
     unit = UNITS[truncation.keep.unit]
-    texts = preference.chosen.text, preference.rejected.text
-    units: list[Sequence[int]] = [chosen, rejected]
-    if unit:
-        units = [segmentation.ends(text, unit) for text in texts]
-    counts = truncation.counts(len(units[0]), len(units[1]))
+    texts = [response.text for response in example.responses]
+    units = [segmentation.ends(text, unit) for text in texts] if unit else by_token
+    counts = truncation.counts(*map(len, units))
     exact = unit is None and truncation.boundary == "token"
     spans = []
-    for side, text, tokens, ends, count in zip(SIDES, texts, (chosen, rejected), units, counts, strict=True):
-        first = truncation.first(len(ends), count, f"{preference.id}:{side}")
+    for side, text, tokens, ends, count in zip(example.sides, texts, by_token, units, counts, strict=True):
+        first = truncation.first(len(ends), count, f"{example.id}:{side}")
         start, end = span(text, ends, first, count, truncation.boundary)
         spans.append(Span(start, end, count if exact else _tokens_in(tokens, start, end)))
     return spans

@@ -18,7 +18,7 @@ import pyarrow
 import pyarrow.parquet
 
 from headwater import files
-from headwater.data.preference import Candidates, Message, Preference, Response, Unpaired
+from headwater.data.preference import Candidates, Message, Preference, Record, Response
 from headwater.data.sources import canonical_row, condition_of
 from headwater.errors import UsageError
 
@@ -28,7 +28,6 @@ MOST_SHARDS = 200
 ROW_GROUP = 1000
 """Rows of Parquet that are in memory at a time."""
 
-Record = Preference | Candidates | Unpaired
 ToRow = Callable[[Any], Mapping[str, Any]]
 
 

@@ -92,15 +92,23 @@ def _json(path: Path) -> dict[str, Any]:
 def _results(metrics: Mapping[str, Any]) -> str:
     shown = {
         "eval_rewards/accuracies": "accuracy",
+        "eval_rewards/auc": "desirable above undesirable (area under the ROC curve)",
         "eval_rewards/margins": "mean margin of rewards",
         "eval_loss": "loss",
     }
     rows = [f"| {name} | {metrics[key]:.4f} |" for key, name in shown.items() if metrics.get(key) is not None]
     if not rows:
         return ""
-    pairs = f"{metrics.get('held_out_pairs', 0):,} held-out pairs, after training on {metrics.get('train_pairs', 0):,}"
-    head = ["## Results", "", f"On {pairs}; ties count ½. `headwater evaluate` gives intervals.", ""]
+    judged, trained = (_counted(metrics, part) for part in ("held_out", "train"))
+    said = f"On {judged} held out, after training on {trained}; ties count ½. `headwater evaluate` gives intervals."
+    head = ["## Results", "", said, ""]
     return "\n".join([*head, "| figure | value |", "|---|---|", *rows, ""])
+
+
+def _counted(metrics: Mapping[str, Any], part: str) -> str:
+    if f"{part}_rows" in metrics:
+        return f"{metrics[f'{part}_rows']:,} responses ({metrics[f'{part}_desirable']:,} desirable)"
+    return f"{metrics.get(f'{part}_pairs', 0):,} pairs"
 
 
 def _data(inputs: Mapping[str, str]) -> str:

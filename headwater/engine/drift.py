@@ -1,8 +1,8 @@
 """KTO's estimate of KL(π ‖ π_ref): what both models make of responses to other prompts (arXiv:2402.01306, section 4.1).
 
-The partners are drawn when a batch is made, so that rows may be shuffled: one random cycle through the rows of the
-batch, every prompt with the responses of the row before it. The estimate belongs to a whole batch, however many
-passes that takes; `PairScores.drift` carries it to every pair.
+The partners are drawn when a batch is made, so that rows may be shuffled: the rows in a random order, those of one
+prompt together, and every prompt with the responses that stand so far behind it that they belong to another one. The
+estimate belongs to a whole batch, however many passes that takes; `PairScores.drift` carries it to every pair.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import xxhash
 from headwater.data.tokens import PairTokens
 from headwater.engine.packing import Layout, PairBatch, pack
 from headwater.engine.scoring import policy_scores
+from headwater.engine.weights import Weights
 from headwater.errors import DataError
 
 
@@ -27,9 +28,9 @@ class Drift:
     reference: torch.nn.Module
     max_length: int
 
-    def partners(self, pairs: Sequence[PairTokens], layout: Layout, room: int) -> list[PairBatch]:
-        """Lay out the rows of a batch with responses to other prompts."""
-        return pack(deranged(pairs, self.max_length), layout, room)["packs"]
+    def partners(self, pairs: Sequence[PairTokens], layout: Layout, room: int, weights: Weights) -> list[PairBatch]:
+        """Lay out the rows of a batch with responses to other prompts, whose tokens count as those of their own do."""
+        return pack(deranged(pairs, self.max_length), layout, room, weights)["packs"]
 
     def __call__(self, policy: torch.nn.Module, passes: Sequence[PairBatch]) -> torch.Tensor:
         """Return `drift` of the policy from the reference over the partners of a batch."""
@@ -39,8 +40,9 @@ class Drift:
 def deranged(pairs: Sequence[PairTokens], max_length: int) -> list[PairTokens]:
     """Give every prompt the responses of another row, none its own, each row's once.
 
-    The draw depends on the ids of the rows alone. Responses are cut where they would exceed `max_length` tokens with
-    their new prompt. Errors: `DataError` for fewer than two rows.
+    They answer another prompt wherever no prompt has more than half of the rows; beyond, some answer the same one. The
+    draw depends on the rows alone. Responses are cut where they would exceed `max_length` tokens with their new prompt.
+    Errors: `DataError` for fewer than two rows.
     """
     if len(pairs) < 2:
         raise DataError(
@@ -49,8 +51,14 @@ def deranged(pairs: Sequence[PairTokens], max_length: int) -> list[PairTokens]:
             "expected 2 or more: its KL estimate needs responses to other prompts",
         )
     digest = xxhash.xxh3_64_intdigest("\n".join(pair.id for pair in pairs).encode("utf-8", "surrogatepass"))
-    cycle = np.random.default_rng(digest).permutation(len(pairs))
-    partner = dict(zip(cycle.tolist(), np.roll(cycle, 1).tolist(), strict=True))
+    drawn = np.random.default_rng(digest).permutation(len(pairs)).tolist()
+    groups: dict[bytes, list[int]] = {}
+    for index in drawn:
+        groups.setdefault(pairs[index].prompt.tobytes(), []).append(index)
+    order = [index for group in groups.values() for index in group]
+    # Turned by the largest group, no row meets its own group, unless that is more than half of them.
+    shift = min(max(map(len, groups.values())), len(order) // 2)
+    partner = dict(zip(order, np.roll(order, shift).tolist(), strict=True))
     return [_with_responses(pair, pairs[partner[index]], max_length) for index, pair in enumerate(pairs)]
 
 

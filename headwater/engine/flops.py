@@ -43,9 +43,9 @@ def training_cost(model: Any, pairs: Sequence[PairTokens], layout: Layout, epoch
 
 def _visible(pair: PairTokens, layout: Layout) -> int:
     """Count the tokens that the tokens of a pair see, themselves among them."""
-    trunk = len(pair.prompt) + (opening_length(pair) if layout == "shared" else 0)
-    ends = (len(pair.prompt) + len(side) for side in (pair.chosen, pair.rejected))
-    again = _triangle(trunk) if layout == "shared" else 0  # the trunk is computed once
+    ends = [len(pair.prompt) + len(side) for side in (pair.chosen, pair.rejected) if len(side)]
+    trunk = len(pair.prompt) + opening_length(pair)
+    again = _triangle(trunk) * (len(ends) - 1) if layout == "shared" else 0  # the trunk is computed once
     return sum(map(_triangle, ends)) - again
 
 

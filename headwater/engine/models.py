@@ -18,7 +18,7 @@ import transformers
 from headwater import runs
 from headwater.config import build
 from headwater.console import say
-from headwater.data.preference import Preference
+from headwater.data.preference import Record
 from headwater.data.tokenizers import PLAIN, ScratchTokenizer, Tokenizer, is_call, load_tokenizer, texts_of
 from headwater.engine.options import TrainingOptions
 from headwater.errors import ModelError, UsageError, first_line
@@ -48,9 +48,9 @@ class Scratch:
         if self.layers < 1:
             raise UsageError(f"scratch(layers={self.layers})", "layers must be 1 or more")
 
-    def tokenizer(self, preferences: Sequence[Preference]) -> Tokenizer:
-        """Train the tokenizer on the texts of `preferences`."""
-        return ScratchTokenizer(self.vocab).train(texts_of(preferences))
+    def tokenizer(self, records: Sequence[Record]) -> Tokenizer:
+        """Train the tokenizer on the texts of `records`."""
+        return ScratchTokenizer(self.vocab).train(texts_of(records))
 
     def config(self, tokenizer: Tokenizer) -> transformers.PreTrainedConfig:
         """Return the architecture for a tokenizer; heads are 32 or 64 wide."""
@@ -108,10 +108,10 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def load(name: str, head: Head, preferences: Sequence[Preference], seed: int) -> Loaded:
+def load(name: str, head: Head, records: Sequence[Record], seed: int) -> Loaded:
     """Load a model by Hugging Face name, path, or constructor call (`scratch(…)`), with its tokenizer.
 
-    `preferences` train the tokenizer of a scratch model and are not looked at otherwise; `seed` fixes new weights.
+    `records` train the tokenizer of a scratch model and are not looked at otherwise; `seed` fixes new weights.
     A reward model made from a policy gets a new score head. Errors: `UsageError`, `ModelError`.
     """
     _refuse_ensemble(name)
@@ -120,13 +120,13 @@ def load(name: str, head: Head, preferences: Sequence[Preference], seed: int) ->
     transformers.utils.logging.disable_progress_bar()
     if is_call(name):
         scratch = build(name, SCRATCH, "model")
-        tokenizer = scratch.tokenizer(preferences)
+        tokenizer = scratch.tokenizer(records)
         config = scratch.config(tokenizer)
         if head == "reward":
             config.num_labels = 1
         model = AUTO[head].from_config(config)
     else:
-        tokenizer = load_tokenizer(name, preferences)
+        tokenizer = load_tokenizer(name, records)
         model = _pretrained(name, head)
     _check_fit(model, tokenizer, name)
     _check_finite(model, name)
@@ -148,12 +148,12 @@ def untrained(model: Any, base: str | None, seed: int) -> Any:
     return AUTO["reward"].from_config(config).to(device())
 
 
-def load_members(name: str, head: Head, preferences: Sequence[Preference], seed: int) -> list[Loaded]:
+def load_members(name: str, head: Head, records: Sequence[Record], seed: int) -> list[Loaded]:
     """Load the members of an ensemble, or the one model of that name.
 
     Errors: those of `load`; `ModelError` where vocabularies differ.
     """
-    members = [load(member, head, preferences, seed) for member in runs.members_of(name)]
+    members = [load(member, head, records, seed) for member in runs.members_of(name)]
     vocabulary = members[0].tokenizer.get_vocab()
     if any(member.tokenizer.get_vocab() != vocabulary for member in members[1:]):
         raise ModelError(name, "has members that differ in vocabulary", "score with each of them: score --model A B")

@@ -1,5 +1,7 @@
 """Pairs to rows that share what they can: `[opening | chosen | rejected]`, pair after pair, without padding.
 
+A labelled response is a pair with an empty side: it takes its prompt and its own tokens, and its other score is 0.
+
 Both responses of a pair follow one prompt, so the prompt is laid out once; tokens that begin both responses are laid
 out once too, and stay in the score of both. Such a tree of tokens (`Tree`: a trunk and its branches) is what attention
 needs to know of a row (engine/attention.py).
@@ -113,7 +115,9 @@ def parts_of(pairs: Sequence[PairTokens], layout: Layout, room: int) -> list[lis
 
 def tokens_of(pair: PairTokens, layout: Layout) -> int:
     """Count the tokens that a pair takes in a row."""
-    return pair.length - opening_length(pair) if layout == "shared" else pair.length + len(pair.prompt)
+    if layout == "shared":
+        return pair.length - opening_length(pair)
+    return sum(len(pair.prompt) + len(response) for response in (pair.chosen, pair.rejected) if len(response))
 
 
 def opening_length(pair: PairTokens) -> int:
@@ -143,6 +147,10 @@ class Path(NamedTuple):
 
     positions: NDArray[np.int64]
     predictors: NDArray[np.int64]
+
+
+NOWHERE = Path(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
+"""The path of the side that a labelled response does not have."""
 
 
 class _Row:
@@ -175,9 +183,12 @@ class _Row:
         self.length = start
 
     def add_apart(self, prompt: NDArray[np.int32], responses: Sequence[NDArray[np.int32]]) -> None:
-        """Append a tree for every response, each with the prompt to itself."""
+        """Append a tree for every response, each with the prompt to itself; for an empty side, nothing."""
         for response in responses:
-            self.add((prompt, response[:0]), (response,))
+            if len(response):
+                self.add((prompt, response[:0]), (response,))
+            else:
+                self.paths.append(NOWHERE)
 
 
 def collate(pairs: Sequence[PairTokens], layout: Layout = "shared", weights: Weights = UNIFORM) -> PairBatch:

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from headwater import runs
-from headwater.data.preference import Candidates, Preference, Response, Unpaired
+from headwater.data.preference import Preference, Record
 from headwater.data.tokenizers import Tokenizer
 from headwater.data.tokens import EndToken, PairTokens, tokenize
 from headwater.engine import models
@@ -34,20 +34,12 @@ from headwater.engine.scoring import (
 )
 from headwater.errors import ModelError, UsageError
 
-Record = Preference | Candidates | Unpaired
 WIDEST = 2048
 """Tokens that share one prompt: without a variable-length kernel, attention among them costs their square."""
 Rewards = list[float | None]
 """Of the responses of a row; None for one that is empty or too long."""
 Reduce = Callable[[NDArray[np.float64]], float]
 """Values of the tokens of a response to its one number."""
-
-
-def responses_of(record: Record) -> tuple[Response, ...]:
-    """Return the responses of a row; of a pair, the preferred one first."""
-    if isinstance(record, Preference):
-        return (record.chosen, record.rejected)
-    return record.responses if isinstance(record, Candidates) else (record.response,)
 
 
 @dataclass(frozen=True)
@@ -74,7 +66,7 @@ class Judge:
         models.check_conditions(self._name, (record.condition for record in records))
         rows = encoded(records, self._tokenizer, self._reading)
         places = [(row, place) for row, found in enumerate(rows) for place in found.places]
-        rewards: list[Rewards] = [[None] * len(responses_of(record)) for record in records]
+        rewards: list[Rewards] = [[None] * len(record.responses) for record in records]
         for voice in self._voices if places else ():
             values = voice.read([value for found in rows for value in found.responses], self._reading.room)
             for (row, place), value in zip(places, values, strict=True):
@@ -131,7 +123,7 @@ def encoded(records: Sequence[Record], tokenizer: Tokenizer, reading: Reading) -
         # Encoded as training encodes a pair; with itself on the other side, a response starts where it starts.
         Preference(prompt=record.conversation, chosen=response, rejected=response, id=f"{row} {place}")
         for row, record in enumerate(records)
-        for place, response in enumerate(responses_of(record))
+        for place, response in enumerate(record.responses)
         if response.text.strip()
     ]
     rows = [Encoded([], []) for _ in records]

@@ -55,6 +55,11 @@ def policy_scores(model: torch.nn.Module, batch: PairBatch) -> PairScores:
     return _sums(token_log_probs(model, batch), batch)
 
 
+def exact_policy_scores(model: torch.nn.Module, batch: PairBatch) -> PairScores:
+    """`policy_scores` summed in float64: what is reported of a long response keeps its digits."""
+    return _sums(token_log_probs(model, batch).double(), batch)
+
+
 def typical_scores(model: torch.nn.Module, batch: PairBatch) -> PairScores:
     """Return `policy_scores` with `typicality`: how likely the model itself is to write each response."""
     hidden = hidden_states(model, batch)[batch["predictor"]]
@@ -88,9 +93,9 @@ def score_for(loss: Call) -> ScoreFunction:
     return typical_scores if "typicality" in loss.needs else policy_scores
 
 
-def reference_scores(batch: PairBatch) -> PairScores | None:
+def reference_scores(batch: PairBatch, dtype: torch.dtype = torch.float32) -> PairScores | None:
     """Reference log-probabilities that the batch carries, summed by the same weights; None where it carries none."""
-    return _sums(batch["reference"], batch) if batch["has_reference"] else None
+    return _sums(batch["reference"].to(dtype), batch) if batch["has_reference"] else None
 
 
 def _sums(values: torch.Tensor, batch: PairBatch) -> PairScores:
@@ -255,7 +260,8 @@ def score_pairs(
     with torch.inference_mode():
         for indices, batch in batches(pairs, room, layout, "scoring", weights):
             batch = to_device(batch, device)
-            result = loss(score(model, batch), reference_scores(batch))
+            policy = score(model, batch)
+            result = loss(policy, reference_scores(batch, policy.chosen.value.dtype))
             rewards[indices] = torch.stack([result.chosen_reward, result.rejected_reward], dim=1).double().cpu().numpy()
     return rewards
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -19,14 +19,14 @@ from headwater import files, runs
 from headwater.config import build
 from headwater.console import say, say_notes, say_stages, silence
 from headwater.data import reading
-from headwater.data.preference import Preference
+from headwater.data.preference import Preference, Unpaired
 from headwater.data.preparation import Ledger, flops_saved, prepare
 from headwater.data.splitting import Overlap, split, without_leakage
 from headwater.data.tokenizers import Tokenizer, is_call
 from headwater.data.tokens import PairTokens, View
 from headwater.data.truncation import Truncation
 from headwater.data.view import ViewOptions, facts_of
-from headwater.engine import checkpoints, memory, models, resuming
+from headwater.engine import checkpoints, labels, memory, models, resuming
 from headwater.engine.attention import is_encoder, layout_for
 from headwater.engine.compilation import compile_layers
 from headwater.engine.drift import Drift
@@ -116,19 +116,19 @@ def _train(config: TrainConfig, recipe: Recipe, arguments: TrainingArguments, ch
     first = arguments.process_index == 0
     options, loss = config.training, build(config.loss, recipe.losses, "loss")
     ledger = Ledger()
-    data = _read(config, ledger)
+    data = _read(config, recipe, loss, ledger)
     model, tokenizer = _load(config, recipe, data)
     view = config.view.view(options.seed)
     pairs = _pairs(data, view, tokenizer, ledger)
     if recipe.choose:
         pairs = _chosen(pairs, recipe.choose, options.seed, ledger)
-    _check_needs(loss, pairs, options)
+    _check_needs(loss, pairs, options, arguments.world_size)
     models.check_targets(model, options)
     layout = layout_for(model, pairs.train, response_values(recipe.score))
     if options.torch_compile:
         compile_layers(model)
 
-    run = _start(config, recipe, data, pairs, ledger, checkpoint) if first else runs.Bystander(config.output, {})
+    run = _start(config, recipe, loss, data, pairs, ledger, checkpoint) if first else runs.Bystander(config.output, {})
     run.facts["layout"] = layout
     if loss.needs_reference:
         if first:
@@ -153,12 +153,12 @@ def _train(config: TrainConfig, recipe: Recipe, arguments: TrainingArguments, ch
         options.tokens_per_pass,
         drift,
     )
-    best = _watch(trainer, options, recipe.watched)
+    best = _watch(trainer, options, labels.watched(recipe.watched, pairs.held_out))
     trainer.train(None if checkpoint is None else str(checkpoint))
     say(f"memory: at most {memory.peak() / memory.GIB:.2f} GiB were used, {before / memory.GIB:.2f} before training")
     run.facts |= training_cost(model, pairs.train, layout, float(trainer.state.epoch))._asdict()
     run.facts["memory_bytes"] = {**estimate._asdict(), "peak": memory.peak(), "before_training": before}
-    counts = {"train_pairs": len(pairs.train), "held_out_pairs": len(pairs.held_out)}
+    counts = labels.counts("train", pairs.train) | labels.counts("held_out", pairs.held_out)
     run.write_metrics({**_kept(best, trainer, run), **counts})
     weights = trainer.whole_weights()
     if first:
@@ -210,7 +210,7 @@ def _needs(loss: Loss) -> frozenset[str]:
     return frozenset(getattr(loss, "needs", ()))
 
 
-def _check_needs(loss: Loss, pairs: _Pairs, options: TrainingOptions) -> None:
+def _check_needs(loss: Loss, pairs: _Pairs, options: TrainingOptions, processes: int) -> None:
     """Refuse what a loss cannot be trained on, before the run is started. Errors: `DataError`, `UsageError`."""
     lacking = [pair.id for pair in (*pairs.train, *pairs.held_out) if pair.score_gap is None]
     if "score_gap" in _needs(loss) and lacking:
@@ -220,6 +220,9 @@ def _check_needs(loss: Loss, pairs: _Pairs, options: TrainingOptions) -> None:
         raise UsageError(
             "--per-device-train-batch-size 1", f"{loss!r} needs responses to other prompts", "give 2 or more"
         )
+    for part, rows in (("training", pairs.train), ("held-out", pairs.held_out)):
+        if "drift" in _needs(loss) and 0 < len(rows) < 2 * processes:
+            raise DataError(f"{part} part", f"{len(rows)} rows", f"{loss!r} needs responses to other prompts", "2 rows")
 
 
 def _with_live_reference(
@@ -268,7 +271,13 @@ def _with_reference(pairs: _Pairs, reference: Reference, data: _Data, view: View
 
 
 def _start(
-    config: TrainConfig, recipe: Recipe, data: _Data, pairs: _Pairs, ledger: Ledger, checkpoint: Path | None
+    config: TrainConfig,
+    recipe: Recipe,
+    loss: Loss,
+    data: _Data,
+    pairs: _Pairs,
+    ledger: Ledger,
+    checkpoint: Path | None,
 ) -> RunWriter:
     """Open the run directory with what is known before training, or again, to go on from a checkpoint."""
     before = runs.facts_of(config.data)
@@ -276,6 +285,7 @@ def _start(
     facts |= {"conditional": True} if any(preference.condition for preference in data.train) else {}
     facts |= {"kind": recipe.kind, "base": config.model, "notes": dict(ledger.notes)}
     facts["flops_saved"] = _flops_saved(before, pairs.train, ledger)
+    facts |= labels.facts_of(loss, pairs.train)
     inputs = [file for loaded in data.read for file in loaded.files]
     if checkpoint is None:
         run = runs.start(config.output, recipe.command, config, inputs=inputs, facts=facts)
@@ -300,43 +310,46 @@ def _with_defaults(config: TrainConfig, recipe: Recipe) -> Any:
 
 
 class _Data(NamedTuple):
-    train: list[Preference]
-    held_out: list[Preference]
-    read: list[reading.Loaded]
+    train: Sequence[Preference | Unpaired]
+    held_out: Sequence[Preference | Unpaired]
+    read: list[reading.Loaded[Preference | Unpaired]]
     """What was read: `--data`, and `--eval-data` where it is given."""
     shared: Overlap | None = None
     """What `--eval-data` shares with the training part."""
 
 
-def _read(config: TrainConfig, ledger: Ledger) -> _Data:
+def _read(config: TrainConfig, recipe: Recipe, loss: Loss, ledger: Ledger) -> _Data:
     """Read what to train on and what to evaluate on, and account for it.
 
-    Errors: `DataError` where `--eval-data` shares prompts with the training data, unless `--leakage` settles it.
+    Errors: `UsageError` for rows that the loss cannot read; `DataError` where `--eval-data` shares prompts with the
+    training data, unless `--leakage` settles it.
     """
     options = config.training
-    loaded = reading.load(config.data, config.door)
+    loaded = reading.load_examples(config.data, config.door)
     say(f"data: {loaded.path} · {loaded.layout}")
     ledger.stages["read"] = loaded.account
+    labels.check_row(loaded.preferences[0], loss, recipe.weights, config.view)
     if options.eval_data is None:
         seed = options.seed if options.split_seed is None else options.split_seed
         return _Data(*split(loaded.preferences, options.eval_fraction or 0.0, seed), [loaded])
     judged = _evaluation_data(options.eval_data, config)
     say(f"evaluation data: {judged.path} · {judged.layout}")
     ledger.stages["read, evaluation data"] = judged.account
+    labels.check_row(judged.preferences[0], loss, recipe.weights, config.view)
     train, account, shared = without_leakage(loaded.preferences, judged.preferences, options.leakage)
     ledger.stages["leakage"] = account
     say(" · ".join(filter(None, (shared.summary(), shared.examples()))))
     return _Data(train, judged.preferences, [loaded, judged], shared)
 
 
-def _evaluation_data(place: Path, config: TrainConfig) -> reading.Loaded:
-    """Read `--eval-data`. Errors: those of `reading.load`, under the names of its own flags."""
+def _evaluation_data(place: Path, config: TrainConfig) -> reading.Loaded[Preference | Unpaired]:
+    """Read `--eval-data`. Errors: those of `reading.load_examples`, under the names of its own flags."""
     # What picks rows of --data (a limit) says nothing of other data; a revision holds for all splits of one name.
     door = dataclasses.replace(config.door, split=config.training.eval_split, limit=None)
     if place != config.data:
         door = dataclasses.replace(door, dataset_config=None, revision=None, streaming=False)
     try:
-        return reading.load(place, door)
+        return reading.load_examples(place, door)
     except UsageError as error:
         raise UsageError(
             "--eval-data", *(str(part).replace("--split", "--eval-split") for part in error.args)
@@ -347,7 +360,7 @@ def _flops_saved(before: Mapping[str, Any], pairs: list[PairTokens], ledger: Led
     """Return the share of training FLOPs saved by all cuts so far, those of the data's own run included, and say it."""
     saved = flops_saved(pairs, ledger.kept["training part"])
     if saved:
-        say(f"training FLOPs saved by this cut: about {saved:.0%} (tokens of prompt, chosen and rejected)")
+        say(f"training FLOPs saved by this cut: about {saved:.0%} (tokens of prompts and responses)")
     return float(1 - (1 - before.get("flops_saved", 0.0)) * (1 - saved))
 
 

@@ -26,10 +26,11 @@ from headwater.console import draws_bars, say
 from headwater.data.tokens import PairTokens
 from headwater.engine import resuming
 from headwater.engine.drift import Drift
-from headwater.engine.losses import Loss, PairLoss, PairScores
+from headwater.engine.losses import Loss, PairScores
 from headwater.engine.options import TOKENS_PER_PASS, TrainingOptions
 from headwater.engine.packing import UNIFORM, Layout, Packs, PairBatch, pack
 from headwater.engine.scoring import ScoreFunction, batches, reference_scores
+from headwater.engine.watching import COLUMNS, figures, watch
 from headwater.engine.weights import Weights
 from headwater.errors import NumericalError, UsageError, first_line
 
@@ -102,7 +103,7 @@ class PairTrainer(transformers.Trainer):  # type: ignore[misc]
 
         def laid_out(pairs: Sequence[PairTokens]) -> Packs:
             packs = pack(pairs, layout, room, weights)
-            return {**packs, "partners": drift.partners(pairs, layout, room)} if drift else packs
+            return {**packs, "partners": drift.partners(pairs, layout, room, weights)} if drift else packs
 
         super().__init__(
             model=ScoredModel(model, score),
@@ -197,7 +198,7 @@ class PairTrainer(transformers.Trainer):  # type: ignore[misc]
         if self._drifted is not None:
             policy = policy._replace(drift=self._drifted.expand(inputs["num_pairs"]))
         result = self._loss(policy, reference)
-        self._watched.append(_watch(result, policy, reference))
+        self._watched.append(watch(result, policy, reference))
         pairs = inputs["num_pairs"] if num_items_in_batch is None else num_items_in_batch
         total: torch.Tensor = result.loss.sum() * self.accelerator.num_processes / pairs
         return total
@@ -228,7 +229,8 @@ class PairTrainer(transformers.Trainer):  # type: ignore[misc]
         total = torch.zeros((), dtype=torch.float64, device=self.args.device)
         self.model.eval()
         if self._drift is not None:
-            self._estimate_drift(self._prepare_inputs(self._drift.partners(mine, self._layout, self._room)))
+            partners = self._drift.partners(mine, self._layout, self._room, self._weights)
+            self._estimate_drift(self._prepare_inputs(partners))
         with torch.no_grad(), self.accelerator.autocast():
             for part in batches(mine, self._room, self._layout, "held-out pairs", self._weights):
                 batch = self._prepare_inputs(part.batch)
@@ -259,37 +261,18 @@ class PairTrainer(transformers.Trainer):  # type: ignore[misc]
             say(self._line(logs))
 
     def _line(self, logs: dict[str, float]) -> str:
-        shown = ("loss", "learning_rate", "rewards/accuracies", "rewards/margins", "train_runtime")
+        shown = ("loss", "learning_rate", "rewards/accuracies", "rewards/auc", "rewards/margins", "train_runtime")
         figures = [f"{name} {value:.4g}" for name, value in logs.items() if name.removeprefix("eval_") in shown]
         return f"step {self.state.global_step}/{self.state.max_steps}: {', '.join(figures)}"
 
     def _take_watched(self) -> dict[str, float]:
-        if not self._watched:
-            return {}
-        sums = self.accelerator.reduce(torch.stack(self._watched).sum(0), "sum").tolist()
+        """Return the figures of the rows since the last call, of all processes."""
+        none = torch.zeros((0, COLUMNS), dtype=torch.float64, device=self.args.device)
+        rows = torch.cat([none, *self._watched])
         self._watched = []
-        count, chosen, rejected, correct, *change = sums
-        watched = {
-            "rewards/chosen": chosen / count,
-            "rewards/rejected": rejected / count,
-            "rewards/sum": (chosen + rejected) / count,
-            "rewards/margins": (chosen - rejected) / count,
-            "rewards/accuracies": correct / count,
-        }
-        return watched | ({"logps/chosen_change": change[0] / count} if change else {})
-
-
-def _watch(result: PairLoss, policy: PairScores, reference: PairScores | None) -> torch.Tensor:
-    """Sum what is watched over a batch: pairs, chosen rewards, rejected rewards, correctly ordered pairs (ties ½).
-
-    Against a reference, also the change of the chosen log-probability, in nats: falling, it tells of displacement.
-    """
-    chosen, rejected = result.chosen_reward, result.rejected_reward
-    correct = ((chosen > rejected).double() + (chosen >= rejected).double()) / 2
-    columns = [torch.ones_like(correct), chosen, rejected, correct]
-    if reference is not None:
-        columns.append((policy.chosen.value - reference.chosen.value).detach())
-    return torch.stack([column.double().sum() for column in columns])
+        # Processes hold different numbers of rows; the rows that fill them up are NaN throughout, and count nowhere.
+        padded = self.accelerator.pad_across_processes(rows, pad_index=float("nan"))
+        return figures(self.accelerator.gather(padded))
 
 
 def use_bf16(precision: str) -> bool:

@@ -112,8 +112,8 @@ class Mean:
     """w_t = 1 / |y|: length-normalised log-ratios (Tülu 3, arXiv:2411.15124; TRL's `sigmoid_norm`)."""
 
     def __call__(self, chosen: int, rejected: int, key: str) -> PairWeights:
-        """Return weights that sum to 1."""
-        return PairWeights(np.full(chosen, 1 / chosen), np.full(rejected, 1 / rejected))
+        """Return weights that sum to 1, or to 0 for the empty side of a labelled row."""
+        return PairWeights(*(np.full(n, 1 / max(n, 1)) for n in (chosen, rejected)))
 
 
 def _require(holds: bool, call: str, problem: str) -> None:
@@ -129,3 +129,5 @@ WEIGHTS: dict[str, Callable[..., Weights]] = {
     "down_sample": DownSample,
     "mean": Mean,
 }
+COMPARING = (Tail, DownSample)
+"""Those that weigh a response by the length of the other one: for pairs only."""

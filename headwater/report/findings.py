@@ -36,6 +36,15 @@ KIND_NAMES = {
     "orpo": "ORPO",
     "cpo": "CPO",
     "slic": "SLiC",
+    "rpo": "RPO",
+    "rpo_sum": "RPO (summed)",
+    "rpo_sq": "RPO (squared)",
+    "rpo_bwd_kl": "RPO (backward KL)",
+    "rpo_fwd_kl": "RPO (forward KL)",
+    "bees": "BeeS",
+    "tdpo1": "TDPO1",
+    "tdpo2": "TDPO2",
+    "kto": "KTO",
 }
 
 

@@ -133,7 +133,8 @@ def _path_cell(value: Any) -> Cell:
 def _pairs(run: Run) -> str:
     if not run.account:
         return MISSING
-    kept = run.metrics.get("train_pairs", run.account[-1]["kept"])
+    trained = (run.metrics[name] for name in ("train_pairs", "train_rows") if name in run.metrics)
+    kept = next(trained, run.account[-1]["kept"])
     return f"{count(kept)} / {count(run.account[0]['rows_in'])}"
 
 

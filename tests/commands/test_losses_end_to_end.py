@@ -7,11 +7,16 @@ import math
 from pathlib import Path
 
 import pytest
+import torch
 
-from headwater.commands import train_dpo
+from headwater import runs
+from headwater.commands import evaluate, train_dpo
 from headwater.commands.train_dpo import Config
+from headwater.data import reading
 from headwater.data.corpus import Corpus, generate
+from headwater.data.tokens import tokenize
 from headwater.data.writing import write
+from headwater.engine import models
 from headwater.engine.options import TrainingOptions
 from headwater.engine.training import Shares
 from headwater.errors import DataError, UsageError
@@ -56,6 +61,23 @@ def test_a_loss_of_scores_is_refused_before_a_run_is_started(data: Path, tmp_pat
     with pytest.raises(DataError, match="pairs have no score of both responses"):
         train_dpo.run(Config(data=data, output=tmp_path / "run", model=MODEL, loss="rpo_sq()", training=OPTIONS))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_policy_without_a_reference_is_judged_by_the_rewards_of_its_loss(data: Path, tmp_path: Path) -> None:
+    loss = "simpo(beta=2.0, gamma=1.0)"
+    run = train_dpo.run(Config(data=data, output=tmp_path / "run", model=MODEL, loss=loss, training=OPTIONS))
+    judged = evaluate.run(evaluate.Config(model=str(run), dataset=data, output=tmp_path / "judged", allow_leakage=True))
+    record = runs.load(judged).records()[0]
+    model, tokenizer = models.load(str(run), "policy", (), 0)
+    preference = next(row for row in reading.load(data).preferences if row.id == record["id"])
+    (pair,) = tokenize([preference], tokenizer, 2048).pairs
+    for response, reward in ((pair.chosen, "chosen_reward"), (pair.rejected, "rejected_reward")):
+        ids = torch.tensor([[*pair.prompt, *response]])
+        with torch.no_grad():
+            by_token = model(input_ids=ids).logits.double().log_softmax(-1)[0, :-1].gather(1, ids[0, 1:, None])
+        assert record[reward] == pytest.approx(2.0 * by_token[len(pair.prompt) - 1 :].mean().item(), abs=1e-4)
+    with pytest.raises(UsageError, match="is a policy without a known reference"):
+        evaluate.run(evaluate.Config(model=str(run), dataset=data, output=tmp_path / "other", beta=0.5))
 
 
 def test_a_last_batch_of_one_row_goes_with_the_batch_before() -> None:

@@ -241,7 +241,7 @@ BAD = {
     "no model at the path": (["--model", "nowhere/model"], 4, "nowhere/model"),
     "an odd scratch model": (["--model", "scratch(hidden=33)"], 2, "multiple of 32"),
     "a schedule nobody knows": (["--lr-scheduler-type", "wiggly"], 2, "wiggly"),
-    "everything too long": (["--max-length", "5"], 3, "no pair is left"),
+    "everything too long": (["--max-length", "5"], 3, "no row is left"),
     "an output that is a file": (["--output", "columns.jsonl"], 2, "is a file"),
 }
 

@@ -119,7 +119,7 @@ BROKEN = b"broken" + bytes([10])
 
 @pytest.mark.parametrize(
     ("flags", "last", "message"),
-    [([], BROKEN, "broken JSON"), (["--keep", "1tok"], b"", "no pair is left"), (["--format", "x"], b"", "no such")],
+    [([], BROKEN, "broken JSON"), (["--keep", "1tok"], b"", "no row is left"), (["--format", "x"], b"", "no such")],
 )
 @pytest.mark.parametrize("output", ["cut.jsonl", "folder"])
 def test_a_refusal_leaves_an_earlier_output_as_it_was(

@@ -407,4 +407,4 @@ def test_prepare_says_why_nothing_is_left(tokenizer: Tokenizer) -> None:
             prepare(
                 "held-out part", preferences, View(Truncation(Keep(keep)), "complete", max_length), tokenizer, Ledger()
             )
-        assert str(error.value).startswith(f"held-out part · no pair is left ({reasons}) · raise --max-length")
+        assert str(error.value).startswith(f"held-out part · no row is left ({reasons}) · raise --max-length")

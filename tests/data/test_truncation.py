@@ -284,8 +284,8 @@ def test_both_responses_are_cut_by_their_own_lengths_and_prompts_stay() -> None:
         id="x",
     )
     assert (account.rows_in, account.kept, account.dropped) == (1, 1, {})
-    assert (before.chosen, before.rejected) == (6, 2)
-    assert (after.chosen, after.rejected) == (3, 1)
+    assert before.tokens == {"chosen": 6, "rejected": 2}
+    assert after.tokens == {"chosen": 3, "rejected": 1}
 
 
 def test_keep_1_is_the_identity(corpus: list[Preference], tokenizer: Tokenizer) -> None:
@@ -308,7 +308,7 @@ def test_pairs_that_became_identical_or_empty_are_dropped_and_counted() -> None:
     account = result.account
     assert [p.chosen.text for p in result.preferences] == ["a"]
     assert (account.rows_in, account.kept, account.dropped) == (3, 1, {"identical_responses": 2})
-    assert (result.before.tokens, result.after.tokens) == (4, 2)
+    assert (result.before.tokens.total(), result.after.tokens.total()) == (4, 2)
     assert result.dropped == {"identical_responses": ["x", "x"]}
     assert truncate([pair("  a", "b c")], Truncation(Keep(HALF)), spaces_first).account.dropped == {"empty_response": 1}
 

@@ -7,9 +7,10 @@ import torch
 
 from headwater.data.preference import Message, Response, Unpaired
 from headwater.data.tokenizers import Tokenizer
-from headwater.data.tokens import PairTokens, tokenize_unpaired
-from headwater.engine.drift import deranged, drift
+from headwater.data.tokens import PairTokens, tokenize
+from headwater.engine.drift import Drift, deranged, drift
 from headwater.engine.packing import collate
+from headwater.engine.weights import First
 from headwater.errors import DataError
 from tests.conftest import random_pairs
 from tests.engine.test_parity import LENGTHS, VOCAB, policy, separate_log_probs
@@ -50,6 +51,29 @@ def test_the_draw_depends_on_the_rows_alone_and_varies_with_them() -> None:
     assert not all(same(one, two) for one, two in zip(first, other, strict=True))
 
 
+@pytest.mark.parametrize(("groups", "own"), [([2, 2], 0), ([3, 1, 2], 0), ([1, 4, 2, 1], 0), ([3, 2], 1), ([4], 4)])
+def test_partners_answer_another_prompt_unless_one_has_more_than_half_of_the_rows(groups: list[int], own: int) -> None:
+    """Labelled rows often share prompts: a response to one's own prompt says nothing of responses to others."""
+    prompts = [pair.prompt for pair in random_pairs([(5, 1, 1)] * len(groups), VOCAB, seed=3)]
+    rows = random_pairs([(5, 4, 6)] * sum(groups), VOCAB)
+    asked = [group for group, size in enumerate(groups) for _ in range(size)]
+    for seed in range(20):
+        pairs = [
+            row._replace(prompt=prompts[group], id=f"{seed} {row.id}") for row, group in zip(rows, asked, strict=True)
+        ]
+        drawn = deranged(pairs, 1000)
+        taken = [next(i for i, each in enumerate(pairs) if same(each, pair)) for pair in drawn]
+        assert sorted(taken) == list(range(len(pairs)))
+        assert all(index != partner for index, partner in enumerate(taken))
+        assert sum(asked[index] == asked[partner] for index, partner in enumerate(taken)) == own
+
+
+def test_partners_are_weighed_as_the_rows_are() -> None:
+    """Else the estimate would be of whole responses where the loss reads their first token alone."""
+    (batch,) = Drift(policy("llama"), 1000).partners(one_sided(PAIRS), "shared", 1000, First(1))
+    assert batch["weight"].sum() == len(PAIRS)
+
+
 def test_a_response_is_cut_where_its_new_prompt_leaves_no_room() -> None:
     drawn = deranged(PAIRS, 14)
     assert all(len(pair.prompt) + max(len(pair.chosen), len(pair.rejected)) <= 14 for pair in drawn)
@@ -88,7 +112,7 @@ def test_labelled_responses_become_rows_with_one_side(tokenizer: Tokenizer) -> N
         Unpaired(prompt=(Message("user", f"Question {index}?"),), id=str(index), response=Response(text), label=label)
         for index, (text, label) in enumerate([("Good.", True), ("Bad.", False), ("Long. " * 100, True)])
     ]
-    pairs, account, _ = tokenize_unpaired(rows, tokenizer, 100)
+    pairs, account, _ = tokenize(rows, tokenizer, 100)
     assert (account.rows_in, account.kept, dict(account.dropped)) == (3, 2, {"too_long": 1})
     good, bad = pairs
     assert "Good." in tokenizer.decode(good.chosen)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from headwater.data.preference import Preference, Response
 from headwater.data.tokens import PairTokens, tokenize
 from headwater.engine import models
 from headwater.engine.attention import layout_for
-from headwater.engine.drift import deranged, drift
+from headwater.engine.drift import Drift
 from headwater.engine.losses import (
     CPO,
     DPO,
@@ -28,8 +29,6 @@ from headwater.engine.losses import (
     POLICY_LOSSES,
     REWARD_LOSSES,
     Call,
-    PairLoss,
-    PairScores,
     SimPO,
     SLiC,
 )
@@ -43,7 +42,6 @@ from headwater.engine.scoring import (
     response_values,
     reward_scores,
     score_for,
-    score_pairs,
     with_reference,
 )
 from headwater.engine.training import PairTrainer, arguments_for
@@ -94,17 +92,19 @@ def reward_model() -> Start:
     return start("reward", reward_scores)
 
 
-def accuracies(begin: Start, score: ScoreFunction, loss: Any, tmp_path: Path) -> tuple[float, float]:
-    """Train a copy of the model and return its held-out accuracy before and after."""
+def accuracies(
+    begin: Start, score: ScoreFunction, loss: Any, tmp_path: Path, figure: str = "accuracies", **others: Any
+) -> tuple[float, float]:
+    """Train a copy of the model and return its held-out accuracy (or another figure of rewards) before and after."""
     options = TrainingOptions(learning_rate=3e-3, precision="fp32", warmup_ratio=0.0, per_device_train_batch_size=8)
     arguments = arguments_for(options, str(tmp_path))
     arguments.max_steps = STEPS
     train, held_out = begin.pairs[:-HELD_OUT], begin.pairs[-HELD_OUT:]
     model = copy.deepcopy(begin.model)
-    trainer = PairTrainer(model, score, loss, arguments, train, held_out, begin.layout, lambda row: None)
-    before = trainer.evaluate()["eval_rewards/accuracies"]
+    trainer = PairTrainer(model, score, loss, arguments, train, held_out, begin.layout, lambda row: None, **others)
+    before = trainer.evaluate()[f"eval_rewards/{figure}"]
     trainer.train()
-    return before, trainer.evaluate()["eval_rewards/accuracies"]
+    return before, trainer.evaluate()[f"eval_rewards/{figure}"]
 
 
 @pytest.mark.parametrize("make", POLICY_LOSSES.values(), ids=POLICY_LOSSES)
@@ -131,23 +131,14 @@ def one_side(pair: PairTokens, label: bool) -> PairTokens:
 
 
 @pytest.mark.parametrize("rows", ["pairs", "labelled responses"])
-def test_a_policy_learns_by_kto(rows: str, policy: Start) -> None:
-    """By hand, step by step: the trainer draws no partners yet."""
-    train, held_out = policy.pairs[:-HELD_OUT], policy.pairs[-HELD_OUT:]
+def test_a_policy_learns_by_kto(rows: str, policy: Start, tmp_path: Path) -> None:
+    pairs, figure = policy.pairs, "accuracies"
     if rows == "labelled responses":
-        train = [one_side(pair, label=index % 2 == 0) for index, pair in enumerate(train)]
-    model, reference = copy.deepcopy(policy.model), copy.deepcopy(policy.model).requires_grad_(False)
-    optimizer, loss = torch.optim.AdamW(model.parameters(), 3e-3), KTO()
-    for step in range(STEPS):
-        given = train[12 * step : 12 * step + 12]
-        partners = collate(deranged(given, 512), policy.layout)
-        batch = collate(given, policy.layout)
-        change = drift(model, reference, [partners]).expand(len(given))
-        loss(policy_scores(model, batch)._replace(drift=change), reference_scores(batch)).loss.mean().backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    rewards = score_pairs(model, policy_scores, DPO(), held_out, 8192, policy.layout)
-    assert (rewards[:, 0] > rewards[:, 1]).mean() > 0.5 + GAIN
+        pairs, figure = [one_side(pair, label=index % 2 == 0) for index, pair in enumerate(pairs)], "auc"
+    drift = Drift(copy.deepcopy(policy.model).requires_grad_(False), 512)
+    before, after = accuracies(policy._replace(pairs=pairs), policy_scores, KTO(), tmp_path, figure, drift=drift)
+    assert before == pytest.approx(0.5, abs=0.01), "a policy at its reference tells nothing apart"
+    assert after > before + GAIN
 
 
 @pytest.mark.parametrize("make", REWARD_LOSSES.values(), ids=REWARD_LOSSES)
@@ -156,21 +147,17 @@ def test_a_reward_model_learns(make: type[Call], reward_model: Start, tmp_path: 
     assert after > before + GAIN
 
 
-class Exponential:
-    """A researcher's loss, as written in a notebook: exp(−h)."""
-
-    needs_reference = True
-
-    def __call__(self, policy: PairScores, reference: PairScores | None) -> PairLoss:
-        assert reference is not None
-        chosen = policy.chosen.value - reference.chosen.value
-        rejected = policy.rejected.value - reference.rejected.value
-        return PairLoss((0.1 * (rejected - chosen)).exp(), chosen.detach(), rejected.detach())
-
-
-def test_a_loss_from_a_notebook_trains_as_it_is(policy: Start, tmp_path: Path) -> None:
-    before, after = accuracies(policy, policy_scores, Exponential(), tmp_path)
-    assert after > before + GAIN
+def test_the_notebook_of_the_documentation_trains_a_loss_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "losses.md").read_text(encoding="utf-8")
+    loss, notebook = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    assert len([line for line in loss.splitlines() if line]) <= 8
+    reading.write(tmp_path / "pairs.jsonl", corpus()[:500])
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(f"{notebook.replace('preferences = ', f'{loss}preferences = ', 1)}", names)
+    assert names["trainer"].last_evaluation["eval_rewards/accuracies"] > 0.5 + GAIN
 
 
 @pytest.mark.parametrize("call", ["simpo(beta=2.0, gamma=1.0)", "wpo(beta=0.2)", "rpo_sq()"])

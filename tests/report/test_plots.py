@@ -46,6 +46,12 @@ def trained(path: Path, *columns: str, command: str = "train-dpo", steps: int = 
     return runs.load(writer.finish())
 
 
+def test_what_tells_of_displacement_and_of_labels_is_drawn(tmp_path: Path) -> None:
+    run = trained(tmp_path / "a", "rewards/auc", "eval_rewards/auc", "logps/chosen_change")
+    titles = [panel.title for block in PLOTS["rewards"].draw([run]) for panel in block.panels]
+    assert titles == ["Desirable rewarded more", "Better-sample log-probability"]
+
+
 def compared(path: Path, scored: bool = True) -> runs.Run:
     """A run as `compare` leaves it: one model under two judges, of which one gives scores."""
     writer = runs.start(path, "compare", Config(), facts={"says": ["By rm, dpo is better than sft: win rate 0.7."]})

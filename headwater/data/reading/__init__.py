@@ -1,6 +1,6 @@
 """Rows in, and an account of every row: kept, quarantined because it is bad, or dropped because it compares nothing.
 
-    loaded = reading.load("pairs.jsonl")                            # all preferences, in memory
+    loaded = reading.load("pairs.jsonl")                            # all pairs; load_examples: also labelled responses
     intake = reading.stream("pairs.jsonl", Door(max_bad_rows="1%"))  # one by one: preferences, candidates, unpaired
     for record in intake: ...
     intake.account, intake.layout, intake.quarantine.save(path)
@@ -29,10 +29,21 @@ the first one stays).
 
 from __future__ import annotations
 
+from headwater.data.preference import Record
 from headwater.data.reading.account import QUARANTINE, Account, Quarantine
 from headwater.data.reading.door import Door
 from headwater.data.reading.formats import FORMATS, format_of
-from headwater.data.reading.intake import Intake, Loaded, Record, Row, conditioned, load, read_rows, stream
+from headwater.data.reading.intake import (
+    Intake,
+    Loaded,
+    Row,
+    conditioned,
+    examples,
+    load,
+    load_examples,
+    read_rows,
+    stream,
+)
 from headwater.data.reading.places import PREFERENCES, data_file
 from headwater.data.writing import check_writable, export, write
 
@@ -50,9 +61,11 @@ __all__ = [
     "check_writable",
     "conditioned",
     "data_file",
+    "examples",
     "export",
     "format_of",
     "load",
+    "load_examples",
     "read_rows",
     "stream",
     "write",

@@ -6,12 +6,12 @@ import dataclasses
 import itertools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import xxhash
 
 from headwater import console
-from headwater.data.preference import Candidates, Preference, Prompted, Unpaired
+from headwater.data.preference import Candidates, Example, Preference, Prompted, Record, Unpaired
 from headwater.data.reading.account import Account, Quarantine
 from headwater.data.reading.door import Door
 from headwater.data.reading.formats import Item
@@ -21,7 +21,7 @@ from headwater.data.sources import Broken, NoPreference, Source, detect, draft_t
 from headwater.data.sources.fields import kind
 from headwater.errors import DataError
 
-Record = Preference | Candidates | Unpaired
+ExampleT = TypeVar("ExampleT", bound=Example)
 
 OPEN = Door()
 """The door as it is when nothing is said: no bad row is let by."""
@@ -45,10 +45,11 @@ class Row(NamedTuple):
     fields: dict[str, Any]
 
 
-class Loaded(NamedTuple):
+class Loaded(NamedTuple, Generic[ExampleT]):
     """What `load` returns: the preferences, the layout with the reason it was taken, the account, and the place."""
 
-    preferences: list[Preference]
+    preferences: list[ExampleT]
+    """All of one kind: pairs, or (from `load_examples`) single responses with a label."""
     layout: str
     account: Account
     path: Path
@@ -225,25 +226,48 @@ def stream(place: Path | str, door: Door = OPEN) -> Intake:
     return Intake(place, door)
 
 
-def load(place: Path | str, door: Door = OPEN) -> Loaded:
-    """Read preferences of any known layout into memory.
+def load(place: Path | str, door: Door = OPEN) -> Loaded[Preference]:
+    """Read pairs of any known layout into memory.
 
     Errors: those of `stream`, and `DataError` for data of another kind, or without a usable row.
     """
     intake = stream(place, door)
-    preferences = list(_only_preferences(intake))
+    return _loaded(intake, list(_pairs(intake)))
+
+
+def load_examples(place: Path | str, door: Door = OPEN) -> Loaded[Preference | Unpaired]:
+    """Read what a model can be trained on into memory: pairs, or single responses with a label.
+
+    Errors: those of `load`.
+    """
+    intake = stream(place, door)
+    return _loaded(intake, list(examples(intake)))
+
+
+def examples(intake: Intake) -> Iterator[Preference | Unpaired]:
+    """Yield the rows of data that must hold pairs or labelled responses. Errors: `DataError` for several responses."""
+    for record in intake:
+        if isinstance(record, Candidates):
+            raise _another_kind(intake, "several responses a row")
+        yield record
+
+
+def _pairs(intake: Intake) -> Iterator[Preference]:
+    for record in examples(intake):
+        if not isinstance(record, Preference):
+            raise _another_kind(intake, "single responses with a label")
+        yield record
+
+
+def _another_kind(intake: Intake, held: str) -> DataError:
+    return DataError(intake.place, f"holds {held}: {intake.layout}", "expected pairs of chosen and rejected")
+
+
+def _loaded(intake: Intake, preferences: list[ExampleT]) -> Loaded[ExampleT]:
     if not preferences:
         raise DataError(intake.place, f"no usable rows among {intake.account.rows_in}", *_why(intake))
-    path = intake.files[0] if len(intake.files) == 1 else Path(place)
+    path = intake.files[0] if len(intake.files) == 1 else Path(intake.place)
     return Loaded(preferences, intake.layout, intake.account, path, intake.quarantine, intake.files)
-
-
-def _only_preferences(intake: Intake) -> Iterator[Preference]:
-    for record in intake:
-        if not isinstance(record, Preference):
-            held = "several responses a row" if isinstance(record, Candidates) else "single responses with a label"
-            raise DataError(intake.place, f"holds {held}: {intake.layout}", "expected pairs of chosen and rejected")
-        yield record
 
 
 def _why(intake: Intake) -> Iterator[str]:

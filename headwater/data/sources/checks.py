@@ -22,8 +22,7 @@ def draft_to_record(draft: AnyDraft, fields: Fields, name: str) -> Preference | 
         check_candidates(draft.responses)
         _check_texts(draft.prompt, draft.responses, names)
         return Candidates(prompt=draft.prompt, responses=draft.responses, id=identity, source=source)
-    if _says_nothing(draft.response):
-        raise NoPreference("empty_response")
+    check_responses(draft.response)
     _check_texts(draft.prompt, (draft.response,), names)
     return Unpaired(prompt=draft.prompt, response=draft.response, label=draft.label, id=identity, source=source)
 
@@ -50,11 +49,11 @@ def _same_words(one: str, other: str) -> bool:
     )
 
 
-def check_responses(chosen: Response, rejected: Response) -> None:
-    """Raise `NoPreference` when a response is empty or the two are the same but for white space."""
-    if _says_nothing(chosen) or _says_nothing(rejected):
+def check_responses(*responses: Response) -> None:
+    """Raise `NoPreference` when one of one or two responses is empty, or both are the same but for white space."""
+    if any(map(_says_nothing, responses)):
         raise NoPreference("empty_response")
-    if _same_words(chosen.text, rejected.text):
+    if len(responses) > 1 and _same_words(*(response.text for response in responses)):
         raise NoPreference("identical_responses")
 
 

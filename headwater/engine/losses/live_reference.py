@@ -14,6 +14,8 @@ import torch
 from headwater.engine.losses.pairwise import LogRatios, log_ratios, logistic
 from headwater.engine.losses.types import Call, Need, PairLoss, PairScores
 
+BALANCED = (1.0, 4 / 3)
+"""The advised weight of all desirable responses against that of all undesirable ones: arXiv:2402.01306, eq. 8."""
 DIVERGENCE: frozenset[Need] = frozenset({"divergence"})
 
 
@@ -82,12 +84,27 @@ class KTO(Call):
 
     name: ClassVar[str] = "kto"
     needs: ClassVar[frozenset[Need]] = frozenset({"drift"})
+    takes_unpaired: ClassVar[bool] = True
     beta: float = 0.1
     desirable_weight: float = 1.0
     undesirable_weight: float = 1.0
 
     def __post_init__(self) -> None:
         self._above_zero("beta", "desirable_weight", "undesirable_weight")
+
+    def balance(self, desirable: int, undesirable: int) -> float:
+        """Return λ_D n_D / (λ_U n_U) of so many responses of either label: eq. 8."""
+        return self.desirable_weight * desirable / (self.undesirable_weight * undesirable)
+
+    def advice(self, desirable: int, undesirable: int) -> str:
+        """Say how the two labels are weighed, and what would weigh them equally where they are not."""
+        balance = self.balance(desirable, undesirable)
+        said = f"together, the desirable ones weigh {balance:.3g} times as much"
+        if BALANCED[0] <= balance <= BALANCED[1]:
+            return said
+        rarer = "undesirable_weight" if balance > 1 else "desirable_weight"
+        weight = getattr(self, rarer) * (balance if balance > 1 else 1 / balance)
+        return f"{said} ({BALANCED[0]:g} to {BALANCED[1]:.3g} is advised: {rarer}={weight:.3g} makes it 1)"
 
     def __call__(self, policy: PairScores, reference: PairScores | None) -> PairLoss:
         """Return the loss and β Δ of either response as its reward; 0 for a response that a row does not have."""

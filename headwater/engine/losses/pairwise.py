@@ -48,7 +48,7 @@ def logistic(margin: torch.Tensor, flipped: float = 0.0) -> torch.Tensor:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class DPO(Call):
-    """Direct preference optimisation, arXiv:2305.18290, eq. 7; with label smoothing cDPO (Mitchell's note of 2023).
+    """Direct preference optimisation, arXiv:2305.18290, eq. 7; smoothed cDPO (Mitchell's note of 2023, eq. 3).
 
     loss = −(1 − ε) log σ(β h) − ε log σ(−β h),  ε = label_smoothing: how many labels are wrong.
     """

@@ -74,6 +74,8 @@ class Call:
     name: ClassVar[str]
     needs_reference: ClassVar[bool] = True
     needs: ClassVar[frozenset[Need]] = frozenset()
+    takes_unpaired: ClassVar[bool] = False
+    """Whether a row may have one response only: labelled, with the other side empty."""
 
     def __call__(self, policy: PairScores, reference: PairScores | None) -> PairLoss:
         """Return the loss of every pair."""

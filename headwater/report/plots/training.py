@@ -45,6 +45,8 @@ def reward_curves(runs: Sequence[Run]) -> list[Block]:
             Quantity("rewards/sum", "Sum of both", axis),
             Quantity("rewards/margins", "Margin: better − worse", axis),
             Quantity("rewards/accuracies", "Better one rewarded more", "Accuracy (share of pairs)"),
+            Quantity("rewards/auc", "Desirable rewarded more", "Area under the ROC curve"),
+            Quantity("logps/chosen_change", "Better-sample log-probability", "Change from the reference (nats)"),
         ],
     )
 
