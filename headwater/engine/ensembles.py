@@ -21,6 +21,7 @@ import numpy as np
 
 from headwater import files, runs
 from headwater.console import say
+from headwater.engine import resuming
 from headwater.engine.options import TrainingOptions
 from headwater.engine.session import Recipe, TrainConfig, train
 from headwater.engine.training import arguments_for
@@ -45,7 +46,8 @@ def train_ensemble(config: TrainConfig, recipe: Recipe, members: int) -> Path:
                 say(f"{member.output.name}: is trained already")
             else:
                 say(f"{member.output.name}: {member.training.seed - config.training.seed + 1} of {members}")
-                train(member, recipe)
+                begun = resuming.latest(member.output) is not None
+                train(dataclasses.replace(member, overwrite=not begun), recipe)
     except BaseException:
         if not any(home.glob("member-*")):
             shutil.rmtree(home)  # what was refused leaves nothing behind
@@ -79,7 +81,6 @@ def _members(config: Any, members: int) -> list[Any]:
             config,
             output=config.output / f"member-{seed}",
             seeds=1,
-            overwrite=True,
             training=dataclasses.replace(options, seed=seed, split_seed=None if options.eval_data else split),
         )
         for seed in range(options.seed, options.seed + members)

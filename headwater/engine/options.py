@@ -21,6 +21,9 @@ class TrainingOptions:
     """Passes over the training pairs."""
     learning_rate: float | None = None
     """Peak learning rate. Default: by loss for a pretrained model, 1e-3 for a scratch one."""
+    find_learning_rate: bool = False
+    """Before training, raise the rate step by step to where the loss rises, show and record the curve, and train with a
+    tenth of the rate at which it was lowest."""
     per_device_train_batch_size: int = 8
     """Pairs an optimizer step sees, on every device; how many are computed at once is up to --tokens-per-pass."""
     gradient_accumulation_steps: int = 1
@@ -88,6 +91,8 @@ class TrainingOptions:
             _require((getattr(self, name) or 1) > 0, name, getattr(self, name), "above 0")
         if self.save_steps is not None and self.early_stopping_patience is not None:
             raise UsageError("--save-steps", "does not keep the best weights", "leave --early-stopping-patience out")
+        if self.find_learning_rate and self.learning_rate is not None:
+            raise UsageError("--find-learning-rate", "has no effect with --learning-rate", "leave one of them out")
         self._check_evaluation()
         self._check_adapters()
         _require(0 <= self.warmup_ratio < 1, "warmup_ratio", self.warmup_ratio, "in [0, 1)")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from headwater.data.tokenizers import Tokenizer, is_call
 from headwater.data.tokens import PairTokens, View
 from headwater.data.truncation import Truncation
 from headwater.data.view import ViewOptions, facts_of
-from headwater.engine import checkpoints, labels, memory, models, resuming
+from headwater.engine import checkpoints, labels, learning_rate, memory, models, resuming
 from headwater.engine.attention import is_encoder, layout_for
 from headwater.engine.compilation import compile_layers
 from headwater.engine.drift import Drift
@@ -119,9 +120,7 @@ def _train(config: TrainConfig, recipe: Recipe, arguments: TrainingArguments, ch
     data = _read(config, recipe, loss, ledger)
     model, tokenizer = _load(config, recipe, data)
     view = config.view.view(options.seed)
-    pairs = _pairs(data, view, tokenizer, ledger)
-    if recipe.choose:
-        pairs = _chosen(pairs, recipe.choose, options.seed, ledger)
+    pairs = _chosen(_pairs(data, view, tokenizer, ledger), recipe, options.seed, ledger)
     _check_needs(loss, pairs, options, arguments.world_size)
     models.check_targets(model, options)
     layout = layout_for(model, pairs.train, response_values(recipe.score))
@@ -140,19 +139,21 @@ def _train(config: TrainConfig, recipe: Recipe, arguments: TrainingArguments, ch
     estimate = memory.estimate(model, pairs.train, layout, options, bf16=arguments.bf16)
     say(f"memory: {estimate} to train")
     before = memory.peak()
-    trainer = PairTrainer(
+    make = functools.partial(
+        PairTrainer,
         model,
         score,
         loss,
-        arguments,
-        pairs.train,
-        pairs.held_out,
-        layout,
-        run.log,
-        recipe.weights,
-        options.tokens_per_pass,
-        drift,
+        train_pairs=pairs.train,
+        held_out=pairs.held_out,
+        layout=layout,
+        weights=recipe.weights,
+        room=options.tokens_per_pass,
+        drift=drift,
     )
+    if options.find_learning_rate:
+        _set_rate(arguments, learning_rate.search(make, arguments), run)
+    trainer = make(arguments=arguments, log=run.log)
     best = _watch(trainer, options, labels.watched(recipe.watched, pairs.held_out))
     trainer.train(None if checkpoint is None else str(checkpoint))
     say(f"memory: at most {memory.peak() / memory.GIB:.2f} GiB were used, {before / memory.GIB:.2f} before training")
@@ -165,6 +166,12 @@ def _train(config: TrainConfig, recipe: Recipe, arguments: TrainingArguments, ch
         checkpoints.save(model, tokenizer, config.output, _card(config, recipe), weights)
         resuming.remove(config.output)
     return run.finish()
+
+
+def _set_rate(arguments: TrainingArguments, found: learning_rate.Search, run: RunWriter) -> None:
+    """Train with the rate that a search suggests, and record its curve."""
+    arguments.learning_rate = found.suggestion
+    run.facts["learning_rate_search"] = {**dataclasses.asdict(found), "suggestion": found.suggestion}
 
 
 def _load(config: TrainConfig, recipe: Recipe, data: _Data) -> models.Loaded:
@@ -251,9 +258,11 @@ def _pairs(data: _Data, view: View, tokenizer: Tokenizer, ledger: Ledger) -> _Pa
     return _Pairs(train, held_out)
 
 
-def _chosen(pairs: _Pairs, choose: Choose, seed: int, ledger: Ledger) -> _Pairs:
-    """Train on some of the training pairs only, and account for the others."""
-    train, account = choose(pairs.train, seed)
+def _chosen(pairs: _Pairs, recipe: Recipe, seed: int, ledger: Ledger) -> _Pairs:
+    """Train on some of the training pairs only where the recipe says so, and account for the others."""
+    if recipe.choose is None:
+        return pairs
+    train, account = recipe.choose(pairs.train, seed)
     ledger.stages["choose, training part"] = account
     say_stages({"choose, training part": account})
     return pairs._replace(train=train)
@@ -301,7 +310,7 @@ def _start(
 def _with_defaults(config: TrainConfig, recipe: Recipe) -> Any:
     """Fill in the default learning rate and held-out part, so that the stored config says what was used."""
     training = config.training
-    if training.learning_rate is None:
+    if training.learning_rate is None and not training.find_learning_rate:
         rate = SCRATCH_LEARNING_RATE if is_call(config.model) else recipe.learning_rate
         training = dataclasses.replace(training, learning_rate=rate)
     if training.eval_fraction is None and training.eval_data is None:

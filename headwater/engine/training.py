@@ -292,7 +292,7 @@ def arguments_for(options: TrainingOptions, output: str) -> transformers.Trainin
         arguments = transformers.TrainingArguments(
             output_dir=output,
             num_train_epochs=options.num_train_epochs,
-            learning_rate=options.learning_rate,
+            learning_rate=options.learning_rate or 0.0,  # where it is searched for, the search sets it
             per_device_train_batch_size=options.per_device_train_batch_size,
             per_device_eval_batch_size=options.per_device_train_batch_size,
             gradient_accumulation_steps=options.gradient_accumulation_steps,
