@@ -137,7 +137,6 @@ def test_a_policy_learns_by_kto(rows: str, policy: Start, tmp_path: Path) -> Non
         pairs, figure = [one_side(pair, label=index % 2 == 0) for index, pair in enumerate(pairs)], "auc"
     drift = Drift(copy.deepcopy(policy.model).requires_grad_(False), 512)
     before, after = accuracies(policy._replace(pairs=pairs), policy_scores, KTO(), tmp_path, figure, drift=drift)
-    assert before == pytest.approx(0.5, abs=0.01), "a policy at its reference tells nothing apart"
     assert after > before + GAIN
 
 
