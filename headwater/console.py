@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal, Protocol, TypeVar
 
+import numpy as np
 from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
@@ -18,6 +19,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
 
 T = TypeVar("T")
 
@@ -46,6 +48,36 @@ def show(result: RenderableType) -> None:
     """Print a result to standard output: a table, or text."""
     if not _silenced:
         _stdout.print(result)
+
+
+BARS = "▁▂▃▄▅▆▇█"
+WIDTH = 32
+
+
+def sparkline(values: Sequence[float], width: int = WIDTH) -> str:
+    """Return numbers as one line of bars from the least to the largest; many are averaged in `width` stretches."""
+    if not len(values):
+        return ""
+    stretches = np.array_split(np.asarray(values, dtype=np.float64), min(width, len(values)))
+    heights = np.array([stretch.mean() for stretch in stretches])
+    low, high = heights.min(), heights.max()
+    if high == low:
+        return BARS[0] * len(heights)
+    places = np.rint((heights - low) / (high - low) * (len(BARS) - 1)).astype(int)
+    return "".join(BARS[place] for place in places)
+
+
+def trends(history: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> Table:
+    """Return a line for each of the `columns` that a history has: its name, first value, course and last value."""
+    table = Table.grid(padding=(0, 1))
+    sides: tuple[Literal["left", "right"], ...] = ("left", "right", "left", "left")
+    for justify in sides:
+        table.add_column(justify=justify, no_wrap=True)
+    for column, name in columns.items():
+        values = [row[column] for row in history if row.get(column) is not None]
+        if len(values) > 1:
+            table.add_row(f"  {name}", f"{values[0]:.4g}", sparkline(values), f"{values[-1]:.4g}")
+    return table
 
 
 def visible(text: str) -> str:

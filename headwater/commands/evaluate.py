@@ -14,7 +14,7 @@ from rich.table import Table
 
 from headwater import files, runs, statistics
 from headwater.config import build
-from headwater.console import say, say_notes, say_stages, show
+from headwater.console import say, say_notes, say_stages, show, sparkline
 from headwater.data import embedding, reading
 from headwater.data.preference import Preference
 from headwater.data.preparation import Ledger, prepare
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from headwater.judging.length_bias import Correction
 
 EXAMPLE = "headwater evaluate --model runs/reward --dataset pairs.jsonl --output runs/reward-eval"
+
+SPANS = 24
+"""Bars of the margins on the terminal."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +94,9 @@ def run(config: Config) -> Path:
     by_member, lengths = _rewards(config, task), _lengths(task.pairs)
     plain: Floats = by_member.mean(axis=0)
     rewards = task.correction(plain, lengths) if task.correction else plain
-    if config.untrained:
-        rivals["untrained"] = _untrained(config, task)
+    untrained = _untrained(config, task) if config.untrained else None
+    if untrained is not None:
+        rivals["untrained"] = wins(*untrained.T)
     openings = [pair.opening for pair in task.pairs]
     metrics = summarise_rewards(rewards, lengths, openings, config.seed)
     spread: Floats | None = by_member.std(axis=0, ddof=1) if len(by_member) > 1 else None
@@ -110,10 +114,10 @@ def run(config: Config) -> Path:
     task.loaded.quarantine.save(writer.path / reading.QUARANTINE)
     writer.write_metrics(metrics)
     files.write_json(writer.path / FILE, scrutiny)
-    writer.write_records(_records(task.pairs, rewards, spread))
+    writer.write_records(_records(task.pairs, rewards, {"std": spread, "untrained": untrained}))
     if laid_out:
         files.write_json(writer.path / embedding.FILE, _embedded(config, task, [task.pairs[i] for i in laid_out]))
-    _print(metrics, scrutiny, config)
+    _print(metrics, scrutiny, rewards[:, 0] - rewards[:, 1], config)
     return writer.finish()
 
 
@@ -246,12 +250,12 @@ class _Other:
 
 
 def _untrained(config: Config, task: _Task) -> Floats:
-    """Return what a reward model won of the pairs before it was trained: its base (or random) weights, a new head."""
+    """Return a reward model's rewards [pairs, 2] before it was trained: its base (or random) weights, a new head."""
     from headwater.engine import models
-    from headwater.judging.comparison import wins
 
     fresh = models.untrained(task.models[0], task.facts.get("base"), config.seed)
-    return wins(*_rewards(config, dataclasses.replace(task, models=[fresh]))[0].T)
+    rewards: Floats = _rewards(config, dataclasses.replace(task, models=[fresh]))[0]
+    return rewards
 
 
 def _members(config: Config, by_member: Floats) -> dict[str, Floats]:
@@ -324,8 +328,8 @@ def _lengths(pairs: list[PairTokens]) -> Floats:
     return np.array([[len(pair.chosen), len(pair.rejected)] for pair in pairs], dtype=np.float64)
 
 
-def _records(pairs: list[PairTokens], rewards: Floats, spread: Floats | None) -> list[dict[str, object]]:
-    """Return a row a pair; of an ensemble with the standard deviation of its members' rewards, `spread` [pairs, 2]."""
+def _records(pairs: list[PairTokens], rewards: Floats, more: Mapping[str, Floats | None]) -> list[dict[str, object]]:
+    """Return a row a pair; `more` [pairs, 2] by name: deviation of an ensemble's members, rewards before training."""
     records: list[dict[str, object]] = [
         {
             "id": pair.id,
@@ -338,18 +342,20 @@ def _records(pairs: list[PairTokens], rewards: Floats, spread: Floats | None) ->
         }
         for pair, (chosen, rejected) in zip(pairs, rewards, strict=True)
     ]
-    if spread is not None:
-        for record, (chosen, rejected) in zip(records, spread, strict=True):
-            record |= {"chosen_reward_std": float(chosen), "rejected_reward_std": float(rejected)}
+    for name, values in more.items():
+        for record, (chosen, rejected) in zip(records, () if values is None else values, strict=values is not None):
+            record |= {f"chosen_reward_{name}": float(chosen), f"rejected_reward_{name}": float(rejected)}
     return records
 
 
-def _print(metrics: dict[str, Estimate], scrutiny: Mapping[str, Any], config: Config) -> None:
+def _print(metrics: dict[str, Estimate], scrutiny: Mapping[str, Any], margins: Floats, config: Config) -> None:
     """Print the figures to standard output: the model's, where it is right, and against others."""
     table = _table(f"{config.model} on {config.dataset}", "figure", "value")
     for name, estimate in metrics.items():
         table.add_row(name, *_cells(estimate))
     show(table)
+    counts, edges = np.histogram(margins, SPANS)
+    show(f"margins {edges[0]:.4g} {sparkline(counts.tolist(), SPANS)} {edges[-1]:.4g}, pairs of each size")
     where = _table("where it is right", "pairs", "accuracy")
     for side, found in scrutiny["preferred_is"].items():
         where.add_row(f"preferred one {side.replace('_', ' ')}", *_cells(Estimate(**found)))

@@ -12,6 +12,7 @@ from headwater.console import say, show
 from headwater.errors import UsageError
 from headwater.report import figures, page
 from headwater.report.findings import distinct, findings
+from headwater.report.terminal import key_figures
 
 EXAMPLE = "headwater report runs/reward runs/reward-on-pairs --output report.html"
 
@@ -39,6 +40,7 @@ def run(config: Config) -> Path:
         raise UsageError(f"--figures {config.figures}", "is a file", "name a directory")
     loaded = [runs.load(path) for path in config.runs]
     written = page.write(loaded, config.output)
+    show(key_figures(distinct(loaded)))
     show(" ".join(findings(loaded)))
     say(f"report: {written}")
     if config.figures:

@@ -18,7 +18,7 @@ from transformers import TrainingArguments
 
 from headwater import files, runs
 from headwater.config import build
-from headwater.console import say, say_notes, say_stages, silence
+from headwater.console import say, say_notes, say_stages, show, silence, trends
 from headwater.data import reading
 from headwater.data.preference import Preference, Unpaired
 from headwater.data.preparation import Ledger, flops_saved, prepare
@@ -158,6 +158,7 @@ def _train(config: TrainConfig, recipe: Recipe, arguments: TrainingArguments, ch
     trainer.train(None if checkpoint is None else str(checkpoint))
     say(f"memory: at most {memory.peak() / memory.GIB:.2f} GiB were used, {before / memory.GIB:.2f} before training")
     run.facts |= training_cost(model, pairs.train, layout, float(trainer.state.epoch))._asdict()
+    show(trends(trainer.state.log_history, TRENDS))
     run.facts["memory_bytes"] = {**estimate._asdict(), "peak": memory.peak(), "before_training": before}
     counts = labels.counts("train", pairs.train) | labels.counts("held_out", pairs.held_out)
     run.write_metrics({**_kept(best, trainer, run), **counts})
@@ -190,6 +191,17 @@ def _trainable(model: Any, recipe: Recipe, options: TrainingOptions) -> Any:
     if options.gradient_checkpointing:
         model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     return model
+
+
+TRENDS = {
+    "loss": "loss",
+    "eval_loss": "held-out loss",
+    "rewards/chosen": "better-sample reward",
+    "rewards/rejected": "worse-sample reward",
+    "rewards/margins": "margin",
+    "rewards/accuracies": "accuracy",
+}
+"""Columns of the history that are shown when training ends, and what they are called."""
 
 
 def _watch(trainer: PairTrainer, options: TrainingOptions, figure: str) -> KeepBest | None:

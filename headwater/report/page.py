@@ -1,4 +1,4 @@
-"""Runs to one self-contained page: no script, no outside link, and every word of a run shown as text.
+"""Runs to one self-contained page: no outside link, only its own scripts, and every word of a run shown as text.
 
 Everything a run says is escaped by the template. The figures' SVG is the one thing passed through as markup: it is
 drawn by vl-convert, which escapes the text in it and is allowed no address to fetch from.
@@ -11,13 +11,15 @@ import json
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jinja2
 import yaml
 from markupsafe import Markup
 
 from headwater.files import write_text
+from headwater.report.cells import MISSING, Cell, duration
+from headwater.report.costs import costs
 from headwater.report.figures import figures, of_data
 from headwater.report.findings import count, distinct, estimate, findings, labels, number, percent, with_interval
 from headwater.report.inspected import inspected, inspection
@@ -29,17 +31,8 @@ from headwater.report.scripts import embedded, own, source, vega
 from headwater.runs import Run
 from headwater.statistics import Estimate
 
-MISSING = "–"
 EXAMPLE_LENGTH = 140
 """Characters of a text in a table; a pointer over it shows more."""
-
-
-class Cell(NamedTuple):
-    """A table's cell: a value, what stands small beneath it, and the whole of what was shortened."""
-
-    text: str
-    under: str = ""
-    whole: str = ""
 
 
 def write(runs: Sequence[Run], output: Path) -> Path:
@@ -75,6 +68,7 @@ def render(runs: Sequence[Run]) -> str:
         mistakes=_mistakes(runs, names),
         cases=_cases(runs, names),
         lenses=lenses,
+        costs=costs(runs, names),
         environments=[_surroundings(run, names) for run in runs],
     )
 
@@ -136,14 +130,6 @@ def _pairs(run: Run) -> str:
     trained = (run.metrics[name] for name in ("train_pairs", "train_rows") if name in run.metrics)
     kept = next(trained, run.account[-1]["kept"])
     return f"{count(kept)} / {count(run.account[0]['rows_in'])}"
-
-
-def duration(seconds: float) -> str:
-    """Write a time span in the two units that matter: `1 h 02 min`, `3 min 12 s`, `4.2 s`."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
 def _account(stage: Mapping[str, Any], name: str) -> dict[str, Cell]:

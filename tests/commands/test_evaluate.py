@@ -63,6 +63,9 @@ def test_rivals_are_compared_on_the_same_pairs(study: Path) -> None:
         assert (rival["only_first"] - rival["only_second"]) / pairs == pytest.approx(rival["difference"]["value"])
         assert rival["difference"]["low"] < rival["difference"]["value"] < rival["difference"]["high"]
     assert untrained["difference"]["low"] > 0
+    records = runs.load(study / "rm-eval").records()
+    before = np.mean([row["chosen_reward_untrained"] > row["rejected_reward_untrained"] for row in records])
+    assert untrained["accuracy"] == pytest.approx(before)
     assert untrained["p_value"] < 0.01
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from headwater import runs
 from headwater.report import page
+from headwater.report.costs import costs
 from headwater.statistics import Estimate
 
 ATTACK = "</script><img src=x onerror=alert(1)>"
@@ -158,3 +159,18 @@ def test_the_account_has_a_column_for_quarantined_rows(tmp_path: Path) -> None:
     old = {"stage": "read", "rows_in": 1, "kept": 1, "dropped": {}}  # written before rows were quarantined
     assert page._account(old, "r")["quarantined"].text == "0"
     assert "quarantined" in page.render([run])
+
+
+def test_costs_are_those_of_the_run_itself(tmp_path: Path) -> None:
+    facts = {"training_tokens": 1_234_567, "training_flops": 3.21e13, "memory_bytes": {"peak": 3 << 29}}
+    training = runs.start(tmp_path / "t", "train-dpo", Config(), facts=facts)
+    training.log({"step": 1, "loss": 0.7, "train_runtime": 10.0})
+    evaluation = runs.start(tmp_path / "e", "evaluate", Config(), facts=facts)  # facts are inherited
+    found = [runs.load(one.finish()) for one in (training, evaluation)]
+    (row,) = costs(found, {run.path: run.name for run in found})
+    texts = {column: (cell.text, cell.under) for column, cell in row.items()}
+    assert texts["tokens"] == ("1\u202f234\u202f567", "read")
+    assert texts["FLOPs"][0] == "3.21 · 10¹³" and texts["peak memory"][0] == "1.50 GiB"
+    assert texts["wall time"][1] == "123\u202f457 tokens a second"
+    assert '<section id="costs">' in page.render(found)
+    assert '<section id="costs">' not in page.render(found[1:])

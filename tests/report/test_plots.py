@@ -76,7 +76,7 @@ def compared(path: Path, scored: bool = True) -> runs.Run:
 
 def ranked(path: Path) -> runs.Run:
     """A run as `compare` leaves it: three models under two judges, of whom one saw all of them meet."""
-    writer = runs.start(path, "compare", Config())
+    writer = runs.start(path, "compare", Config(), facts={"says": []})
     strengths = {"sft": Estimate(0.0, 0.0, 0.0, 90, 30), "dpo": Estimate(1.0, 0.5, 1.5, 90, 30)}
     strengths["kto"] = Estimate(-0.5, None, None, 90, 1)
     writer.write_metrics(
@@ -224,6 +224,7 @@ NEEDS: dict[str, Callable[[Path], list[runs.Run]]] = {
     "divergence": lambda p: [diverged(p / "a")],
     "decoded": lambda p: [spoken(p / "a")],
     "frontier": lambda p: [frontiered(p / "a")],
+    "gradient-norm": lambda p: [trained(p / "a", "grad_norm")],
     "loss": lambda p: [trained(p / "a", "loss", "eval_loss")],
     "learning-rate": lambda p: [trained(p / "a", "learning_rate")],
     "rewards": lambda p: [trained(p / "a", "rewards/chosen", "rewards/accuracies")],
@@ -459,3 +460,18 @@ def test_an_embedding_says_how_far_the_sides_lie_apart(tmp_path: Path) -> None:
     assert pca.says == f"10 pairs; means of chosen and rejected lie {1 / spread:.2f} and 0.00 standard deviations apart"
     assert tsne.says.endswith("0.00 and 2.00 standard deviations apart")
     assert "First component (50 % of variance)" in json.dumps(pca.chart.to_dict())
+
+
+def test_scores_before_training_have_panels_of_their_own(tmp_path: Path) -> None:
+    writer = runs.start(tmp_path / "rm", "evaluate", Config(), facts={"kind": "reward model"})
+    row = {
+        "chosen_reward": 2.0,
+        "rejected_reward": 1.0,
+        "chosen_reward_untrained": 0.1,
+        "rejected_reward_untrained": 0.0,
+    }
+    writer.write_records([row, row | {"chosen_reward": 3.0}])
+    run = runs.load(writer.finish())
+    for section in ("scores", "boxes"):
+        assert [b.title for b in PLOTS[section].draw([run])] == ["Reward model", "Reward model, before training"]
+    assert "median 0.10" in PLOTS["boxes"].draw([run])[1].panels[0].says

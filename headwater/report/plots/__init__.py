@@ -21,7 +21,7 @@ from headwater.report.plots.selection import gradient_bounds, selection_effects,
 from headwater.report.plots.signal import prefix_curves
 from headwater.report.plots.sweep import sweep_curves
 from headwater.report.plots.terms import term_contrast
-from headwater.report.plots.training import MAX_POINTS, learning_rate, loss_curves, reward_curves
+from headwater.report.plots.training import MAX_POINTS, gradient_norms, learning_rate, loss_curves, reward_curves
 
 __all__ = ["DATA_PLOTS", "PLOTS", "Block", "Mark", "Panel", "Plot"]
 
@@ -74,6 +74,11 @@ PLOTS: dict[str, Plot] = {
         loss_curves,
     ),
     "learning-rate": Plot("Learning rate", "Step size by optimiser step.", learning_rate),
+    "gradient-norm": Plot(
+        "Gradient norm",
+        "Before clipping, by optimiser step; the point of a step is that of its last batch.",
+        gradient_norms,
+    ),
     "rewards": Plot(
         "Rewards in training",
         "What training does to each side. A better-sample reward that falls while the margin grows is likelihood "

@@ -25,16 +25,19 @@ class Scored(NamedTuple):
 
 
 def score_histograms(runs: Sequence[Run]) -> list[Block]:
-    """Draw the scores of better and worse responses, a panel a run; runs of a kind share their axis."""
+    """Draw the scores of better and worse responses, a panel a run; runs of a kind share their axis.
+
+    Where a run also scored the model before its training, that has a panel and an axis of its own.
+    """
     return [
         Block(kind, _sides(), _histograms(group, "Score (model's own units)"))
-        for kind, group in _by_kind(_scored(runs, "reward")).items()
+        for kind, group in _by_kind(_with_untrained(runs)).items()
     ]
 
 
 def score_boxes(runs: Sequence[Run]) -> list[Block]:
     """Draw the quartiles of the scores of better and worse responses, a panel a kind."""
-    return [Block(kind, _sides(), [_boxes(group)]) for kind, group in _by_kind(_scored(runs, "reward")).items()]
+    return [Block(kind, _sides(), [_boxes(group)]) for kind, group in _by_kind(_with_untrained(runs)).items()]
 
 
 def length_histograms(runs: Sequence[Run]) -> list[Block]:
@@ -44,6 +47,11 @@ def length_histograms(runs: Sequence[Run]) -> list[Block]:
         seen.setdefault(scored.better.tobytes() + b"|" + scored.worse.tobytes(), []).append(scored)
     groups = [group[0]._replace(label=_and_more(group)) for group in seen.values()]
     return [Block("", _sides(), _histograms(groups, "Length (tokens)"))] if groups else []
+
+
+def _with_untrained(runs: Sequence[Run]) -> list[Scored]:
+    before = [one._replace(kind=f"{one.kind}, before training") for one in _scored(runs, "reward_untrained")]
+    return [*_scored(runs, "reward"), *before]
 
 
 def _and_more(group: Sequence[Scored]) -> str:

@@ -34,6 +34,11 @@ def learning_rate(runs: Sequence[Run]) -> list[Block]:
     return _training(runs, [Quantity("learning_rate", "", "Learning rate (per step)", "~e")])
 
 
+def gradient_norms(runs: Sequence[Run]) -> list[Block]:
+    """Draw the gradient norm of training runs."""
+    return _training(runs, [Quantity("grad_norm", "", "Gradient norm")])
+
+
 def reward_curves(runs: Sequence[Run]) -> list[Block]:
     """Draw what training did to the rewards of the better and the worse response."""
     axis = "Reward (model's own units)"
