@@ -14,7 +14,7 @@ from markupsafe import Markup
 from headwater.files import write_atomically
 from headwater.report.inspected import inspected
 from headwater.report.interactive import Spec, interactive
-from headwater.report.plots import DATA_PLOTS, PLOTS, Block, Mark, Panel, Plot
+from headwater.report.plots import DATA_PLOTS, PLOTS, SECTIONS, Block, Mark, Panel, Plot
 from headwater.runs import Run
 
 INK, PAPER = "#1d1c1a", "#ffffff"
@@ -74,6 +74,15 @@ def figures(plots: Mapping[str, Plot], runs: Sequence[Run], suffix: str = "") ->
 def of_data(runs: Sequence[Run]) -> list[list[Figure]]:
     """Draw the figures of every data set that was inspected, in the order of `inspected`."""
     return [figures(DATA_PLOTS, [found.run], f"-{place}") for place, found in enumerate(inspected(runs), start=1)]
+
+
+def sections(drawn: Sequence[Figure]) -> dict[str, list[Figure]]:
+    """Return figures by the section of the page that they stand in, in the order of `SECTIONS`."""
+    of = {name: title for title, names in SECTIONS.items() for name in names}
+    grouped: dict[str, list[Figure]] = {title: [] for title in (*SECTIONS, "Further figures")}
+    for figure in drawn:
+        grouped[of.get(figure.id, "Further figures")].append(figure)
+    return {title: found for title, found in grouped.items() if found}
 
 
 def _named(figure: str, title: str, blocks: Sequence[Block]) -> list[tuple[Block, list[Drawing]]]:

@@ -20,7 +20,7 @@ from markupsafe import Markup
 from headwater.files import write_text
 from headwater.report.cells import MISSING, Cell, duration
 from headwater.report.costs import costs
-from headwater.report.figures import figures, of_data
+from headwater.report.figures import figures, of_data, sections
 from headwater.report.findings import count, distinct, estimate, findings, labels, number, percent, with_interval
 from headwater.report.inspected import inspected, inspection
 from headwater.report.lens.page import script as lens_script
@@ -57,7 +57,7 @@ def render(runs: Sequence[Run]) -> str:
         accounts=[_account(stage, names[run.path]) for run in runs for stage in run.account],
         metrics=_metrics(runs, names),
         data=[{"found": found, "figures": of} for found, of in zip(inspected(runs), data, strict=True)],
-        figures=drawn,
+        sections=sections(drawn),
         dark=DARK,
         better=BETTER,
         worse=WORSE,

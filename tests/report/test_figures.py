@@ -14,7 +14,7 @@ from headwater import cli, runs
 from headwater.errors import UsageError
 from headwater.report import figures, page
 from headwater.report.figures import Drawing
-from headwater.report.plots import PLOTS
+from headwater.report.plots import PLOTS, SECTIONS
 from headwater.report.plots.drawing import COLOURS, DARK, GREY
 from tests.report.colour import VISIONS, contrast, difference
 from tests.report.test_page import study
@@ -101,6 +101,22 @@ def test_the_command_writes_them(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert cli.main([*arguments, "--figures", str(tmp_path / "figures")]) == 0
     assert "figures: 3 files in" in capsys.readouterr().err
     assert cli.main([*arguments, "--figures", str(tmp_path / "r.html")]) == UsageError.exit_code
+
+
+def test_every_figure_stands_in_one_section(tmp_path: Path) -> None:
+    listed = [name for names in SECTIONS.values() for name in names]
+    assert len(listed) == len(set(listed)) and set(listed) <= set(PLOTS)
+    drawn = figures.figures({"new": PLOTS["loss"], **PLOTS}, study(tmp_path))
+    found = figures.sections(drawn)
+    assert list(found) == ["Training", "Models", "Further figures"]
+    assert [figure.id for figure in found["Further figures"]] == ["new"]
+    assert sorted(f.id for group in found.values() for f in group) == sorted(f.id for f in drawn)
+
+
+def test_the_contents_lead_to_every_section(tmp_path: Path) -> None:
+    text = page.render(study(tmp_path))
+    links = re.findall('<li><a href="#([^"]+)">', text)
+    assert links == [name for name in re.findall(r'<section[^>]*id="([\w-]+)"', text) if name != "findings"]
 
 
 # ---- Colours ----

@@ -84,7 +84,7 @@ def test_sections_without_data_are_absent(tmp_path: Path) -> None:
     assert "<figure" not in text
     full = page.render(study(tmp_path))
     sections = re.findall(r'<section[^>]*id="(\w+)"', full)
-    assert sections == ["findings", "figures", "runs", "metrics", "rows", "environment"]
+    assert sections == ["findings", "training", "models", "runs", "metrics", "rows", "environment"]
     assert re.findall(r'<figure id="([\w-]+)"', full) == ["loss", "rewards", "scores", "boxes", "lengths"]
 
 

@@ -23,7 +23,7 @@ from headwater.report.plots.sweep import sweep_curves
 from headwater.report.plots.terms import term_contrast
 from headwater.report.plots.training import MAX_POINTS, gradient_norms, learning_rate, loss_curves, reward_curves
 
-__all__ = ["DATA_PLOTS", "PLOTS", "Block", "Mark", "Panel", "Plot"]
+__all__ = ["DATA_PLOTS", "PLOTS", "SECTIONS", "Block", "Mark", "Panel", "Plot"]
 
 PLOTS: dict[str, Plot] = {
     "accuracy": Plot(
@@ -176,6 +176,19 @@ PLOTS: dict[str, Plot] = {
         response_embeddings,
     ),
 }
+
+SECTIONS: dict[str, tuple[str, ...]] = {
+    "Signal": ("accuracy", "signal", "sweep", "divergence"),
+    "Selection": ("selection", "selection-effects", "selector-agreement", "gradients"),
+    "Training": ("loss", "learning-rate", "gradient-norm", "rewards"),
+    "Models": ("scores", "boxes", "lengths", "scrutiny", "embedding"),
+    "Decoding": ("frontier", "spoken"),
+    "Policies": (
+        *("win-rates", "strengths", "win-matrix", "judge-agreement"),
+        *("score-differences", "policy-scores", "length-gain"),
+    ),
+}
+"""Sections of the page and the figures in them; what stands in none comes last, under a heading of its own."""
 
 DATA_PLOTS: dict[str, Plot] = {
     "data-lengths": Plot("Lengths", "The longest 1 % lie beyond the right edge.", response_lengths),
