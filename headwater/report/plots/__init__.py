@@ -182,7 +182,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "Selection": ("selection", "selection-effects", "selector-agreement", "gradients"),
     "Training": ("loss", "learning-rate", "gradient-norm", "rewards"),
     "Models": ("scores", "boxes", "lengths", "scrutiny", "embedding"),
-    "Decoding": ("frontier", "spoken"),
+    "Decoding": ("decoded", "frontier"),
     "Policies": (
         *("win-rates", "strengths", "win-matrix", "judge-agreement"),
         *("score-differences", "policy-scores", "length-gain"),
