@@ -8,9 +8,12 @@ right-padded batches of 8 pairs (16 rows), through the model's own attention, re
 is what `headwater signal` does: packed rows, prompts once a pair, every token read. Both give ten accuracies of the
 same pairs; the largest difference of a reward is printed. The model is a Qwen2 with random weights, in fp32 and in
 bf16; rounds are alternated, and the first one is a warm-up. Figures are pairs a second, and their ratio in the same
-round: minimum, median and maximum. Before them stands what counting alone predicts: how many times the tokens, and the
-floating-point operations of matrix products and attention (masked squares included, as they are computed), the padded
-way takes. What is above that is how well the machine runs either shape.
+round: minimum, median and maximum. Seconds are of processor time, so that other work on the machine counts little; with
+OMP_NUM_THREADS=1 they are what an idle core would take.
+
+Before them stands what counting alone predicts: how many times the tokens, and the floating-point operations of matrix
+products and attention (masked squares included, as they are computed), the padded way takes. What a figure is above or
+below that is how well the machine runs either shape, and the bf16 one how much faster its bf16 is.
 """
 
 from __future__ import annotations
@@ -119,10 +122,10 @@ def _forward(model: Any, rows: Sequence[Any]) -> Floats:
 
 
 def timed(work: Callable[[], Floats]) -> tuple[float, Floats]:
-    """Return the seconds that `work` takes, and what it returns."""
-    began = time.perf_counter()
+    """Return the seconds of processor time that `work` takes, and what it returns."""
+    began = time.process_time()
     found = work()
-    return time.perf_counter() - began, found
+    return time.process_time() - began, found
 
 
 def spread(values: Sequence[float]) -> str:

@@ -2,7 +2,8 @@
 
 Without --model, a bag of words reads every prefix: no model, no torch, seconds. With a reward model, or a policy and
 its reference, every prefix is read in one forward pass a pair, and the words stand beside it as a control. A reward
-model that was trained on whole responses has been taught to read their ends only: its curve is a lower bound.
+model that was trained on whole responses has been taught to read their ends only: its curve is a lower bound. What it
+says of a span without its beginning takes a pass of its own, so it reads other parts of the same size at few ratios.
 """
 
 from __future__ import annotations
@@ -63,8 +64,7 @@ class Config:
     amounts: tuple[int, ...] = (5, 10, 20, 50, 100, 200)
     """Kept amounts to measure: tokens, or words without a model."""
     span_ratios: tuple[str, ...] | None = None
-    """Where a reward model reads the end, the middle and a random span too, in passes of their own; named without
-    ratios, nowhere. [20% 50%]"""
+    """Where a reward model reads end, middle and random span, in passes of their own; no value: none. [20% 50%]"""
     margin: float = 1.0
     """Points of accuracy that the recommended ratio may lose."""
     published: str | None = None
