@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from headwater import cli, runs
@@ -13,7 +14,7 @@ from headwater.commands import train_reward
 from headwater.data import reading
 from headwater.data.corpus import Corpus, generate
 from headwater.errors import DataError, UsageError
-from headwater.statistics import Estimate
+from headwater.statistics import RESAMPLES, Estimate
 from headwater.studies import sweep
 from headwater.studies.sweep import summary
 
@@ -143,9 +144,24 @@ def test_an_interval_over_seeds_by_hand() -> None:
 
 def test_a_rank_correlation_by_hand() -> None:
     """Ranks 1 2 3 4 and 2 1 3 4: ρ = 1 − 6 · 2 / (4 · 15) = 0.8; seeds that agree leave no doubt."""
-    found = summary.rank_correlation([[0.1] * 2, [0.2] * 2, [0.3] * 2, [0.4] * 2], [0.6, 0.5, 0.7, 0.8], 0)
+    found = summary.rank_correlation(
+        [[0.1] * 2, [0.2] * 2, [0.3] * 2, [0.4] * 2], [0.6, 0.5, 0.7, 0.8], sure([0.6, 0.5, 0.7, 0.8]), 0
+    )
     assert tuple(found) == pytest.approx((0.8, 0.8, 0.8, 4, 2))
-    doubtful = summary.rank_correlation([[0.0, 0.6], [0.1, 0.7], [0.2, 0.8]], [0.5, 0.6, 0.7], 0)
+    doubtful = summary.rank_correlation([[0.0, 0.6], [0.1, 0.7], [0.2, 0.8]], [0.5, 0.6, 0.7], sure([0.5, 0.6, 0.7]), 0)
     assert doubtful.value == pytest.approx(1.0)
     assert doubtful.low is not None and doubtful.low < 0.6
-    assert summary.rank_correlation([[0.1], [0.2]], [0.5, 0.6], 0).low is None
+    assert summary.rank_correlation([[0.1], [0.2]], [0.5, 0.6], sure([0.5, 0.6]), 0).low is None
+
+
+def test_doubt_about_one_pass_is_in_the_interval() -> None:
+    """Seeds that agree on an order, and a one-pass curve that is turned round in a tenth of its resamples."""
+    draws = sure([0.5, 0.6, 0.7])
+    draws[: RESAMPLES // 10] = [0.7, 0.6, 0.5]
+    found = summary.rank_correlation([[0.1] * 2, [0.2] * 2, [0.3] * 2], [0.5, 0.6, 0.7], draws, 0)
+    assert tuple(found) == pytest.approx((1.0, -1.0, 1.0, 3, 2))
+
+
+def sure(curve: list[float]) -> np.ndarray:
+    """Resamples of a one-pass curve that is beyond doubt."""
+    return np.tile(curve, (RESAMPLES, 1))

@@ -15,6 +15,8 @@ from rich.table import Table
 from headwater import files, runs
 from headwater.commands import report, signal
 from headwater.console import show
+from headwater.signal.bootstrap import Bootstrap
+from headwater.signal.curves import wins
 from headwater.statistics import LEVEL, RESAMPLES, Estimate, Floats
 from headwater.studies.sweep.points import Budget, Point, Sweep
 
@@ -62,7 +64,7 @@ def summarise(sweep: Sweep) -> Path:
     first = Point(Fraction(1), "examples", config.seeds[0])
     curve = _one_pass(sweep, first)
     rows = list(_rows(sweep))
-    correlations = dict(_correlations(rows, curve, config.seeds[0]))
+    correlations = dict(_correlations(rows, curve, _resamples(sweep), config.seeds[0]))
     writer = runs.start(config.output / "summary", "sweep", config, facts={"kind": config.train})
     results = [row._asdict() | {"keep": float(row.keep), "accuracy": row.accuracy._asdict()} for row in rows]
     one_pass = [{"keep": keep, **estimate._asdict()} for keep, estimate in curve.items()]
@@ -93,6 +95,17 @@ def _one_pass(sweep: Sweep, point: Point) -> dict[float, Estimate]:
     return {row["amount"]: Estimate(*(row[name] for name in Estimate._fields)) for row in own}
 
 
+def _resamples(sweep: Sweep) -> dict[float, Floats]:
+    """Return the accuracies [resamples] of one pass at every ratio, from resamples of the pairs it has read."""
+    run = runs.load(sweep.config.output / "one-pass")
+    records = run.records()
+    keeps = [float(keep) for keep in sweep.config.ratios]
+    margins = np.array([[record[f"margin_at_{keep:g}"] for record in records] for keep in keeps])
+    openings = [record["opening"] for record in records]
+    draws = Bootstrap(openings, int(run.config["seed"])).means(wins(margins)).draws
+    return dict(zip(keeps, draws.T, strict=True))
+
+
 def _rows(sweep: Sweep) -> Iterator[Row]:
     """Yield every ratio and budget that has a finished seed, judged on full and on the same beginnings."""
     done = [point for point in sweep.points() if sweep.is_done(point)]
@@ -118,50 +131,56 @@ def over_seeds(values: Sequence[float]) -> Estimate:
     return Estimate(value, max(0.0, value - reach), min(1.0, value + reach), n, n)
 
 
-def _correlations(rows: Sequence[Row], curve: Mapping[float, Estimate], seed: int) -> Iterator[tuple[str, Estimate]]:
+def _correlations(
+    rows: Sequence[Row], curve: Mapping[float, Estimate], resamples: Mapping[float, Floats], seed: int
+) -> Iterator[tuple[str, Estimate]]:
     """Yield how well one pass ranks the ratios, for every budget and kind of judgement."""
     for equal, seen in dict.fromkeys((row.equal, row.seen) for row in rows):
         found = [row for row in rows if row.seen == seen and (row.equal == equal or row.keep == 1)]
         foreseen = [curve[float(row.keep)].value for row in found]
+        draws = np.stack([resamples[float(row.keep)] for row in found], axis=1)
         name = f"rank_correlation_equal_{equal}_on_{seen}"
-        yield name, rank_correlation([row.by_seed for row in found], foreseen, seed)
+        yield name, rank_correlation([row.by_seed for row in found], foreseen, draws, seed)
 
 
-def rank_correlation(by_seed: Sequence[Sequence[float]], foreseen: Sequence[float], seed: int) -> Estimate:
+def rank_correlation(
+    by_seed: Sequence[Sequence[float]], foreseen: Sequence[float], draws: Floats, seed: int
+) -> Estimate:
     """Return Spearman's ρ over ratios of the means over seeds with what one pass foresaw.
 
-    The interval resamples the seeds of every ratio (2 or more each); n counts ratios, clusters the fewest seeds. ρ is
-    NaN where either side is flat.
+    The interval resamples both: the seeds of every ratio (2 or more each), and the pairs that one pass has read, whose
+    accuracies are `draws` [resamples, ratios]. n counts ratios, clusters the fewest seeds. ρ is NaN where either side
+    is flat.
     """
     fewest = min(map(len, by_seed))
-    value = float(_spearman(np.array([[np.mean(values) for values in by_seed]]), foreseen)[0])
+    value = float(_spearman(np.array([[np.mean(values) for values in by_seed]]), np.array([foreseen]))[0])
     if fewest < 2 or np.isnan(value):
         return Estimate(value, None, None, len(by_seed), fewest)
     generator = np.random.default_rng(seed)
     means = [generator.choice(values, (RESAMPLES, len(values))).mean(axis=1) for values in by_seed]
     tail = 100 * (1 - LEVEL) / 2
-    low, high = np.nanpercentile(_spearman(np.stack(means, axis=1), foreseen), [tail, 100 - tail])
+    low, high = np.nanpercentile(_spearman(np.stack(means, axis=1), draws), [tail, 100 - tail])
     return Estimate(value, float(low), float(high), len(by_seed), fewest)
 
 
-def _spearman(curves: Floats, foreseen: Sequence[float]) -> Floats:
-    """Return ρ of each of `curves` [m, ratios] with one curve, [m]; ties share their mean rank."""
+def _spearman(curves: Floats, others: Floats) -> Floats:
+    """Return ρ of each of `curves` [m, ratios] with each of `others` [m, ratios], [m]; ties share their mean rank."""
     from scipy.stats import rankdata
 
-    ranks = rankdata(curves, axis=1)
-    ranks -= ranks.mean(axis=1, keepdims=True)
-    other = rankdata(foreseen) - (len(foreseen) + 1) / 2
+    ranks, other = (rankdata(each, axis=1) - (each.shape[1] + 1) / 2 for each in (curves, others))
     with np.errstate(invalid="ignore"):  # a flat curve has no ranks
-        return np.asarray(ranks @ other / np.sqrt((ranks**2).sum(axis=1) * (other**2).sum()))
+        return np.asarray((ranks * other).sum(axis=1) / np.sqrt((ranks**2).sum(axis=1) * (other**2).sum(axis=1)))
 
 
 def _show(rows: Sequence[Row], curve: Mapping[float, Estimate], correlations: Mapping[str, Estimate]) -> None:
     """Print a line a ratio and budget, and how well one pass ranks the ratios."""
     seeds = max(row.accuracy.n for row in rows)
     title = f"held-out accuracy, mean of {seeds} seeds; {LEVEL:.0%} intervals over seeds"
-    table = Table("kept", "equal", "tokens", "FLOPs", "time", "on full", "on the same", "one pass", title=title)
+    table = Table(title=title, title_justify="left")
+    for head in ("kept", "equal", "tokens", "FLOPs", "time", "on full", "on the same", "one pass"):
+        table.add_column(head, no_wrap=not head.startswith("on"))
     for full, same in zip(rows[::2], rows[1::2], strict=True):
-        cost_of = (f"{full.tokens:.3g}", f"{full.flops:.3g}", f"{full.seconds:.1f} s")
+        cost_of = (f"{full.tokens / 1000:,.0f} k", f"{full.flops:.2g}", f"{full.seconds:.0f} s")
         judged = (_with_reach(each.accuracy) for each in (full, same))
         foreseen = f"{curve[float(full.keep)].value:.3f}"
         table.add_row(f"{100 * float(full.keep):g} %", full.equal, *cost_of, *judged, foreseen)
