@@ -61,7 +61,10 @@ answer = tokenizer.decode(model.generate(**inputs, max_new_tokens=256)[0, inputs
 
 
 def write(path: Path, card: Mapping[str, Any], rewards: bool) -> None:
-    """Write the card of the run at `path`; `card` has title, command, tags, base_model; `rewards`: a reward model."""
+    """Write the card of the run at `path`, of a reward model where `rewards`.
+
+    `card` has title, command, tags, base_model, and the facts of the run.
+    """
     metrics, environment = (_json(path / name) for name in ("metrics.json", "environment.json"))
     front = {
         "library_name": "transformers",
@@ -75,7 +78,7 @@ def write(path: Path, card: Mapping[str, Any], rewards: bool) -> None:
     if accuracy is not None:
         front["model-index"] = [_index(card["title"], accuracy, inputs, rewards)]
     usage = (REWARD if rewards else POLICY).format(name=card["title"])
-    sections = [part for part in (_results(metrics), _data(inputs), usage) if part]
+    sections = [part for part in (_results(metrics, card["facts"]), _data(inputs), usage) if part]
     text = CARD.format(
         front=yaml.safe_dump(front, sort_keys=False),
         title=card["title"],
@@ -89,20 +92,26 @@ def _json(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
-def _results(metrics: Mapping[str, Any]) -> str:
-    shown = {
-        "eval_rewards/accuracies": "accuracy",
-        "eval_rewards/auc": "desirable above undesirable (area under the ROC curve)",
-        "eval_rewards/margins": "mean margin of rewards",
-        "eval_loss": "loss",
-    }
-    rows = [f"| {name} | {metrics[key]:.4f} |" for key, name in shown.items() if metrics.get(key) is not None]
-    if not rows:
+def _results(metrics: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
+    """Return the held-out figures; those without an interval stay in `metrics.json`."""
+    low, high = (metrics.get(f"eval_rewards/accuracies_{bound}") for bound in ("low", "high"))
+    if metrics.get("eval_rewards/auc") is not None:
+        row = f"| desirable above undesirable (area under the ROC curve) | {metrics['eval_rewards/auc']:.4f} | |"
+    elif low is not None and high is not None:
+        row = f"| accuracy | {metrics['eval_rewards/accuracies']:.4f} | {low:.4f} to {high:.4f} |"
+    else:
         return ""
     judged, trained = (_counted(metrics, part) for part in ("held_out", "train"))
-    said = f"On {judged} held out, after training on {trained}; ties count ½. `headwater evaluate` gives intervals."
-    head = ["## Results", "", said, ""]
-    return "\n".join([*head, "| figure | value |", "|---|---|", *rows, ""])
+    said = (
+        f"On {judged} held out, after training on {trained}; ties count ½, the interval is bootstrapped over openings."
+    )
+    best = facts.get("early_stopping")
+    if best:
+        said += (
+            f" The weights are the best of {best['evaluations']} evaluations on these rows, which flatters the figure."
+        )
+    table = ["| figure | value | 95 % interval |", "|---|---|---|", row, ""]
+    return "\n".join(["## Results", "", said, "", *table])
 
 
 def _counted(metrics: Mapping[str, Any], part: str) -> str:

@@ -19,7 +19,7 @@ def save(
     card: Mapping[str, Any] | None = None,
     weights: Mapping[str, torch.Tensor] | None = None,
 ) -> None:
-    """Write model and tokenizer into `path`; with `card` (title, command, tags, base_model) also a model card.
+    """Write model and tokenizer into `path`; with `card` (title, command, tags, base_model, facts) also a model card.
 
     `weights` are the model's where it does not hold them whole. Of an adapted model: the whole model with its adapters
     merged in, and the adapters alone in `adapter/`.

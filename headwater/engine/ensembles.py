@@ -98,6 +98,8 @@ def _figures(trained: list[runs.Run]) -> dict[str, float]:
     """Return mean and standard deviation (ddof = 1) over members of the figures that all of them have."""
     figures: dict[str, float] = {"members": len(trained)}
     for name, value in trained[0].metrics.items():
+        if name.endswith(("_low", "_high")):
+            continue  # a mean of bounds bounds nothing
         values = [run.metrics[name] for run in trained if isinstance(value, int | float)]
         if values:
             figures[name] = float(np.mean(values))

@@ -164,7 +164,7 @@ def _train(config: TrainConfig, recipe: Recipe, arguments: TrainingArguments, ch
     run.write_metrics({**_kept(best, trainer, run), **counts})
     weights = trainer.whole_weights()
     if first:
-        checkpoints.save(model, tokenizer, config.output, _card(config, recipe), weights)
+        checkpoints.save(model, tokenizer, config.output, _card(config, recipe, run), weights)
         resuming.remove(config.output)
     return run.finish()
 
@@ -406,6 +406,7 @@ def _keep_reference(run: RunWriter, config: TrainConfig, model: Any, tokenizer: 
         run.facts["reference"] = str(path.resolve()) if path.is_dir() else config.model
 
 
-def _card(config: TrainConfig, recipe: Recipe) -> dict[str, Any]:
+def _card(config: TrainConfig, recipe: Recipe, run: RunWriter) -> dict[str, Any]:
     base = None if is_call(config.model) or Path(config.model).exists() else config.model
-    return {"title": config.output.name, "command": recipe.command, "tags": [recipe.kind], "base_model": base}
+    about = {"title": config.output.name, "command": recipe.command, "tags": [recipe.kind], "base_model": base}
+    return about | {"facts": run.facts}

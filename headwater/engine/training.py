@@ -19,9 +19,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 
+from headwater import statistics
 from headwater.console import draws_bars, say
 from headwater.data.tokens import PairTokens
 from headwater.engine import resuming
@@ -231,18 +233,37 @@ class PairTrainer(transformers.Trainer):  # type: ignore[misc]
         if self._drift is not None:
             partners = self._drift.partners(mine, self._layout, self._room, self._weights)
             self._estimate_drift(self._prepare_inputs(partners))
+        places: list[int] = []
         with torch.no_grad(), self.accelerator.autocast():
             for part in batches(mine, self._room, self._layout, "held-out pairs", self._weights):
+                places += part.indices
                 batch = self._prepare_inputs(part.batch)
                 total += self.compute_loss(self.model, batch, num_items_in_batch=1)
         loss = self.accelerator.reduce(total, "sum").item() / self.accelerator.num_processes / len(pairs)
-        metrics = {"loss": loss, **self._take_watched()}
+        interval = self._interval(pairs, places)
+        metrics = {"loss": loss, **self._take_watched(), **interval}
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
         self._watched = training
         self.last_evaluation = metrics
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)  # type: ignore[has-type]
         return metrics
+
+    def _interval(self, pairs: Sequence[PairTokens], places: Sequence[int]) -> dict[str, float]:
+        """Return the interval of the accuracy on `pairs`, whose rows were watched at this process's `places`.
+
+        Bootstrapped over openings; there is none for labelled responses, or for a single opening.
+        """
+        won = torch.zeros(len(pairs), dtype=torch.float64, device=self.args.device)
+        mine = torch.tensor(places) * self.accelerator.num_processes + self.accelerator.process_index
+        chosen, rejected, *_ = torch.cat(self._watched).unbind(1)
+        won[mine.to(won.device)] = (torch.sign(chosen - rejected) + 1) / 2
+        by_pair = self.accelerator.reduce(won, "sum").cpu().numpy()
+        if np.isnan(by_pair).any():
+            return {}
+        found = statistics.mean(by_pair, [pair.opening for pair in pairs], self.args.seed)
+        bounds = {"low": found.low, "high": found.high}
+        return {f"rewards/accuracies_{name}": bound for name, bound in bounds.items() if bound is not None}
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the rewards since the last call, and hand the row on. Errors: `NumericalError` for what is not finite."""

@@ -39,7 +39,10 @@ def test_a_card_says_what_the_run_says(command: str, study: Path) -> None:
     front = front_of(card)
     assert front["model-index"][0]["results"][0]["metrics"][0]["value"] == pytest.approx(accuracy, abs=1e-6)
     assert front["pipeline_tag"] == {"train-reward": "text-classification"}.get(command, "text-generation")
-    assert f"| accuracy | {accuracy:.4f} |" in card
+    low, high = (run.metrics[f"eval_rewards/accuracies_{bound}"] for bound in ("low", "high"))
+    assert 0 < low < accuracy < high < 1
+    assert f"| accuracy | {accuracy:.4f} | {low:.4f} to {high:.4f} |" in card
+    assert "flatters" not in card
     assert f"On {run.metrics['held_out_pairs']} pairs held out" in card
     assert hashlib.sha256((study / "pairs.jsonl").read_bytes()).hexdigest() in card
     assert str(study) not in card

@@ -54,11 +54,15 @@ def test_what_is_saved_has_the_figures_of_the_best_evaluation(
     first = next(row["step"] for row in evaluations if row["eval_rewards/accuracies"] == max(accuracies))
     assert kept == first < evaluations[-1]["step"], "the last was the best: nothing tested"
     assert any(row["step"] % 5 == 0 for row in evaluations)
+    assert "which flatters the figure" in (tmp_path / "rm" / "README.md").read_text()
     assert f"kept step {kept}" in capsys.readouterr().err
     judge = ["evaluate", "--model", tmp_path / "rm", "--dataset", tmp_path / "pairs.jsonl"]
     assert cli.main([str(part) for part in judge]) == 0
     judged = runs.load(tmp_path / "rm-on-pairs").metrics["accuracy"]
     assert judged["value"] == pytest.approx(max(accuracies))
+    assert (judged["low"], judged["high"]) == pytest.approx(
+        (run.metrics["eval_rewards/accuracies_low"], run.metrics["eval_rewards/accuracies_high"])
+    )
 
 
 @pytest.mark.parametrize("flag", [["--eval-steps", "0"], ["--early-stopping-patience", "2", "--eval-fraction", "0"]])
