@@ -28,11 +28,14 @@ class Draft(NamedTuple):
 
 
 class Pace:
-    """How many tokens to draft: twice as many after a round in which all were taken, else what would have done."""
+    """How many tokens to draft: twice as many after a round in which all were taken, else what would have done.
+
+    It begins with one: alignment moves the first tokens most.
+    """
 
     def __init__(self, longest: int) -> None:
         self._longest = longest
-        self.length = min(4, longest)
+        self.length = 1
 
     def learn(self, drafted: Sequence[int], kept: Sequence[int]) -> None:
         """Take note of how many tokens were drafted and how many taken, row by row."""

@@ -50,7 +50,8 @@ def blocks(openings: Sequence[str]) -> list[str]:
     """Return the block of every row: rows that share an opening share a block, [rows]."""
     if len(set(openings)) <= BLOCKS:
         return list(openings)
-    return [str(int(opening, 16) % BLOCKS) for opening in openings]
+    names = [str(number) for number in range(BLOCKS)]
+    return [names[int(opening, 16) % BLOCKS] for opening in openings]
 
 
 def effects(pool: Pool, columns: Mapping[str, Floats], taken: Ints, seed: int) -> dict[str, Effect]:

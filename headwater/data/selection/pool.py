@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -108,7 +109,7 @@ class Builder:
         self._paired = isinstance(record, Preference)
         responses = responses_of(record)
         self._ids.append(record.id)
-        self._sources.append(record.source)
+        self._sources.append(sys.intern(record.source))  # one text for all of its rows
         self._openings.append(record.opening)
         self._offsets.append(self._offsets[-1] + len(responses))
         prompt, *lengths = self._measured(record, responses)
