@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import math
 import re
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from headwater.config import build
+from headwater.engine import losses
 from headwater.engine.losses import (
     CPO,
     DPO,
@@ -45,6 +47,7 @@ from headwater.engine.losses import (
     SLiC,
 )
 from headwater.engine.losses.reference_free import log_odds
+from headwater.engine.losses.worked import POLICY, REFERENCE, worked
 from headwater.errors import DataError, UsageError
 
 TABLE: dict[str, type[Call]] = {**POLICY_LOSSES, **LIVE_REFERENCE_LOSSES, **REWARD_LOSSES, "sft": SFT}
@@ -90,9 +93,6 @@ def sigmoid(x: float) -> float:
     return 1 / (1 + math.exp(-x))
 
 
-# One pair: log π = −1 of 4 tokens and −3 of 2, log π_ref = −1.5 and −1.5, so Δ = 0.5 and −1.5 and h = 2.
-POLICY = scores([-1.0], [-3.0], tokens=(4, 2))
-REFERENCE = scores([-1.5], [-1.5], tokens=(4, 2))
 ODDS = math.log(math.exp(-0.25) / (1 - math.exp(-0.25))) - math.log(math.exp(-1.5) / (1 - math.exp(-1.5)))
 COINS = sigmoid(0.8), sigmoid(1.0)  # of the data (δ = 0.8), and of the policy (β h = 1)
 BY_HAND: list[tuple[Call, float]] = [
@@ -139,6 +139,15 @@ def test_by_hand(loss: Call, expected: float) -> None:
 
 def test_every_loss_is_worked_by_hand() -> None:
     assert {loss.name for loss, _ in BY_HAND} == set(ALL)
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_docstrings_work_their_loss_by_hand(name: str) -> None:
+    kind = TABLE[name]
+    examples = {**vars(losses), "worked": worked}
+    found = doctest.DocTestFinder(recurse=False).find(kind, globs=examples)
+    failed, tried = doctest.DocTestRunner().run(found[0])
+    assert (failed, tried) == (0, 1)
 
 
 def test_dpop_lowers_the_margin_by_what_the_chosen_response_lost() -> None:

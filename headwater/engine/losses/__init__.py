@@ -11,8 +11,9 @@ averages over pairs. In a notebook, a loss is any callable of that shape (`Loss`
             rejected = policy.rejected.value - reference.rejected.value
             return PairLoss(rejected - chosen, chosen.detach(), rejected.detach())
 
-`docs/losses.md` says which loss is good for what. Length-normalised DPO, D²PO, LD-DPO and SamPO are DPO with weights
-(engine/weights.py), which combine with every loss on log-probabilities.
+Every docstring works its loss by hand, on the pair of `worked.py`; `docs/losses.md` says which loss is good for what.
+Length-normalised DPO, D²PO, LD-DPO and SamPO are DPO with weights (engine/weights.py), which combine with every loss on
+log-probabilities.
 """
 
 from __future__ import annotations

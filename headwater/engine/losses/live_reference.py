@@ -35,6 +35,9 @@ class TDPO1(Call):
     """Token-level DPO, arXiv:2404.11999: DPO with the divergence along either response.
 
     loss = −log σ(β h − β [D(y_l) − D(y_w)]),  D(y) = Σ_t KL(π_ref(·|x, y_<t) ‖ π(·|x, y_<t)).
+
+    >>> worked(TDPO1(beta=0.5))  # −log σ(1 − 0.5 (0.5 − 0.3))
+    0.3412
     """
 
     name: ClassVar[str] = "tdpo1"
@@ -55,6 +58,9 @@ class TDPO2(Call):
     """Token-level DPO, arXiv:2404.11999, with the chosen response's divergence as a constant, and a weight.
 
     loss = −log σ(β h − α β [D(y_l) − sg D(y_w)]),  sg: no gradient.
+
+    >>> worked(TDPO2(beta=0.5, alpha=0.25))  # −log σ(1 − 0.25 · 0.5 (0.5 − 0.3))
+    0.32
     """
 
     name: ClassVar[str] = "tdpo2"
@@ -80,6 +86,9 @@ class KTO(Call):
     loss of a good one = λ_D (1 − σ(β [Δ − z])), of a bad one = λ_U (1 − σ(β [z − Δ])); z = max(0, drift), detached:
     the KL estimate from responses to other prompts. λ_D = desirable_weight, λ_U = undesirable_weight. A row has a good
     response, a bad one, or both (their mean).
+
+    >>> worked(KTO(beta=0.5, desirable_weight=2, undesirable_weight=3))  # [2 σ(−0.15) + 3 σ(−0.85)] / 2
+    0.9117
     """
 
     name: ClassVar[str] = "kto"

@@ -51,6 +51,9 @@ class DPO(Call):
     """Direct preference optimisation, arXiv:2305.18290, eq. 7; smoothed cDPO (Mitchell's note of 2023, eq. 3).
 
     loss = −(1 − ε) log σ(β h) − ε log σ(−β h),  ε = label_smoothing: how many labels are wrong.
+
+    >>> worked(DPO(beta=0.5))  # −log σ(0.5 · 2)
+    0.3133
     """
 
     name: ClassVar[str] = "dpo"
@@ -72,6 +75,9 @@ class RobustDPO(Call):
     """DPO whose expectation over labels flipped at rate ε is that on clean labels: rDPO, arXiv:2403.00409.
 
     loss = [−(1 − ε) log σ(β h) + ε log σ(−β h)] / (1 − 2ε),  ε = label_smoothing. It has no lower bound.
+
+    >>> worked(RobustDPO(beta=0.5, label_smoothing=0.1))  # [−0.9 log σ(1) + 0.1 log σ(−1)] / 0.8
+    0.1883
     """
 
     name: ClassVar[str] = "robust"
@@ -96,6 +102,9 @@ class IPO(Call):
 
     loss = (Δ(y_w)/|y_w| − Δ(y_l)/|y_l| − 1/(2β))². The paper does not say that Δ is averaged; its authors confirmed
     it to TRL, whose `ipo` this is.
+
+    >>> worked(IPO(beta=0.5))  # (0.5/4 + 1.5/2 − 1)²
+    0.0156
     """
 
     name: ClassVar[str] = "ipo"
@@ -119,6 +128,9 @@ class IPOSum(Call):
     """IPO as it is written, arXiv:2310.12036, eq. 17: loss = (h − 1/(2β))², log-ratios summed; β is the paper's τ.
 
     The first public DPO code and OpenRLHF do this.
+
+    >>> worked(IPOSum(beta=0.5))  # (2 − 1)²
+    1.0
     """
 
     name: ClassVar[str] = "ipo_sum"
@@ -135,7 +147,11 @@ class IPOSum(Call):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Hinge(Call):
-    """The hinge of SLiC on DPO's margin: loss = max(0, 1 − β h), arXiv:2309.06657 (there with normalised SLiC)."""
+    """The hinge of SLiC on DPO's margin: loss = max(0, 1 − β h), arXiv:2309.06657 (there with normalised SLiC).
+
+    >>> worked(Hinge(beta=0.3))  # 1 − 0.3 · 2
+    0.4
+    """
 
     name: ClassVar[str] = "hinge"
     beta: float = 0.1
@@ -154,6 +170,9 @@ class RDPO(Call):
     """DPO that takes length out of the reward: R-DPO, arXiv:2403.19159.
 
     loss = −log σ(β h + α (|y_w| − |y_l|)). The reward is β Δ + α |y|: what length alone explains is not learned.
+
+    >>> worked(RDPO(beta=0.5, alpha=0.2))  # −log σ(1 + 0.2 (4 − 2))
+    0.2204
     """
 
     name: ClassVar[str] = "r_dpo"
@@ -176,6 +195,9 @@ class DPOP(Call):
     """DPO-positive (Smaug), arXiv:2402.13228: the chosen response may not become less likely than it was.
 
     loss = −log σ(β (h − λ max(0, −Δ(y_w)))),  λ = penalty.
+
+    >>> worked(DPOP(beta=0.5, penalty=3))  # −log σ(1): the chosen response did not lose
+    0.3133
     """
 
     name: ClassVar[str] = "dpop"
@@ -198,6 +220,9 @@ class RPO(Call):
     """DPO that also fits the chosen response: iterative reasoning PO, arXiv:2404.19733, eq. 1.
 
     loss = −log σ(β h) − α log π(y_w) / |y_w|.
+
+    >>> worked(RPO(beta=0.5, alpha=2))  # −log σ(1) + 2 · 1/4
+    0.8133
     """
 
     name: ClassVar[str] = "rpo"
@@ -219,6 +244,9 @@ class RPOSum(Call):
     """DPO with the likelihood of the chosen response as a regulariser: regularised PO, arXiv:2405.16436.
 
     loss = −log σ(β h) − η log π(y_w), summed over tokens.
+
+    >>> worked(RPOSum(beta=0.5, eta=2))  # −log σ(1) + 2 · 1
+    2.3133
     """
 
     name: ClassVar[str] = "rpo_sum"
@@ -241,6 +269,9 @@ class WPO(Call):
 
     loss = −w(y_w) w(y_l) log σ(β h),  w(y) = exp(1/|y| Σ_t [log π(y_t) − log Σ_v π(v)²]), detached. As in TRL, the
     product is not capped at 1; the authors' code caps it.
+
+    >>> worked(WPO(beta=0.5))  # −e^(−0.1 − 0.1) log σ(1)
+    0.2565
     """
 
     name: ClassVar[str] = "wpo"

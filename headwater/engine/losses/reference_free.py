@@ -19,6 +19,9 @@ class SimPO(Call):
     """Simple preference optimisation, arXiv:2405.14734, eq. 6.
 
     loss = −log σ(β log p̄(y_w) − β log p̄(y_l) − γ).
+
+    >>> worked(SimPO(beta=2, gamma=0.5))  # −log σ(2 (−1/4 + 3/2) − 0.5)
+    0.1269
     """
 
     name: ClassVar[str] = "simpo"
@@ -41,6 +44,9 @@ class ORPO(Call):
     """Odds-ratio preference optimisation, arXiv:2403.07691, eq. 6 and 7; β is the paper's λ.
 
     loss = −log p̄(y_w) − β log σ(log [odds(y_w) / odds(y_l)]),  odds = p̄ / (1 − p̄).
+
+    >>> worked(ORPO(beta=0.1))  # 1/4 − 0.1 log σ(1.2587 + 1.2475)
+    0.2578
     """
 
     name: ClassVar[str] = "orpo"
@@ -69,6 +75,9 @@ class CPO(Call):
 
     loss = −log σ(β [log π(y_w) − log π(y_l)]) − α log p̄(y_w). The paper writes log π(y_w); its authors' code takes
     the mean over tokens, and so does this.
+
+    >>> worked(CPO(beta=0.5, alpha=2))  # −log σ(0.5 · 2) + 2 · 1/4
+    0.8133
     """
 
     name: ClassVar[str] = "cpo"
@@ -92,6 +101,9 @@ class SLiC(Call):
     """Sequence likelihood calibration, arXiv:2305.10425: a rank hinge, and a regulariser on the chosen response.
 
     loss = max(0, δ − log π(y_w) + log π(y_l)) − α log π(y_w),  δ = delta, in nats.
+
+    >>> worked(SLiC(delta=5, alpha=0.1))  # 5 + 1 − 3 + 0.1 · 1
+    3.1
     """
 
     name: ClassVar[str] = "slic"
@@ -112,7 +124,11 @@ class SLiC(Call):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class SFT(Call):
-    """Supervised fine-tuning on the chosen response: loss = −log p̄(y_w)."""
+    """Supervised fine-tuning on the chosen response: loss = −log p̄(y_w).
+
+    >>> worked(SFT())  # 1/4
+    0.25
+    """
 
     name: ClassVar[str] = "sft"
     needs_reference: ClassVar[bool] = False

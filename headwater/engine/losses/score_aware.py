@@ -40,7 +40,11 @@ class RewardAware(Call):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class RPOSquared(RewardAware):
-    """Reward-aware PO by squares: loss = (β h − η δ)², arXiv:2406.11704."""
+    """Reward-aware PO by squares: loss = (β h − η δ)², arXiv:2406.11704.
+
+    >>> worked(RPOSquared(beta=0.5))  # (0.5 · 2 − 0.8)²
+    0.04
+    """
 
     name: ClassVar[str] = "rpo_sq"
 
@@ -53,6 +57,9 @@ class RPOBackwardKL(RewardAware):
     """Reward-aware PO, the coin of the data against that of the policy, arXiv:2406.11704.
 
     loss = KL(σ(η δ) ‖ σ(β h)) of two coins: σ(η δ) log [σ(η δ)/σ(β h)] + σ(−η δ) log [σ(−η δ)/σ(−β h)].
+
+    >>> worked(RPOBackwardKL(beta=0.5))  # KL(σ(0.8) ‖ σ(1))
+    0.0042
     """
 
     name: ClassVar[str] = "rpo_bwd_kl"
@@ -66,6 +73,9 @@ class RPOForwardKL(RewardAware):
     """Reward-aware PO, the coin of the policy against that of the data: KL(σ(β h) ‖ σ(η δ)), arXiv:2406.11704.
 
     Far from the data's coin its gradient fades, as σ(β h) saturates.
+
+    >>> worked(RPOForwardKL(beta=0.5))  # KL(σ(1) ‖ σ(0.8))
+    0.0041
     """
 
     name: ClassVar[str] = "rpo_fwd_kl"
@@ -86,6 +96,9 @@ class BeeS(Call):
 
     loss = −p log σ(β h),  p = (clip(δ, L, U) − L) / (U − L),  L = low, U = high. With external margins alone; the
     paper multiplies the odds of these and of an implicit margin.
+
+    >>> worked(BeeS(beta=0.5, low=-1, high=1))  # −0.9 log σ(1), as (0.8 + 1) / 2 = 0.9
+    0.2819
     """
 
     name: ClassVar[str] = "bees"
