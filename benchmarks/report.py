@@ -64,7 +64,7 @@ def measure(browser: Browser, path: Path) -> None:
 
 
 def draw(browser: Browser, path: Path, stem: Path) -> None:
-    """Take the pictures, from the first figure on, with a pointer over a mark."""
+    """Take the pictures, from the first figure on; on a desk with a pointer over its last mark."""
     stem.parent.mkdir(parents=True, exist_ok=True)
     inside = f"[...{CHARTS}].filter(c => c.getBoundingClientRect().top < innerHeight)"
     for width, height in ((1280, 900), (390, 844)):
@@ -73,8 +73,8 @@ def draw(browser: Browser, path: Path, stem: Path) -> None:
         browser.wait(f"{inside}.every(chart => chart.classList.contains('live'))")
         points = f"[...{CHARTS}[0].querySelectorAll('.mark-symbol path:not([opacity=\"0\"])')]"
         boxes = f"{points}.map(p => p.getBoundingClientRect()).map(b => [b.x + b.width / 2, b.y + b.height / 2])"
-        if marks := browser.run(boxes):
-            browser.mouse("mouseMoved", *marks[len(marks) // 2])
+        if width > 500 and (marks := browser.run(boxes)):
+            browser.mouse("mouseMoved", *marks[-1])
         browser.picture(stem.with_name(f"{stem.name}-{width}.png"))
 
 
