@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import numpy as np
 from rich.table import Table
@@ -14,8 +15,8 @@ from headwater.report.findings import estimate, labels, number, percent, with_in
 from headwater.report.plots.signal import CURVES
 from headwater.runs import Run
 
-SPANS = 24
-"""Bars of a distribution."""
+SPANS = 10
+"""Bars of a course: a row fits 80 columns."""
 FIGURES = ("accuracy", "depth_90")
 
 
@@ -23,13 +24,14 @@ def key_figures(runs: Sequence[Run]) -> Table:
     """Return a table with a row a run: what was kept, its first figure with interval and n, and its course."""
     names = labels(runs)
     table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="dim")
-    for head in ("run", "command", "kept", "figure", "n", "course"):
-        table.add_column(head, justify="right" if head in ("kept", "n") else "left", overflow="fold")
+    for head in ("run", "kept", "figure", "n", "course"):
+        side: Literal["left", "right"] = "right" if head in ("kept", "n") else "left"
+        table.add_column(head, justify=side, overflow="fold", no_wrap=head in ("n", "course"))
     for run in runs:
         keep = run.facts.get("keep")
         kept = percent(keep) if isinstance(keep, int | float) else ""
         figure, n = _figure(run)
-        cells = (visible(names[run.path]), run.command, kept, figure, n, " · ".join(_courses(run)))
+        cells = (visible(names[run.path]), kept, figure, n, "\n".join(_courses(run)))
         table.add_row(*map(Text, cells))  # text of a run is no markup
     return table
 
