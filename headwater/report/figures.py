@@ -64,8 +64,9 @@ class Figure:
 def figures(plots: Mapping[str, Plot], runs: Sequence[Run], suffix: str = "") -> list[Figure]:
     """Draw the figures of `plots` that `runs` hold data for."""
     found = ((section + suffix, plot, plot.draw(runs)) for section, plot in plots.items())
+    taken: set[str] = set()
     return [
-        Figure(name, plot.title, plot.caption, _named(name, plot.title, blocks))
+        Figure(name, plot.title, plot.caption, _named(name, plot.title, blocks, taken))
         for name, plot, blocks in found
         if blocks
     ]
@@ -85,8 +86,7 @@ def sections(drawn: Sequence[Figure]) -> dict[str, list[Figure]]:
     return {title: found for title, found in grouped.items() if found}
 
 
-def _named(figure: str, title: str, blocks: Sequence[Block]) -> list[tuple[Block, list[Drawing]]]:
-    taken: set[str] = set()
+def _named(figure: str, title: str, blocks: Sequence[Block], taken: set[str]) -> list[tuple[Block, list[Drawing]]]:
     named = []
     for block in blocks:
         drawings = []

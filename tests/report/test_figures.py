@@ -79,6 +79,16 @@ def test_names_are_those_of_figure_block_and_panel(tmp_path: Path) -> None:
     assert len(figures.figures(PLOTS, given, "-7")[0].drawings[0].name) <= figures.LONGEST
 
 
+def test_no_two_drawings_of_a_page_share_a_name(tmp_path: Path) -> None:
+    given = [trained(tmp_path / "a", "loss", command="norm")]
+    plots = {"loss": PLOTS["loss"], "loss-norm": PLOTS["loss"]}
+    names = [one.name for figure in figures.figures(plots, given) for one in figure.drawings]
+    assert names == ["loss-norm", "loss-norm-norm"]
+    given = [trained(tmp_path / "b", "loss", command="norm"), trained(tmp_path / "c", "loss", command="日")]
+    names = [one.name for figure in figures.figures(plots, given) for one in figure.drawings]
+    assert names == ["loss-norm", "loss", "loss-norm-norm", "loss-norm-2"]
+
+
 def test_files_for_papers_stand_alone(tmp_path: Path) -> None:
     given = [trained(tmp_path / "one run", "loss"), scrutinised(tmp_path / "s")]
     written = figures.write(given, tmp_path / "figures")

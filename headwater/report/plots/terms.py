@@ -59,7 +59,7 @@ def _cloud(terms: Mapping[str, Any]) -> Panel:
         tooltip=_tooltip(),
     )
     says = f"{len(drawn)} words, larger ones with larger z: {_told(drawn[:LISTED])}"
-    return Panel("", says, finish([encoded], width, height))
+    return Panel("Cloud", says, finish([encoded], width, height))
 
 
 def _list(terms: Mapping[str, Any]) -> Panel:
@@ -72,7 +72,7 @@ def _list(terms: Mapping[str, Any]) -> Panel:
         base.mark_rule(strokeWidth=1.5).encode(x=x, x2=alt.X2Datum(0)),
         base.mark_point(filled=True, size=40, opacity=1).encode(x=x),
     ]
-    return Panel("", f"{_counted(terms)}: {_told(rows)}", finish(layers, height=40 + 13 * len(rows)))
+    return Panel("Strongest", f"{_counted(terms)}: {_told(rows)}", finish(layers, height=40 + 13 * len(rows)))
 
 
 def _counted(terms: Mapping[str, Any]) -> str:
