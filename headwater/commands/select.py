@@ -37,6 +37,7 @@ from headwater.data.selection import (
     Take,
     tables,
 )
+from headwater.data.tokenizers import is_call, load_tokenizer
 from headwater.errors import DataError, UsageError
 from headwater.outputs import free_places
 from headwater.statistics import Estimate, std
@@ -199,6 +200,8 @@ def _check_files(config: Config) -> None:
 
     if config.policy and runs.facts_of(Path(config.policy)).get("kind") == "reward model":
         raise UsageError(f"--policy {config.policy}", "is a reward model", "name a policy")
+    if config.policy:
+        load_tokenizer(config.policy, ())  # a name that is none is refused before the work
 
 
 _LACKING: dict[Need, tuple[str, str]] = {
@@ -282,8 +285,6 @@ def _records(intake: Intake) -> Iterator[Preference | Candidates]:
 
 def _measure(name: str | None) -> picking.Measure | None:
     """Return what counts tokens; None for characters."""
-    from headwater.data.tokenizers import is_call, load_tokenizer
-
     if name is None:
         return None
     if is_call(name):

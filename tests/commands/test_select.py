@@ -270,6 +270,12 @@ def test_what_cannot_work_is_refused_and_leaves_nothing(
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_a_policy_that_is_none_is_refused_before_the_work(candidates: Path, tmp_path: Path) -> None:
+    given = ("--input", candidates, "--output", tmp_path / "s.jsonl", "--measure-gradients", 4)
+    select(*given, "--policy", tmp_path / "nothing", code=4)
+    assert not (tmp_path / "s.jsonl").exists() and not (tmp_path / "s.jsonl.run").exists()
+
+
 def test_what_pairs_cannot_serve_is_refused(pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     given = ("--input", pairs, "--output", tmp_path / "s.jsonl")
     reward = scored(tmp_path / "rm", {"p:1": [1.0, 0.0]}, "reward model")

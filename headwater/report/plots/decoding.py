@@ -93,7 +93,7 @@ def decoded(runs: Sequence[Run]) -> list[Block]:
         (Mark(f"{names[run.path]}: {run.facts['strategy']}", colour), json.loads((run.path / POSITIONS).read_text()))
         for run, colour in zip(measured, itertools.cycle(COLOURS), strict=False)
     ]
-    axes = {"policy_share": "Share of the policy", "kl": "KL of what was used (nats a token)"}
+    axes = {"policy_share": "Share of the policy", "kl": "KL used (nats a token)"}
     panels = [_by_position(lines, what, axis) for what, axis in axes.items()]
     return [Block("", [mark for mark, _ in lines], [panel for panel in panels if panel])] if lines else []
 

@@ -88,7 +88,8 @@ def selector_agreement(runs: Sequence[Run]) -> list[Block]:
 def gradient_bounds(runs: Sequence[Run]) -> list[Block]:
     """Draw measured gradient norms against their bounds, a panel a run that measured them."""
     panels = [_gradients(found) for found in selections(runs) if found.summary.get("gradients")]
-    return [Block("", [*_key(), Mark("norm = bound", GREY, dashed=True)], panels)] if panels else []
+    key = [Mark("taken", TAKEN), Mark("not taken", GREY), Mark("norm = bound", GREY, dashed=True)]
+    return [Block("", key, panels)] if panels else []
 
 
 def _gradients(found: Selected) -> Panel:
