@@ -4,15 +4,17 @@
     python benchmarks/reading.py --like FILE       # the same, on the rows of a file (HH, or a `prompt` text), repeated
     python benchmarks/reading.py --memory          # 1,000,000 rows read, checked and written; peak resident memory
 
-The two do not do the same: `datasets` parses into Arrow columns and checks no row; headwater finds bad rows, ties and
-duplicates, and makes a `Preference` of every other. The cache of `datasets` is empty at every turn. Rows are made
-from the words of a seeded generator, so that the file is the same on every machine; those of a FILE are numbered, so
-that none is a duplicate.
+`datasets` parses into Arrow columns in a file, and checks no row; headwater parses, finds bad rows, ties and
+duplicates, and accounts for all (`Intake.finish`). Neither makes Python objects of the rows; a second comparison has
+both do that too. The cache of `datasets` is empty at every turn. Wall and processor time are printed, because a machine
+is seldom at rest. Rows are made from the words of a seeded generator, so that the file is the same on every machine;
+those of a FILE are numbered, so that none is a duplicate.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import json
 import os
@@ -24,7 +26,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -60,47 +62,66 @@ def _numbered(fields: dict[str, Any], number: int) -> dict[str, str]:
     return {side: fields[side].replace("Human: ", f"Human: {number} ", 1) for side in ("chosen", "rejected")}
 
 
-def headwater_seconds(path: Path, rows: int) -> float:
-    """Time headwater on the file."""
-    began = time.perf_counter()
+class Spent(NamedTuple):
+    """Seconds by the clock, and of all processors."""
+
+    wall: float
+    processor: float
+
+
+def timed(work: Callable[[], int], rows: int) -> Spent:
+    """Time some reading of so many rows."""
+    wall, processor = time.perf_counter(), time.process_time()
+    found = work()
+    spent = Spent(time.perf_counter() - wall, time.process_time() - processor)
+    assert found == rows
+    return spent
+
+
+def checked(path: Path, records: bool) -> int:
+    """Read with headwater and return the number of rows."""
     intake = reading.stream(path)
-    kept = sum(1 for _ in intake)
-    seconds = time.perf_counter() - began
-    assert kept + intake.account.dropped.total() == intake.account.rows_in == rows
-    assert kept > 0.98 * rows
-    return seconds
+    if records:
+        assert sum(1 for _ in intake) == intake.account.kept
+    account = intake.finish()
+    assert account.kept + account.dropped.total() == account.rows_in
+    assert account.kept > 0.98 * account.rows_in
+    return account.rows_in
 
 
-def datasets_seconds(path: Path, rows: int) -> float:
-    """Time `datasets` on the file, with an empty cache."""
+def loaded(path: Path, records: bool) -> int:
+    """Read with `datasets`, with an empty cache, and return the number of rows."""
     import datasets
 
     datasets.disable_progress_bars()
     cache = tempfile.mkdtemp(dir=path.parent)
     try:
-        began = time.perf_counter()
         found = datasets.load_dataset("json", data_files=str(path), split="train", cache_dir=cache)
-        seconds = time.perf_counter() - began
-        assert found.num_rows == rows
-        return seconds
+        return sum(1 for _ in found) if records else found.num_rows
     finally:
         shutil.rmtree(cache)
 
 
 def compare(path: Path, what: str, rows: int, turns: int) -> None:
-    """Time both in turn, several times, and print the ratio of their speeds."""
-    timed: list[Callable[[Path, int], float]] = [headwater_seconds, datasets_seconds]
-    for function in timed:  # imports, and the file into the page cache
-        function(path, rows)
-    seconds = [[function(path, rows) for function in timed] for _ in range(turns)]
-    ours, theirs = (statistics.median(column) for column in zip(*seconds, strict=True))
-    ratios = sorted(their / our for our, their in seconds)
-    size = path.stat().st_size / 1e6
-    print(f"{rows:,} rows, {size:.0f} MB, {what}, {turns} turns, {os.cpu_count()} CPUs")
-    print(f"  headwater {rows / ours:,.0f} rows/s · datasets {rows / theirs:,.0f} rows/s (medians)")
-    print(
-        f"  ratio headwater/datasets: min {ratios[0]:.2f} median {statistics.median(ratios):.2f} max {ratios[-1]:.2f}"
-    )
+    """Time both in turn, several times, and print the ratios of their speeds."""
+    print(f"{rows:,} rows, {path.stat().st_size / 1e6:.0f} MB, {what}, {turns} turns, {os.cpu_count()} CPUs")
+    _compare(path, rows, turns, False, "parsed, checked, accounted for")
+    _compare(path, rows, turns, True, "and every row a Python object")
+
+
+def _compare(path: Path, rows: int, turns: int, records: bool, says: str) -> None:
+    readers = (checked, loaded)
+    for read in readers:  # imports, and the file into the page cache
+        read(path, records)
+    spent = [[timed(functools.partial(read, path, records), rows) for read in readers] for _ in range(turns)]
+    for unit in ("wall", "processor"):
+        ours, theirs = ([getattr(found, unit) / rows * 1e6 for found in column] for column in zip(*spent, strict=True))
+        ratios = sorted(their / our for our, their in zip(ours, theirs, strict=True))
+        print(
+            f"  {says}, {unit} time: headwater {statistics.median(ours):.1f} µs a row, datasets "
+            f"{statistics.median(theirs):.1f}; ratio min {ratios[0]:.2f} median {statistics.median(ratios):.2f} "
+            f"max {ratios[-1]:.2f}"
+        )
 
 
 def memory(folder: Path, rows: int, characters: int) -> None:

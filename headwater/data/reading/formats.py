@@ -1,4 +1,4 @@
-"""File formats, one small function each: from a file to its rows, one by one. ★ A newcomer adds a format here.
+"""File formats, one small function each: from a file to its rows, in blocks. ★ A newcomer adds a format here.
 
 A reader yields every row, also a bad one, with its number: the line, for formats that have lines. What makes a whole
 file unreadable is a `DataError`.
@@ -9,9 +9,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
-import json
 import re
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,14 +20,15 @@ import pyarrow.ipc
 import pyarrow.parquet
 
 from headwater.data.reading.arrays import elements
-from headwater.data.reading.strict import Bad, decoded, parse, parse_lines
-from headwater.errors import DataError, UsageError, first_line
+from headwater.data.reading.blocks import Batch, Block, Item, Lines, refused_if_damaged
+from headwater.data.reading.strict import Bad, count, decoded, parse
+from headwater.errors import DataError, UsageError
 
-DAMAGED = (EOFError, OSError, zlib.error, pyarrow.ArrowException, UnicodeDecodeError)
-"""What gzip and pyarrow raise for a file that is cut, has flipped bits, or is of another kind."""
 BOM = b"\xef\xbb\xbf"
-BLOCK = 1 << 17
-"""Bytes of lines that are parsed together."""
+BLOCK = 1 << 20
+"""Bytes of lines in a block."""
+FIRST = 1 << 16
+"""Bytes of the first one, from which the columns are learned."""
 BATCH = 1024
 """Rows of a columnar file that are in memory at a time."""
 
@@ -40,29 +39,15 @@ Advance = Callable[[int], None]
 """Told how many bytes of the file were read since the last call."""
 
 
-class Item(NamedTuple):
-    """A row as its file has it: its number, its fields or what is wrong with them, and its own text."""
-
-    number: int
-    fields: dict[str, Any] | Bad
-    raw: bytes | None = None
-    offset: int | None = None
-    """Bytes before it in the (unpacked) file, where rows are lines."""
-
-    @property
-    def text(self) -> bytes:
-        """The row's own text; for a format that has none, the fields as JSON."""
-        return self.raw if self.raw is not None else json.dumps(self.fields, default=str).encode("utf-8", "replace")
-
-
-Reader = Callable[[Path, Advance], Iterator[Item]]
+Reader = Callable[[Path, Advance], Iterator[Block]]
 
 
 class Format(NamedTuple):
-    """A reader, and whether it numbers lines (`a.jsonl:5`) or rows (`a.json[5]`)."""
+    """A reader, whether it numbers lines (`a.jsonl:5`) or rows (`a.json[5]`), and whether blocks can have columns."""
 
     read: Reader
     lines: bool
+    columns: bool
 
 
 def format_of(path: Path) -> Format | None:
@@ -74,18 +59,14 @@ def format_of(path: Path) -> Format | None:
     return None
 
 
-def read_items(path: Path, advance: Advance = lambda count: None) -> Iterator[Item]:
+def read_blocks(path: Path, advance: Advance = lambda count: None) -> Iterator[Block]:
     """Yield the rows of one file. Errors: `UsageError` for an unknown suffix, `DataError` for an unreadable file."""
     known = format_of(path)
     if known is None:
         packed = "all but parquet and arrow also as .gz and .zst"
         raise UsageError(str(path), "unknown kind of file", f"expected one of {', '.join(FORMATS)} ({packed})")
-    try:
+    with refused_if_damaged(path):
         yield from known.read(path, advance)
-    except DAMAGED as error:
-        raise DataError(
-            str(path), f"cannot be read: {first_line(error)}", "the file looks cut or is not what it says"
-        ) from error
 
 
 # --- bytes --------------------------------------------------------------------------------------------------------
@@ -134,34 +115,36 @@ def _lines(path: Path, advance: Advance) -> Iterator[bytes]:
 # --- formats ------------------------------------------------------------------------------------------------------
 
 
-def read_jsonl(path: Path, advance: Advance) -> Iterator[Item]:
+def read_jsonl(path: Path, advance: Advance) -> Iterator[Block]:
     r"""Read one JSON object a line; lines end at `\n` alone, and empty ones are no rows."""
-    number = 0
+    number, size = 0, min(FIRST, BLOCK)
     with _opened(path, advance) as handle:
         offset = _skip_bom(handle)
-        while lines := handle.readlines(BLOCK):
-            for line, fields in zip(lines, parse_lines(lines), strict=True):
-                number += 1
-                if type(fields) is dict or line.strip():
-                    yield Item(number, fields, line, offset)
-                offset += len(line)
+        while data := handle.read(size):
+            data += b"" if data.endswith(b"\n") else handle.readline()
+            yield Lines(data, number, offset)
+            number, offset, size = number + count(data, b"\n"), offset + len(data), BLOCK
 
 
-def read_json(path: Path, advance: Advance) -> Iterator[Item]:
+def read_json(path: Path, advance: Advance) -> Iterator[Block]:
     """Read an array of objects, one element after the other. Errors: `DataError` for a torn array."""
     with _opened(path, advance) as handle:
         _skip_bom(handle)
         for number, text in enumerate(elements(path, handle), start=1):
             raw = text.encode("utf-8")
-            yield Item(number, parse(raw), raw)
+            yield Block([Item(number, parse(raw), raw)])
 
 
 _TYPED = re.compile(r"score|rating|rank|label|preference|strength|complete$|tag$|winner_|better_response|is_")
 """Columns that hold numbers or truth values; a cell of CSV does not say that it is one."""
 
 
-def read_csv(path: Path, advance: Advance) -> Iterator[Item]:
+def read_csv(path: Path, advance: Advance) -> Iterator[Block]:
     """Read CSV with a header; a cell that is a JSON list or object, and a number where one belongs, is decoded."""
+    return (Block([item]) for item in _csv_items(path, advance))
+
+
+def _csv_items(path: Path, advance: Advance) -> Iterator[Item]:
     csv.field_size_limit(CELL)
     # Bytes that are not UTF-8 become lone surrogates, and are named when their row comes.
     texts = (line.decode("utf-8", "surrogateescape") for line in _lines(path, advance))
@@ -211,13 +194,13 @@ def _cell(column: str, cell: str) -> Any:
     return cell
 
 
-def read_parquet(path: Path, advance: Advance) -> Iterator[Item]:
+def read_parquet(path: Path, advance: Advance) -> Iterator[Block]:
     """Read Parquet, some rows at a time."""
     with pyarrow.parquet.ParquetFile(path) as file:
-        yield from _columnar(file.iter_batches(batch_size=BATCH), path.stat().st_size, file.metadata.num_rows, advance)
+        yield from _columnar(path, file.iter_batches(batch_size=BATCH), file.metadata.num_rows, advance)
 
 
-def read_arrow(path: Path, advance: Advance) -> Iterator[Item]:
+def read_arrow(path: Path, advance: Advance) -> Iterator[Block]:
     """Read Arrow IPC, a stream (what `datasets` writes) or a file, without loading it whole."""
     with pyarrow.memory_map(str(path)) as source:
         try:
@@ -225,7 +208,7 @@ def read_arrow(path: Path, advance: Advance) -> Iterator[Item]:
         except pyarrow.ArrowInvalid:
             file = pyarrow.ipc.open_file(source)
             batches = (file.get_batch(number) for number in range(file.num_record_batches))
-        yield from _columnar(_small(batches), path.stat().st_size, 0, advance)
+        yield from _columnar(path, _small(batches), 0, advance)
 
 
 def _small(batches: Iterable[Any]) -> Iterator[Any]:
@@ -234,20 +217,19 @@ def _small(batches: Iterable[Any]) -> Iterator[Any]:
             yield batch.slice(start, BATCH)
 
 
-def _columnar(batches: Iterable[Any], size: int, rows: int, advance: Advance) -> Iterator[Item]:
-    number = 0
+def _columnar(path: Path, batches: Iterable[Any], rows: int, advance: Advance) -> Iterator[Block]:
+    number, size = 0, path.stat().st_size
     for batch in batches:
-        for fields in batch.to_pylist():
-            number += 1
-            yield Item(number, fields)
+        yield Batch(path, batch, number)
+        number += batch.num_rows
         advance(size * batch.num_rows // rows if rows else batch.nbytes)
 
 
 FORMATS: dict[str, Format] = {
-    ".jsonl": Format(read_jsonl, lines=True),
-    ".json": Format(read_json, lines=False),
-    ".csv": Format(read_csv, lines=True),
-    ".parquet": Format(read_parquet, lines=False),
-    ".arrow": Format(read_arrow, lines=False),
+    ".jsonl": Format(read_jsonl, lines=True, columns=True),
+    ".json": Format(read_json, lines=False, columns=False),
+    ".csv": Format(read_csv, lines=True, columns=False),
+    ".parquet": Format(read_parquet, lines=False, columns=True),
+    ".arrow": Format(read_arrow, lines=False, columns=True),
 }
 _PACKABLE = (read_jsonl, read_json, read_csv)

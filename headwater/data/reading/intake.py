@@ -8,16 +8,28 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
-import xxhash
+from xxhash import xxh3_128_digest
 
 from headwater import console
 from headwater.data.preference import Candidates, Example, Preference, Prompted, Record, Unpaired
 from headwater.data.reading.account import Account, Quarantine
+from headwater.data.reading.blocks import Block, Item, ahead
+from headwater.data.reading.columns import Columns
 from headwater.data.reading.door import Door
-from headwater.data.reading.formats import Item
 from headwater.data.reading.places import Part, parts_of
 from headwater.data.reading.strict import Bad
-from headwater.data.sources import Broken, NoPreference, Source, detect, draft_to_record, renamed
+from headwater.data.sources import (
+    SEPARATOR,
+    Broken,
+    NoPreference,
+    Source,
+    Sure,
+    detect,
+    draft_to_record,
+    preference,
+    renamed,
+    sure_of,
+)
 from headwater.data.sources.fields import kind
 from headwater.errors import DataError
 
@@ -76,6 +88,8 @@ class Intake:
         self._seen: dict[bytes, bool] = {}
         self._allowed = door.bad_rows
         self._names = door.names
+        self._columns = Columns()
+        self._makes_records = True
         self._records = self._read()
 
     def __iter__(self) -> Iterator[Record]:
@@ -89,29 +103,94 @@ class Intake:
         """The files that are read."""
         return tuple(part.path for part in self.parts if part.path)
 
+    def finish(self) -> Account:
+        """Read what is left and make no records of it, which is quicker where nothing but the account is wanted."""
+        self._makes_records = False
+        for _ in self._records:
+            pass
+        return self.account
+
     def _read(self) -> Iterator[Record]:
-        account = self.account
-        for part, name, item in itertools.islice(self._items(), self.door.limit):
-            account.rows_in += 1
-            try:
-                record = self._record(item, name)
-            except NoPreference as reason:
-                account.dropped[str(reason)] += 1
-                self._drop(part, item, str(reason))
-            except (Bad, Broken) as problem:
-                account.quarantined += 1
-                self._set_aside(part, item, problem)
+        for part, block, number in self._blocks():
+            sure = self._sure(block)
+            if sure is None:
+                yield from self._one_by_one(part, block, number)
             else:
-                account.kept += 1
-                yield record
+                yield from self._at_once(part, block, sure, number)
+            if self._is_full():
+                break
         self._check_bad_rows(at_end=True)
 
-    def _items(self) -> Iterator[tuple[Part, str, Item]]:
-        """Yield every row with its part and the name it has if it brings none: file and number of the row."""
+    def _is_full(self) -> bool:
+        return self.door.limit is not None and self.account.rows_in >= self.door.limit
+
+    def _blocks(self) -> Iterator[tuple[Part, Block, int]]:
+        """Yield blocks of rows, each with its part and how many rows of that came before it."""
         with console.meter(sum(part.size for part in self.parts), "reading") as advance:
             for part in self.parts:
-                for number, item in enumerate(part.items(advance), start=1):
-                    yield part, f"{part.name}:{number}", item
+                blocks, before = part.blocks(advance), self.account.rows_in
+                for block in ahead(self._columns.of(blocks)) if part.columns else blocks:
+                    yield part, block, self.account.rows_in - before
+
+    def _sure(self, block: Block) -> Sure | None:
+        """Return what is surely a pair in a block; None where its rows are to be looked at one by one."""
+        conditioned = self.door.condition is not None or self.door.condition_column is not None
+        if block.columns is None or self._source is None or self._source.texts is None or self._names or conditioned:
+            return None
+        return sure_of(self._source.texts, block.columns)
+
+    def _at_once(self, part: Part, block: Block, rows: Sure, before: int) -> Iterator[Record]:
+        """Let the rows of a block in that surely are pairs; every other one is looked at by itself."""
+        account, seen, most = self.account, self._seen, self.door.limit
+        source = part.name.partition(":")[0]
+        for place, texts in enumerate(rows):
+            if account.rows_in == most:
+                return
+            name = f"{part.name}:{before + place + 1}"
+            if texts is None:
+                record = self._judged(part, block.item(place), name)
+                if record is not None:
+                    yield record
+                continue
+            account.rows_in += 1
+            digest, label = identity_of(texts.chosen, texts.rejected, texts.prompt)
+            if digest in seen:
+                self._drop(part, block.item(place), _repetition(seen[digest], label))
+                continue
+            seen[digest] = label
+            account.kept += 1
+            if self._makes_records:
+                yield preference(texts, name, source)
+
+    def _one_by_one(self, part: Part, block: Block, before: int) -> Iterator[Record]:
+        """Look at every row of a block by itself, and learn from them what columns the next block has."""
+        rows = []
+        for number, item in enumerate(block, start=before + 1):
+            if self._is_full():
+                return
+            record = self._judged(part, item, f"{part.name}:{number}")
+            if record is not None:
+                yield record
+            if part.columns and not isinstance(item.fields, Bad):
+                rows.append(item.fields)
+        if rows and self._source is not None and self._source.texts is not None:
+            self._columns.learn(rows)
+
+    def _judged(self, part: Part, item: Item, name: str) -> Record | None:
+        """Count a row, and return its record if it is kept; `name` is what it is called if it brings no name."""
+        self.account.rows_in += 1
+        try:
+            record = self._record(item, name)
+            self._check_new(*identity(record))
+        except NoPreference as reason:
+            self._drop(part, item, str(reason))
+        except (Bad, Broken) as problem:
+            self.account.quarantined += 1
+            self._set_aside(part, item, problem)
+        else:
+            self.account.kept += 1
+            return record
+        return None
 
     def _record(self, item: Item, name: str) -> Record:
         given = item.fields
@@ -123,9 +202,7 @@ class Intake:
             if column not in fields:
                 raise self._missing(fields, source)
         # The column is the data's own, also where --columns renames others.
-        record = _conditioned(draft_to_record(source.read(fields), fields, name), given, self.door)
-        self._check_new(record)
-        return record
+        return _conditioned(draft_to_record(source.read(fields), fields, name), given, self.door)
 
     def _detected(self, fields: dict[str, Any]) -> Source:
         try:
@@ -140,15 +217,14 @@ class Intake:
         missing = [column for column in source.columns if column not in fields]
         return Bad("MISSING", f"no {', '.join(missing)}", f"the first row has {', '.join(source.columns)}")
 
-    def _check_new(self, record: Record) -> None:
-        """Raise `NoPreference` for a pair that came before, also with the label turned round."""
-        texts, label = identity(record)
-        earlier = self._seen.get(texts)
-        if earlier is not None:
-            raise NoPreference("duplicate" if earlier is label else "flipped_label")
+    def _check_new(self, texts: bytes, label: bool) -> None:
+        """Raise `NoPreference` for a pair that came before, also with the label turned round; see `identity`."""
+        if texts in self._seen:
+            raise NoPreference(_repetition(self._seen[texts], label))
         self._seen[texts] = label
 
     def _drop(self, part: Part, item: Item, reason: str) -> None:
+        self.account.dropped[reason] += 1
         message = REASONS.get(reason, reason.replace("_", " "))
         self.quarantine.add("dropped", part.file, item.number, item.offset, reason, message, item.text)
 
@@ -175,25 +251,30 @@ def _verdict(problem: Bad | Broken) -> tuple[str, list[str], int | None]:
     return problem.code, [str(part) for part in problem.args if part], None
 
 
+def _repetition(earlier: bool, label: bool) -> str:
+    """Return what a row is whose texts came before, by which way the label pointed then and now."""
+    return "duplicate" if earlier is label else "flipped_label"
+
+
 def identity(record: Record) -> tuple[bytes, bool]:
     """Return 16 bytes that stand for the texts of a record, and which way its label points.
 
     Scores, ids and sources do not count. xxh3 has no key: whoever wants two rows to collide can make them.
     """
-    label = False
+    # No UTF-8 holds the separator, so that texts which join to the same are kept apart.
+    prompt = b"".join([b"\xff%b\xff%b" % (turn.role.encode(), turn.content.encode()) for turn in record.conversation])
     if isinstance(record, Preference):
-        chosen, rejected = record.chosen.text, record.rejected.text
-        label = chosen < rejected
-        texts = [chosen, rejected] if label else [rejected, chosen]
-    elif isinstance(record, Unpaired):
-        label, texts = record.label, [record.response.text]
-    else:
-        texts = [response.text for response in record.responses]
-    for message in record.conversation:
-        texts.append(message.role)
-        texts.append(message.content)
-    # No UTF-8 holds this byte, so that texts which join to the same are kept apart.
-    return xxhash.xxh3_128_digest(b"\xff".join([text.encode() for text in texts])), label
+        return identity_of(record.chosen.text.encode(), record.rejected.text.encode(), prompt)
+    responses = (record.response,) if isinstance(record, Unpaired) else record.responses
+    texts = [response.text.encode() for response in responses]
+    return xxh3_128_digest(SEPARATOR.join(texts) + prompt), isinstance(record, Unpaired) and record.label
+
+
+def identity_of(chosen: bytes, rejected: bytes, prompt: bytes) -> tuple[bytes, bool]:
+    """Return the `identity` of a pair by its texts in UTF-8; `prompt` is a prompt as `Texts` has it."""
+    label = chosen < rejected
+    texts = (chosen, rejected) if label else (rejected, chosen)
+    return xxh3_128_digest(b"%b\xff%b%b" % (*texts, prompt)), label
 
 
 P = TypeVar("P", bound=Prompted)
@@ -280,7 +361,7 @@ def _why(intake: Intake) -> Iterator[str]:
 def read_rows(place: Path | str, door: Door = OPEN) -> Iterator[Row]:
     """Yield the rows of any data as they are, before any layout. Errors: as `stream`, at the first bad row."""
     for part in parts_of(place, door):
-        for item in part.items(lambda count: None):
+        for item in itertools.chain.from_iterable(part.blocks(lambda count: None)):
             if isinstance(item.fields, Bad):
                 _, parts, column = _verdict(item.fields)
                 raise DataError(part.place(item.number, column), *parts)

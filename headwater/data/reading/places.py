@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from headwater.data.reading.blocks import Block, Item
 from headwater.data.reading.door import Door
-from headwater.data.reading.formats import Advance, Item, format_of, read_items
+from headwater.data.reading.formats import Advance, format_of, read_blocks
 from headwater.errors import DataError, NetworkError, UsageError, first_line
 
 PREFERENCES = "preferences.jsonl"
@@ -31,8 +32,10 @@ class Part(NamedTuple):
     file: str
     """What places in messages begin with."""
     lines: bool
-    items: Callable[[Advance], Iterator[Item]]
+    blocks: Callable[[Advance], Iterator[Block]]
     path: Path | None = None
+    columns: bool = False
+    """Whether its blocks can have columns."""
 
     @property
     def size(self) -> int:
@@ -90,11 +93,12 @@ def data_file(path: Path) -> Path:
 
 def _file(path: Path) -> Part:
     known = format_of(path)
-    return Part(path.name.split(".")[0], str(path), known is not None and known.lines, _reads(path), path)
+    lines, columns = (known.lines, known.columns) if known else (False, False)
+    return Part(path.name.split(".")[0], str(path), lines, _reads(path), path, columns)
 
 
-def _reads(path: Path) -> Callable[[Advance], Iterator[Item]]:
-    return lambda advance: read_items(path, advance)
+def _reads(path: Path) -> Callable[[Advance], Iterator[Block]]:
+    return lambda advance: read_blocks(path, advance)
 
 
 def _directory(path: Path, door: Door) -> list[Part]:
@@ -138,20 +142,20 @@ def _saved(path: Path, name: str) -> list[Part]:
         raise DataError(str(missing[0]), "is not there, but state.json names it", "the folder was not copied whole")
     several = len(files) > 1
     return [
-        Part(f"{name}-{number}" if several else name, str(file), False, _reads(file), file)
+        Part(f"{name}-{number}" if several else name, str(file), False, _reads(file), file, columns=True)
         for number, file in enumerate(files, start=1)
     ]
 
 
 def _hub(name: str, door: Door) -> Part:
     label = "/".join(part for part in (name, door.dataset_config, door.split) if part)
-    return Part(label, label, False, lambda advance: _hub_items(name, door))
+    return Part(label, label, False, lambda advance: _hub_blocks(name, door))
 
 
-def _hub_items(name: str, door: Door) -> Iterator[Item]:
+def _hub_blocks(name: str, door: Door) -> Iterator[Block]:
     try:
         for number, fields in enumerate(_hub_rows(name, door), start=1):
-            yield Item(number, fields)
+            yield Block([Item(number, fields)])
     except (UsageError, GeneratorExit):
         raise
     except Exception as error:  # the network and its libraries fail in many ways

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from headwater.data.sources import candidates, judged, pairs, unpaired
+from headwater.data.sources import candidates, judged, pairs, texts, unpaired
 from headwater.data.sources.checks import (
     canonical_row,
     check_candidates,
@@ -31,9 +31,11 @@ from headwater.data.sources.layout import (
     Source,
     UnpairedDraft,
 )
+from headwater.data.sources.texts import SEPARATOR, Sure, preference, sure_of
 from headwater.errors import UsageError, did_you_mean
 
 __all__ = [
+    "SEPARATOR",
     "SOURCES",
     "AnyDraft",
     "Broken",
@@ -42,6 +44,7 @@ __all__ = [
     "Fields",
     "NoPreference",
     "Source",
+    "Sure",
     "UnpairedDraft",
     "canonical_row",
     "check_candidates",
@@ -50,7 +53,9 @@ __all__ = [
     "detect",
     "draft_to_preference",
     "draft_to_record",
+    "preference",
     "renamed",
+    "sure_of",
 ]
 
 
@@ -152,10 +157,12 @@ _PROMPTS = ("prompt", "instruction", "conversations")
 
 SOURCES: dict[str, Source] = {
     # A pair, and which is the better one
-    "explicit-prompt": Source(("prompt", *_PAIR), pairs.explicit, _has_answers),
-    "prompt-and-conversations": Source(("prompt", *_PAIR), pairs.prompt_and_conversations, _has_conversations),
-    "implicit-prompt": Source(_PAIR, pairs.implicit, _has_no_dialogues, without=_PROMPTS),
-    "hh": Source(_PAIR, pairs.hh, _has_dialogues, without=_PROMPTS),
+    "explicit-prompt": Source(("prompt", *_PAIR), pairs.explicit, _has_answers, texts=texts.explicit),
+    "prompt-and-conversations": Source(
+        ("prompt", *_PAIR), pairs.prompt_and_conversations, _has_conversations, texts=texts.prompt_and_conversations
+    ),
+    "implicit-prompt": Source(_PAIR, pairs.implicit, _has_no_dialogues, without=_PROMPTS, texts=texts.implicit),
+    "hh": Source(_PAIR, pairs.hh, _has_dialogues, without=_PROMPTS, texts=texts.hh),
     "argilla": Source(("instruction", "chosen_response", "rejected_response"), pairs.argilla),
     "llamafactory-alpaca": Source(("instruction", *_PAIR), pairs.llamafactory_alpaca),
     "llamafactory-sharegpt": Source(("conversations", *_PAIR), pairs.llamafactory_sharegpt),

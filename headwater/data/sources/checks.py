@@ -16,14 +16,14 @@ def draft_to_record(draft: AnyDraft, fields: Fields, name: str) -> Preference | 
     if isinstance(draft, Draft):
         prompt, chosen, rejected = draft
         check_responses(chosen, rejected)
-        _check_texts(prompt, (chosen, rejected), names)
+        _check_whole(prompt, (chosen, rejected), names)
         return Preference(prompt=prompt, chosen=chosen, rejected=rejected, id=identity, source=source)
     if isinstance(draft, CandidatesDraft):
         check_candidates(draft.responses)
-        _check_texts(draft.prompt, draft.responses, names)
+        _check_whole(draft.prompt, draft.responses, names)
         return Candidates(prompt=draft.prompt, responses=draft.responses, id=identity, source=source)
     check_responses(draft.response)
-    _check_texts(draft.prompt, (draft.response,), names)
+    _check_whole(draft.prompt, (draft.response,), names)
     return Unpaired(prompt=draft.prompt, response=draft.response, label=draft.label, id=identity, source=source)
 
 
@@ -36,8 +36,8 @@ def draft_to_preference(draft: AnyDraft, fields: Fields, name: str) -> Preferenc
     return record
 
 
-def _says_nothing(response: Response) -> bool:
-    return not response.text or response.text.isspace()
+def _says_nothing(text: str) -> bool:
+    return not text or text.isspace()
 
 
 def _same_words(one: str, other: str) -> bool:
@@ -51,9 +51,14 @@ def _same_words(one: str, other: str) -> bool:
 
 def check_responses(*responses: Response) -> None:
     """Raise `NoPreference` when one of one or two responses is empty, or both are the same but for white space."""
-    if any(map(_says_nothing, responses)):
+    check_texts(*(response.text for response in responses))
+
+
+def check_texts(*texts: str) -> None:
+    """Raise `NoPreference` when one of one or two texts is empty, or both are the same but for white space."""
+    if any(map(_says_nothing, texts)):
         raise NoPreference("empty_response")
-    if len(responses) > 1 and _same_words(*(response.text for response in responses)):
+    if len(texts) > 1 and _same_words(*texts):
         raise NoPreference("identical_responses")
 
 
@@ -62,11 +67,11 @@ def check_candidates(responses: Iterable[Response]) -> None:
 
     A single empty response stays among the others: whoever makes a pair of it holds the pair to `check_responses`.
     """
-    if sum(not _says_nothing(response) for response in responses) < 2:
+    if sum(not _says_nothing(response.text) for response in responses) < 2:
         raise NoPreference("fewer_than_two_responses")
 
 
-def _check_texts(prompt: tuple[Message, ...], responses: tuple[Response, ...], names: tuple[str, ...]) -> None:
+def _check_whole(prompt: tuple[Message, ...], responses: tuple[Response, ...], names: tuple[str, ...]) -> None:
     r"""Refuse a prompt that asks nothing, and half a character.
 
     JSON can spell half a character (`\ud83d` alone), but no file or tokenizer can hold it.

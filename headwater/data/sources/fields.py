@@ -41,7 +41,7 @@ def number(fields: Fields, column: str) -> float | None:
     # Also false for nan, and for a whole number that no float can hold.
     if not abs(value) <= sys.float_info.max:
         raise Broken(f"{column} is {reprlib.repr(value)}", "expected a finite number, or null", code="SCORE")
-    return value
+    return float(value)  # 9 and 9.0 are one number, whatever file they come from
 
 
 def boolean(fields: Fields, column: str) -> bool:

@@ -59,6 +59,8 @@ class Source:
     recognise: Callable[[Fields], bool] = lambda fields: True
     without: tuple[str, ...] = ()
     yields: Yields = "preferences"
+    texts: Callable[[Any], Any] | None = None
+    """Reads many rows at once, of the commonest layouts; see `texts.py`."""
 
     def fits(self, fields: Fields) -> bool:
         """Say whether a row is of this layout."""

@@ -31,7 +31,7 @@ _SCORES = {
     side: [f"score_{side}", f"{side}_score", *(columns[place] for columns in _RATINGS)]
     for place, side in enumerate(SIDES)
 }
-_BESIDE_THE_TEXTS = frozenset(
+BESIDE_THE_TEXTS = frozenset(
     ("metadata", *(f"{side}_complete" for side in SIDES), *(column for side in SIDES for column in _SCORES[side]))
 )
 """Columns that say something of a response beside its text: most rows have none."""
@@ -140,10 +140,14 @@ def _response(fields: Fields, side: str) -> Response:
 
 
 def _scored(response: str, fields: Fields, side: str) -> Response:
-    """Give a response its score, and say whether it is whole (headwater writes `chosen_complete` after a cut)."""
-    if _BESIDE_THE_TEXTS.isdisjoint(fields):
-        return Response(response)
-    return Response(response, _score(fields, side), complete(fields, f"{side}_complete"))
+    return Response(response, *standing(fields, side))
+
+
+def standing(fields: Fields, side: str) -> tuple[float | None, bool]:
+    """Return a response's score, and whether it is whole (headwater writes `chosen_complete` after a cut)."""
+    if BESIDE_THE_TEXTS.isdisjoint(fields):
+        return None, True
+    return _score(fields, side), complete(fields, f"{side}_complete")
 
 
 def _score(fields: Fields, side: str) -> float | None:
@@ -155,8 +159,12 @@ def _score(fields: Fields, side: str) -> float | None:
 
 
 def _rated(draft: Draft, fields: Fields) -> Draft:
-    """Pass a draft on, unless its two answers were given one and the same rating: then neither was chosen."""
+    check_ratings(fields)
+    return draft
+
+
+def check_ratings(fields: Fields) -> None:
+    """Raise `NoPreference` where two answers were given one and the same rating: then neither was chosen."""
     for chosen, rejected in _RATINGS:
         if fields.get(chosen) is not None and number(fields, chosen) == number(fields, rejected):
             raise NoPreference("equal_ratings")
-    return draft

@@ -1,0 +1,358 @@
+r"""The commonest layouts read from columns: many rows at once, by Arrow, and only those that surely are pairs.
+
+A reader here says yes to a row, or nothing: `sure` is false for what is left to the layout's own reader, which can say
+what is wrong. The two never differ on a row of which this one says yes (`tests/data/test_reading_columns.py`). Texts
+stay bytes until somebody asks for a record. A prompt is one of them: `\xffuser\xffWhy?\xffassistant\xffBecause.…`, not
+ambiguous, because no UTF-8 holds that byte.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow
+import pyarrow.compute as pc
+
+from headwater.data.preference import Message, Preference, Response, Role
+from headwater.data.sources.checks import check_texts
+from headwater.data.sources.layout import Broken, NoPreference
+from headwater.data.sources.pairs import BESIDE_THE_TEXTS, check_ratings, standing
+
+SEPARATOR = b"\xff"
+_NAMES = ("id", "source")
+_NOTHING: Mapping[str, Any] = {}
+_ROLES: dict[bytes, Role] = {b"system": "system", b"user": "user", b"assistant": "assistant"}
+
+
+class Texts(NamedTuple):
+    """A row that surely is a pair."""
+
+    prompt: bytes
+    chosen: bytes
+    rejected: bytes
+    beside: Mapping[str, Any]
+    """Its id, source, scores and the like, where it has them."""
+
+
+class Pairs(NamedTuple):
+    """Rows as columns."""
+
+    prompt: Any
+    chosen: Any
+    rejected: Any
+    sure: Any
+    """Whether a row is a pair, as far as the layout can tell; null is no."""
+
+
+FromColumns = Callable[[Any], Pairs | None]
+"""From a `pyarrow.RecordBatch` to its pairs; None where its columns are of other types."""
+
+
+@dataclass(frozen=True)
+class Sure:
+    """What is sure of some rows, as far as many can be looked at at once; iterating looks at the rest."""
+
+    pairs: Pairs
+    alike: Any
+    """Whether two answers may be empty or the same."""
+    beside: Any
+    """What stands beside the texts, as a `pyarrow.RecordBatch`; None where there is nothing."""
+    unchecked: bool
+    """Whether that may be wrong."""
+
+    def __iter__(self) -> Iterator[Texts | None]:
+        """Yield what is sure of every row."""
+        texts = (_bytes(column).to_pylist() for column in self.pairs[:3])
+        beside = itertools.repeat(_NOTHING) if self.beside is None else self.beside.to_pylist()
+        look = itertools.repeat(True) if self.unchecked else self.alike.to_pylist()
+        return map(_sure, *texts, beside, self.pairs.sure.to_pylist(), look)
+
+
+def sure_of(read: FromColumns, batch: Any) -> Sure | None:
+    """Return what is sure of the rows of `batch`; None where nothing is."""
+    pairs, beside = read(batch), _beside(batch)
+    if pairs is None or beside is None:
+        return None
+    return Sure(pairs, pc.invert(_surely_differ(pairs.chosen, pairs.rejected)), *beside)
+
+
+def _surely_differ(one: Any, other: Any) -> Any:
+    """Say whether texts begin, or begin and end, with letters or signs of ASCII that are not the same."""
+    (first, starts), (last, ends) = (_both_visible(one, other, *place) for place in ((0, 1), (-1, None)))
+    return pc.fill_null(pc.and_(starts, pc.or_(first, pc.and_(ends, last))), False)
+
+
+def _both_visible(one: Any, other: Any, *place: int | None) -> tuple[Any, Any]:
+    """Compare one byte of two texts: whether they are different, and whether both are neither white space nor half."""
+    bytes_of = [pc.binary_slice(_bytes(side), *place) for side in (one, other)]
+    visible = [pc.and_(pc.greater(byte, b" "), pc.less(byte, b"\x7f")) for byte in bytes_of]
+    return pc.not_equal(*bytes_of), pc.and_(*visible)
+
+
+def _sure(
+    prompt: bytes, chosen: bytes, rejected: bytes, beside: Mapping[str, Any], sure: bool | None, look: bool
+) -> Texts | None:
+    if sure and look:
+        try:
+            if not _begin_differently(chosen, rejected):
+                check_texts(chosen.decode(), rejected.decode())
+            check_ratings(beside)
+            standing(beside, "chosen"), standing(beside, "rejected")
+        except (Broken, NoPreference):
+            return None
+    return Texts(prompt, chosen, rejected, beside) if sure else None
+
+
+def _begin_differently(chosen: bytes, rejected: bytes) -> bool:
+    """Say whether the first words of two texts differ; the last word of a beginning may be cut, and does not count."""
+    words, others = (text[:100].decode(errors="ignore").split(None, 4)[:4] for text in (chosen, rejected))
+    return len(words) == len(others) == 4 and words[:3] != others[:3]
+
+
+def preference(texts: Texts, name: str, source: str) -> Preference:
+    """Make the record; `name` and `source` are the row's where it brings none."""
+    prompt, chosen, rejected, beside = texts
+    turns = prompt.split(SEPARATOR)
+    pairs = zip(turns[1::2], turns[2::2], strict=True)
+    return Preference(
+        prompt=tuple([Message(_ROLES[role], content.decode()) for role, content in pairs]),
+        chosen=_response(chosen, beside, "chosen"),
+        rejected=_response(rejected, beside, "rejected"),
+        id=str(beside.get("id") or name),
+        source=str(beside.get("source") or source),
+    )
+
+
+def _response(text: bytes, beside: Mapping[str, Any], side: str) -> Response:
+    return Response(text.decode(), *standing(beside, side)) if beside else Response(text.decode())
+
+
+# --- layouts ------------------------------------------------------------------------------------------------------
+
+
+def explicit(batch: Any) -> Pairs | None:
+    """Read what `pairs.explicit` reads: a prompt and two answers, texts or messages."""
+    prompt, sides = _prompt(_column(batch, "prompt")), [_answer(_column(batch, side)) for side in _SIDES]
+    if prompt is None or None in sides:
+        return None
+    (turns, asks), (chosen, first), (rejected, second) = prompt, *filter(None, sides)
+    return Pairs(turns, chosen, rejected, pc.and_(asks, pc.and_(first, second)))
+
+
+def implicit(batch: Any) -> Pairs | None:
+    """Read what `pairs.implicit` reads: two whole conversations of messages."""
+    conversations = [_Conversations.of(_column(batch, side)) for side in _SIDES]
+    if None in conversations:
+        return None
+    (prompt, chosen, first), (other, rejected, second) = (each.split() for each in filter(None, conversations))
+    return Pairs(prompt, chosen, rejected, pc.and_(pc.equal(prompt, other), pc.and_(first, second)))
+
+
+def prompt_and_conversations(batch: Any) -> Pairs | None:
+    """Read what `pairs.prompt_and_conversations` reads, where the prompt is the text of one question."""
+    pairs, asked = implicit(batch), _column(batch, "prompt")
+    if pairs is None or not _is_text(asked):
+        return None
+    prompt = _joined(b"user", _bytes(asked))
+    return pairs._replace(sure=pc.and_(pairs.sure, pc.equal(prompt, pairs.prompt)))
+
+
+def hh(batch: Any) -> Pairs | None:
+    """Read what `pairs.hh` reads: two dialogues as texts."""
+    dialogues = [_column(batch, side) for side in _SIDES]
+    if not all(map(_is_text, dialogues)):
+        return None
+    (before, chosen), (other, rejected) = map(_answered, dialogues)
+    prompt, asks = _turns(before)
+    last = pc.and_(*(_lacks(answer, _HUMAN) for answer in (chosen, rejected)))
+    sure = pc.and_(pc.equal(before, other), pc.and_(asks, last))
+    return Pairs(prompt, pc.utf8_trim_whitespace(chosen), pc.utf8_trim_whitespace(rejected), sure)
+
+
+_SIDES = ("chosen", "rejected")
+_HUMAN, _ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
+
+
+def _answered(dialogue: Any) -> tuple[Any, Any]:
+    """Split dialogues at their last answer; where there is none, it is null."""
+    halves = pc.split_pattern(dialogue, _ASSISTANT, max_splits=1, reverse=True)
+    offsets = halves.offsets.to_numpy()
+    places, alone = offsets[:-1], np.diff(offsets) < 2
+    before = halves.values.take(pyarrow.array(places, mask=np.diff(offsets) < 1))
+    return before, halves.values.take(pyarrow.array(np.where(alone, 0, places + 1), mask=alone))
+
+
+def _turns(dialogue: Any) -> tuple[Any, Any]:
+    """Return dialogues as prompts, and whether they surely are: nothing before the first turn, and one of the user."""
+    mark = "\0"
+    marked = pc.replace_substring(dialogue, _HUMAN, f"{mark}user{mark}")
+    marked = pc.replace_substring(marked, _ASSISTANT, f"{mark}assistant{mark}")
+    parts = pc.split_pattern(marked, mark)
+    texts = _bytes(pc.utf8_trim_whitespace(parts.values))
+    prompt = pc.binary_join(type(parts).from_arrays(parts.offsets, texts), SEPARATOR)
+    asks = pc.and_(pc.starts_with(marked, mark), pc.match_substring(marked, f"{mark}user{mark}"))
+    return prompt, asks if _lacks_nul(dialogue) else pc.and_(asks, _lacks(dialogue, mark))
+
+
+def _lacks(column: Any, text: str) -> Any:
+    """Say whether texts do not hold another: splitting is quicker than searching."""
+    return pc.equal(pc.list_value_length(pc.split_pattern(column, text, max_splits=1)), 1)
+
+
+def _lacks_nul(column: Any) -> bool:
+    """Say whether no text holds a NUL."""
+    return bool(np.frombuffer(column.buffers()[2] or b"", np.uint8).all())
+
+
+# --- columns ------------------------------------------------------------------------------------------------------
+
+
+def _joined(roles: Any, contents: Any) -> Any:
+    """Return turns as prompts have them."""
+    return pc.binary_join_element_wise(b"", roles, contents, SEPARATOR)
+
+
+class _Conversations(NamedTuple):
+    """A column of lists of messages: their roles and contents, and where every list begins and ends among them."""
+
+    roles: Any
+    contents: Any
+    begins: Any
+    ends: Any
+    sure: Any
+    """Whether a row is a list of one message or more, all of known roles."""
+
+    @classmethod
+    def of(cls, column: Any) -> _Conversations | None:
+        if column is None or not _are_messages(column.type):
+            return None
+        roles, contents = (_bytes(pc.struct_field(column.values, key)) for key in ("role", "content"))
+        offsets = column.offsets.to_numpy()
+        begins, ends = offsets[:-1].astype(np.int64), offsets[1:].astype(np.int64)
+        known = pc.and_(pc.is_in(roles, pyarrow.array(list(_ROLES), roles.type)), pc.is_valid(contents))
+        bad = np.concatenate(([0], np.cumsum(~known.to_numpy(zero_copy_only=False))))
+        sure = (ends > begins) & (bad[ends] == bad[begins]) & column.is_valid().to_numpy(zero_copy_only=False)
+        return cls(roles, contents, begins, ends, sure)
+
+    def joined(self, ends: Any) -> tuple[Any, Any]:
+        """Return the messages of every row up to `ends` as prompts, and whether the user has a turn in them."""
+        turns = _joined(self.roles, self.contents)
+        lengths = np.where(self.sure, ends - self.begins, 0)
+        offsets = np.concatenate(([0], np.cumsum(lengths)))
+        places = np.arange(offsets[-1]) + np.repeat(self.begins - offsets[:-1], lengths)
+        lists = pyarrow.ListArray.from_arrays(
+            pyarrow.array(offsets, pyarrow.int32()), turns.take(pyarrow.array(places))
+        )
+        users = np.concatenate(([0], np.cumsum(pc.equal(self.roles, b"user").to_numpy(zero_copy_only=False) == True)))  # noqa: E712 - null is no
+        return pc.binary_join(lists, b""), self.sure & (users[np.maximum(ends, 0)] > users[self.begins])
+
+    def split(self) -> tuple[Any, Any, Any]:
+        """Return what came before the last turn as prompts, that turn, and whether it is an answer to a question."""
+        last = np.maximum(self.ends - 1, 0)
+        prompt, asks = self.joined(self.ends - 1)
+        return prompt, *self._answers(last, asks)
+
+    def alone(self) -> tuple[Any, Any]:
+        """Return the only turn of every row, and whether it is an answer."""
+        return self._answers(self.begins, self.sure & (self.ends == self.begins + 1))
+
+    def _answers(self, places: Any, sure: Any) -> tuple[Any, Any]:
+        held = pyarrow.array(np.where(sure, places, -1), mask=~sure)
+        answers, roles = self.contents.take(held), self.roles.take(held)
+        return pc.cast(answers, pyarrow.large_string() if _is_large(answers) else pyarrow.string()), pc.equal(
+            roles, b"assistant"
+        )
+
+
+def _prompt(column: Any) -> tuple[Any, Any] | None:
+    if _is_text(column):
+        return _joined(b"user", _bytes(column)), column.is_valid()
+    conversations = _Conversations.of(column)
+    if conversations is None:
+        return None
+    prompt, asks = conversations.joined(conversations.ends)
+    return prompt, pyarrow.array(asks)
+
+
+def _answer(column: Any) -> tuple[Any, Any] | None:
+    if _is_text(column):
+        return column, column.is_valid()
+    conversations = _Conversations.of(column)
+    return conversations and conversations.alone()
+
+
+def _column(batch: Any, name: str) -> Any:
+    """Return a column, or None."""
+    place = batch.schema.get_field_index(name)
+    return batch.column(place) if place >= 0 else None
+
+
+def _is_text(column: Any) -> bool:
+    return column is not None and column.type in _TEXT
+
+
+def _is_large(column: Any) -> bool:
+    return column.type in (pyarrow.large_string(), pyarrow.large_binary())
+
+
+def _are_messages(kind: Any) -> bool:
+    return (
+        pyarrow.types.is_list(kind)
+        and isinstance(kind.value_type, pyarrow.StructType)
+        and all(
+            kind.value_type.get_field_index(key) >= 0 and kind.value_type.field(key).type in _TEXT
+            for key in ("role", "content")
+        )
+    )
+
+
+def _bytes(column: Any) -> Any:
+    """Return texts as bytes, which costs nothing."""
+    return pc.cast(column, pyarrow.large_binary() if _is_large(column) else pyarrow.binary())
+
+
+# --- beside the texts ---------------------------------------------------------------------------------------------
+
+
+def _beside(batch: Any) -> tuple[Any, bool] | None:
+    """Return what stands beside the texts, and whether that may be wrong; None for what only rows can say."""
+    system = _column(batch, "system")
+    if system is not None and system.null_count < len(system):
+        return None
+    found = {name: _column(batch, name) for name in (*_NAMES, *BESIDE_THE_TEXTS)}
+    held = {name: _scores_alone(column) for name, column in found.items() if column is not None}
+    held = {name: column for name, column in held.items() if column is not None}
+    if not all(held[name].type in _WRITTEN_ALIKE for name in _NAMES if name in held):
+        return None
+    if not held:
+        return None, False
+    unchecked = not all(_is_harmless(name, column) for name, column in held.items() if name not in _NAMES)
+    return pyarrow.RecordBatch.from_pydict(held), unchecked
+
+
+_TEXT = (pyarrow.string(), pyarrow.large_string())
+_WRITTEN_ALIKE = (*_TEXT, pyarrow.int64(), pyarrow.bool_(), pyarrow.null())
+"""Types whose values are written alike by Arrow and by JSON; numbers with a point are not."""
+
+
+def _scores_alone(column: Any) -> Any:
+    """Return of objects (`metadata`) only the scores, which may be all that is small in them; None without any."""
+    if not isinstance(column.type, pyarrow.StructType):
+        return column
+    names = [f"score_{side}" for side in _SIDES if column.type.get_field_index(f"score_{side}") >= 0]
+    return pyarrow.StructArray.from_arrays([pc.struct_field(column, name) for name in names], names) if names else None
+
+
+def _is_harmless(name: str, column: Any) -> bool:
+    """Say whether a column surely holds what its name promises: no rating, which may be equal to another."""
+    if "rating" in name:
+        return False
+    if isinstance(column.type, pyarrow.StructType):
+        return all(_is_harmless("score", pc.struct_field(column, [place])) for place in range(column.type.num_fields))
+    if column.type == pyarrow.float64():
+        return pc.all(pc.is_finite(column)).as_py() is not False
+    return column.type in (pyarrow.null(), pyarrow.bool_() if name.endswith("complete") else pyarrow.int64())
