@@ -13,7 +13,7 @@ import transformers
 
 from headwater import cli, runs
 from headwater.data import reading
-from headwater.data.preference import Preference
+from headwater.data.preference import Message, Preference, Response
 from headwater.data.tokenizers import Tokenizer
 from headwater.decoding.loop import Loop
 from tests.decoding import stories
@@ -223,3 +223,33 @@ def test_stories260k_says_what_it_must_greedily(shared_data: Path, tmp_path: Pat
         loop = Loop(model, model, build(text, STRATEGIES, "strategy"), options, [1, 2], seed=0)
         (found,) = loop.run(requests(["start"], [[1]], 1))
         assert tokenizer.decode(found.tokens) == expected, text
+
+
+def test_a_whole_frontier_with_a_policy_fine_tuned_from_stories260k(shared_data: Path, tmp_path: Path) -> None:
+    base = stories.save(shared_data / "stories260K", tmp_path / "stories")
+    told = [
+        Preference(
+            prompt=(Message("user", f"Once upon a time, there was a {who}."),),
+            chosen=Response(f" The {who} was happy and had fun with a friend."),
+            rejected=Response(f" The {who} was sad and went away."),
+            id=who,
+            source="made",
+        )
+        for who in ("cat", "dog", "boy", "girl", "bird", "bear")
+    ]
+    reading.write(tmp_path / "told.jsonl", told)
+    learn = ["--data", tmp_path / "told.jsonl", "--model", base, "--precision", "fp32", "--eval-fraction", 0]
+    learn += ["--num-train-epochs", 6, "--learning-rate", 1e-3]
+    for command, name in (("train-dpo", "dpo"), ("train-reward", "reward")):
+        assert cli.main([str(each) for each in [command, *learn, "--output", tmp_path / name]]) == 0
+    grid = ["--first", 2, 6, "--thresholds", 0.05, "--weights", 0.5, "--best-of", 2, "--max-new-tokens", 12, "--n", 2]
+    call = ["frontier", "--model", tmp_path / "dpo", "--input", tmp_path / "told.jsonl", "--output", tmp_path / "f"]
+    assert cli.main([str(each) for each in [*call, "--reward-model", tmp_path / "reward", *grid]]) == 0
+    rows = json.loads((tmp_path / "f" / "summary" / "frontier.json").read_text(encoding="utf-8"))
+    found = {row["name"]: row for row in rows}
+    assert len(found) == 7 and found["policy"]["kl"]["value"] > 0.1
+    gap = found["length_control(first=2)"]["gap"]
+    assert gap["low"] < gap["high"] and gap["n"] == 12
+    metrics = runs.load(tmp_path / "f" / "summary").metrics
+    recommended = found[metrics["recommended_by_reward"]]
+    assert recommended["kl"]["value"] <= found["policy"]["kl"]["value"] / 2
