@@ -1,4 +1,4 @@
-"""Score preference pairs with a trained model: accuracy, rewards and margins, with intervals."""
+"""Score preference pairs, or labelled responses, with a trained model: accuracy or AUC, and rewards, with intervals."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import numpy as np
 import tyro
+from numpy.typing import NDArray
 from rich.table import Table
 
 from headwater import files, runs, statistics
 from headwater.config import build
 from headwater.console import say, say_notes, say_stages, show, sparkline
 from headwater.data import embedding, reading
-from headwater.data.preference import Preference
+from headwater.data.preference import Example, Preference, Unpaired
 from headwater.data.preparation import Ledger, prepare
 from headwater.data.reading import Door, Loaded
 from headwater.data.splitting import unseen
@@ -27,7 +28,8 @@ from headwater.errors import UsageError
 from headwater.statistics import LEVEL, Estimate, Floats
 
 if TYPE_CHECKING:
-    from headwater.engine.losses import Call
+    from headwater.engine.rewarding import Rewarding
+    from headwater.engine.weights import Weights
     from headwater.judging.length_bias import Correction
 
 EXAMPLE = "headwater evaluate --model runs/reward --dataset pairs.jsonl --output runs/reward-eval"
@@ -44,7 +46,8 @@ class Config:
     """Training run, path or Hugging Face name; a reward model, an ensemble of them (its members' mean, compared with
     each), or a policy with its reference (implicit reward)."""
     dataset: Annotated[Path, tyro.conf.arg(aliases=["--data"])]
-    """Preference file or run directory; pairs whose opening the model was trained on are left out and counted."""
+    """Pairs, or single responses with a label, in a file or run directory; rows whose opening the model was trained on
+    are left out and counted."""
     output: Annotated[Path | None, tyro.conf.arg(aliases=["--output-dir"])] = None
     """Directory of the run. Default: MODEL-on-DATASET beside a training run, ./DATASET-evaluation otherwise."""
     reference: str | None = None
@@ -68,7 +71,7 @@ class Config:
     tokens_per_pass: int = TOKENS_PER_PASS
     """Tokens that are computed at once; figures do not depend on it."""
     allow_leakage: bool = False
-    """Score also pairs whose opening the model was trained on."""
+    """Score also rows whose opening the model was trained on."""
     seed: int = 42
     """Seeds the bootstrap; draws the pairs of --embed, and seeds t-SNE."""
     overwrite: bool = False
@@ -78,46 +81,36 @@ class Config:
 
 
 def run(config: Config) -> Path:
-    """Score the pairs, print the tables and return the run directory."""
-    from headwater.judging.comparison import summarise_rewards, wins
-    from headwater.judging.scrutiny import FILE, Judged, scrutinise
+    """Score the rows, print the tables and return the run directory."""
+    from headwater.judging.rivals import Rival
+    from headwater.judging.scrutiny import FILE
 
     output = config.output or _default_output(config)
     runs.check_free(output, config.overwrite)
     _refuse_embedding(config)
-    others = [_Other.load(path) for path in config.against]
+    others = [Rival.load(path) for path in config.against]
     task = _task(config)
     laid_out = embedding.drawn(task.pairs, config.embed, config.seed) if config.embed is not None else []
     compared = {other.name: other.of(task.pairs) for other in others}
-    rivals = {name: wins(*theirs.T) for name, theirs in compared.items()}
     writer = runs.start(output, "evaluate", config, inputs=task.loaded.files, facts=task.facts)
-    by_member, lengths = _rewards(config, task), _lengths(task.pairs)
-    plain: Floats = by_member.mean(axis=0)
-    rewards = task.correction(plain, lengths) if task.correction else plain
-    untrained = _untrained(config, task) if config.untrained else None
-    if untrained is not None:
-        rivals["untrained"] = wins(*untrained.T)
-    openings = [pair.opening for pair in task.pairs]
-    metrics = summarise_rewards(rewards, lengths, openings, config.seed)
-    spread: Floats | None = by_member.std(axis=0, ddof=1) if len(by_member) > 1 else None
-    if spread is not None:
-        rivals |= _members(config, by_member)
-        metrics["ensemble_std"] = statistics.mean(spread.T.reshape(-1), [*openings, *openings], config.seed)
-    scrutiny = scrutinise(Judged(task.preferences, rewards, lengths), rivals, config.seed)
-    if task.correction:
-        scrutiny["corrected"] = _both_biases(plain, rewards, lengths, openings, config.seed)
-    scrutiny["length_bias"] = [
-        {"name": name, "figures": _both_biases(theirs, rewards, lengths, openings, config.seed)}
-        for name, theirs in compared.items()
-    ]
+    by_member = task.model.rewards(task.pairs, config.tokens_per_pass, task.weights)
+    found = _of_labels(config, task, by_member) if task.labelled else _of_pairs(config, task, by_member, compared)
+    columns: dict[str, NDArray[Any]] = {"reward": found.rewards, "tokens": task.lengths.astype(np.int64)}
+    if len(by_member) > 1:
+        spread: Floats = by_member.std(axis=0, ddof=1)
+        columns["reward_std"] = spread
+        found.metrics["ensemble_std"] = _mean_of_responses(task, spread, config.seed)
+    if found.before is not None:
+        columns["reward_untrained"] = found.before
     writer.count_stages(task.ledger.stages)
     task.loaded.quarantine.save(writer.path / reading.QUARANTINE)
-    writer.write_metrics(metrics)
-    files.write_json(writer.path / FILE, scrutiny)
-    writer.write_records(_records(task.pairs, rewards, {"std": spread, "untrained": untrained}))
+    writer.write_metrics(found.metrics)
+    writer.write_records(_records(task, columns))
+    if found.scrutiny:
+        files.write_json(writer.path / FILE, found.scrutiny)
     if laid_out:
         files.write_json(writer.path / embedding.FILE, _embedded(config, task, [task.pairs[i] for i in laid_out]))
-    _print(metrics, scrutiny, rewards[:, 0] - rewards[:, 1], config)
+    _print(found, config)
     return writer.finish()
 
 
@@ -125,73 +118,134 @@ def run(config: Config) -> Path:
 class _Task:
     """What is to be judged, and by what: everything that can be refused has been."""
 
-    models: list[Any]
-    """One, or the members of an ensemble."""
-    reference: Any
-    """None for a reward model."""
+    model: Rewarding
+    weights: Weights
     pairs: list[PairTokens]
-    preferences: list[Preference]
+    rows: list[Preference | Unpaired]
     """The texts of `pairs`."""
     correction: Correction | None
-    loaded: Loaded[Preference]
+    loaded: Loaded[Preference | Unpaired]
     ledger: Ledger
     facts: dict[str, Any]
-    rule: Call
-    """The loss whose rewards are reported."""
+
+    @property
+    def labelled(self) -> bool:
+        """Whether rows are single responses with a label."""
+        return isinstance(self.rows[0], Unpaired)
+
+    @property
+    def openings(self) -> list[str]:
+        """The clusters of the bootstrap, [rows]."""
+        return [pair.opening for pair in self.pairs]
+
+    @property
+    def lengths(self) -> Floats:
+        """Tokens of the responses, [rows, 2]; 0 where a row has no such response."""
+        return np.array([[len(pair.chosen), len(pair.rejected)] for pair in self.pairs], dtype=np.float64)
 
 
 def _task(config: Config) -> _Task:
     """Load model and data, and leave out what the model was trained on."""
-    from headwater.engine import models
+    from headwater.engine import labels, models, rewarding
+    from headwater.engine.weights import WEIGHTS
 
     facts = runs.facts_of(Path(config.model))
     view = config.view.view(config.seed, facts.get("end", "complete"))
     head = models.head_of(runs.members_of(config.model)[0])
     _refuse_flags(config, head)
+    rewarding.refuse_flags(config.model, head, reference=config.reference, beta=config.beta, weights=config.weights)
+    weights: Weights = build(config.weights or "uniform()", WEIGHTS, "weights")
     correction = _correction(config)
-    loaded = reading.load(config.dataset, config.door)
+    loaded = reading.load_examples(config.dataset, config.door)
     say(f"data: {loaded.path} · {loaded.layout}")
     ledger = Ledger({"read": loaded.account})
-    preferences = loaded.preferences
+    rows = loaded.preferences
+    labels.check_reading(rows[0], weights, view.truncation)
+    _refuse_without_pairs(config, rows[0])
     if not config.allow_leakage:
-        preferences, ledger.stages["leakage"] = unseen(preferences, runs.trained_on(Path(config.model)))
-    members = models.load_members(config.model, head, preferences, config.seed)
-    tokenizer = members[0].tokenizer
-    models.check_conditions(config.model, (preference.condition for preference in preferences))
-    pairs = prepare("evaluated pairs", preferences, view, tokenizer, ledger)
+        rows, ledger.stages["leakage"] = unseen(rows, runs.trained_on(Path(config.model)))
+    model = rewarding.load(config.model, config.reference, config.beta, rows, config.seed)
+    models.check_conditions(config.model, (row.condition for row in rows))
+    part = "evaluated responses" if isinstance(loaded.preferences[0], Unpaired) else "evaluated pairs"
+    pairs = prepare(part, rows, view, model.tokenizer, ledger)
     say_stages(ledger.stages)
     say_notes(ledger.notes)
-    rule, reference = _rule(config, head, facts), None
-    if rule.needs_reference:
-        reference = models.reference_of(config.model, config.reference, tokenizer, config.seed)
     facts.pop("members", None)  # theirs is the model's run, not this one
     facts |= {f"evaluated_{name}": value for name, value in facts_of(view, {}).items()}
     facts.setdefault("kind", "reward model" if head == "reward" else "policy")
     facts |= {"correction": config.correct} if config.correct else {}
-    by_id = {preference.id: preference for preference in preferences}
-    texts = [by_id[pair.id] for pair in pairs]
-    return _Task([member.model for member in members], reference, pairs, texts, correction, loaded, ledger, facts, rule)
+    by_id = {row.id: row for row in rows}
+    return _Task(model, weights, pairs, [by_id[pair.id] for pair in pairs], correction, loaded, ledger, facts)
 
 
-def _rule(config: Config, head: str, facts: Mapping[str, Any]) -> Call:
-    """Return the loss whose rewards are reported: a policy's implicit ones, or its own loss's without a reference."""
-    from headwater.engine.losses import DPO, POLICY_LOSSES, BradleyTerry
+class _Found(NamedTuple):
+    """What rewards say of the rows."""
 
-    if head == "reward":
-        return BradleyTerry()
-    own = POLICY_LOSSES.get(str(facts.get("kind")))
-    if own is None or own.needs_reference or config.reference is not None or config.beta is not None:
-        return DPO(0.1 if config.beta is None else config.beta)
-    rule: Call = build(runs.load(Path(config.model)).config["loss"], POLICY_LOSSES, "loss")
-    say(f"rewards: those of {rule!r}, by which {config.model} was trained without a reference")
-    return rule
+    rewards: Floats
+    """[rows, 2] of chosen and rejected, corrected."""
+    metrics: dict[str, Estimate]
+    scrutiny: dict[str, Any]
+    """What only pairs can tell; {} for labelled responses."""
+    before: Floats | None = None
+    """The rewards before training, [pairs, 2], where they were asked for."""
+
+
+def _of_pairs(config: Config, task: _Task, by_member: Floats, compared: Mapping[str, Floats]) -> _Found:
+    """Judge pairs by rewards [models, pairs, 2], beside what others made of them, `compared` [pairs, 2] by name."""
+    from headwater.judging.comparison import summarise_rewards, wins
+    from headwater.judging.scrutiny import Judged, scrutinise
+
+    plain: Floats = by_member.mean(axis=0)
+    lengths, openings = task.lengths, task.openings
+    rewards = task.correction(plain, lengths) if task.correction else plain
+    rivals = {name: wins(*theirs.T) for name, theirs in compared.items()}
+    before = _untrained(config, task) if config.untrained else None
+    if before is not None:
+        rivals["untrained"] = wins(*before.T)
+    if len(by_member) > 1:
+        rivals |= _members(config, by_member)
+    pairs = [row for row in task.rows if isinstance(row, Preference)]
+    scrutiny = scrutinise(Judged(pairs, rewards, lengths), rivals, config.seed)
+    if task.correction:
+        scrutiny["corrected"] = _both_biases(plain, rewards, lengths, openings, config.seed)
+    scrutiny["length_bias"] = [
+        {"name": name, "figures": _both_biases(theirs, rewards, lengths, openings, config.seed)}
+        for name, theirs in compared.items()
+    ]
+    return _Found(rewards, summarise_rewards(rewards, lengths, openings, config.seed), scrutiny, before)
+
+
+def _of_labels(config: Config, task: _Task, by_member: Floats) -> _Found:
+    """Judge labelled responses by rewards [models, rows, 2]."""
+    from headwater.judging.labels import summarise_labels
+
+    rewards, lengths = by_member.mean(axis=0), task.lengths
+    desirable = lengths[:, 0] > 0
+    own: Floats = np.where(desirable, *rewards.T)
+    metrics = summarise_labels(own, desirable, lengths.sum(axis=1), task.openings, config.seed)
+    if "auc" not in metrics:
+        say(f"all responses are {'' if desirable.any() else 'un'}desirable: there is nothing to tell them from")
+    return _Found(rewards, metrics, {})
+
+
+def _mean_of_responses(task: _Task, values: Floats, seed: int) -> Estimate:
+    """Return the mean of `values` [rows, 2] over the responses that rows have."""
+    there = (task.lengths > 0).T.reshape(-1)
+    openings = [opening for opening, has in zip(task.openings * 2, there.tolist(), strict=True) if has]
+    return statistics.mean(values.T.reshape(-1)[there], openings, seed)
+
+
+def _refuse_without_pairs(config: Config, row: Example) -> None:
+    """Refuse for labelled rows what compares the responses of pairs. Errors: `UsageError`."""
+    for name in ("against", "untrained", "correct", "embed") if isinstance(row, Unpaired) else ():
+        if getattr(config, name):
+            found = f"{row.id} is a single response with a label"
+            raise UsageError(f"--{name}", "needs pairs", found, f"leave --{name} out")
 
 
 def _refuse_flags(config: Config, head: str) -> None:
     """Refuse flags that have no effect on this kind of model."""
-    if head == "reward":
-        _refuse_policy_flags(config)
-    elif config.untrained:
+    if head == "policy" and config.untrained:
         raise UsageError("--untrained", f"{config.model} is a policy", "its reference is what it was before training")
 
 
@@ -220,41 +274,12 @@ def _both_biases(
     return {name: {"before": one[name]._asdict(), "after": other[name]._asdict()} for name in one}
 
 
-@dataclass(frozen=True)
-class _Other:
-    """What another model made of pairs, as its run recorded it."""
-
-    name: str
-    rewards: dict[tuple[str, str], tuple[float, float]]
-    """By id and opening: rows of another file may bear the same ids."""
-
-    @classmethod
-    def load(cls, path: Path) -> _Other:
-        """Read a run. Errors: `UsageError` for one that recorded no pairs."""
-        run = runs.load(path)
-        if run.command != "evaluate" or not run.records():
-            raise UsageError(f"--against {path}", "recorded no rewards of pairs", "name a run of evaluate")
-        rows = {(row["id"], row["opening"]): (row["chosen_reward"], row["rejected_reward"]) for row in run.records()}
-        return cls(str(path), rows)
-
-    def of(self, pairs: list[PairTokens]) -> Floats:
-        """Return its rewards of `pairs`, [pairs, 2]. Errors: `UsageError` where it did not judge all of them."""
-        missing = [pair.id for pair in pairs if (pair.id, pair.opening) not in self.rewards]
-        if missing:
-            raise UsageError(
-                f"--against {self.name}",
-                f"did not judge {len(missing)} of {len(pairs)} pairs, {missing[0]} the first",
-                "evaluate both on the same data, with the same flags and, where trainings differ, --allow-leakage",
-            )
-        return np.array([self.rewards[pair.id, pair.opening] for pair in pairs], dtype=np.float64)
-
-
 def _untrained(config: Config, task: _Task) -> Floats:
     """Return a reward model's rewards [pairs, 2] before it was trained: its base (or random) weights, a new head."""
     from headwater.engine import models
 
-    fresh = models.untrained(task.models[0], task.facts.get("base"), config.seed)
-    rewards: Floats = _rewards(config, dataclasses.replace(task, models=[fresh]))[0]
+    fresh = models.untrained(task.model.members[0], task.facts.get("base"), config.seed)
+    rewards: Floats = dataclasses.replace(task.model, members=[fresh]).rewards(task.pairs, config.tokens_per_pass)[0]
     return rewards
 
 
@@ -266,41 +291,11 @@ def _members(config: Config, by_member: Floats) -> dict[str, Floats]:
     return {name: wins(*rewards.T) for name, rewards in zip(names, by_member, strict=True)}
 
 
-def _refuse_policy_flags(config: Config) -> None:
-    """Refuse flags of the implicit reward for a reward model, which has none."""
-    for name in ("reference", "beta", "weights"):
-        if getattr(config, name) is not None:
-            raise UsageError(f"--{name}", f"{config.model} is a reward model", f"leave --{name} out")
-
-
 def _default_output(config: Config) -> Path:
     """Name the run after model and data: beside a local model, in the working directory otherwise."""
     model, data = Path(config.model), config.dataset.name.split(".")[0]
     name = f"{model.name}-on-{data}"
     return model.parent / name if model.is_dir() else Path(name)
-
-
-def _rewards(config: Config, task: _Task) -> Floats:
-    """Return rewards [models, pairs, 2]: of reward models, or of a policy by its rule."""
-    from headwater.engine.attention import layout_for
-    from headwater.engine.scoring import (
-        exact_policy_scores,
-        response_values,
-        reward_scores,
-        score_pairs,
-        with_reference,
-    )
-    from headwater.engine.weights import WEIGHTS
-
-    pairs, room = task.pairs, config.tokens_per_pass
-    score = reward_scores if task.rule.name == "bradley_terry" else exact_policy_scores
-    layouts = [layout_for(model, pairs, response_values(score)) for model in task.models]
-    if task.reference is not None:
-        layout = layout_for(task.reference, pairs, response_values(score))
-        pairs = with_reference(task.reference, pairs, room, layout)
-    weights = build(config.weights or "uniform()", WEIGHTS, "weights")
-    columns = zip(task.models, layouts, strict=True)
-    return np.stack([score_pairs(each, score, task.rule, pairs, room, how, weights) for each, how in columns])
 
 
 def _refuse_embedding(config: Config) -> None:
@@ -316,7 +311,7 @@ def _embedded(config: Config, task: _Task, pairs: list[PairTokens]) -> dict[str,
     from headwater.engine.attention import attend_with
     from headwater.engine.scoring import last_states
 
-    (model,) = task.models
+    (model,) = task.model.members
     attend_with(model, "eager")  # separate forwards, which every model can: these are few pairs
     states = last_states(model, pairs, config.tokens_per_pass, "padded")
     found = embedding.project(states.reshape(2 * len(pairs), -1).astype(np.float64), config.seed)
@@ -324,38 +319,33 @@ def _embedded(config: Config, task: _Task, pairs: list[PairTokens]) -> dict[str,
     return embedding.as_rows([pair.id for pair in pairs], found, of, config.seed)
 
 
-def _lengths(pairs: list[PairTokens]) -> Floats:
-    return np.array([[len(pair.chosen), len(pair.rejected)] for pair in pairs], dtype=np.float64)
-
-
-def _records(pairs: list[PairTokens], rewards: Floats, more: Mapping[str, Floats | None]) -> list[dict[str, object]]:
-    """Return a row a pair; `more` [pairs, 2] by name: deviation of an ensemble's members, rewards before training."""
-    records: list[dict[str, object]] = [
-        {
-            "id": pair.id,
-            "source": pair.source,
-            "opening": pair.opening,
-            "chosen_reward": float(chosen),
-            "rejected_reward": float(rejected),
-            "chosen_tokens": len(pair.chosen),
-            "rejected_tokens": len(pair.rejected),
-        }
-        for pair, (chosen, rejected) in zip(pairs, rewards, strict=True)
-    ]
-    for name, values in more.items():
-        for record, (chosen, rejected) in zip(records, () if values is None else values, strict=values is not None):
-            record |= {f"chosen_reward_{name}": float(chosen), f"rejected_reward_{name}": float(rejected)}
+def _records(task: _Task, columns: Mapping[str, NDArray[Any]]) -> list[dict[str, object]]:
+    """Return a record a row, with `columns` [rows, 2] by name; None where a row has no such response."""
+    records: list[dict[str, object]] = []
+    for place, pair in enumerate(task.pairs):
+        record: dict[str, object] = {"id": pair.id, "source": pair.source, "opening": pair.opening}
+        for name, values in columns.items():
+            chosen, rejected = values[place].tolist()
+            record[f"chosen_{name}"] = chosen if len(pair.chosen) else None
+            record[f"rejected_{name}"] = rejected if len(pair.rejected) else None
+        records.append(record)
     return records
 
 
-def _print(metrics: dict[str, Estimate], scrutiny: Mapping[str, Any], margins: Floats, config: Config) -> None:
-    """Print the figures to standard output: the model's, where it is right, and against others."""
+def _print(found: _Found, config: Config) -> None:
+    """Print the figures to standard output."""
     table = _table(f"{config.model} on {config.dataset}", "figure", "value")
-    for name, estimate in metrics.items():
+    for name, estimate in found.metrics.items():
         table.add_row(name, *_cells(estimate))
     show(table)
-    counts, edges = np.histogram(margins, SPANS)
-    show(f"margins {edges[0]:.4g} {sparkline(counts.tolist(), SPANS)} {edges[-1]:.4g}, pairs of each size")
+    if found.scrutiny:
+        counts, edges = np.histogram(found.rewards[:, 0] - found.rewards[:, 1], SPANS)
+        show(f"margins {edges[0]:.4g} {sparkline(counts.tolist(), SPANS)} {edges[-1]:.4g}, pairs of each size")
+        _print_scrutiny(found.scrutiny, config)
+
+
+def _print_scrutiny(scrutiny: Mapping[str, Any], config: Config) -> None:
+    """Print where the model is right, and how it does against others."""
     where = _table("where it is right", "pairs", "accuracy")
     for side, found in scrutiny["preferred_is"].items():
         where.add_row(f"preferred one {side.replace('_', ' ')}", *_cells(Estimate(**found)))

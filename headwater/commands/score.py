@@ -53,7 +53,8 @@ class Config:
     """What a response gets: a reward; or its log-probability under a policy, summed over its tokens or their mean, for
     `headwater select --by likelihood`."""
     reference: str | None = None
-    """Reference model of a policy. Default: the one its training run names."""
+    """Reference model of a policy. Default: the one its training run names; a run of simpo, orpo, cpo or slic has none,
+    and its rewards are those of its loss."""
     beta: float | None = None
     """Scale of a policy's implicit reward β (log π − log π_ref). [0.1]"""
     end: EndToken | None = None

@@ -1,4 +1,4 @@
-"""Training on single responses with a label: what they cannot be used for, how many there are, what their loss weighs.
+"""Single responses with a label: what they cannot be used for, how many there are, what their loss weighs.
 
 All rows of a file are of one kind, so that its first row tells which.
 """
@@ -11,6 +11,7 @@ from typing import Any
 from headwater.console import say
 from headwater.data.preference import Example, Unpaired
 from headwater.data.tokens import PairTokens
+from headwater.data.truncation import Truncation
 from headwater.data.view import ViewOptions
 from headwater.engine.losses import KTO, Loss
 from headwater.engine.weights import COMPARING, WEIGHTS, Weights
@@ -18,18 +19,24 @@ from headwater.errors import UsageError
 
 
 def check_row(row: Example, loss: Loss, weights: Weights, view: ViewOptions) -> None:
-    """Refuse for labelled rows what compares the two responses of a pair. Errors: `UsageError`."""
-    view.view(0).truncation.check_rows(row)
-    if not isinstance(row, Unpaired):
-        return
-    found = f"{row.id} is a single response with a label"
-    if not getattr(loss, "takes_unpaired", False):
+    """Refuse to train on labelled rows by what compares the two responses of a pair. Errors: `UsageError`."""
+    check_reading(row, weights, view.view(0).truncation)
+    if isinstance(row, Unpaired) and not getattr(loss, "takes_unpaired", False):
         fix = 'headwater train-dpo --loss "kto()" takes such rows'
-        raise UsageError(f"--loss {loss!r}", "compares two responses", found, fix)
-    if isinstance(weights, COMPARING):
+        raise UsageError(f"--loss {loss!r}", "compares two responses", _single(row), fix)
+
+
+def check_reading(row: Example, weights: Weights, truncation: Truncation) -> None:
+    """Refuse to cut or weigh a labelled row by the other response, which it has not. Errors: `UsageError`."""
+    truncation.check_rows(row)
+    if isinstance(row, Unpaired) and isinstance(weights, COMPARING):
         name = next(name for name, make in WEIGHTS.items() if make is type(weights))
         problem = "weighs a response by the length of the other"
-        raise UsageError(f"--weights {name}", problem, found, "use first, decay or mean")
+        raise UsageError(f"--weights {name}", problem, _single(row), "use first, decay or mean")
+
+
+def _single(row: Unpaired) -> str:
+    return f"{row.id} is a single response with a label"
 
 
 def counts(part: str, pairs: Sequence[PairTokens]) -> dict[str, int]:

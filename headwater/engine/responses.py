@@ -15,13 +15,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from headwater import runs
 from headwater.data.preference import Preference, Record
 from headwater.data.tokenizers import Tokenizer
 from headwater.data.tokens import EndToken, PairTokens, tokenize
-from headwater.engine import models
+from headwater.engine import models, rewarding
 from headwater.engine.attention import layout_for
+from headwater.engine.losses import DPO, BradleyTerry, Call, PairScores, Score
 from headwater.engine.packing import Group, Layout, collate_groups, fill
+from headwater.engine.rewarding import Rewarding
 from headwater.engine.scoring import (
     ScoreFunction,
     TokenFunction,
@@ -32,7 +33,7 @@ from headwater.engine.scoring import (
     to_device,
     token_log_probs,
 )
-from headwater.errors import ModelError, UsageError
+from headwater.errors import ModelError
 
 WIDEST = 2048
 """Tokens that share one prompt: without a variable-length kernel, attention among them costs their square."""
@@ -76,26 +77,33 @@ class Judge:
 
 
 def load_judge(name: str, reference: str | None, beta: float | None, reading: Reading, seed: int) -> Judge:
-    """Load a reward model, or a policy with its reference (None: the one its training run names; β: 0.1).
+    """Load a reward model, or a policy, whose rewards are those that `rewarding.load` says.
 
-    An ensemble of reward models gives the mean of its members' rewards.
-
-    Errors: `UsageError` for a reference or β of a reward model, which has none; `ModelError`.
+    An ensemble of reward models gives the mean of its members' rewards. Errors: those of `rewarding.load`.
     """
-    head = models.head_of(runs.members_of(name)[0])
-    if head == "reward":
-        for flag, value in (("--reference", reference), ("--beta", beta)):
-            if value is not None:
-                raise UsageError(flag, f"{name} is a reward model", f"leave {flag} out")
-    members = models.load_members(name, head, (), seed)
-    model, tokenizer = members[0]
-    if head == "reward":
-        voices = [reward_voice(each.model, scale=1 / len(members)) for each in members]
-        return Judge(name, tokenizer, voices, reading)
-    other = models.reference_of(name, reference, tokenizer, seed)
-    scale = 0.1 if beta is None else beta
-    both = ((model, scale), (other, -scale))
-    return Judge(name, tokenizer, [Voice(each, token_log_probs, policy_scores, _sum, by) for each, by in both], reading)
+    found = rewarding.load(name, reference, beta, (), seed)
+    return Judge(name, found.tokenizer, _voices(found), reading)
+
+
+def _voices(found: Rewarding) -> list[Voice]:
+    """Return what gives the rewards of `found`, response by response."""
+    if isinstance(found.rule, BradleyTerry):
+        return [reward_voice(each, scale=1 / len(found.members)) for each in found.members]
+    (policy,) = found.members
+    if not isinstance(found.rule, DPO):
+        return [Voice(policy, token_log_probs, policy_scores, _rewarded_by(found.rule))]
+    both = ((policy, found.rule.beta), (found.reference, -found.rule.beta))
+    return [Voice(each, token_log_probs, policy_scores, _sum, by) for each, by in both]
+
+
+def _rewarded_by(rule: Call) -> Reduce:
+    """Return the reward of a loss without a reference: of a response, from the log-probabilities of its tokens."""
+
+    def reward(values: NDArray[np.float64]) -> float:
+        score = Score(torch.from_numpy(values).sum(), torch.tensor(len(values)))
+        return rule(PairScores(score, score), None).chosen_reward.item()
+
+    return reward
 
 
 def load_likelihood(name: str, mean: bool, reading: Reading, seed: int) -> Judge:

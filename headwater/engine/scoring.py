@@ -143,7 +143,7 @@ def last_states(model: torch.nn.Module, pairs: Sequence[PairTokens], room: int, 
 
 
 def _last(batch: PairBatch) -> torch.Tensor:
-    """Return where the last token of every response stands, [SIDES × pairs]."""
+    """Return where the last token of every response stands, [SIDES × pairs]; for an empty one, some token."""
     return batch["position"][batch["token"][batch["lengths"].cumsum(0) - 1]]
 
 
@@ -159,14 +159,17 @@ def token_rewards(model: torch.nn.Module, batch: PairBatch) -> torch.Tensor:
 
 
 def reward_scores(model: torch.nn.Module, batch: PairBatch) -> PairScores:
-    """Reward of every response: the score head at its last token.
+    """Reward of every response: the score head at its last token; 0 where a row has no such response.
 
     transformers pools the last token of a row, which is wrong for two responses in one row. An encoder has rows of one
     response, and gives its own reward of them.
     """
+    there = batch["lengths"] > 0
     if is_encoder(model):
-        return _pair_scores(batch, value=_row_rewards(model, batch))
-    return _pair_scores(batch, value=_rewards(model, hidden_states(model, batch)[_last(batch)]))
+        rewards = _row_rewards(model, batch)
+        return _pair_scores(batch, value=rewards.new_zeros(len(there)).masked_scatter(there, rewards))
+    rewards = _rewards(model, hidden_states(model, batch)[_last(batch)])
+    return _pair_scores(batch, value=rewards.masked_fill(~there, 0.0))
 
 
 def response_rewards(model: torch.nn.Module, batch: PairBatch) -> torch.Tensor:

@@ -16,6 +16,7 @@ import numpy as np
 from headwater import runs
 from headwater.errors import UsageError
 from headwater.judging.comparison import by_who_is_longer, summarise_rewards, wins
+from headwater.judging.rivals import of_pairs
 from headwater.statistics import Estimate, Floats
 
 
@@ -61,10 +62,11 @@ class Regress:
         run = runs.load(Path(self.on))
         if run.facts.get("correction"):
             raise UsageError(self.on, f"holds rewards corrected by {run.facts['correction']}", "name a plain run")
-        if run.command != "evaluate" or not run.records():
+        rows = of_pairs(run)
+        if not rows:
             raise UsageError(self.on, "recorded no rewards of pairs", "name a run of evaluate on the training pairs")
         reward, length = (
-            np.array([row[f"chosen_{what}"] - row[f"rejected_{what}"] for row in run.records()], dtype=np.float64)
+            np.array([row[f"chosen_{what}"] - row[f"rejected_{what}"] for row in rows], dtype=np.float64)
             for what in ("reward", "tokens")
         )
         return slope(reward, length)

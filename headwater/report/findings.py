@@ -66,6 +66,7 @@ def findings(runs: Sequence[Run]) -> list[str]:
     sentences += [f"{names[run.path]}: {run.facts['says']}" for run in runs if run.command == "signal"]
     on_a_curve = {point.run.path for points in curves.values() for point in points}
     sentences += [_held_out(run, names) for run in evaluated(runs) if run.path not in on_a_curve]
+    sentences += [_told_apart(run, names) for run in runs if run.command == "evaluate" and estimate(run, "auc")]
     sentences += [_selected(run, names) for run in runs if run.command == "select" and estimate(run, "score_all")]
     sentences += [_shortcut(run, names) for run in runs if run.command == "inspect" and estimate(run, "longer_wins")]
     sentences += [
@@ -201,6 +202,16 @@ def _held_out(run: Run, names: Mapping[Any, str]) -> str:
     return (
         f"{names[run.path]}: held-out accuracy is {with_interval(accuracy)} on {accuracy.n} pairs{baseline}. "
         f"{_against_chance(accuracy)}"
+    )
+
+
+def _told_apart(run: Run, names: Mapping[Any, str]) -> str:
+    auc, by_length = estimate(run, "auc"), estimate(run, "length_auc")
+    assert auc is not None and by_length is not None  # written together
+    return (
+        f"{names[run.path]}: of {auc.n} held-out responses, a desirable one is rewarded above an undesirable one in "
+        f"{with_interval(auc)} of all comparisons; taking the longer one gives {with_interval(by_length)}. "
+        f"{_against_chance(auc)}"
     )
 
 

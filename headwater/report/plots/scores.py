@@ -16,12 +16,17 @@ BINS = 30
 
 
 class Scored(NamedTuple):
-    """What one evaluate run recorded about its better and worse responses, an array [pairs] each."""
+    """What one evaluate run recorded about its better and worse responses, an array each.
+
+    Of pairs, both are [pairs]; of labelled responses, as many as are desirable, and as are not.
+    """
 
     label: str
     kind: str
     better: Floats
     worse: Floats
+    counted: str
+    """How many there are, in words."""
 
 
 def score_histograms(runs: Sequence[Run]) -> list[Block]:
@@ -63,16 +68,21 @@ def _sides() -> list[Mark]:
 
 
 def _scored(runs: Sequence[Run], what: str) -> list[Scored]:
-    """Read `chosen_<what>` and `rejected_<what>` of every run that recorded both."""
+    """Read `chosen_<what>` and `rejected_<what>` of every run that recorded both, of pairs or of labelled responses.
+
+    A row of the latter has one of the two.
+    """
     runs = distinct(runs)
     names = labels(runs)
     found = []
     for run in runs:
-        pairs = [(row.get(f"chosen_{what}"), row.get(f"rejected_{what}")) for row in run.records()]
-        values = np.array([pair for pair in pairs if None not in pair], dtype=np.float64).reshape(-1, 2)
-        values = values[np.isfinite(values).all(axis=1)]
-        if len(values):
-            found.append(Scored(names[run.path], kind_of(run), values[:, 0].copy(), values[:, 1].copy()))
+        rows = [(row.get(f"chosen_{what}"), row.get(f"rejected_{what}")) for row in run.records()]
+        values = np.array(rows, dtype=np.float64).reshape(-1, 2)  # None becomes NaN
+        pairs = np.isfinite(values).all(axis=1)
+        better, worse = values[pairs].T if pairs.any() else (side[np.isfinite(side)] for side in values.T)
+        if len(better) and len(worse):
+            counted = f"{pairs.sum()} pairs" if pairs.any() else f"{len(better)} and {len(worse)} responses"
+            found.append(Scored(names[run.path], kind_of(run), better, worse, counted))
     return found
 
 
@@ -96,7 +106,7 @@ def _shares(values: Floats, edges: Floats) -> Floats:
 
 def _means(item: Scored) -> str:
     better, worse = number(float(item.better.mean()), 2), number(float(item.worse.mean()), 2)
-    return f"{item.label}: mean of better {better}, of worse {worse}, {len(item.better)} pairs"
+    return f"{item.label}: mean of better {better}, of worse {worse}, {item.counted}"
 
 
 def _histogram(item: Scored, edges: Floats, tallest: float, axis: str) -> Chart:

@@ -1,0 +1,53 @@
+"""What rewards say about single responses with a label: how far desirable ones stand above undesirable ones.
+
+Such responses answer prompts of their own, so that no two of them make a pair: there is no accuracy, and nothing that
+compares within pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headwater import statistics
+from headwater.statistics import Estimate, Floats
+
+
+def summarise_labels(
+    rewards: Floats, desirable: NDArray[np.bool_], lengths: Floats, openings: Sequence[str], seed: int
+) -> dict[str, Estimate]:
+    """Summarise `rewards` [rows] of responses of `lengths` [rows] tokens, of which some are `desirable` [rows].
+
+    `auc` is how often a desirable response is rewarded above an undesirable one, whatever their prompts, ties ½;
+    `length_auc` that of taking the longer one: the ruler to beat. What needs both labels is left out where one is
+    missing. Intervals are bootstrapped over `openings` [rows].
+    """
+    found: dict[str, Estimate] = {}
+    if desirable.any() and not desirable.all():
+        found["auc"] = statistics.auc(rewards, desirable, openings, seed)
+        found["length_auc"] = statistics.auc(lengths, desirable, openings, seed)
+        found["reward_difference"] = difference(rewards, desirable, openings, seed)
+    found["reward_mean"] = statistics.mean(rewards, openings, seed)
+    found["reward_std"] = statistics.std(rewards, openings, seed)
+    for name, inside in (("desirable", desirable), ("undesirable", ~desirable)):
+        if inside.any():
+            theirs = [opening for opening, there in zip(openings, inside.tolist(), strict=True) if there]
+            found[f"{name}_reward_mean"] = statistics.mean(rewards[inside], theirs, seed)
+    return found
+
+
+def difference(values: Floats, first: NDArray[np.bool_], clusters: Sequence[str], seed: int) -> Estimate:
+    """Return the mean of those of `values` [n] that are `first` [n] less that of the others.
+
+    The interval is clustered by `clusters` [n]; resamples without one of the kinds are left out of it.
+    """
+
+    def apart(total: Floats, count: Floats, other_total: Floats, other_count: Floats) -> Floats:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            found: Floats = total / count - other_total / other_count
+            return found
+
+    columns = [values * first, first.astype(np.float64), values * ~first, (~first).astype(np.float64)]
+    return statistics.of_sums(columns, apart, clusters, seed)
