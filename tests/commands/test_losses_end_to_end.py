@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from headwater import runs
-from headwater.commands import evaluate, train_dpo
+from headwater.commands import evaluate, score, train_dpo
 from headwater.commands.train_dpo import Config
 from headwater.data import reading
 from headwater.data.corpus import Corpus, generate
@@ -76,6 +76,10 @@ def test_a_policy_without_a_reference_is_judged_by_the_rewards_of_its_loss(data:
         with torch.no_grad():
             by_token = model(input_ids=ids).logits.double().log_softmax(-1)[0, :-1].gather(1, ids[0, 1:, None])
         assert record[reward] == pytest.approx(2.0 * by_token[len(pair.prompt) - 1 :].mean().item(), abs=1e-4)
+    scored = score.run(score.Config(input=data, output=tmp_path / "scored.jsonl", model=(str(run),)))
+    row = next(row for row in reading.load(scored).preferences if row.id == record["id"])
+    assert row.chosen.score == pytest.approx(record["chosen_reward"], abs=1e-5)
+    assert row.rejected.score == pytest.approx(record["rejected_reward"], abs=1e-5)
     with pytest.raises(UsageError, match="is a policy without a known reference"):
         evaluate.run(evaluate.Config(model=str(run), dataset=data, output=tmp_path / "other", beta=0.5))
 
