@@ -102,9 +102,10 @@ def _results(metrics: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
     else:
         return ""
     judged, trained = (_counted(metrics, part) for part in ("held_out", "train"))
-    said = (
-        f"On {judged} held out, after training on {trained}; ties count ½, the interval is bootstrapped over openings."
+    interval = (
+        "`headwater evaluate` gives its interval" if low is None else "the interval is bootstrapped over openings"
     )
+    said = f"On {judged} held out, after training on {trained}; ties count ½, {interval}."
     best = facts.get("early_stopping")
     if best:
         said += (

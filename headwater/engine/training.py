@@ -257,7 +257,9 @@ class PairTrainer(transformers.Trainer):  # type: ignore[misc]
         won = torch.zeros(len(pairs), dtype=torch.float64, device=self.args.device)
         mine = torch.tensor(places) * self.accelerator.num_processes + self.accelerator.process_index
         chosen, rejected, *_ = torch.cat(self._watched).unbind(1)
-        won[mine.to(won.device)] = (torch.sign(chosen - rejected) + 1) / 2
+        margins = chosen - rejected
+        # The sign of NaN is 0 in torch, which would make a tie of a labelled response.
+        won[mine.to(won.device)] = torch.where(margins.isnan(), margins, (torch.sign(margins) + 1) / 2)
         by_pair = self.accelerator.reduce(won, "sum").cpu().numpy()
         if np.isnan(by_pair).any():
             return {}

@@ -71,7 +71,9 @@ def test_every_label_is_counted(trained: Path, data: Path) -> None:
     assert run.metrics["held_out_desirable"] > 0
     assert run.facts["label_balance"] == pytest.approx(desirable / (1.2 * undesirable))
     held_out = run.metrics["held_out_rows"], run.metrics["held_out_desirable"]
-    assert "On {} responses ({} desirable) held out".format(*held_out) in (trained / "README.md").read_text()
+    card = (trained / "README.md").read_text()
+    assert "On {} responses ({} desirable) held out".format(*held_out) in card
+    assert "`headwater evaluate` gives its interval" in card
 
 
 def test_the_imbalance_of_labels_is_said_with_the_weight_that_mends_it(
