@@ -47,8 +47,9 @@ class Config:
 def run(config: Config) -> Path:
     """Train a policy and return its run directory; the reference's log-probabilities are computed once, before."""
     from headwater.engine.losses import LIVE_REFERENCE_LOSSES, POLICY_LOSSES
+    from headwater.engine.recipe import Recipe
     from headwater.engine.scoring import score_for
-    from headwater.engine.session import Recipe, train
+    from headwater.engine.session import train
     from headwater.engine.weights import WEIGHTS
 
     weights = build(config.weights, WEIGHTS, "weights")

@@ -56,8 +56,9 @@ def run(config: Config) -> Path:
     from headwater.engine.ensembles import train_ensemble
     from headwater.engine.losses import REWARD_LOSSES
     from headwater.engine.prefixes import PREFIX_LOSSES, PrefixScores, parse_cuts
+    from headwater.engine.recipe import Recipe
     from headwater.engine.scoring import reward_scores
-    from headwater.engine.session import Recipe, train
+    from headwater.engine.session import train
 
     recipe = Recipe("train-reward", "reward model", "reward", REWARD_LOSSES, reward_scores, 1e-5)
     if config.length_balanced:

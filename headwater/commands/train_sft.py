@@ -37,7 +37,8 @@ class Config:
 def run(config: Config) -> Path:
     """Fine-tune a policy and return its run directory."""
     from headwater.engine.losses import SFT
+    from headwater.engine.recipe import Recipe
     from headwater.engine.scoring import policy_scores
-    from headwater.engine.session import Recipe, train
+    from headwater.engine.session import train
 
     return train(config, Recipe("train-sft", "sft", "policy", {"sft": SFT}, policy_scores, 2e-5, watched="eval_loss"))

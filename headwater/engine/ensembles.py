@@ -23,7 +23,8 @@ from headwater import files, runs
 from headwater.console import say
 from headwater.engine import resuming
 from headwater.engine.options import TrainingOptions
-from headwater.engine.session import Recipe, TrainConfig, train
+from headwater.engine.recipe import Recipe, TrainConfig
+from headwater.engine.session import train
 from headwater.engine.training import arguments_for
 from headwater.errors import DataError, UsageError
 
@@ -31,13 +32,15 @@ from headwater.errors import DataError, UsageError
 def train_ensemble(config: TrainConfig, recipe: Recipe, members: int) -> Path:
     """Train `members` models as `config` says, with seeds that count up from its own, and return the run of them all.
 
-    All hold out the same pairs. Errors: `UsageError` for several processes; `DataError` for data that changed between
-    two members.
+    All hold out the same pairs. Errors: `UsageError` for several processes, or a hub to push to; `DataError` for data
+    that changed between two members.
     """
     if arguments_for(config.training, str(config.output)).world_size > 1:
         raise UsageError(
             "--seeds", "with several processes", "train the members one by one, by --seed and --split-seed"
         )
+    if config.training.push_to_hub is not None:
+        raise UsageError("--push-to-hub", "holds one model, not an ensemble", "train its members one by one")
     home = config.output
     run = _begin(config, recipe)
     try:

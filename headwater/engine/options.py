@@ -73,6 +73,8 @@ class TrainingOptions:
     """Seeds the held-out part alone, which models of several seeds then have in common. [--seed]"""
     report_to: str = "none"
     """Tracker that transformers knows: tensorboard, trackio, wandb, …"""
+    push_to_hub: str | None = None
+    """Upload the finished model to this repository of the hub (owner/name), private where it is new."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work. Errors: `UsageError`."""
