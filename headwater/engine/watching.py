@@ -20,10 +20,13 @@ COLUMNS = 3
 def watch(result: PairLoss, policy: PairScores, reference: PairScores | None) -> torch.Tensor:
     """Return what is watched of a batch, [pairs, COLUMNS], detached; NaN where a row has no such response.
 
-    The change of the chosen log-probability, in nats, is against a reference: falling, it tells of displacement.
+    The change of the chosen log-probability, in nats, is against a reference: falling, it tells of displacement. Rows
+    that were read at several cuts are watched at the longest.
     """
     missing = torch.full_like(result.chosen_reward, float("nan"), dtype=torch.float64)
-    has_chosen, has_rejected = policy.chosen.tokens > 0, policy.rejected.tokens > 0
+    has_chosen, has_rejected = (
+        side.tokens.view(len(missing), -1)[:, -1] > 0 for side in (policy.chosen, policy.rejected)
+    )
     change = missing if reference is None else (policy.chosen.value - reference.chosen.value).detach().double()
     columns = (
         torch.where(has_chosen, result.chosen_reward.double(), missing),

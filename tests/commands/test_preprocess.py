@@ -13,10 +13,11 @@ from headwater import cli, runs
 from headwater.commands import preprocess
 from headwater.data import reading, truncation
 from headwater.data.corpus import Corpus, generate
-from headwater.data.preference import Preference
+from headwater.data.preference import Candidates, Message, Preference, Response
 from headwater.data.tokenizers import ScratchTokenizer, Tokenizer, texts_of
 from headwater.data.tokens import token_ends
 from headwater.data.truncation import Effect, Keep, Truncation, shortened, truncate
+from headwater.data.writing import write
 
 HALF = Keep(Fraction(1, 2))
 
@@ -143,9 +144,10 @@ def test_a_refusal_leaves_an_earlier_output_as_it_was(
 
 def test_other_kinds_of_rows_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "a.jsonl"
-    path.write_text(json.dumps({"prompt": "Why?", "completion": "So.", "label": True}))
+    answers = (Response("So."), Response("Because."))
+    write(path, [Candidates(prompt=(Message("user", "Why?"),), id="0", responses=answers)])
     assert run(path, tmp_path / "cut.jsonl") == 3
-    assert "holds unpaired" in capsys.readouterr().err
+    assert "holds several responses a row" in capsys.readouterr().err
     path.write_bytes(BROKEN)
     assert run(path, tmp_path / "cut.jsonl", "--max-bad-rows", "5") == 3
     assert "no usable rows among 1" in capsys.readouterr().err
@@ -174,7 +176,7 @@ def test_the_estimate_is_close_to_the_tokens_themselves(rows: list[Preference], 
     result = truncate(rows, Truncation(HALF), token_ends(tokenizer))
     prompts = tokens([message.content for p in rows for message in p.prompt])
     assert len(result.preferences) == len(rows)
-    exact = truncation.flops_saved(prompts, result.after.tokens, result.before.tokens)
+    exact = truncation.flops_saved(prompts, result.after.tokens.total(), result.before.tokens.total())
     assert result.flops_saved == pytest.approx(exact, abs=0.05)
 
 

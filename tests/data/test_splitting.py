@@ -87,7 +87,7 @@ def test_a_split_that_leaves_a_side_empty_is_refused(rows: list[Preference]) -> 
         split(rows, 1, seed=0)
     with pytest.raises(DataError, match="leave the held-out part empty at --eval-fraction 1e-09 "):
         split(rows, 1e-9, seed=0)
-    with pytest.raises(DataError, match="0 pairs"):
+    with pytest.raises(DataError, match="0 rows with 0 openings"):
         split([], 0, seed=0)
 
 

@@ -77,7 +77,8 @@ def test_its_figures_are_drawn_and_say_their_numbers(run: runs.Run) -> None:
     for section, plot in DATA_PLOTS.items():
         assert text.count(f'id="{section}-1"') == 1
         (block,) = plot.draw([run])
-        assert [mark.label.split()[0] for mark in block.key] == ["chosen", "rejected"]
+        assert len(block.key) == 2
+        assert all(side in mark.label for side, mark in zip(("chosen", "rejected"), block.key, strict=True))
         assert block.panels[0].says in text
     assert "chosen is longer in 40 pairs, rejected in 20" in text
     assert not set(PLOTS) & set(DATA_PLOTS)
