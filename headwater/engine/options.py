@@ -90,7 +90,7 @@ class TrainingOptions:
             self.eval_fraction is None or 0 <= self.eval_fraction < 1, "eval_fraction", self.eval_fraction, "in [0, 1)"
         )
         for name in ("eval_steps", "early_stopping_patience", "save_steps"):
-            _require((getattr(self, name) or 1) > 0, name, getattr(self, name), "above 0")
+            _require(getattr(self, name) is None or getattr(self, name) > 0, name, getattr(self, name), "above 0")
         if self.save_steps is not None and self.early_stopping_patience is not None:
             raise UsageError("--save-steps", "does not keep the best weights", "leave --early-stopping-patience out")
         if self.find_learning_rate and self.learning_rate is not None:

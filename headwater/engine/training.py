@@ -114,6 +114,8 @@ class PairTrainer(transformers.Trainer):  # type: ignore[misc]
             eval_dataset=held_out or None,
             data_collator=laid_out,
         )
+        if self.is_fsdp_enabled and arguments.save_strategy != "no":
+            raise UsageError("--save-steps", "does not gather a sharded model", "leave it out under FSDP")
         self.remove_callback(transformers.PrinterCallback)  # off a terminal, `log` says a line of its own
         self._loss = loss
         self._layout: Layout = layout

@@ -89,6 +89,13 @@ def test_it_goes_on_with_the_same_command_and_data_alone(config: Config, monkeyp
         train_dpo.run(config)
 
 
+@pytest.mark.parametrize("name", ["save_steps", "eval_steps", "early_stopping_patience"])
+def test_no_steps_at_all_are_refused(name: str) -> None:
+    options: dict[str, Any] = {name: 0}
+    with pytest.raises(UsageError, match="expected a value above 0"):
+        TrainingOptions(**options)
+
+
 def test_best_weights_are_not_in_a_checkpoint() -> None:
     with pytest.raises(UsageError, match="does not keep the best weights"):
         TrainingOptions(save_steps=5, early_stopping_patience=2)
