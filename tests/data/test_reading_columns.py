@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headwater.data.reading import Account, Door, blocks, columns, formats, intake, stream
-from headwater.data.sources import SOURCES
+from headwater.data.sources import SOURCES, dialogues, fields
 from headwater.data.writing import row_of
 from headwater.errors import DataError
 from tests.data.test_reading_door import ANY_LINE
@@ -281,7 +281,8 @@ def test_what_arrow_would_let_by_or_crash_on_has_no_columns(case: str) -> None:
     reader.learn([good, good])
     data = json.dumps(good).encode() + b"\n"
     whole, damaged = (blocks.Lines(text, 0, 0) for text in (data * 3, data + LET_BY[case] + b"\n" + data))
-    assert list(reader.of([whole, damaged])) == [whole, damaged]
+    reader.read(whole)
+    reader.read(damaged)
     assert whole.columns.num_rows == 3
     assert damaged.columns is None
 
@@ -305,6 +306,41 @@ def test_arrow_and_python_call_the_same_characters_white_space() -> None:
     assert [text == "" for text in trimmed] == [text.isspace() for text in characters]
 
 
+def test_white_space_beyond_ascii_is_known_by_its_bytes() -> None:
+    wide = [chr(code) for code in (*range(0x80, 0xD800), *range(0xE000, 0x110000)) if chr(code).isspace()]
+    assert {space for spaces in dialogues._WIDE_SPACES.values() for space in spaces} == {
+        int.from_bytes(space.encode(), "big") for space in wide
+    }
+    assert all(len(space.encode()) in dialogues._WIDE_SPACES for space in wide)
+
+
+SPLIT = {
+    "a marker across the end of a row": (["\n\nHuman: a\n\nAssistant: b\n\nHu", "man: c"], [False, False]),
+    "a line more before a marker": (["\n\nHuman: a\n\n\nAssistant: b"], [True]),
+    "the same marker twice": (["\n\nHuman: a\n\nAssistant:\n\nAssistant: b"], [True]),
+    "no answer": (["\n\nHuman: a", "\n\nAssistant: a", "", "\n\nHuman: a\n\nAssistant: b\n\nHuman: c"], [False] * 4),
+    "text before the first turn": (["a\n\nHuman: a\n\nAssistant: b"], [False]),
+    "nothing of the user": (["\n\nAssistant: a\n\nAssistant: b"], [False]),
+    "spaces of all kinds": (["\n\nHuman:\xa0 \u3000a\t\n\nAssistant:" + " " * 9 + "b\u2028\u200a"], [True]),
+    "nothing said": (["\n\nHuman: \n\nAssistant:  "], [True]),
+}
+
+
+@pytest.mark.parametrize("case", SPLIT)
+def test_dialogues_are_split_as_texts_are(case: str) -> None:
+    rows, sure = SPLIT[case]
+    for column in (pyarrow.array(rows), pyarrow.array(["x", *rows, None])[1:], pyarrow.array(rows, "large_string")):
+        found = dialogues.Dialogues.of(column)
+        expected = [*sure, False] if len(column) > len(rows) else sure
+        assert found.sure.tolist() == expected
+        for row, prompt, answer in zip(rows, found.prompts().to_pylist(), found.answers().to_pylist(), strict=False):
+            if sure[rows.index(row)]:
+                before, said = fields.dialogue({"chosen": row}, "chosen")
+                turns = fields.dialogue_turns(before, "chosen")
+                assert answer == said
+                assert prompt == b"".join(b"\xff%b\xff%b" % (t.role.encode(), t.content.encode()) for t in turns)
+
+
 # --- blocks made ahead --------------------------------------------------------------------------------------------
 
 
@@ -315,7 +351,7 @@ def test_an_error_comes_after_what_was_read_before_it() -> None:
 
     found = []
     with pytest.raises(DataError, match="torn"):
-        for number in blocks.ahead(failing()):
+        for number in blocks.ahead(failing(), abs):
             found.append(number)
     assert found == list(range(5))
 
@@ -329,7 +365,7 @@ def test_a_reader_that_is_given_up_closes_its_file(tmp_path: Path) -> None:
         finally:
             closed.append(True)
 
-    some = blocks.ahead(numbers())
+    some = blocks.ahead(numbers(), abs)
     assert [next(some), next(some)] == [0, 1]
     some.close()
     assert closed == [True]
@@ -343,7 +379,7 @@ def test_the_second_block_waits_for_what_the_first_one_teaches() -> None:
             assert number == 0 or learned
             yield number
 
-    for number in blocks.ahead(numbers()):
+    for number in blocks.ahead(numbers(), abs):
         learned.append(number)
     assert learned == [0, 1, 2, 3]
 

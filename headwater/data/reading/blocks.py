@@ -9,9 +9,11 @@ import contextlib
 import io
 import itertools
 import json
+import os
 import zlib
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -23,10 +25,13 @@ from numpy.typing import NDArray
 from headwater.data.reading.strict import Bad, parse, parse_lines
 from headwater.errors import DataError, first_line
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 PARSED = 1 << 17
 """Bytes of lines that are parsed together."""
+AT_ONCE = 4
+"""Blocks that are looked at at once, at most: what follows takes one after the other."""
 DAMAGED = (EOFError, OSError, zlib.error, pyarrow.ArrowException, UnicodeDecodeError)
 """What gzip and pyarrow raise for a file that is cut, has flipped bits, or is of another kind."""
 
@@ -126,15 +131,28 @@ def refused_if_damaged(path: Path) -> Iterator[None]:
         ) from error
 
 
-def ahead(items: Iterator[T]) -> Iterator[T]:
-    """Yield `items`, the next of which is made by a thread meanwhile; errors come in their turn.
+def ahead(items: Iterator[S], work: Callable[[S], T]) -> Iterator[T]:
+    """Yield what `work` makes of items, in their order, as many at once as there are processors; errors in their turn.
 
     The second one is begun when the first has been seen to, so that what was learned from that is known by then.
     """
-    end: Any = object()
-    yield from itertools.islice(items, 1)
-    with ThreadPoolExecutor(1) as thread:
-        coming = thread.submit(next, items, end)
-        while (item := coming.result()) is not end:
-            coming = thread.submit(next, items, end)
-            yield item
+    yield from map(work, itertools.islice(items, 1))
+    most = min(AT_ONCE, os.cpu_count() or 1)
+    begun: deque[Future[T]] = deque()
+    with ThreadPoolExecutor(most) as threads:
+        for future in _errors_last(threads.submit(work, item) for item in items):
+            begun.append(future)
+            if len(begun) > most:
+                yield begun.popleft().result()
+        while begun:
+            yield begun.popleft().result()
+
+
+def _errors_last(futures: Iterator[Future[T]]) -> Iterator[Future[T]]:
+    """Yield futures; what keeps the next from being begun is the last one's error."""
+    try:
+        yield from futures
+    except Exception as error:
+        failed: Future[T] = Future()
+        failed.set_exception(error)
+        yield failed

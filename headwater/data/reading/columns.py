@@ -7,7 +7,7 @@ a million brackets; so these are looked for here, and only columns that were lea
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -40,14 +40,13 @@ class Columns:
             return
         self._schema = schema
 
-    def of(self, blocks: Iterable[Block]) -> Iterator[Block]:
-        """Yield the blocks, each with its columns where all its rows are sure."""
-        for block in blocks:
-            if self._schema is not None and isinstance(block, Lines) and len(block.data) < _MOST:
-                self._read(block)
-            yield block
+    def read(self, block: Block) -> None:
+        """Give a block its columns, where all its rows are sure."""
+        if self._schema is not None and isinstance(block, Lines) and len(block.data) < _MOST:
+            self._read(block, self._schema)
 
-    def _read(self, lines: Lines) -> None:
+    @staticmethod
+    def _read(lines: Lines, schema: Any) -> None:
         starts = _starts_of_objects(lines.data)
         if starts is None:
             return
@@ -55,7 +54,7 @@ class Columns:
             table = pyarrow.json.read_json(
                 pyarrow.BufferReader(lines.data),
                 pyarrow.json.ReadOptions(use_threads=False, block_size=len(lines.data) + 1),
-                pyarrow.json.ParseOptions(self._schema, unexpected_field_behavior="error"),
+                pyarrow.json.ParseOptions(schema, unexpected_field_behavior="error"),
             )
             _check_utf8(lines.data)
         except pyarrow.ArrowException:

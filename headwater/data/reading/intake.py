@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
 from xxhash import xxh3_128_digest
 
 from headwater import console
@@ -26,6 +28,7 @@ from headwater.data.sources import (
     Sure,
     detect,
     draft_to_record,
+    identity_of,
     preference,
     renamed,
     sure_of,
@@ -70,6 +73,15 @@ class Loaded(NamedTuple, Generic[ExampleT]):
     """The files that were read; none for a name on the hub."""
 
 
+class Judged(NamedTuple):
+    """What is sure of the rows of a block; one entry a row."""
+
+    rows: Sure
+    certain: NDArray[np.bool_]
+    digests: list[bytes]
+    labels: list[bool]
+
+
 class Intake:
     """An iterator over the records of some data; account and quarantine fill while it is read.
 
@@ -111,12 +123,11 @@ class Intake:
         return self.account
 
     def _read(self) -> Iterator[Record]:
-        for part, block, number in self._blocks():
-            sure = self._sure(block)
-            if sure is None:
+        for part, block, judged, number in self._blocks():
+            if judged is None:
                 yield from self._one_by_one(part, block, number)
             else:
-                yield from self._at_once(part, block, sure, number)
+                yield from self._at_once(part, block, judged, number)
             if self._is_full():
                 break
         self._check_bad_rows(at_end=True)
@@ -124,36 +135,44 @@ class Intake:
     def _is_full(self) -> bool:
         return self.door.limit is not None and self.account.rows_in >= self.door.limit
 
-    def _blocks(self) -> Iterator[tuple[Part, Block, int]]:
-        """Yield blocks of rows, each with its part and how many rows of that came before it."""
+    def _blocks(self) -> Iterator[tuple[Part, Block, Judged | None, int]]:
+        """Yield blocks of rows, each with its part, what is sure of it, and how many rows of the part came before."""
         with console.meter(sum(part.size for part in self.parts), "reading") as advance:
             for part in self.parts:
                 blocks, before = part.blocks(advance), self.account.rows_in
-                for block in ahead(self._columns.of(blocks)) if part.columns else blocks:
-                    yield part, block, self.account.rows_in - before
+                looked = ahead(blocks, self._with_columns) if part.columns else ((block, None) for block in blocks)
+                for block, judged in looked:
+                    yield part, block, judged, self.account.rows_in - before
 
-    def _sure(self, block: Block) -> Sure | None:
-        """Return what is surely a pair in a block; None where its rows are to be looked at one by one."""
+    def _with_columns(self, block: Block) -> tuple[Block, Judged | None]:
+        self._columns.read(block)
+        return block, self._sure(block)
+
+    def _sure(self, block: Block) -> Judged | None:
+        """Say what is surely a pair in a block; None where its rows are to be looked at one by one."""
         conditioned = self.door.condition is not None or self.door.condition_column is not None
         if block.columns is None or self._source is None or self._source.texts is None or self._names or conditioned:
             return None
-        return sure_of(self._source.texts, block.columns)
+        sure = sure_of(self._source.texts, block.columns)
+        return None if sure is None else Judged(sure, sure.certain(), *sure.identities())
 
-    def _at_once(self, part: Part, block: Block, rows: Sure, before: int) -> Iterator[Record]:
+    def _at_once(self, part: Part, block: Block, judged: Judged, before: int) -> Iterator[Record]:
         """Let the rows of a block in that surely are pairs; every other one is looked at by itself."""
+        if not self._makes_records and judged.certain.all() and self._are_new(judged.digests):
+            self._keep_all(judged)
+            return
         account, seen, most = self.account, self._seen, self.door.limit
         source = part.name.partition(":")[0]
-        for place, texts in enumerate(rows):
+        for place, (texts, certain, digest, label) in enumerate(zip(*judged, strict=True)):
             if account.rows_in == most:
                 return
             name = f"{part.name}:{before + place + 1}"
-            if texts is None:
+            if not certain:
                 record = self._judged(part, block.item(place), name)
                 if record is not None:
                     yield record
                 continue
             account.rows_in += 1
-            digest, label = identity_of(texts.chosen, texts.rejected, texts.prompt)
             if digest in seen:
                 self._drop(part, block.item(place), _repetition(seen[digest], label))
                 continue
@@ -161,6 +180,18 @@ class Intake:
             account.kept += 1
             if self._makes_records:
                 yield preference(texts, name, source)
+
+    def _are_new(self, digests: Sequence[bytes]) -> bool:
+        """Say whether no row repeats another, and all may be read."""
+        most = self.door.limit
+        if most is not None and self.account.rows_in + len(digests) > most:
+            return False
+        return len(set(digests)) == len(digests) and self._seen.keys().isdisjoint(digests)
+
+    def _keep_all(self, judged: Judged) -> None:
+        self._seen.update(zip(judged.digests, judged.labels, strict=True))
+        self.account.rows_in += len(judged.digests)
+        self.account.kept += len(judged.digests)
 
     def _one_by_one(self, part: Part, block: Block, before: int) -> Iterator[Record]:
         """Look at every row of a block by itself, and learn from them what columns the next block has."""
@@ -267,14 +298,7 @@ def identity(record: Record) -> tuple[bytes, bool]:
         return identity_of(record.chosen.text.encode(), record.rejected.text.encode(), prompt)
     responses = (record.response,) if isinstance(record, Unpaired) else record.responses
     texts = [response.text.encode() for response in responses]
-    return xxh3_128_digest(SEPARATOR.join(texts) + prompt), isinstance(record, Unpaired) and record.label
-
-
-def identity_of(chosen: bytes, rejected: bytes, prompt: bytes) -> tuple[bytes, bool]:
-    """Return the `identity` of a pair by its texts in UTF-8; `prompt` is a prompt as `Texts` has it."""
-    label = chosen < rejected
-    texts = (chosen, rejected) if label else (rejected, chosen)
-    return xxh3_128_digest(b"%b\xff%b%b" % (*texts, prompt)), label
+    return xxh3_128_digest(SEPARATOR.join((*texts, prompt))), isinstance(record, Unpaired) and record.label
 
 
 P = TypeVar("P", bound=Prompted)

@@ -31,7 +31,8 @@ from headwater.data.sources.layout import (
     Source,
     UnpairedDraft,
 )
-from headwater.data.sources.texts import SEPARATOR, Sure, preference, sure_of
+from headwater.data.sources.prompts import SEPARATOR
+from headwater.data.sources.texts import Sure, identity_of, preference, sure_of
 from headwater.errors import UsageError, did_you_mean
 
 __all__ = [
@@ -53,6 +54,7 @@ __all__ = [
     "detect",
     "draft_to_preference",
     "draft_to_record",
+    "identity_of",
     "preference",
     "renamed",
     "sure_of",

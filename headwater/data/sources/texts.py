@@ -2,8 +2,7 @@ r"""The commonest layouts read from columns: many rows at once, by Arrow, and on
 
 A reader here says yes to a row, or nothing: `sure` is false for what is left to the layout's own reader, which can say
 what is wrong. The two never differ on a row of which this one says yes (`tests/data/test_reading_columns.py`). Texts
-stay bytes until somebody asks for a record. A prompt is one of them: `\xffuser\xffWhy?\xffassistant\xffBecause.…`, not
-ambiguous, because no UTF-8 holds that byte.
+stay bytes until somebody asks for a record, a prompt's turns among them (`prompts.py`).
 """
 
 from __future__ import annotations
@@ -16,13 +15,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow
 import pyarrow.compute as pc
+from numpy.typing import NDArray
+from xxhash import xxh3_128_digest
 
 from headwater.data.preference import Message, Preference, Response, Role
 from headwater.data.sources.checks import check_texts
+from headwater.data.sources.dialogues import Dialogues
 from headwater.data.sources.layout import Broken, NoPreference
 from headwater.data.sources.pairs import BESIDE_THE_TEXTS, check_ratings, standing
+from headwater.data.sources.prompts import SEPARATOR, joined, runs, wide
 
-SEPARATOR = b"\xff"
 _NAMES = ("id", "source")
 _NOTHING: Mapping[str, Any] = {}
 _ROLES: dict[bytes, Role] = {b"system": "system", b"user": "user", b"assistant": "assistant"}
@@ -54,7 +56,7 @@ FromColumns = Callable[[Any], Pairs | None]
 
 @dataclass(frozen=True)
 class Sure:
-    """What is sure of some rows, as far as many can be looked at at once; iterating looks at the rest."""
+    """What is sure of some rows, as far as many can be looked at at once; iterating gives the texts of all of them."""
 
     pairs: Pairs
     alike: Any
@@ -64,12 +66,41 @@ class Sure:
     unchecked: bool
     """Whether that may be wrong."""
 
-    def __iter__(self) -> Iterator[Texts | None]:
-        """Yield what is sure of every row."""
-        texts = (_bytes(column).to_pylist() for column in self.pairs[:3])
-        beside = itertools.repeat(_NOTHING) if self.beside is None else self.beside.to_pylist()
-        look = itertools.repeat(True) if self.unchecked else self.alike.to_pylist()
-        return map(_sure, *texts, beside, self.pairs.sure.to_pylist(), look)
+    def __iter__(self) -> Iterator[Texts]:
+        """Yield the texts of every row, which mean nothing where a row is not sure."""
+        columns = (_bytes(column).to_pylist() for column in self.pairs[:3])
+        return map(Texts, *columns, itertools.repeat(_NOTHING) if self.beside is None else self.beside.to_pylist())
+
+    def certain(self) -> NDArray[np.bool_]:
+        """Say which rows are pairs, [rows]; what many at once do not tell is looked at row by row."""
+        certain = _truth(self.pairs.sure)
+        alike = np.flatnonzero(certain & _truth(self.alike))
+        answers = (_bytes(side).take(pyarrow.array(alike)).to_pylist() for side in self.pairs[1:3])
+        certain[alike] = list(map(_differ, *answers))
+        if self.unchecked:
+            certain[certain] = list(map(_is_right, self.beside.filter(pyarrow.array(certain)).to_pylist()))
+        return certain
+
+    def identities(self) -> tuple[list[bytes], list[bool]]:
+        """Return what stands for the texts of every row, and which way its label points, as `identity_of` does."""
+        prompt, chosen, rejected = map(wide, self.pairs[:3])
+        label = pc.less(chosen, rejected)
+        ordered = pc.if_else(label, chosen, rejected), pc.if_else(label, rejected, chosen)
+        texts = pc.binary_join_element_wise(*ordered, prompt, wide(SEPARATOR), null_handling="replace")
+        return list(map(xxh3_128_digest, texts.to_pylist())), label.to_pylist()
+
+
+def identity_of(chosen: bytes, rejected: bytes, prompt: bytes) -> tuple[bytes, bool]:
+    """Return 16 bytes that stand for the texts of a pair in UTF-8, and which way its label points."""
+    label = chosen < rejected
+    texts = (chosen, rejected) if label else (rejected, chosen)
+    return xxh3_128_digest(SEPARATOR.join((*texts, prompt))), label
+
+
+def _truth(column: Any) -> NDArray[np.bool_]:
+    """Return a column of truth values as numbers; null is no."""
+    values: NDArray[np.bool_] = np.array(pc.fill_null(column, False).to_numpy(zero_copy_only=False), np.bool_)
+    return values
 
 
 def sure_of(read: FromColumns, batch: Any) -> Sure | None:
@@ -93,18 +124,24 @@ def _both_visible(one: Any, other: Any, *place: int | None) -> tuple[Any, Any]:
     return pc.not_equal(*bytes_of), pc.and_(*visible)
 
 
-def _sure(
-    prompt: bytes, chosen: bytes, rejected: bytes, beside: Mapping[str, Any], sure: bool | None, look: bool
-) -> Texts | None:
-    if sure and look:
-        try:
-            if not _begin_differently(chosen, rejected):
-                check_texts(chosen.decode(), rejected.decode())
-            check_ratings(beside)
-            standing(beside, "chosen"), standing(beside, "rejected")
-        except (Broken, NoPreference):
-            return None
-    return Texts(prompt, chosen, rejected, beside) if sure else None
+def _differ(chosen: bytes, rejected: bytes) -> bool:
+    """Say whether two answers are neither empty nor the same but for white space."""
+    try:
+        if not _begin_differently(chosen, rejected):
+            check_texts(chosen.decode(), rejected.decode())
+    except NoPreference:
+        return False
+    return True
+
+
+def _is_right(beside: Mapping[str, Any]) -> bool:
+    """Say whether what stands beside the texts is of its kind, and prefers one."""
+    try:
+        check_ratings(beside)
+        standing(beside, "chosen"), standing(beside, "rejected")
+    except (Broken, NoPreference):
+        return False
+    return True
 
 
 def _begin_differently(chosen: bytes, rejected: bytes) -> bool:
@@ -157,63 +194,24 @@ def prompt_and_conversations(batch: Any) -> Pairs | None:
     pairs, asked = implicit(batch), _column(batch, "prompt")
     if pairs is None or not _is_text(asked):
         return None
-    prompt = _joined(b"user", _bytes(asked))
+    prompt = joined(b"user", _bytes(asked))
     return pairs._replace(sure=pc.and_(pairs.sure, pc.equal(prompt, pairs.prompt)))
 
 
 def hh(batch: Any) -> Pairs | None:
     """Read what `pairs.hh` reads: two dialogues as texts."""
-    dialogues = [_column(batch, side) for side in _SIDES]
-    if not all(map(_is_text, dialogues)):
+    columns = [_column(batch, side) for side in _SIDES]
+    if not all(map(_is_text, columns)):
         return None
-    (before, chosen), (other, rejected) = map(_answered, dialogues)
-    prompt, asks = _turns(before)
-    last = pc.and_(*(_lacks(answer, _HUMAN) for answer in (chosen, rejected)))
-    sure = pc.and_(pc.equal(before, other), pc.and_(asks, last))
-    return Pairs(prompt, pc.utf8_trim_whitespace(chosen), pc.utf8_trim_whitespace(rejected), sure)
+    chosen, rejected = map(Dialogues.of, columns)
+    sure = pyarrow.array(chosen.begin_like(rejected))
+    return Pairs(chosen.prompts(), chosen.answers(), rejected.answers(), sure)
 
 
 _SIDES = ("chosen", "rejected")
-_HUMAN, _ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
-
-
-def _answered(dialogue: Any) -> tuple[Any, Any]:
-    """Split dialogues at their last answer; where there is none, it is null."""
-    halves = pc.split_pattern(dialogue, _ASSISTANT, max_splits=1, reverse=True)
-    offsets = halves.offsets.to_numpy()
-    places, alone = offsets[:-1], np.diff(offsets) < 2
-    before = halves.values.take(pyarrow.array(places, mask=np.diff(offsets) < 1))
-    return before, halves.values.take(pyarrow.array(np.where(alone, 0, places + 1), mask=alone))
-
-
-def _turns(dialogue: Any) -> tuple[Any, Any]:
-    """Return dialogues as prompts, and whether they surely are: nothing before the first turn, and one of the user."""
-    mark = "\0"
-    marked = pc.replace_substring(dialogue, _HUMAN, f"{mark}user{mark}")
-    marked = pc.replace_substring(marked, _ASSISTANT, f"{mark}assistant{mark}")
-    parts = pc.split_pattern(marked, mark)
-    texts = _bytes(pc.utf8_trim_whitespace(parts.values))
-    prompt = pc.binary_join(type(parts).from_arrays(parts.offsets, texts), SEPARATOR)
-    asks = pc.and_(pc.starts_with(marked, mark), pc.match_substring(marked, f"{mark}user{mark}"))
-    return prompt, asks if _lacks_nul(dialogue) else pc.and_(asks, _lacks(dialogue, mark))
-
-
-def _lacks(column: Any, text: str) -> Any:
-    """Say whether texts do not hold another: splitting is quicker than searching."""
-    return pc.equal(pc.list_value_length(pc.split_pattern(column, text, max_splits=1)), 1)
-
-
-def _lacks_nul(column: Any) -> bool:
-    """Say whether no text holds a NUL."""
-    return bool(np.frombuffer(column.buffers()[2] or b"", np.uint8).all())
 
 
 # --- columns ------------------------------------------------------------------------------------------------------
-
-
-def _joined(roles: Any, contents: Any) -> Any:
-    """Return turns as prompts have them."""
-    return pc.binary_join_element_wise(b"", roles, contents, SEPARATOR)
 
 
 class _Conversations(NamedTuple):
@@ -240,15 +238,12 @@ class _Conversations(NamedTuple):
 
     def joined(self, ends: Any) -> tuple[Any, Any]:
         """Return the messages of every row up to `ends` as prompts, and whether the user has a turn in them."""
-        turns = _joined(self.roles, self.contents)
         lengths = np.where(self.sure, ends - self.begins, 0)
-        offsets = np.concatenate(([0], np.cumsum(lengths)))
-        places = np.arange(offsets[-1]) + np.repeat(self.begins - offsets[:-1], lengths)
-        lists = pyarrow.ListArray.from_arrays(
-            pyarrow.array(offsets, pyarrow.int32()), turns.take(pyarrow.array(places))
-        )
+        places = np.arange(lengths.sum()) + np.repeat(self.begins - np.cumsum(lengths) + lengths, lengths)
+        taken = pyarrow.array(places)
+        prompt = runs(joined(self.roles.take(taken), self.contents.take(taken)), lengths)
         users = np.concatenate(([0], np.cumsum(pc.equal(self.roles, b"user").to_numpy(zero_copy_only=False) == True)))  # noqa: E712 - null is no
-        return pc.binary_join(lists, b""), self.sure & (users[np.maximum(ends, 0)] > users[self.begins])
+        return prompt, self.sure & (users[np.maximum(ends, 0)] > users[self.begins])
 
     def split(self) -> tuple[Any, Any, Any]:
         """Return what came before the last turn as prompts, that turn, and whether it is an answer to a question."""
@@ -270,7 +265,7 @@ class _Conversations(NamedTuple):
 
 def _prompt(column: Any) -> tuple[Any, Any] | None:
     if _is_text(column):
-        return _joined(b"user", _bytes(column)), column.is_valid()
+        return joined(b"user", _bytes(column)), column.is_valid()
     conversations = _Conversations.of(column)
     if conversations is None:
         return None
