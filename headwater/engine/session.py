@@ -21,7 +21,7 @@ from headwater.data.preparation import Ledger
 from headwater.data.tokenizers import Tokenizer, is_call
 from headwater.data.tokens import View
 from headwater.data.view import facts_of
-from headwater.engine import checkpoints, examples, hub, labels, learning_rate, memory, models, resuming
+from headwater.engine import checkpoints, examples, hub, labels, learning_rate, memory, models, precision, resuming
 from headwater.engine.attention import is_encoder, layout_for
 from headwater.engine.compilation import compile_layers
 from headwater.engine.drift import Drift
@@ -135,7 +135,8 @@ def _load(config: TrainConfig, recipe: Recipe, data: examples.Examples) -> model
     model, tokenizer = models.load(config.model, recipe.head, data.train, config.training.seed)
     if is_encoder(model):
         models.give_template(tokenizer)
-    say(f"model: {config.model} · {model.num_parameters() / 1e6:.2f} M parameters · {len(tokenizer)} tokens")
+    size = f"{model.num_parameters() / 1e6:.2f} M parameters · {len(tokenizer)} tokens"
+    say(f"model: {config.model} · {size} · trained in {config.training.precision}")
     return models.Loaded(model, tokenizer)
 
 
@@ -240,8 +241,8 @@ def _start(
 
 
 def _with_defaults(config: TrainConfig, recipe: Recipe) -> Any:
-    """Fill in the default learning rate and held-out part, so that the stored config says what was used."""
-    training = config.training
+    """Fill in the precision, learning rate and held-out part that were left open; the stored config says them."""
+    training = dataclasses.replace(config.training, precision=precision.resolve(config.training.precision))
     if training.learning_rate is None and not training.find_learning_rate:
         rate = SCRATCH_LEARNING_RATE if is_call(config.model) else recipe.learning_rate
         training = dataclasses.replace(training, learning_rate=rate)

@@ -26,7 +26,7 @@ import transformers
 from headwater import statistics
 from headwater.console import draws_bars, say
 from headwater.data.tokens import PairTokens
-from headwater.engine import resuming
+from headwater.engine import precision, resuming
 from headwater.engine.drift import Drift
 from headwater.engine.losses import Loss, PairScores
 from headwater.engine.options import TOKENS_PER_PASS, TrainingOptions
@@ -300,14 +300,6 @@ class PairTrainer(transformers.Trainer):  # type: ignore[misc]
         return figures(self.accelerator.gather(padded))
 
 
-def use_bf16(precision: str) -> bool:
-    """Say whether to autocast to bf16. Errors: `UsageError` when it is asked for and the device has none."""
-    native = torch.cuda.is_bf16_supported() if torch.cuda.is_available() else torch.cpu._is_avx512_bf16_supported()
-    if precision == "bf16" and not native:
-        raise UsageError("--precision bf16", "this device does not compute bf16 natively", "use --precision fp32")
-    return bool(native) and precision != "fp32"
-
-
 def arguments_for(options: TrainingOptions, output: str) -> transformers.TrainingArguments:
     """Translate options for `transformers.Trainer`; saving is headwater's own (`engine/checkpoints.py`).
 
@@ -325,7 +317,7 @@ def arguments_for(options: TrainingOptions, output: str) -> transformers.Trainin
             warmup_steps=options.warmup_ratio,
             weight_decay=options.weight_decay,
             max_grad_norm=options.max_grad_norm,
-            bf16=use_bf16(options.precision),
+            bf16=precision.resolve(options.precision) == "bf16",
             use_cpu=not torch.cuda.is_available(),
             logging_steps=options.logging_steps,
             logging_first_step=True,

@@ -1,0 +1,67 @@
+"""Which precision to train in: bf16 where the device computes it natively, and no slower than fp32.
+
+Processors differ in that by an order of magnitude. With AMX a product in bf16 is about ten times as fast as in fp32;
+where AVX-512 has bf16 and AMX is missing, it can take twice as long. So a CPU is asked, in a few milliseconds.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import time
+from typing import Literal
+
+import torch
+
+from headwater.errors import UsageError
+
+Precision = Literal["fp32", "bf16"]
+
+_SHAPE = (512, 512, 512)
+"""Of the matrix products that are timed: a small model's."""
+_TRIES = 12
+
+
+def resolve(asked: str) -> Precision:
+    """Return what `auto` stands for on this device, or the precision asked for.
+
+    Processes that train together must agree, so that several take bf16 wherever it is native. Errors: `UsageError`
+    when bf16 is asked for and the device has none.
+    """
+    if asked == "fp32":
+        return "fp32"
+    native = torch.cuda.is_bf16_supported() if torch.cuda.is_available() else torch.cpu._is_avx512_bf16_supported()
+    if asked == "bf16" and not native:
+        raise UsageError("--precision bf16", "this device does not compute bf16 natively", "use --precision fp32")
+    if not native:
+        return "fp32"
+    alone = not torch.cuda.is_available() and int(os.environ.get("WORLD_SIZE", "1")) == 1
+    return "fp32" if asked == "auto" and alone and bf16_gain() < 1 else "bf16"
+
+
+@functools.cache
+def bf16_gain() -> float:
+    """Return how many times as fast a core of this CPU multiplies matrices in bf16 as in fp32: the best of some tries.
+
+    One core, because what else keeps the others busy would decide it.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        seconds = _best_times(torch.float32, torch.bfloat16)
+    finally:
+        torch.set_num_threads(threads)
+    return seconds[torch.float32] / seconds[torch.bfloat16]
+
+
+def _best_times(*dtypes: torch.dtype) -> dict[torch.dtype, float]:
+    """Time a product in each precision, in turn."""
+    n, k, m = _SHAPE
+    best = dict.fromkeys(dtypes, float("inf"))
+    products = {dtype: tuple(torch.ones(*shape, dtype=dtype) for shape in ((n, k), (k, m), (n, m))) for dtype in dtypes}
+    for _ in range(_TRIES):
+        for dtype, (one, other, product) in products.items():
+            began = time.perf_counter()
+            torch.mm(one, other, out=product)
+            best[dtype] = min(best[dtype], time.perf_counter() - began)
+    return best
