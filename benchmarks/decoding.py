@@ -15,7 +15,7 @@ drafts are refused there. The share of drafts taken is printed.
     one model           headwater's loop, the reference alone
     length control      the policy says 20 tokens, the reference the rest
     both                KL threshold, both models asked for every token
-    drafted             the same, the reference up to `--draft` (16) tokens ahead
+    drafted             the same, the reference up to `--draft` (32) tokens ahead
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--tokens", type=int, default=96)
-    parser.add_argument("--draft", type=int, default=16)
+    parser.add_argument("--draft", type=int, default=DecodingOptions.draft)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--leave-out", nargs="*", default=[], help="variants, by name")
     parser.add_argument("--apart", type=float, default=0.02)

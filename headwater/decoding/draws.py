@@ -2,7 +2,7 @@
 
 Where both models speak, a token is drawn in two steps: the reference proposes one, and it is taken or replaced so
 that the result has exactly the distribution wanted (speculative sampling, arXiv:2211.17192, appendix A.1). Whether the
-proposal was made one token ahead or sixteen does not matter: the same random numbers give the same tokens.
+proposal was made one token ahead or many does not matter: the same random numbers give the same tokens.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ def two_models(
     reference: Any,
     strategy: str,
     seed: int = 42,
-    draft: int = 16,
+    draft: int = DecodingOptions.draft,
     **others: Any,
 ) -> torch.Tensor:
     """Return prompts and responses [rows, tokens], padded at their end; `model` is the policy.

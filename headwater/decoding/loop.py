@@ -52,6 +52,7 @@ class Row:
     request: Request
     ids: list[int]
     u: NDArray[np.float64]
+    pace: Pace
     tokens: list[int] = field(default_factory=list)
     end: int | None = None
 
@@ -84,7 +85,7 @@ class Loop:
             raise ModelError("policy and reference", f"have {sizes[0]} and {sizes[1]} embeddings", "expected the same")
         self.policy, self.reference = Reader(policy), Reader(reference)
         self._strategy, self._options, self._ends, self._seed = strategy, options, frozenset(ends), seed
-        self._shaping, self._pace = Shaping(options), Pace(options.draft)
+        self._shaping = Shaping(options)
         self.drafted = self.taken = 0
 
     @torch.inference_mode()
@@ -103,7 +104,8 @@ class Loop:
     def _row(self, request: Request) -> Row:
         u = random_numbers(self._seed, request.key, request.draw, self._options.max_new_tokens)
         said = list(request.said)
-        return Row(request, [*(int(token) for token in request.prompt), *said], u, said)
+        ids = [*(int(token) for token in request.prompt), *said]
+        return Row(request, ids, u, Pace(self._options.draft), said)
 
     def _is_done(self, row: Row) -> bool:
         return row.end is not None or not row.room
@@ -133,7 +135,8 @@ class Loop:
     def _sizes(self, turns: Mapping[Row, Turn]) -> dict[Row, int]:
         """Return how many tokens every row may get: only what the policy has to check is worth drafting."""
         # All rows that the reference reads go on together, and none of them beyond its last position.
-        longest = min(self._pace.length, *(row.room for row in turns))
+        paces = [row.pace.length for row, turn in turns.items() if turn == "both"] or [1]
+        longest = min(round(sum(paces) / len(paces)), *(row.room for row in turns))
         return {row: self._run_length(row, longest) if turn == "both" else 1 for row, turn in turns.items()}
 
     def _run_length(self, row: Row, longest: int) -> int:
@@ -179,14 +182,11 @@ class Loop:
         if not drafts:
             return
         found = check(list(drafts.values()), self._strategy, self._shaping)
-        self._learn([len(draft.tokens) for draft in drafts.values()], [kept for _, kept in found])
-        for row, (tokens, _) in zip(drafts, found, strict=True):
+        for (row, draft), (tokens, kept) in zip(drafts.items(), found, strict=True):
+            row.pace.learn(len(draft.tokens), kept)
+            self.drafted += len(draft.tokens)
+            self.taken += kept
             self._say(row, tokens)
-
-    def _learn(self, drafted: Sequence[int], kept: Sequence[int]) -> None:
-        self._pace.learn(drafted, kept)
-        self.drafted += sum(drafted)
-        self.taken += sum(kept)
 
     def _say(self, row: Row, tokens: Sequence[int]) -> None:
         """Append tokens to a row, up to the first that ends it."""

@@ -169,7 +169,28 @@ def test_drafts_are_taken_where_the_models_agree_and_save_readings() -> None:
     strategy = "kl_threshold(threshold=0.5)"
     found, loop = decode(policy, reference, strategy, PROMPTS[:1], max_new_tokens=24, draft=16, temperature=1.0)
     assert loop.taken == loop.drafted >= len(found[0].tokens)
-    assert len(calls) <= 5  # 1 + 2 + 4 + 8 + 9 tokens
+    assert len(calls) <= 4  # 1 + 4 + 16 + 3 tokens
+
+
+def test_every_response_begins_with_short_drafts() -> None:
+    reference, policy = model_of(), model_of()
+    prompts = [[place, 5, 7] for place in (3, 4, 6)]
+    forward = policy.forward
+
+    def early(*args: Any, position_ids: torch.Tensor, **settings: Any) -> Any:
+        """Say something else at the first token of every response."""
+        found = forward(*args, position_ids=position_ids, **settings)
+        first = position_ids[:, -found.logits.shape[1] :] == len(prompts[0]) - 1
+        found.logits[first] = found.logits[first].roll(7, -1)
+        return found
+
+    policy.forward = early
+    strategy = "kl_threshold(threshold=0.05)"
+    expected = decode(policy, reference, strategy, prompts, batch_size=1, draft=1)
+    found = decode(policy, reference, strategy, prompts, batch_size=1, draft=16)
+    assert texts(found) == texts(expected) != texts(decode(reference, reference, strategy, prompts))
+    assert found[1].drafted - found[1].taken == len(prompts), "a token a response drafted in vain"
+    assert found[1].policy.tokens == expected[1].policy.tokens
 
 
 def test_rows_of_unlike_vocabularies_are_refused() -> None:
