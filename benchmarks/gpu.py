@@ -23,6 +23,7 @@ import transformers
 from headwater.data.corpus import Corpus, generate
 from headwater.data.tokenizers import ScratchTokenizer, texts_of
 from headwater.data.tokens import PairTokens
+from headwater.engine import precision
 from headwater.engine.attention import layout_for
 from headwater.engine.packing import collate
 from headwater.engine.scoring import policy_scores, response_values, to_device, token_log_probs
@@ -89,6 +90,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*")
     options = parser.parse_args()
     transformers.logging.set_verbosity_error()
+    options.precision = precision.resolve("auto")
     options.vocab = SIZES[options.size]["vocab_size"]
     training.BATCH = options.batch
     if options.size != "tiny":

@@ -9,12 +9,14 @@ maximum of the rounds; the first round is a warm-up. Variants:
 
     trl                 DPOTrainer or RewardTrainer as it comes: bf16, gradient checkpointing, reference at every step
     trl precomputed     without checkpointing, reference log-probabilities given
+    trl in fp32         as it comes, but in fp32: only where headwater takes fp32, because this CPU is quicker in it
     headwater           reference log-probabilities given, as they are from the second epoch, ratio or seed on
     headwater compiled  the same with --torch-compile; what it compiles in the first round is not counted
     headwater epoch     the reference pass included: a first epoch
     … grouped           batches of like length (the best that TRL's sampler can do), against headwater on the same pairs
 
-A step is forward, backward, clipping, fused AdamW. The model is a Qwen2 with random weights. Losses are printed: the
+headwater's precision is what `--precision auto` says here (`--precision` to ask for another). A step is forward,
+backward, clipping, fused AdamW. The model is a Qwen2 with random weights. Losses are printed: the
 same numbers on both sides say that the same thing was computed.
 """
 
@@ -42,12 +44,13 @@ from headwater.data import reading
 from headwater.data.tokenizers import ScratchTokenizer, Tokenizer, texts_of
 from headwater.data.tokens import PairTokens, token_ends, tokenize
 from headwater.data.truncation import Keep, Truncation, truncate
-from headwater.engine import memory, models
+from headwater.engine import memory, models, precision
 from headwater.engine.attention import TREES, attend_with
 from headwater.engine.compilation import compile_layers
 from headwater.engine.losses import DPO, BradleyTerry
 from headwater.engine.options import TrainingOptions
 from headwater.engine.packing import opening_length, tokens_of
+from headwater.engine.precision import Precision
 from headwater.engine.scoring import policy_scores, reward_scores, with_reference
 from headwater.engine.training import PairTrainer, arguments_for
 
@@ -109,9 +112,10 @@ class Stepper:
         return float(loss)
 
 
-def trl_stepper(model: Any, tokenizer: Tokenizer, reward: bool, defaults: bool) -> Stepper:
+def trl_stepper(model: Any, tokenizer: Tokenizer, reward: bool, defaults: bool, bf16: bool = True) -> Stepper:
     """Return TRL's trainer as it comes, or without gradient checkpointing for rows with reference values."""
     changes: dict[str, Any] = {} if defaults else {"gradient_checkpointing": False}
+    changes |= {} if bf16 else {"bf16": False}
     if not defaults and not reward:
         changes["precompute_ref_log_probs"] = True  # no second model; rows of a step bring their values
     arguments = (trl.RewardConfig if reward else trl.DPOConfig)(
@@ -150,13 +154,14 @@ def rows_of(pairs: Sequence[PairTokens], reward: bool, with_values: bool) -> lis
     return rows
 
 
-def ours(model: Any, reward: bool, compiled: bool = False) -> Stepper:
+def ours(model: Any, reward: bool, trained_in: Precision, compiled: bool = False) -> Stepper:
     """Return headwater's trainer, at the learning rate that TRL has as its default."""
     attend_with(model, TREES)
     if compiled:
         compile_layers(model)
     arguments = arguments_for(
-        TrainingOptions(learning_rate=1e-4 if reward else 1e-6, eval_fraction=0.0), tempfile.mkdtemp()
+        TrainingOptions(learning_rate=1e-4 if reward else 1e-6, eval_fraction=0.0, precision=trained_in),
+        tempfile.mkdtemp(),
     )
     score, loss = (reward_scores, BradleyTerry()) if reward else (policy_scores, DPO())
     pair = PairTokens(*(np.ones(2, dtype=np.int32),) * 3, "0", "", "")
@@ -177,11 +182,12 @@ def wait() -> None:
         torch.cuda.synchronize()
 
 
-def peak() -> float:
-    """Measure the machine's bf16 GEMM rate, in GFLOP/s: the best of SHAPES, of 20 tries."""
+def peak(trained_in: Precision) -> float:
+    """Measure the machine's GEMM rate in a precision, in GFLOP/s: the best of SHAPES, of 20 tries."""
     rates = []
+    dtype = torch.bfloat16 if trained_in == "bf16" else torch.float32
     for n, k, m in SHAPES:
-        a, b = (torch.randn(*shape, dtype=torch.bfloat16, device=DEVICE) for shape in ((n, k), (k, m)))
+        a, b = (torch.randn(*shape, dtype=dtype, device=DEVICE) for shape in ((n, k), (k, m)))
         for _ in range(20):
             wait()
             began = time.perf_counter()
@@ -229,12 +235,22 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--steps", type=int, default=4, help="optimizer steps a round")
     parser.add_argument("--only", nargs="*", help="variants to run; the first is what the others are measured against")
+    parser.add_argument("--precision", choices=["auto", "bf16", "fp32"], default="auto", help="headwater's")
     options = parser.parse_args()
+    options.precision = precision.resolve(options.precision)
     transformers.logging.set_verbosity_error()
     run(options)
 
 
-def variants_of(model: Any, tokenizer: Tokenizer, reward: bool) -> dict[str, Callable[[list[PairTokens]], Timed]]:
+def reference_of(model: Any, pairs: list[PairTokens], trained_in: Precision) -> list[PairTokens]:
+    """Return pairs with the log-probabilities of the reference."""
+    with torch.autocast(DEVICE.type, torch.bfloat16, enabled=trained_in == "bf16"):
+        return with_reference(model, pairs, ROOM, "shared")
+
+
+def variants_of(
+    model: Any, tokenizer: Tokenizer, reward: bool, trained_in: Precision
+) -> dict[str, Callable[[list[PairTokens]], Timed]]:
     """Return the variants by name: what each does with the pairs of a round."""
     reference = copy.deepcopy(model)
     attend_with(reference, TREES)
@@ -245,29 +261,32 @@ def variants_of(model: Any, tokenizer: Tokenizer, reward: bool) -> dict[str, Cal
             steppers[name] = make()
         return steppers[name]
 
-    def of_trl(defaults: bool) -> Callable[[list[PairTokens]], Timed]:
+    def of_trl(defaults: bool, bf16: bool = True) -> Callable[[list[PairTokens]], Timed]:
         def run(pairs: list[PairTokens]) -> Timed:
-            made = stepper(f"trl {defaults}", lambda: trl_stepper(copy.deepcopy(model), tokenizer, reward, defaults))
+            made = stepper(
+                f"trl {defaults} {bf16}",
+                lambda: trl_stepper(copy.deepcopy(model), tokenizer, reward, defaults, bf16),
+            )
             return timed(made, rows_of(pairs, reward, not defaults))
 
         return run
 
     def of_ours(pairs: list[PairTokens]) -> Timed:
-        return timed(stepper("ours", lambda: ours(copy.deepcopy(model), reward)), pairs)
+        return timed(stepper("ours", lambda: ours(copy.deepcopy(model), reward, trained_in)), pairs)
 
     def of_compiled(pairs: list[PairTokens]) -> Timed:
-        return timed(stepper("compiled", lambda: ours(copy.deepcopy(model), reward, compiled=True)), pairs)
+        return timed(stepper("compiled", lambda: ours(copy.deepcopy(model), reward, trained_in, compiled=True)), pairs)
 
     def epoch(pairs: list[PairTokens]) -> Timed:
         began = time.perf_counter()
-        with torch.autocast(DEVICE.type, torch.bfloat16):
-            fresh = with_reference(reference, pairs, ROOM, "shared")
+        fresh = reference_of(reference, pairs, trained_in)
         spent = time.perf_counter() - began
-        result = timed(stepper("epoch", lambda: ours(copy.deepcopy(model), reward)), fresh)
+        result = timed(stepper("epoch", lambda: ours(copy.deepcopy(model), reward, trained_in)), fresh)
         return Timed(spent + result.seconds, result.loss)
 
     given = "trl without checkpointing" if reward else "trl precomputed"
     variants = {"trl": of_trl(True), given: of_trl(False), "headwater": of_ours, "headwater compiled": of_compiled}
+    variants |= {} if trained_in == "bf16" else {"trl in fp32": of_trl(True, bf16=False)}
     return variants if reward else variants | {"headwater epoch": epoch}
 
 
@@ -282,18 +301,18 @@ def compare(pairs: list[PairTokens], tokenizer: Tokenizer, model: Any, options: 
     if not options.reward:
         reference = copy.deepcopy(model)
         attend_with(reference, TREES)
-        with torch.autocast(DEVICE.type, torch.bfloat16):
-            pairs = with_reference(reference, pairs, ROOM, "shared")
-    variants = variants_of(model, tokenizer, options.reward)
+        pairs = reference_of(reference, pairs, options.precision)
+    variants = variants_of(model, tokenizer, options.reward, options.precision)
     names = options.only or list(variants)
     rng = np.random.default_rng(0)
     count = options.steps * BATCH
     by_length = sorted(range(len(pairs)), key=lambda i: longest(pairs[i]))
     runs: dict[str, list[Timed]] = {}
-    rates: list[float] = []
+    rates: dict[Precision, list[float]] = {"bf16": [], options.precision: []}
     shares: dict[str, list[float]] = {}
     for number in range(options.rounds + 1):
-        rates.append(peak())
+        for kind, found in rates.items():
+            found.append(peak(kind))
         mixed = [pairs[i] for i in rng.choice(len(pairs), count, replace=False)]
         starts = rng.choice(len(pairs) // BATCH, options.steps, replace=False)
         grouped = [pairs[i] for s in starts for i in by_length[s * BATCH : (s + 1) * BATCH]]
@@ -306,7 +325,8 @@ def compare(pairs: list[PairTokens], tokenizer: Tokenizer, model: Any, options: 
                     runs.setdefault(name + label, []).append(result)
                     if "headwater" in name and not label:
                         useful = useful_flops(chosen, model, options.reward) / result.seconds / 1e9
-                        shares.setdefault(name, []).append(useful / rates[-1])
+                        for kind, found in rates.items():
+                            shares.setdefault(f"{name}, {kind}", []).append(useful / found[-1])
     report(options, runs, names, count, rates, shares)
 
 
@@ -320,14 +340,14 @@ def report(
     seconds: dict[str, list[Timed]],
     names: Sequence[str],
     count: int,
-    rates: Sequence[float],
+    rates: Mapping[Precision, Sequence[float]],
     shares: Mapping[str, Sequence[float]],
 ) -> None:
     """Print the table, and one line of JSON."""
     machine = f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
     print(f"{machine}, torch {torch.__version__}, trl {trl.__version__}")
     what = "reward model" if options.reward else "DPO"
-    setting = f"{what}, keep {options.keep}, vocabulary {options.vocab}"
+    setting = f"{what}, keep {options.keep}, vocabulary {options.vocab}, headwater in {options.precision}"
     print(f"{setting}, {options.rounds} rounds of {count} pairs in batches of {BATCH}")
     table = {}
     for label in ("", " grouped"):
@@ -340,10 +360,11 @@ def report(
             table[name + label] = [round(x, 2) for x in (low, middle, high)]
             loss = statistics.fmean(r.loss for r in runs)
             print(f"{name + label:34s} {rate:7.2f} pairs/s   × {low:.2f} / {middle:.2f} / {high:.2f}   loss {loss:.4f}")
-    print(f"GEMM peak (bf16) {min(rates):.0f} to {max(rates):.0f} GFLOP/s")
+    for kind, found in rates.items():
+        print(f"GEMM peak in {kind}: {min(found):.0f} to {max(found):.0f} GFLOP/s")
     for name, parts in shares.items():
         best = [round(x, 3) for x in (min(parts), statistics.median(parts), max(parts))]
-        print(f"useful share of it in the steps of {name}: {best}")
+        print(f"useful share of the peak in the steps of {name}: {best}")
     print(f"peak memory {memory.peak() / memory.GIB:.2f} GiB, of all variants that ran; use --only for one's own")
     print(json.dumps({"what": what, "keep": options.keep, "vocabulary": options.vocab, "ratios": table}))
 
