@@ -15,7 +15,7 @@ drafts are refused there. The share of drafts taken is printed.
     one model           headwater's loop, the reference alone
     length control      the policy says 20 tokens, the reference the rest
     both                KL threshold, both models asked for every token
-    drafted             the same, the reference up to `--draft` (32) tokens ahead
+    drafted             the same, the reference up to `--draft` (64) tokens ahead
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ class DecodingOptions:
     """Tokens after which a response is cut off; it is then marked as incomplete."""
     batch_size: int = 8
     """Responses at a time; what is decoded does not depend on it. One that ends makes room for the next."""
-    draft: int = 32
+    draft: int = 64
     """Tokens that the reference says ahead, at most, before the policy checks them; fewer where it often disagrees.
     What is decoded does not depend on it; 1 asks both for every token."""
 

@@ -35,12 +35,12 @@ class Pace:
     """How many tokens to draft next in one row, 1 to `longest`.
 
     It begins with one token, since alignment moves the first ones most, and grows fast as long as what it drafts is
-    taken: a check of many tokens costs hardly more than one of few. Once a longer draft was refused it grows slowly,
-    since every token drafted in vain cost a reading.
+    taken: a check of many tokens costs hardly more than one of few, and each puts the reference's weights out of the
+    processor's cache. Once a longer draft was refused it grows slowly: a token drafted in vain cost a reading.
     """
 
     def __init__(self, longest: int) -> None:
-        self._longest, self._growth = longest, 4.0
+        self._longest, self._growth = longest, 3.0
         self.length = 1
 
     def learn(self, drafted: int, kept: int) -> None:

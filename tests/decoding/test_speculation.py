@@ -17,13 +17,13 @@ TAKEN = "all"
 @pytest.mark.parametrize(
     ("kept", "lengths"),
     [
-        # As long as all are taken: four times as many, up to the longest.
-        ([TAKEN] * 5, [1, 4, 16, 32, 32, 32]),
+        # As long as all are taken: three times as many, up to the longest.
+        ([TAKEN] * 5, [1, 3, 9, 27, 32, 32]),
         # A draft of one in vain does not slow what follows: so alignment's first tokens go by.
-        ([0, 0, 0, TAKEN, TAKEN], [1, 1, 1, 1, 4, 16]),
+        ([0, 0, 0, TAKEN, TAKEN], [1, 1, 1, 1, 3, 9]),
         # A longer one does: what would have done, and then half as much again.
-        ([TAKEN, 2, TAKEN, TAKEN, TAKEN], [1, 4, 3, 5, 8, 12]),
-        ([TAKEN, TAKEN, 0, TAKEN, TAKEN, TAKEN], [1, 4, 16, 1, 2, 3, 5]),
+        ([TAKEN, 2, TAKEN, TAKEN, TAKEN], [1, 3, 3, 5, 8, 12]),
+        ([TAKEN, TAKEN, 0, TAKEN, TAKEN, TAKEN], [1, 3, 9, 1, 2, 3, 5]),
     ],
 )
 def test_the_length_of_drafts(kept: list[int | str], lengths: list[int]) -> None:
@@ -37,9 +37,9 @@ def test_the_length_of_drafts(kept: list[int | str], lengths: list[int]) -> None
 
 def test_a_draft_cut_short_neither_shortens_the_next_nor_counts_for_more_than_it_was() -> None:
     pace = Pace(32)
-    for drafted in (1, 4, 1):
+    for drafted in (1, 3, 1):
         pace.learn(drafted, drafted)
-    assert pace.length == 16
+    assert pace.length == 9
 
 
 @pytest.mark.parametrize("longest", [1, 3])
