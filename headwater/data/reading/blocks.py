@@ -6,6 +6,7 @@ What is said of a row always comes from its item. Columns are a quick way to the
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import itertools
 import json
@@ -77,8 +78,11 @@ class Lines(Block):
     """Lines before them in the file."""
     offset: int
     """Bytes before them in the file."""
-    starts: NDArray[np.intp] | None = None
-    """Where every line begins, once there are columns."""
+
+    @functools.cached_property
+    def ends(self) -> NDArray[np.intp]:
+        """Where line breaks are."""
+        return np.flatnonzero(np.frombuffer(self.data, np.uint8) == ord("\n"))
 
     def __iter__(self) -> Iterator[Item]:
         number, offset, handle = self.number, self.offset, io.BytesIO(self.data)
@@ -91,9 +95,8 @@ class Lines(Block):
 
     def item(self, place: int) -> Item:
         """Return one line."""
-        assert self.starts is not None
-        start = int(self.starts[place])
-        line = self.data[start : self.data.index(b"\n", start) + 1]
+        start = int(self.ends[place - 1]) + 1 if place else 0
+        line = self.data[start : int(self.ends[place]) + 1]
         return Item(self.number + place + 1, parse(line), line, self.offset + start)
 
 
@@ -142,7 +145,7 @@ def ahead(items: Iterator[S], work: Callable[[S], T]) -> Iterator[T]:
     with ThreadPoolExecutor(most) as threads:
         for future in _errors_last(threads.submit(work, item) for item in items):
             begun.append(future)
-            if len(begun) > most:
+            if len(begun) > 2 * most:
                 yield begun.popleft().result()
         while begun:
             yield begun.popleft().result()

@@ -14,7 +14,6 @@ import numpy as np
 import pyarrow
 import pyarrow.compute
 import pyarrow.json
-from numpy.typing import NDArray
 
 from headwater.data.reading.blocks import Block, Lines
 
@@ -47,8 +46,7 @@ class Columns:
 
     @staticmethod
     def _read(lines: Lines, schema: Any) -> None:
-        starts = _starts_of_objects(lines.data)
-        if starts is None:
+        if not _are_objects(lines):
             return
         try:
             table = pyarrow.json.read_json(
@@ -59,24 +57,22 @@ class Columns:
             _check_utf8(lines.data)
         except pyarrow.ArrowException:
             return
-        if table.num_rows == len(starts) and all(map(_is_finite, table.columns)):
-            lines.columns, lines.starts = table.combine_chunks().to_batches()[0], starts
+        if table.num_rows == len(lines.ends) and all(map(_is_finite, table.columns)):
+            lines.columns = table.combine_chunks().to_batches()[0]
 
 
-_NEWLINE, _OPEN, _CLOSE = b"\n{}"
+_OPEN, _CLOSE = b"{}"
 
 
-def _starts_of_objects(data: bytes) -> NDArray[np.intp] | None:
-    """Return where lines begin that all look like `{…}`; None if any does not.
+def _are_objects(lines: Lines) -> bool:
+    """Say whether lines all look like `{…}`.
 
     Between `}` and `{` stands no line break inside of an object. So as many objects as lines are one in each.
     """
-    text = np.frombuffer(data, np.uint8)
-    ends = np.flatnonzero(text == _NEWLINE)
+    text, ends = np.frombuffer(lines.data, np.uint8), lines.ends
     if not len(ends) or ends[-1] != len(text) - 1 or ends[0] == 0:
-        return None
-    starts = np.concatenate(([0], ends[:-1] + 1))
-    return starts if (text[starts] == _OPEN).all() and (text[ends - 1] == _CLOSE).all() else None
+        return False
+    return bool(text[0] == _OPEN and (text[ends[:-1] + 1] == _OPEN).all() and (text[ends - 1] == _CLOSE).all())
 
 
 def _check_utf8(data: bytes) -> None:

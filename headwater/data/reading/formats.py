@@ -21,11 +21,11 @@ import pyarrow.parquet
 
 from headwater.data.reading.arrays import elements
 from headwater.data.reading.blocks import Batch, Block, Item, Lines, refused_if_damaged
-from headwater.data.reading.strict import Bad, count, decoded, parse
+from headwater.data.reading.strict import Bad, decoded, parse
 from headwater.errors import DataError, UsageError
 
 BOM = b"\xef\xbb\xbf"
-BLOCK = 1 << 20
+BLOCK = 1 << 22
 """Bytes of lines in a block."""
 FIRST = 1 << 16
 """Bytes of the first one, from which the columns are learned."""
@@ -122,8 +122,9 @@ def read_jsonl(path: Path, advance: Advance) -> Iterator[Block]:
         offset = _skip_bom(handle)
         while data := handle.read(size):
             data += b"" if data.endswith(b"\n") else handle.readline()
-            yield Lines(data, number, offset)
-            number, offset, size = number + count(data, b"\n"), offset + len(data), BLOCK
+            lines = Lines(data, number, offset)
+            yield lines
+            number, offset, size = number + len(lines.ends), offset + len(data), BLOCK
 
 
 def read_json(path: Path, advance: Advance) -> Iterator[Block]:

@@ -26,6 +26,7 @@ from headwater.data.sources import (
     NoPreference,
     Source,
     Sure,
+    Texts,
     detect,
     draft_to_record,
     identity_of,
@@ -157,29 +158,43 @@ class Intake:
         return None if sure is None else Judged(sure, sure.certain(), *sure.identities())
 
     def _at_once(self, part: Part, block: Block, judged: Judged, before: int) -> Iterator[Record]:
-        """Let the rows of a block in that surely are pairs; every other one is looked at by itself."""
-        if not self._makes_records and judged.certain.all() and self._are_new(judged.digests):
-            self._keep_all(judged)
-            return
-        account, seen, most = self.account, self._seen, self.door.limit
-        source = part.name.partition(":")[0]
-        for place, (texts, certain, digest, label) in enumerate(zip(*judged, strict=True)):
-            if account.rows_in == most:
-                return
-            name = f"{part.name}:{before + place + 1}"
-            if not certain:
-                record = self._judged(part, block.item(place), name)
+        """Let the rows of a block in that surely are pairs; every other one is looked at by itself, in its turn."""
+        texts = iter(judged.rows) if self._makes_records else itertools.repeat(None)
+        begin, end = 0, len(judged.digests)
+        for doubtful in (*np.flatnonzero(~judged.certain).tolist(), end):
+            places = range(begin, doubtful)
+            yield from self._kept(part, block, judged, places, itertools.islice(texts, len(places)), before)
+            if doubtful < end and not self._is_full():
+                next(texts)
+                record = self._judged(part, block.item(doubtful), f"{part.name}:{before + doubtful + 1}")
                 if record is not None:
                     yield record
-                continue
+            begin = doubtful + 1
+
+    def _kept(
+        self, part: Part, block: Block, judged: Judged, places: range, texts: Iterator[Texts | None], before: int
+    ) -> Iterator[Record]:
+        """Keep the rows at places that follow each other and surely are pairs, but for those that came before."""
+        rows = slice(places.start, places.stop)
+        digests, labels = judged.digests[rows], judged.labels[rows]
+        account, seen = self.account, self._seen
+        if not self._makes_records and self._are_new(digests):
+            seen.update(zip(digests, labels, strict=True))
+            account.rows_in += len(digests)
+            account.kept += len(digests)
+            return
+        source = part.name.partition(":")[0]
+        for place, text, digest, label in zip(places, texts, digests, labels, strict=True):
+            if self._is_full():
+                return
             account.rows_in += 1
             if digest in seen:
                 self._drop(part, block.item(place), _repetition(seen[digest], label))
                 continue
             seen[digest] = label
             account.kept += 1
-            if self._makes_records:
-                yield preference(texts, name, source)
+            if text is not None and self._makes_records:
+                yield preference(text, f"{part.name}:{before + place + 1}", source)
 
     def _are_new(self, digests: Sequence[bytes]) -> bool:
         """Say whether no row repeats another, and all may be read."""
@@ -187,11 +202,6 @@ class Intake:
         if most is not None and self.account.rows_in + len(digests) > most:
             return False
         return len(set(digests)) == len(digests) and self._seen.keys().isdisjoint(digests)
-
-    def _keep_all(self, judged: Judged) -> None:
-        self._seen.update(zip(judged.digests, judged.labels, strict=True))
-        self.account.rows_in += len(judged.digests)
-        self.account.kept += len(judged.digests)
 
     def _one_by_one(self, part: Part, block: Block, before: int) -> Iterator[Record]:
         """Look at every row of a block by itself, and learn from them what columns the next block has."""

@@ -32,7 +32,7 @@ from headwater.data.sources.layout import (
     UnpairedDraft,
 )
 from headwater.data.sources.prompts import SEPARATOR
-from headwater.data.sources.texts import Sure, identity_of, preference, sure_of
+from headwater.data.sources.texts import Sure, Texts, identity_of, preference, sure_of
 from headwater.errors import UsageError, did_you_mean
 
 __all__ = [
@@ -46,6 +46,7 @@ __all__ = [
     "NoPreference",
     "Source",
     "Sure",
+    "Texts",
     "UnpairedDraft",
     "canonical_row",
     "check_candidates",

@@ -64,7 +64,7 @@ class Dialogues(NamedTuple):
         starts, human = _markers(data, int(offsets[0]), int(offsets[-1]))
         ends = starts + np.where(human, len(_HUMAN), len(_ASSISTANT))
         first = np.searchsorted(starts, offsets)
-        sure = column.is_valid().to_numpy(zero_copy_only=False) & (np.diff(first) > 1)
+        sure = _is_there(column) & (np.diff(first) > 1)
         rows = np.flatnonzero(sure)
         begin, last = first[rows], first[rows + 1] - 1
         asked = np.concatenate(([0], np.cumsum(human)))
@@ -79,9 +79,19 @@ class Dialogues(NamedTuple):
 
     def answers(self) -> Any:
         """Return what every row ends with, trimmed."""
-        last = self._last()
-        begins = np.where(self.sure, self._at(self.ends, last), self.offsets[:-1])
-        return self._trimmed(begins, self.offsets[1:])
+        return _trimmed(self.data, self.offsets[:-1] + self._cuts(), self.offsets[1:])
+
+    def answers_of(self, column: Any) -> tuple[Any, NDArray[np.bool_]]:
+        """Return what the rows of another column end with, and which of them surely are the same up to there."""
+        data, offsets = bytes_of(column)
+        cuts = self._cuts()
+        one = between(self.data, _halved(self.offsets, self.offsets[:-1] + cuts))
+        other = between(data, _halved(offsets, np.minimum(offsets[:-1] + cuts, offsets[1:])))
+        same = pc.equal(one, other).to_numpy(zero_copy_only=False)[::2] & self.sure
+        rest, ends = bytes_of(other.take(pyarrow.array(np.arange(len(column)) * 2 + 1)))
+        further, _ = _markers(rest, 0, int(ends[-1]))
+        last = np.diff(np.searchsorted(further, ends)) == 0
+        return _trimmed(rest, ends[:-1], ends[1:]), same & last & _is_there(column)
 
     def prompts(self) -> Any:
         """Return what came before the answers as prompts (`prompts.py`); empty where a row is not sure."""
@@ -90,7 +100,7 @@ class Dialogues(NamedTuple):
         begins, ends, more = _without_spaces(self.data, self.ends[turns], self.starts[turns + 1])
         if more:
             roles = pc.if_else(pyarrow.array(self.human[turns]), b"user", b"assistant")
-            return runs(joined(roles, self._trimmed(begins, ends)), counts)
+            return runs(joined(roles, _trimmed(self.data, begins, ends)), counts)
         # The turns and both roles are pieces of the same bytes, of which a prompt takes one after another.
         end = len(self.data)
         data = np.concatenate([self.data, np.frombuffer(_USER + _REPLY, np.uint8)])
@@ -99,32 +109,31 @@ class Dialogues(NamedTuple):
         pieces = np.stack([roles, np.arange(len(turns)) * 2], axis=1).ravel()
         return runs(between(data, bounds).take(pyarrow.array(pieces)), 2 * counts)
 
-    def begin_like(self, other: Dialogues) -> NDArray[np.bool_]:
-        """Say which rows, of those that both are sure of, are the same up to the answer."""
-        one, two = (each._halves() for each in (self, other))
-        same: NDArray[np.bool_] = pc.equal(one, two).to_numpy(zero_copy_only=False)[::2]
-        return same & self.sure & other.sure
+    def _cuts(self) -> Places:
+        """Return how far into every row its answer begins; 0 where a row is not sure."""
+        if not len(self.ends):
+            return np.zeros(len(self.sure), np.int64)
+        return np.where(self.sure, self.ends[np.maximum(self.first[1:] - 1, 0)] - self.offsets[:-1], 0)
 
-    def _halves(self) -> Any:
-        """Return what comes before the answer, and the rest, of every row: two texts a row."""
-        cuts = np.where(self.sure, self._at(self.starts, self._last()), self.offsets[:-1])
-        return between(self.data, np.append(np.stack([self.offsets[:-1], cuts], axis=1).ravel(), self.offsets[-1]))
 
-    def _last(self) -> Places:
-        """Return the last marker of every row; of a row that is not sure, any."""
-        return np.maximum(self.first[1:] - 1, 0)
+def _is_there(column: Any) -> NDArray[np.bool_]:
+    valid: NDArray[np.bool_] = column.is_valid().to_numpy(zero_copy_only=False)
+    return valid
 
-    def _at(self, places: Places, markers: Places) -> Places:
-        return places[markers] if len(places) else np.zeros(len(markers), np.int64)
 
-    def _trimmed(self, begins: Places, ends: Places) -> Any:
-        """Return texts that lie between places, in their order, without the white space around them."""
-        begins, ends, more = _without_spaces(self.data, begins, ends)
-        if not len(begins):
-            return pyarrow.array([], pyarrow.large_string())
-        texts = between(self.data, _bounds(begins, ends)).take(pyarrow.array(np.arange(len(begins)) * 2))
-        texts = texts.view(pyarrow.large_string())
-        return pc.utf8_trim_whitespace(texts) if more else texts
+def _halved(offsets: Places, cuts: Places) -> Places:
+    """Return where the halves of rows begin, and the last one ends: two a row."""
+    return np.append(np.stack([offsets[:-1], cuts], axis=1).ravel(), offsets[-1])
+
+
+def _trimmed(data: NDArray[np.uint8], begins: Places, ends: Places) -> Any:
+    """Return texts that lie between places, in their order, without the white space around them."""
+    begins, ends, more = _without_spaces(data, begins, ends)
+    if not len(begins):
+        return pyarrow.array([], pyarrow.large_string())
+    texts = between(data, _bounds(begins, ends)).take(pyarrow.array(np.arange(len(begins)) * 2))
+    texts = texts.view(pyarrow.large_string())
+    return pc.utf8_trim_whitespace(texts) if more else texts
 
 
 def _markers(data: NDArray[np.uint8], begin: int, end: int) -> tuple[Places, NDArray[np.bool_]]:

@@ -203,9 +203,9 @@ def hh(batch: Any) -> Pairs | None:
     columns = [_column(batch, side) for side in _SIDES]
     if not all(map(_is_text, columns)):
         return None
-    chosen, rejected = map(Dialogues.of, columns)
-    sure = pyarrow.array(chosen.begin_like(rejected))
-    return Pairs(chosen.prompts(), chosen.answers(), rejected.answers(), sure)
+    dialogues = Dialogues.of(columns[0])
+    rejected, sure = dialogues.answers_of(columns[1])
+    return Pairs(dialogues.prompts(), dialogues.answers(), rejected, pyarrow.array(sure))
 
 
 _SIDES = ("chosen", "rejected")
