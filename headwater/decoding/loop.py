@@ -23,6 +23,9 @@ from headwater.decoding.speculation import Draft, Pace, check
 from headwater.decoding.strategies import Strategy, Turn
 from headwater.errors import ModelError
 
+KEPT = 2**26
+"""Logits of drafts, of either model, that are held until they are checked: 256 MiB in float32."""
+
 
 class Request(NamedTuple):
     """A prompt to answer once."""
@@ -85,7 +88,7 @@ class Loop:
             raise ModelError("policy and reference", f"have {sizes[0]} and {sizes[1]} embeddings", "expected the same")
         self.policy, self.reference = Reader(policy), Reader(reference)
         self._strategy, self._options, self._ends, self._seed = strategy, options, frozenset(ends), seed
-        self._shaping = Shaping(options)
+        self._shaping, self._vocabulary = Shaping(options), sizes[0]
         self.drafted = self.taken = 0
 
     @torch.inference_mode()
@@ -136,7 +139,8 @@ class Loop:
         """Return how many tokens every row may get: only what the policy has to check is worth drafting."""
         # All rows that the reference reads go on together, and none of them beyond its last position.
         paces = [row.pace.length for row, turn in turns.items() if turn == "both"] or [1]
-        longest = min(round(sum(paces) / len(paces)), *(row.room for row in turns))
+        most = max(1, KEPT // (self._vocabulary * len(turns)))
+        longest = min(round(sum(paces) / len(paces)), most, *(row.room for row in turns))
         return {row: self._run_length(row, longest) if turn == "both" else 1 for row, turn in turns.items()}
 
     def _run_length(self, row: Row, longest: int) -> int:

@@ -11,6 +11,7 @@ import torch
 import transformers
 
 from headwater.config import build
+from headwater.decoding import loop
 from headwater.decoding.loop import Decoded, Loop, requests
 from headwater.decoding.options import DecodingOptions
 from headwater.decoding.readers import Reader
@@ -191,6 +192,26 @@ def test_every_response_begins_with_short_drafts() -> None:
     assert texts(found) == texts(expected) != texts(decode(reference, reference, strategy, prompts))
     assert found[1].drafted - found[1].taken == len(prompts), "a token a response drafted in vain"
     assert found[1].policy.tokens == expected[1].policy.tokens
+
+
+def test_drafts_of_many_rows_are_no_longer_than_may_be_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    reference, policy = model_of(), model_of()
+    prompts = [[place, 5, 7] for place in (3, 4)]
+    checked: list[int] = []
+    forward = policy.forward
+
+    def counted(*args: Any, logits_to_keep: int, **settings: Any) -> Any:
+        checked.append(logits_to_keep)
+        return forward(*args, logits_to_keep=logits_to_keep, **settings)
+
+    policy.forward = counted
+    strategy = "kl_threshold(threshold=0.05)"
+    expected = decode(policy, reference, strategy, prompts, draft=16)
+    assert max(checked) > 2
+    monkeypatch.setattr(loop, "KEPT", 2 * 2 * VOCAB)
+    checked.clear()
+    assert texts(decode(policy, reference, strategy, prompts, draft=16)) == texts(expected)
+    assert max(checked) == 2
 
 
 def test_rows_of_unlike_vocabularies_are_refused() -> None:
