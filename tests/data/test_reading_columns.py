@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headwater.data.reading import Account, Door, blocks, columns, formats, intake, stream
-from headwater.data.sources import SOURCES, dialogues, fields
+from headwater.data.sources import SOURCES, dialogues, fields, texts
 from headwater.data.writing import row_of
 from headwater.errors import DataError
 from tests.data.test_reading_door import ANY_LINE
@@ -340,6 +340,55 @@ def test_dialogues_are_split_as_texts_are(case: str) -> None:
                 turns = fields.dialogue_turns(before, "chosen")
                 assert answer == said
                 assert prompt == b"".join(b"\xff%b\xff%b" % (t.role.encode(), t.content.encode()) for t in turns)
+
+
+LETTERS = st.sampled_from(["a", "b", " ", "\n", "\xa0", "\x1c", "\x7f", "\0", "é", "abab"])
+ANSWERS = st.lists(LETTERS, max_size=6).map("".join)
+
+
+@settings(max_examples=500, deadline=None)
+@given(pairs=st.lists(st.tuples(ANSWERS, ANSWERS), max_size=8))
+def test_answers_that_surely_differ_are_neither_empty_nor_the_same(pairs: list[tuple[str, str]]) -> None:
+    chosen, rejected = (pyarrow.array([pair[side] for pair in pairs], pyarrow.string()) for side in (0, 1))
+    for (one, other), differ in zip(pairs, texts._surely_differ(chosen, rejected), strict=True):
+        assert not differ or (one.split() != other.split() and one.strip() and other.strip())
+
+
+ANSWERED_TWICE = {
+    ("Sure.", "No."): True,
+    ("It is.", "I am."): True,
+    ("I am.", "I do!"): True,
+    ("So one", "Son e"): True,
+    ("a, b or c....", "a, b or d...."): False,
+    ("one or two", "one or  two"): False,
+    ("So", "So "): False,
+    ("", "So"): False,
+    ("\u3000So", "No"): False,
+}
+
+
+@pytest.mark.parametrize(("pair", "differ"), ANSWERED_TWICE.items())
+def test_which_answers_surely_differ(pair: tuple[str, str], differ: bool) -> None:
+    for answers in (pair, pair[::-1]):
+        columns = (pyarrow.array(["a", text])[1:] for text in answers)
+        assert texts._surely_differ(*columns).tolist() == [differ]
+
+
+def test_a_row_whose_end_is_no_truth_value_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(formats, "FIRST", 1)
+    path = saved(tmp_path / "a.jsonl", [GOOD["explicit"](n) | {"chosen_complete": 0.5} for n in range(3)])
+    assert everything(path)[1] == Account(rows_in=3, quarantined=3)
+    assert everything(path) == one_by_one(path)
+
+
+def test_dialogues_that_differ_inside_of_a_character_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(formats, "FIRST", 1)
+    odd = {
+        "chosen": "\n\nHuman: Hi there\n\nAssistant: a",
+        "rejected": "\n\nHuman: Hi the\n\nAssistant:" + "\xa0" * 3 + "b",
+    }
+    path = saved(tmp_path / "a.jsonl", [GOOD["hh"](1), odd, GOOD["hh"](2)])
+    assert everything(path) == one_by_one(path)
 
 
 # --- blocks made ahead --------------------------------------------------------------------------------------------

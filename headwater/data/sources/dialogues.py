@@ -85,10 +85,13 @@ class Dialogues(NamedTuple):
         """Return what the rows of another column end with, and which of them surely are the same up to there."""
         data, offsets = bytes_of(column)
         cuts = self._cuts()
+        places = np.minimum(offsets[:-1] + cuts, offsets[1:])
         one = between(self.data, _halved(self.offsets, self.offsets[:-1] + cuts))
-        other = between(data, _halved(offsets, np.minimum(offsets[:-1] + cuts, offsets[1:])))
+        other = between(data, _halved(offsets, places))
         same = pc.equal(one, other).to_numpy(zero_copy_only=False)[::2] & self.sure
-        rest, ends = bytes_of(other.take(pyarrow.array(np.arange(len(column)) * 2 + 1)))
+        # Elsewhere the place may lie inside of a character.
+        halves = between(data, _halved(offsets, np.where(same, places, offsets[1:])))
+        rest, ends = bytes_of(halves.take(pyarrow.array(np.arange(len(column)) * 2 + 1)))
         further, _ = _markers(rest, 0, int(ends[-1]))
         last = np.diff(np.searchsorted(further, ends)) == 0
         return _trimmed(rest, ends[:-1], ends[1:]), same & last & _is_there(column)

@@ -23,7 +23,7 @@ from headwater.data.sources.checks import check_texts
 from headwater.data.sources.dialogues import Dialogues
 from headwater.data.sources.layout import Broken, NoPreference
 from headwater.data.sources.pairs import BESIDE_THE_TEXTS, check_ratings, standing
-from headwater.data.sources.prompts import SEPARATOR, joined, runs, wide
+from headwater.data.sources.prompts import SEPARATOR, Places, bytes_of, joined, runs, wide
 
 _NAMES = ("id", "source")
 _NOTHING: Mapping[str, Any] = {}
@@ -59,7 +59,7 @@ class Sure:
     """What is sure of some rows, as far as many can be looked at at once; iterating gives the texts of all of them."""
 
     pairs: Pairs
-    alike: Any
+    alike: NDArray[np.bool_]
     """Whether two answers may be empty or the same."""
     beside: Any
     """What stands beside the texts, as a `pyarrow.RecordBatch`; None where there is nothing."""
@@ -74,7 +74,7 @@ class Sure:
     def certain(self) -> NDArray[np.bool_]:
         """Say which rows are pairs, [rows]; what many at once do not tell is looked at row by row."""
         certain = _truth(self.pairs.sure)
-        alike = np.flatnonzero(certain & _truth(self.alike))
+        alike = np.flatnonzero(certain & self.alike)
         answers = (_bytes(side).take(pyarrow.array(alike)).to_pylist() for side in self.pairs[1:3])
         certain[alike] = list(map(_differ, *answers))
         if self.unchecked:
@@ -108,20 +108,44 @@ def sure_of(read: FromColumns, batch: Any) -> Sure | None:
     pairs, beside = read(batch), _beside(batch)
     if pairs is None or beside is None:
         return None
-    return Sure(pairs, pc.invert(_surely_differ(pairs.chosen, pairs.rejected)), *beside)
+    return Sure(pairs, ~_surely_differ(pairs.chosen, pairs.rejected), *beside)
 
 
-def _surely_differ(one: Any, other: Any) -> Any:
-    """Say whether texts begin, or begin and end, with letters or signs of ASCII that are not the same."""
-    (first, starts), (last, ends) = (_both_visible(one, other, *place) for place in ((0, 1), (-1, None)))
-    return pc.fill_null(pc.and_(starts, pc.or_(first, pc.and_(ends, last))), False)
+_EDGE = 4
+"""Bytes at either end of two answers that are compared, many answers at once."""
+_VISIBLE = np.array([0x20 < byte < 0x7F for byte in range(256)])
+"""Letters and signs of ASCII."""
 
 
-def _both_visible(one: Any, other: Any, *place: int | None) -> tuple[Any, Any]:
-    """Compare one byte of two texts: whether they are different, and whether both are neither white space nor half."""
-    bytes_of = [pc.binary_slice(_bytes(side), *place) for side in (one, other)]
-    visible = [pc.and_(pc.greater(byte, b" "), pc.less(byte, b"\x7f")) for byte in bytes_of]
-    return pc.not_equal(*bytes_of), pc.and_(*visible)
+def _surely_differ(one: Any, other: Any) -> NDArray[np.bool_]:
+    """Say whether two texts begin with a letter or sign, and their first or their last words are not the same."""
+    texts = [bytes_of(side) for side in (one, other)]
+    lengths = np.minimum(*(np.diff(offsets) for _, offsets in texts))
+    steps = np.arange(_EDGE)
+    first, other_first = (_at(data, offsets[:-1, None] + steps) for data, offsets in texts)
+    last, other_last = (_at(data, offsets[1:, None] - 1 - steps) for data, offsets in texts)
+    spoken: NDArray[np.bool_] = _VISIBLE[first[:, 0]] & _VISIBLE[other_first[:, 0]] & (lengths > 0)
+    return spoken & (_words_differ(first, other_first, lengths) | _words_differ(last, other_last, lengths))
+
+
+def _words_differ(one: NDArray[np.uint8], other: NDArray[np.uint8], lengths: Places) -> NDArray[np.bool_]:
+    """Say whether words surely differ whose first bytes (or last, backwards) are given, [rows, _EDGE].
+
+    They do where letters or signs are followed by two that are not the same, or by one and the end of a word.
+    """
+    place = (one != other).argmax(1)
+    alike = (_VISIBLE[one] | (np.arange(_EDGE) >= place[:, None])).all(1)
+    a, b = (np.take_along_axis(side, place[:, None], 1)[:, 0] for side in (one, other))
+    told = np.where(place == 0, _VISIBLE[a] & _VISIBLE[b], (_VISIBLE[a] | _VISIBLE[b]) & (a < 0x80) & (b < 0x80))
+    differ: NDArray[np.bool_] = (a != b) & alike & told & (lengths > place)
+    return differ
+
+
+def _at(data: NDArray[np.uint8], places: Places) -> NDArray[np.uint8]:
+    """Return bytes at places, of which those outside of the data mean nothing."""
+    if not len(data):
+        return np.zeros(places.shape, np.uint8)
+    return data[np.clip(places, 0, len(data) - 1)]
 
 
 def _differ(chosen: bytes, rejected: bytes) -> bool:
@@ -348,6 +372,8 @@ def _is_harmless(name: str, column: Any) -> bool:
         return False
     if isinstance(column.type, pyarrow.StructType):
         return all(_is_harmless("score", pc.struct_field(column, [place])) for place in range(column.type.num_fields))
+    if name.endswith("complete"):
+        return column.type in (pyarrow.null(), pyarrow.bool_())
     if column.type == pyarrow.float64():
         return pc.all(pc.is_finite(column)).as_py() is not False
-    return column.type in (pyarrow.null(), pyarrow.bool_() if name.endswith("complete") else pyarrow.int64())
+    return column.type in (pyarrow.null(), pyarrow.int64())
