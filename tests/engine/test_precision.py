@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
-from headwater.engine import precision
+from headwater.commands import train_reward
+from headwater.engine import precision, session
+from headwater.engine.recipe import Recipe
+from headwater.engine.scoring import reward_scores
 from headwater.errors import UsageError
 
 
@@ -51,3 +56,11 @@ def test_the_gain_is_measured_once_and_leaves_the_threads_as_they_were() -> None
     assert 0 < gain < 1000
     assert precision.bf16_gain() == gain
     assert torch.get_num_threads() == threads
+
+
+def test_the_stored_config_says_what_auto_took(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "bf16_gain", lambda: 0.5)
+    config = train_reward.Config(data=Path("pairs.jsonl"), output=Path("run"))
+    assert config.training.precision == "auto"
+    recipe = Recipe("train-reward", "reward", "reward", {}, reward_scores, 1e-5)
+    assert session._with_defaults(config, recipe).training.precision == "fp32"

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 from xxhash import xxh3_128_digest
 
 from headwater import console
@@ -23,16 +22,16 @@ from headwater.data.reading.strict import Bad
 from headwater.data.sources import (
     SEPARATOR,
     Broken,
+    Judged,
     NoPreference,
     Source,
-    Sure,
     Texts,
     detect,
     draft_to_record,
     identity_of,
+    judge,
     preference,
     renamed,
-    sure_of,
 )
 from headwater.data.sources.fields import kind
 from headwater.errors import DataError
@@ -72,15 +71,6 @@ class Loaded(NamedTuple, Generic[ExampleT]):
     quarantine: Quarantine
     files: tuple[Path, ...] = ()
     """The files that were read; none for a name on the hub."""
-
-
-class Judged(NamedTuple):
-    """What is sure of the rows of a block; one entry a row."""
-
-    rows: Sure
-    certain: NDArray[np.bool_]
-    digests: list[bytes]
-    labels: list[bool]
 
 
 class Intake:
@@ -154,8 +144,7 @@ class Intake:
         conditioned = self.door.condition is not None or self.door.condition_column is not None
         if block.columns is None or self._source is None or self._source.texts is None or self._names or conditioned:
             return None
-        sure = sure_of(self._source.texts, block.columns)
-        return None if sure is None else Judged(sure, sure.certain(), *sure.identities())
+        return judge(self._source.texts, block.columns)
 
     def _at_once(self, part: Part, block: Block, judged: Judged, before: int) -> Iterator[Record]:
         """Let the rows of a block in that surely are pairs; every other one is looked at by itself, in its turn."""

@@ -32,7 +32,7 @@ from headwater.data.sources.layout import (
     UnpairedDraft,
 )
 from headwater.data.sources.prompts import SEPARATOR
-from headwater.data.sources.texts import Sure, Texts, identity_of, preference, sure_of
+from headwater.data.sources.texts import Judged, Texts, identity_of, judge, preference
 from headwater.errors import UsageError, did_you_mean
 
 __all__ = [
@@ -43,9 +43,9 @@ __all__ = [
     "CandidatesDraft",
     "Draft",
     "Fields",
+    "Judged",
     "NoPreference",
     "Source",
-    "Sure",
     "Texts",
     "UnpairedDraft",
     "canonical_row",
@@ -56,9 +56,9 @@ __all__ = [
     "draft_to_preference",
     "draft_to_record",
     "identity_of",
+    "judge",
     "preference",
     "renamed",
-    "sure_of",
 ]
 
 

@@ -103,8 +103,23 @@ def _truth(column: Any) -> NDArray[np.bool_]:
     return values
 
 
-def sure_of(read: FromColumns, batch: Any) -> Sure | None:
+class Judged(NamedTuple):
+    """What is sure of rows, looked at; one entry a row."""
+
+    rows: Sure
+    certain: NDArray[np.bool_]
+    digests: list[bytes]
+    """What stands for the texts of a row, and the way its label points: `identity_of`."""
+    labels: list[bool]
+
+
+def judge(read: FromColumns, batch: Any) -> Judged | None:
     """Return what is sure of the rows of `batch`; None where nothing is."""
+    sure = _sure_of(read, batch)
+    return None if sure is None else Judged(sure, sure.certain(), *sure.identities())
+
+
+def _sure_of(read: FromColumns, batch: Any) -> Sure | None:
     pairs, beside = read(batch), _beside(batch)
     if pairs is None or beside is None:
         return None
