@@ -1,7 +1,7 @@
 """Which precision to train in: bf16 where the device computes it natively, and no slower than fp32.
 
-Processors differ in that by an order of magnitude. With AMX a product in bf16 is about ten times as fast as in fp32;
-where AVX-512 has bf16 and AMX is missing, it can take twice as long. So a CPU is asked, in a few milliseconds.
+Processors differ widely in that. With AMX a product in bf16 is many times as fast as in fp32; where AVX-512 has bf16
+and AMX is missing, it can take twice as long. So a CPU is asked, in less than a tenth of a second.
 """
 
 from __future__ import annotations
