@@ -26,6 +26,7 @@ from headwater.data.preference import Example, Prompted, Response
 from headwater.data.reading import Account
 from headwater.data.tokenizers import Tokenizer
 from headwater.data.truncation import TokenEnds, Truncation
+from headwater.data.turns import end_text, special_tokens
 from headwater.errors import ModelError, first_line
 
 Ids = NDArray[np.int32]
@@ -146,25 +147,15 @@ def render(row: Prompted, response: Response, tokenizer: Tokenizer, end_token: E
         if whole.startswith(before + text):
             end = len(before) + len(text)
             ends = end_token == "always" or (end_token == "complete" and response.complete)
-            closing = _end_of_turn(whole[end:], tokenizer) if ends else ""
+            closing = end_text(whole[end:], tokenizer) if ends else ""
             return Rendered(whole[:end] + closing, len(before), _quoted(row, response, tokenizer))
     raise ModelError(row.id, "the chat template rewrites the response", "use a template that keeps it as it is")
 
 
 def _quoted(row: Prompted, response: Response, tokenizer: Tokenizer) -> tuple[str, ...]:
     texts = (*(message.content for message in row.conversation), response.text)
-    special = tokenizer.all_special_tokens
+    special = special_tokens(tokenizer)
     return texts if any(token in text for text in texts for token in special) else ()
-
-
-def _end_of_turn(rest: str, tokenizer: Tokenizer) -> str:
-    """Return what the template writes after a response, through its first special token; else the EOS token."""
-    ends = [rest.find(token) + len(token) for token in tokenizer.all_special_tokens if token in rest]
-    if ends:
-        return rest[: min(ends)]
-    if tokenizer.eos_token is None:
-        raise ModelError("tokenizer", "has neither an end-of-turn token in its template nor an EOS token")
-    return str(tokenizer.eos_token)
 
 
 class Tokenized(NamedTuple):
@@ -232,7 +223,7 @@ def _encode_quoting(row: Rendered, tokenizer: Tokenizer) -> tuple[list[int], lis
     """
     ids: list[int] = []
     offsets: list[tuple[int, int]] = []
-    for start, end, token in _stretches(row, tokenizer.all_special_tokens):
+    for start, end, token in _stretches(row, special_tokens(tokenizer)):
         if token:
             ids.append(tokenizer.convert_tokens_to_ids(token))
             offsets.append((start, end))
