@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import headwater
-from headwater import config
+from headwater import config, interrupts
 from headwater.errors import HeadwaterError, UsageError, did_you_mean
 
 
@@ -56,7 +56,8 @@ EXIT_CODES = {
     5: "a loss or gradient was not finite",
     6: "the network gave up",
     7: "out of disk or memory",
-    130: "interrupted",
+    75: "stopped by SIGTERM: the same command goes on",
+    130: "interrupted: the same command goes on",
 }
 
 
@@ -88,13 +89,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     traceback = "--traceback" in given
     given = [argument for argument in given if argument != "--traceback"]
     try:
-        return _dispatch(given)
+        with interrupts.handled():
+            return _dispatch(given)
     except (HeadwaterError, MemoryError, OSError) as error:
         code = _exit_code(error)
         if traceback or code == 1:
             raise
         print(f"headwater: {error or type(error).__name__}", file=sys.stderr)
         return code
+    except interrupts.Stopped as stopped:
+        print(f"headwater: {stopped}", file=sys.stderr)
+        return stopped.exit_code
     except KeyboardInterrupt:
         print("headwater: interrupted; the run has no done-marker", file=sys.stderr)
         return 130

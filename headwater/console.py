@@ -21,6 +21,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from headwater import interrupts
+
 T = TypeVar("T")
 
 # Prompts and names of models may hold what rich would take for markup, or for the name of an emoji.
@@ -128,22 +130,35 @@ def say_notes(notes: Mapping[str, int]) -> None:
 
 
 def track(items: Iterable[T], what: str, total: int) -> Iterable[T]:
-    """Yield `items` under a progress bar with a count and the time left; nothing is drawn off a terminal."""
+    """Yield `items` under a progress bar with a count and the time left; nothing is drawn off a terminal.
+
+    Between two items the command can be stopped. Errors: `Stopped`.
+    """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=_stderr, transient=True, disable=not draws_bars()) as progress:
-        yield from progress.track(items, total=total, description=what)
+        for item in progress.track(items, total=total, description=what):
+            yield item
+            interrupts.check()
 
 
 @contextlib.contextmanager
 def meter(total: int, what: str) -> Iterator[Callable[[int], None]]:
-    """Draw a bar over `total` bytes with the time left; yields a function to be told of every few bytes read."""
+    """Draw a bar over `total` bytes with the time left; yields a function to be told of every few bytes read.
+
+    Where it is told, the command can be stopped. Errors: `Stopped`.
+    """
     if not total or not draws_bars():
-        yield lambda count: None
+        yield lambda count: interrupts.check()
         return
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     with Progress(*columns, console=_stderr, transient=True) as progress:
         task = progress.add_task(what, total=total)
-        yield lambda count: progress.advance(task, count)
+
+        def advance(count: int) -> None:
+            progress.advance(task, count)
+            interrupts.check()
+
+        yield advance
 
 
 class Steps:
@@ -155,7 +170,8 @@ class Steps:
 
     @contextlib.contextmanager
     def step(self, name: str) -> Iterator[None]:
-        """Run one step, silenced, under its name."""
+        """Run one step, silenced, under its name. Errors: `Stopped`."""
+        interrupts.check()
         self._done += 1
         self._progress.update(self._task, description=name)
         if not _stderr.is_terminal:

@@ -16,6 +16,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from headwater import interrupts
 from headwater.console import say
 from headwater.errors import HeadwaterError, UsageError
 from headwater.files import to_json
@@ -65,6 +66,10 @@ class Server(ThreadingHTTPServer):
     def address(self) -> str:
         """Where the page is."""
         return f"http://127.0.0.1:{self.server_port}/{self.token}/"
+
+    def service_actions(self) -> None:
+        """Stop serving where a signal asked for it; called between requests."""
+        interrupts.check()
 
     def run(self) -> None:
         """Serve until Ctrl-C."""

@@ -35,6 +35,7 @@ FLOORS = {
     "headwater.endpoint": 1,
     "headwater.ledger": 1,
     "headwater.errors": 0,
+    "headwater.interrupts": 0,
     "headwater": 0,
 }
 """A module imports lower floors, and its own wing; the wings of one floor never import each other."""
