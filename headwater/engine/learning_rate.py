@@ -15,6 +15,7 @@ import numpy as np
 import torch
 import transformers
 
+from headwater import interrupts
 from headwater.console import say, silence
 from headwater.engine.training import PairTrainer
 from headwater.errors import NumericalError, UsageError
@@ -69,6 +70,7 @@ class _Raise(transformers.TrainerCallback):  # type: ignore[misc]
         return float(LOWEST * (HIGHEST / LOWEST) ** (step / (STEPS - 1)))
 
     def on_step_begin(self, args: Any, state: Any, control: Any, optimizer: Any, **others: Any) -> None:
+        interrupts.check()
         for group in optimizer.param_groups:
             group["lr"] = self.rate(state.global_step)
 

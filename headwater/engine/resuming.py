@@ -45,10 +45,12 @@ def remove(run: Path, keep: Path | None = None) -> None:
 
 
 def rewind(run: Path, checkpoint: Path) -> None:
-    """Drop the history rows that were written after a checkpoint: they will come again."""
+    """Drop the history rows that were written after a checkpoint, or at the end of training: they will come again."""
     history = run / "history.jsonl"
     lines = history.read_text(encoding="utf-8").splitlines(keepends=True) if history.exists() else []
-    files.write_text(history, "".join(line for line in lines if json.loads(line)["step"] <= step_of(checkpoint)))
+    rows = ((line, json.loads(line)) for line in lines)
+    kept = (line for line, row in rows if row["step"] <= step_of(checkpoint) and "train_runtime" not in row)
+    files.write_text(history, "".join(kept))
 
 
 def save(run: Path, state: Any, model: torch.nn.Module, optimizer: Any, schedule: Any) -> None:

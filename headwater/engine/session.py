@@ -14,7 +14,7 @@ from typing import Any
 
 from transformers import TrainingArguments
 
-from headwater import runs
+from headwater import interrupts, runs
 from headwater.config import build
 from headwater.console import say, show, silence, trends
 from headwater.data.preparation import Ledger
@@ -31,7 +31,7 @@ from headwater.engine.options import TrainingOptions
 from headwater.engine.recipe import Recipe, TrainConfig
 from headwater.engine.reference import Reference
 from headwater.engine.scoring import ScoreFunction, divergence_scores, response_values
-from headwater.engine.stopping import EvaluateEvery, KeepBest
+from headwater.engine.stopping import EvaluateEvery, KeepBest, StopWhenAsked
 from headwater.engine.training import PairTrainer, arguments_for
 from headwater.errors import DataError, UsageError
 from headwater.runs import RunWriter
@@ -110,15 +110,28 @@ def _train(config: TrainConfig, recipe: Recipe, arguments: TrainingArguments, ch
         _set_rate(arguments, learning_rate.search(make, arguments), run)
     trainer = make(arguments=arguments, log=run.log)
     best = _watch(trainer, options, labels.watched(recipe.watched, pairs.held_out))
-    trainer.train(None if checkpoint is None else str(checkpoint))
-    say(f"memory: at most {memory.peak() / memory.GIB:.2f} GiB were used, {before / memory.GIB:.2f} before training")
-    run.facts |= training_cost(model, pairs.train, layout, float(trainer.state.epoch))._asdict()
-    show(trends(trainer.state.log_history, TRENDS))
-    run.facts["memory_bytes"] = {**estimate._asdict(), "peak": memory.peak(), "before_training": before}
-    counts = labels.counts("train", pairs.train) | labels.counts("held_out", pairs.held_out)
-    run.write_metrics({**_kept(best, trainer, run), **counts})
+    stop = StopWhenAsked(trainer.accelerator, trainer.steps_per_epoch)
+    trainer.add_callback(stop)
+    with interrupts.postponed():
+        trainer.train(None if checkpoint is None else str(checkpoint))
+        stop.check()
+        say(
+            f"memory: at most {memory.peak() / memory.GIB:.2f} GiB were used, {before / memory.GIB:.2f} before training"
+        )
+        run.facts["memory_bytes"] = {**estimate._asdict(), "peak": memory.peak(), "before_training": before}
+        run.facts |= training_cost(model, pairs.train, layout, float(trainer.state.epoch))._asdict()
+        show(trends(trainer.state.log_history, TRENDS))
+        counts = labels.counts("train", pairs.train) | labels.counts("held_out", pairs.held_out)
+        run.write_metrics({**_kept(best, trainer, run), **counts})
+        return _finish(config, recipe, run, trainer, model, tokenizer)
+
+
+def _finish(
+    config: TrainConfig, recipe: Recipe, run: RunWriter, trainer: PairTrainer, model: Any, tokenizer: Tokenizer
+) -> Path:
+    """Save the model, remove the checkpoints and end the run; processes but the first only give their weights."""
     weights = trainer.whole_weights()
-    if first:
+    if trainer.is_world_process_zero():
         checkpoints.save(model, tokenizer, config.output, _card(config, recipe, run), weights)
         resuming.remove(config.output)
     return run.finish()

@@ -6,10 +6,13 @@ here the best weights wait in host memory, and nothing is written but the model 
 
 from __future__ import annotations
 
+import signal
 from typing import Any
 
 import torch
 import transformers
+
+from headwater import interrupts
 
 
 class EvaluateEvery(transformers.TrainerCallback):  # type: ignore[misc]
@@ -22,6 +25,48 @@ class EvaluateEvery(transformers.TrainerCallback):  # type: ignore[misc]
         """Ask for an evaluation where one is due."""
         if state.global_step % self._steps == 0:
             control.should_evaluate = True
+
+
+class StopWhenAsked(transformers.TrainerCallback):  # type: ignore[misc]
+    """End training after the step at hand where a signal asked for it, with a checkpoint to go on from.
+
+    A checkpoint at the last step of an epoch is written after the evaluation that ends the epoch, so that the
+    continued run neither misses nor repeats it. After the very last step nothing is stopped: the run is finished.
+    """
+
+    def __init__(self, accelerator: Any, steps_per_epoch: int) -> None:
+        """Take the optimizer steps of an epoch; with several processes, all of them stop where one is asked."""
+        self._accelerator, self._epoch = accelerator, steps_per_epoch
+        self._asked = False
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        """Notice the request; inside an epoch, save and stop here."""
+        if state.global_step >= state.max_steps:
+            return
+        self._asked = self._asked or self._any_asked()
+        if self._asked and state.global_step % self._epoch:
+            control.should_save = control.should_training_stop = True
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        """Save and stop after the evaluation of a finished epoch; an unfinished one is not evaluated."""
+        if not self._asked:
+            return
+        if state.global_step % self._epoch:
+            control.should_evaluate = False
+        else:
+            control.should_save = control.should_training_stop = True
+
+    def check(self) -> None:
+        """End the command where training was stopped. Errors: `interrupts.Stopped`."""
+        if self._asked:
+            raise interrupts.Stopped(interrupts.requested() or signal.SIGTERM)
+
+    def _any_asked(self) -> bool:
+        asked = interrupts.requested() is not None
+        if self._accelerator.num_processes == 1:
+            return asked
+        counted = self._accelerator.reduce(torch.tensor(int(asked), device=self._accelerator.device), "sum")
+        return bool(counted.item())
 
 
 class KeepBest(transformers.TrainerCallback):  # type: ignore[misc]

@@ -151,18 +151,27 @@ class PairTrainer(transformers.Trainer):  # type: ignore[misc]
 
     def get_train_dataloader(self) -> torch.utils.data.DataLoader[Packs]:
         """Return this process's share of the batches. Errors: `UsageError` for fewer pairs than processes."""
-        process, processes = self.accelerator.process_index, self.accelerator.num_processes
+        processes = self.accelerator.num_processes
         if len(self.train_dataset) < processes:
             raise UsageError(f"{len(self.train_dataset)} pairs", f"for {processes} processes", "start fewer processes")
-        least = 2 if self._drift else 1  # a partner's responses come from another row
-        shares = Shares(len(self.train_dataset), self._train_batch_size, self.args.seed, process, processes, least)
-        shares.epoch = self._begun_at // -(len(shares) // -self.args.gradient_accumulation_steps)
+        shares = self._shares()
+        shares.epoch = self._begun_at // self.steps_per_epoch
         return torch.utils.data.DataLoader(
             self.train_dataset,
             batch_sampler=shares,
             collate_fn=self.data_collator,
             pin_memory=self.args.dataloader_pin_memory,
         )
+
+    def _shares(self) -> Shares:
+        process, processes = self.accelerator.process_index, self.accelerator.num_processes
+        least = 2 if self._drift else 1  # a partner's responses come from another row
+        return Shares(len(self.train_dataset), self._train_batch_size, self.args.seed, process, processes, least)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps of one epoch; the last one may have fewer pairs."""
+        return int(-(len(self._shares()) // -self.args.gradient_accumulation_steps))
 
     def _get_num_items_in_batch(self, batch_samples: list[Packs], device: torch.device) -> int | torch.Tensor:
         pairs = sum(batch["num_pairs"] for batch in batch_samples)
