@@ -28,6 +28,7 @@ FLOORS = {
     "headwater.data": 2,
     "headwater.runs": 2,
     "headwater.loopback": 2,
+    "headwater.hub": 1,
     "headwater.config": 1,
     "headwater.console": 1,
     "headwater.statistics": 1,

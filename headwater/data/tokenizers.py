@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from headwater.config import build
+from headwater.data import untrusted
 from headwater.data.preference import Record
 from headwater.errors import ModelError, UsageError, first_line
 
@@ -71,7 +72,8 @@ def texts_of(records: Iterable[Record]) -> Iterator[str]:
 def load_tokenizer(name: str, records: Iterable[Record]) -> Tokenizer:
     """Load a tokenizer by Hugging Face name or path, or train `scratch(vocab=…)` on rows of data.
 
-    Errors: `ModelError` for one that cannot be loaded, is not fast (character offsets need a fast one) or is empty.
+    Errors: `ModelError` for one that cannot be loaded, is not fast (character offsets need a fast one) or is empty, or
+    comes with code; `NetworkError` for a hub that does not give it.
     """
     if is_call(name):
         return build(name, TOKENIZERS, "tokenizer").train(texts_of(records))
@@ -80,6 +82,7 @@ def load_tokenizer(name: str, records: Iterable[Record]) -> Tokenizer:
     path = Path(name)
     if path.exists() and not path.is_dir():
         raise UsageError(name, "is a file", "name a directory with a tokenizer, or a Hugging Face name")
+    untrusted.check_model(name)
     try:
         # Without the flag, transformers asks on the terminal whether to run a repository's code.
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import huggingface_hub
 
+from headwater import hub
 from headwater.console import say
 from headwater.errors import NetworkError, UsageError, first_line
 
@@ -44,5 +45,6 @@ def push(run: Path, repository: str) -> None:
             repo_id=repository, folder_path=run, allow_patterns=list(MODEL_FILES), ignore_patterns=["reference/*"]
         )
     except (OSError, huggingface_hub.errors.HfHubHTTPError) as error:
-        raise NetworkError(f"--push-to-hub {repository}", first_line(error), f"the model is in {run}") from error
+        fix = f"the model is in {run}; {hub.advice(repository, error)}"
+        raise NetworkError(f"--push-to-hub {repository}", first_line(error), fix) from error
     say(f"pushed: https://huggingface.co/{repository}")

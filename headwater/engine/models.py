@@ -18,6 +18,7 @@ import transformers
 from headwater import runs
 from headwater.config import build
 from headwater.console import say
+from headwater.data import untrusted
 from headwater.data.preference import Record
 from headwater.data.tokenizers import PLAIN, ScratchTokenizer, Tokenizer, is_call, load_tokenizer, texts_of
 from headwater.engine.options import TrainingOptions
@@ -184,8 +185,11 @@ def _refuse_ensemble(name: str) -> None:
 def _pretrained(name: str, head: Head) -> Any:
     # Only a reward model takes num_labels: for a causal model it would be an unused argument.
     extra = {"num_labels": 1} if head == "reward" else {}
+    untrusted.check_model(name)
     try:
-        return AUTO[head].from_pretrained(name, dtype=torch.float32, use_safetensors=True, **extra)
+        return AUTO[head].from_pretrained(
+            name, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, **extra
+        )
     except (OSError, ValueError, RuntimeError, json.JSONDecodeError) as error:
         fix = "name a Hugging Face model, a path or scratch()"
         raise ModelError(name, f"cannot be loaded: {first_line(error)}", fix) from error
@@ -249,8 +253,9 @@ def adapted(model: Any, head: Head, options: TrainingOptions) -> Any:
 def head_of(name: str) -> Head:
     """Say what a saved model is: a reward model or a policy. Errors: `ModelError`, also for an ensemble."""
     _refuse_ensemble(name)
+    untrusted.check_model(name)
     try:
-        config = transformers.AutoConfig.from_pretrained(name)
+        config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError, json.JSONDecodeError) as error:
         raise ModelError(
             name, f"holds no model: {first_line(error)}", "name a training run, a path or a model"

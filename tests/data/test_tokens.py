@@ -296,7 +296,7 @@ FOLDERS: dict[str, tuple[dict[str, str], str]] = {
     ),
     "with code of its own": (
         {"tokenizer_config.json": CODE, "custom.py": "import pathlib; pathlib.Path(__file__ + '.ran').touch()"},
-        "no tokenizer: The repository",
+        "names code to run: auto_map",
     ),
 }
 
@@ -325,7 +325,7 @@ def test_a_vocabulary_that_is_packed_or_missing_is_no_empty_one(packed: bool, tm
 
 
 def test_a_path_that_is_not_there_or_is_a_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="no tokenizer"):
+    with pytest.raises(ModelError, match="is no folder here"):
         load_tokenizer(str(tmp_path / "gone"), [])
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(UsageError, match="is a file"):

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from headwater import hub
 from headwater.data.reading.blocks import Block, Item
 from headwater.data.reading.door import Door
 from headwater.data.reading.formats import Advance, format_of, read_blocks
@@ -159,9 +160,8 @@ def _hub_blocks(name: str, door: Door) -> Iterator[Block]:
     except (UsageError, GeneratorExit):
         raise
     except Exception as error:  # the network and its libraries fail in many ways
-        raise NetworkError(
-            name, f"no such file here, and not to be had from the hub: {first_line(error)}", "see HF_HUB_OFFLINE"
-        ) from error
+        found = f"no such file here, and not to be had from the hub: {first_line(error)}"
+        raise NetworkError(name, found, hub.advice(name, error)) from error
 
 
 def _hub_rows(name: str, door: Door) -> Any:
