@@ -5,12 +5,15 @@ from __future__ import annotations
 import errno
 import importlib
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import headwater
-from headwater import config, interrupts
-from headwater.errors import HeadwaterError, UsageError, did_you_mean
+from headwater import config, interrupts, masking
+from headwater.errors import HeadwaterError, UsageError, did_you_mean, first_line
+from headwater.files import write_text
+from headwater.marks import marked
 
 
 class Command(NamedTuple):
@@ -84,32 +87,67 @@ exit codes: {codes}"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code."""
+    """Run the command line and return its exit code. No secret of the environment is printed."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    traceback = "--traceback" in given
+    wanted = "--traceback" in given
     given = [argument for argument in given if argument != "--traceback"]
+    with masking.masked_output():
+        try:
+            with interrupts.handled():
+                return _dispatch(given)
+        except interrupts.Stopped as stopped:
+            return _ended(stopped, str(stopped), stopped.exit_code, wanted)
+        except KeyboardInterrupt as error:
+            return _ended(error, "interrupted; the run has no done-marker", 130, wanted)
+        except Exception as error:
+            code = _exit_code(error)
+            message = _as_bug(error, wanted) if code == 1 else str(error) or type(error).__name__
+            return _ended(error, message, code, wanted)
+
+
+def _ended(error: BaseException, message: str, code: int, with_traceback: bool) -> int:
+    """Print why a command ended, in one line, and return `code`."""
+    if with_traceback:
+        traceback.print_exception(error)
+    print(f"headwater: {marked(' '.join(message.splitlines()))}", file=sys.stderr)
+    return code
+
+
+def _as_bug(error: Exception, printed: bool) -> str:
+    """Return the line for an error of ours; its traceback is printed, or kept without secrets."""
+    found = f"a bug of ours: {type(error).__name__}: {first_line(error)}"
+    if printed:
+        return found
+    from headwater.data import token_cache
+
+    place = token_cache.home() / "last-error.txt"
     try:
-        with interrupts.handled():
-            return _dispatch(given)
-    except (HeadwaterError, MemoryError, OSError) as error:
-        code = _exit_code(error)
-        if traceback or code == 1:
-            raise
-        print(f"headwater: {error or type(error).__name__}", file=sys.stderr)
-        return code
-    except interrupts.Stopped as stopped:
-        print(f"headwater: {stopped}", file=sys.stderr)
-        return stopped.exit_code
-    except KeyboardInterrupt:
-        print("headwater: interrupted; the run has no done-marker", file=sys.stderr)
-        return 130
+        write_text(place, masking.mask("".join(traceback.format_exception(error))))
+    except OSError:
+        return f"{found} · add --traceback to see where"
+    return f"{found} · its traceback is in {place}: report it with what headwater env prints"
 
 
 def _exit_code(error: BaseException) -> int:
     if isinstance(error, HeadwaterError):
         return error.exit_code
-    full = isinstance(error, MemoryError) or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM)
-    return 7 if full else 1
+    number = getattr(error, "errno", None)
+    if isinstance(error, MemoryError) or number in (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EFBIG):
+        return 7
+    # Of a file that the user named: it is not there, not ours, or no file.
+    return 2 if number in PATH_ERRORS and getattr(error, "filename", None) is not None else 1
+
+
+PATH_ERRORS = {
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+}
 
 
 def _dispatch(arguments: list[str]) -> int:

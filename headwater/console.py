@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -19,15 +18,26 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.segment import Segment
 from rich.table import Table
 
 from headwater import interrupts
+from headwater.marks import marked
 
 T = TypeVar("T")
 
+
+class _Marked(Console):
+    """A console that shows what a terminal would act on or hide, in texts from elsewhere, as visible marks."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=marked(segment.text))
+
+
 # Prompts and names of models may hold what rich would take for markup, or for the name of an emoji.
-_stderr = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
-_stdout = Console(markup=False, emoji=False)
+_stderr = _Marked(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
+_stdout = _Marked(markup=False, emoji=False)
 _silenced = False
 
 
@@ -80,22 +90,6 @@ def trends(history: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> 
         if len(values) > 1:
             table.add_row(f"  {name}", f"{values[0]:.4g}", sparkline(values), f"{values[-1]:.4g}")
     return table
-
-
-def visible(text: str) -> str:
-    """Return a text in one line, with what a terminal would act on or hide (controls, bidi, zero width) shown."""
-    return "".join(_mark(character) for character in text.strip())
-
-
-def _mark(character: str) -> str:
-    if character == "\n":
-        return "⏎"
-    if character < " ":
-        return chr(0x2400 + ord(character))
-    # Zero-width joiners hold emoji and letters together; alone among the format characters they pass.
-    if unicodedata.category(character) in ("Cc", "Cf", "Zl", "Zp", "Co", "Cn") and character != "\u200d":
-        return f"<U+{ord(character):04X}>"
-    return character
 
 
 @contextlib.contextmanager

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from headwater.masking import mask_values
+
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file beside `path`, then rename it; on an error nothing stays behind."""
@@ -26,8 +28,9 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically."""
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    """Write a text file atomically, without the secrets of the environment."""
+    masked = mask_values(text)
+    write_atomically(path, lambda temporary: temporary.write_text(masked, encoding="utf-8"))
 
 
 def write_json(path: Path, value: Any) -> None:

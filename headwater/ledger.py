@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from headwater.errors import UsageError
+from headwater.masking import mask_values
 
 
 class Ledger:
@@ -25,7 +26,7 @@ class Ledger:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._handle = path.open("a+b")
         header = orjson.dumps({"settings": dict(settings)}, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SORT_KEYS)
-        self._take_up(header)
+        self._take_up(_without_secrets(header))
 
     def _take_up(self, header: bytes) -> None:
         self._handle.seek(0)
@@ -74,6 +75,11 @@ class Ledger:
         self.path.unlink()
 
     def _write(self, line: bytes) -> None:
-        self._handle.write(line)
+        self._handle.write(_without_secrets(line))
         self._handle.flush()
         os.fsync(self._handle.fileno())
+
+
+def _without_secrets(line: bytes) -> bytes:
+    text = line.decode("utf-8")
+    return mask_values(text).encode("utf-8")

@@ -37,6 +37,7 @@ from headwater import config as configs
 from headwater.console import RowAccount
 from headwater.errors import DataError, UsageError
 from headwater.files import sha256, to_json, write_atomically, write_json, write_text
+from headwater.masking import mask, mask_all, mask_values
 from headwater.statistics import Estimate
 
 PACKAGES = ("headwater", "torch", "transformers", "accelerate", "tokenizers", "numpy", "pyarrow")
@@ -62,7 +63,7 @@ class RunWriter:
     def log(self, row: Mapping[str, Any]) -> None:
         """Append one line to the history; it is on disk when this returns."""
         with (self.path / "history.jsonl").open("a", encoding="utf-8") as handle:
-            handle.write(to_json(row) + "\n")
+            handle.write(mask_values(to_json(row)) + "\n")
 
     def count(self, stage: str, rows_in: int, kept: int, dropped: Mapping[str, int], quarantined: int = 0) -> None:
         """Store the row account of a stage. Errors: ValueError when it does not balance."""
@@ -154,10 +155,10 @@ def start(
     if path.exists():
         shutil.rmtree(path)
     path.mkdir(parents=True)
-    write_text(path / "config.yaml", configs.to_yaml(configs.flatten(config)))
+    write_text(path / "config.yaml", configs.to_yaml(mask_all(configs.flatten(config), mask)))
     environment = {
         "command": command,
-        "arguments": sys.argv[1:],
+        "arguments": [mask(argument) for argument in sys.argv[1:]],
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "versions": {"python": platform.python_version(), **_versions()},
         "machine": {"system": platform.platform(), "processor": platform.machine(), "cpus": os.cpu_count()},

@@ -75,13 +75,30 @@ def test_a_full_disk_exits_with_7(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert "No space left" in capsys.readouterr().err
 
 
-def test_a_bug_is_not_dressed_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_is_named_as_one_and_its_traceback_kept(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], cache: Path
+) -> None:
     def broken(arguments: list[str]) -> int:
         raise OSError("socket went away")
 
     monkeypatch.setattr(cli, "_dispatch", broken)
-    with pytest.raises(OSError, match="socket"):
-        cli.main(["demo"])
+    assert cli.main(["demo"]) == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith("headwater: a bug of ours: OSError: socket went away") and printed.count("\n") == 1
+    assert "in broken" in (cache / "last-error.txt").read_text()
+    assert cli.main(["demo", "--traceback"]) == 1
+    assert "in broken" in capsys.readouterr().err
+
+
+def test_a_path_that_cannot_be_used_is_no_bug(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(arguments: list[str]) -> int:
+        raise PermissionError(13, "Permission denied", "/there/file")
+
+    monkeypatch.setattr(cli, "_dispatch", broken)
+    assert cli.main(["demo"]) == 2
+    assert "Permission denied: '/there/file'" in capsys.readouterr().err
 
 
 def test_traceback_shows_where_an_error_came_from(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from rich.text import Text
 from headwater import config as configs
 from headwater import files, runs, statistics
 from headwater.config import build
-from headwater.console import say_stages, show, visible
+from headwater.console import say_stages, show
 from headwater.data import reading
 from headwater.data.preference import Candidates
 from headwater.data.reading import Account, Door
@@ -28,6 +28,7 @@ from headwater.data.sampling import Asked, Drawn, asked
 from headwater.decoding.options import DecodingOptions, Servers
 from headwater.errors import DataError, UsageError
 from headwater.ledger import Ledger
+from headwater.marks import visible
 from headwater.statistics import LEVEL, Estimate
 
 if TYPE_CHECKING:

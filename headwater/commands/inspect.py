@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from headwater import runs
-from headwater.console import say, show, visible
+from headwater.console import say, show
 from headwater.data import embedding, reading
 from headwater.data.preference import Preference, Record, Response
 from headwater.data.profiling import NEAR, QUANTILES, Profile, Spread, responses_of
@@ -23,6 +23,7 @@ from headwater.data.reading import Door, Intake
 from headwater.data.terms import contrast
 from headwater.errors import DataError, UsageError
 from headwater.files import to_json, write_json
+from headwater.marks import visible
 from headwater.statistics import Estimate
 
 EXAMPLE = "headwater inspect pairs.jsonl"

@@ -20,7 +20,7 @@ import tyro
 from rich.text import Text
 
 from headwater import files, runs
-from headwater.console import say, say_notes, say_stages, show, visible
+from headwater.console import say, say_notes, say_stages, show
 from headwater.data import reading
 from headwater.data.preference import Preference
 from headwater.data.preparation import Ledger, prepare
@@ -32,6 +32,7 @@ from headwater.data.truncation import CutBy, Truncation, parse_keep
 from headwater.engine.options import TOKENS_PER_PASS
 from headwater.errors import DataError, UsageError
 from headwater.loopback import Server
+from headwater.marks import visible
 from headwater.report.lens import decodes
 from headwater.report.lens.page import DATA, page
 from headwater.report.lens.views import PAIR, Lens, Reading, contents

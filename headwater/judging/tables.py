@@ -7,9 +7,9 @@ from typing import Any
 
 from rich.table import Table
 
-from headwater.console import visible
 from headwater.judging.agreement import Agreement
 from headwater.judging.policies import Standing
+from headwater.marks import visible
 from headwater.statistics import LEVEL, Estimate
 
 Metrics = Mapping[str, Estimate]

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from headwater.console import visible
+from headwater.marks import visible
 from headwater.report.findings import count, labels, number, percent, with_interval
 from headwater.runs import Run
 from headwater.statistics import Estimate

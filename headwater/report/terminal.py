@@ -10,7 +10,8 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from headwater.console import sparkline, visible
+from headwater.console import sparkline
+from headwater.marks import visible
 from headwater.report.findings import estimate, labels, number, percent, with_interval
 from headwater.report.plots.signal import CURVES
 from headwater.runs import Run

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from headwater import cli, runs
-from headwater.console import visible
 from headwater.data import reading
 from headwater.data.preference import Message, Preference, Response
 from headwater.data.profiling import NEAR, Profile, near_duplicates, script_of, spread
+from headwater.marks import visible
 
 
 def row(number: int, chosen: str, rejected: str = "No.", **other: Any) -> bytes:
