@@ -54,7 +54,7 @@ class Config:
     """own: by each response's length; equal: both by the shorter one's; shared: both by the longer one's."""
     part: Part = "prefix"
     """Where the kept span lies; suffix, middle and random-span of the same size are controls."""
-    boundary: Boundary = "token"
+    boundary: Boundary = "grapheme"
     """What a cut never divides."""
     seed: int = 42
     """Places random spans."""

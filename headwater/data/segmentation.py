@@ -35,6 +35,18 @@ def ends(text: str, unit: Unit) -> list[int]:
     return [*found[:-1], len(text)] if found else []
 
 
+def is_grapheme_end(text: str, offset: int) -> bool:
+    """Say whether a grapheme cluster of `text` ends at a character offset; 0 and the end of the text count as ends."""
+    if offset in (0, len(text)):
+        return True
+    if text[offset - 1].isascii() and text[offset].isascii():
+        return text[offset - 1 : offset + 1] != "\r\n"
+    # A cluster begins at an ASCII character, so that what stands before the last one need not be looked at.
+    begin = next((place for place in range(offset - 1, 0, -1) if text[place].isascii() and text[place] != "\n"), 0)
+    found = (match.end() for match in _PATTERNS["grapheme"].finditer(text, begin))
+    return next(end for end in found if end >= offset) == offset
+
+
 def _with_words(sentence_ends: list[int], text: str) -> list[int]:
     """Leave out sentences of white space only, such as a line break after a full stop."""
     starts = [0, *sentence_ends]

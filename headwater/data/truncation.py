@@ -138,8 +138,9 @@ class Truncation:
     """own: by each response's length (the paper). equal: by the shorter one's. shared: by the longer one's."""
     part: Part = "prefix"
     """Where the kept span lies; all but `prefix` are controls."""
-    boundary: Boundary = "token"
-    """What a cut never divides."""
+    boundary: Boundary = "grapheme"
+    """The unit that a cut never divides. grapheme: what a reader sees as one character; token: exact token counts, as
+    the published runs cut; word and sentence: longer units."""
     seed: int = 0
     """Places random spans, together with the row's id."""
 
@@ -179,9 +180,14 @@ def span(text: str, ends: Sequence[int], first: int, count: int, boundary: Bound
     # Tokens that share one character (byte-level pieces of an emoji) all end where it ends, so no half is left.
     start = _whole(text, ends[first - 1]) if first else 0
     end = _whole(text, ends[first + count - 1])
-    if boundary != "token":
-        return _snapped([0, *segmentation.ends(text, boundary)], start, end)
-    return (start, end) if start < end else _snapped([0, *ends], start, end)
+    if boundary == "token" or (boundary == "grapheme" and _between_graphemes(text, start, end)):
+        return (start, end) if start < end else _snapped([0, *ends], start, end)
+    return _snapped([0, *segmentation.ends(text, boundary)], start, end)
+
+
+def _between_graphemes(text: str, start: int, end: int) -> bool:
+    """Say whether a span that tokens give divides no grapheme: nearly every one, and it need not be moved."""
+    return start < end and all(segmentation.is_grapheme_end(text, offset) for offset in (start, end))
 
 
 def cut(response: Response, start: int, end: int) -> Response:
@@ -380,11 +386,11 @@ def _spans(example: Example, truncation: Truncation, by_token: Sequence[Sequence
     texts = [response.text for response in example.responses]
     units = [segmentation.ends(text, unit) for text in texts] if unit else by_token
     counts = truncation.counts(*map(len, units))
-    exact = unit is None and truncation.boundary == "token"
     spans = []
     for side, text, tokens, ends, count in zip(example.sides, texts, by_token, units, counts, strict=True):
         first = truncation.first(len(ends), count, f"{example.id}:{side}")
         start, end = span(text, ends, first, count, truncation.boundary)
+        exact = unit is None and (start, end) == span(text, ends, first, count)
         spans.append(Span(start, end, count if exact else _tokens_in(tokens, start, end)))
     return spans
 

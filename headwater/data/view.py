@@ -21,8 +21,8 @@ class ViewOptions:
     """own: by each response's length; equal: both by the shorter one's; shared: both by the longer one's."""
     part: Part = "prefix"
     """Where the kept span lies; suffix, middle and random-span of the same size are controls."""
-    boundary: Boundary = "token"
-    """What a cut never divides."""
+    boundary: Boundary = "grapheme"
+    """Unit that a cut never divides: grapheme (a visible character), word, sentence; token: exact token counts."""
     end: EndToken | None = None
     """Who gets an end-of-turn token: complete responses, always (as published runs did), never. [complete]"""
     max_length: int = 2048

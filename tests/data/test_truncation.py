@@ -15,6 +15,7 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from headwater.data import segmentation
 from headwater.data.preference import Message, Preference, Response
 from headwater.data.tokenizers import Tokenizer, load_tokenizer
 from headwater.data.tokens import token_ends
@@ -326,3 +327,11 @@ def test_truncation_is_monotone_in_the_ratio(corpus: list[Preference], tokenizer
             assert longer[name].rejected.text.startswith(short.rejected.text)
         shorter = longer
     assert list(shorter.values()) == corpus
+
+
+@given(st.text(st.sampled_from("ab\r\n 👩‍👧é\u0301\u200d🇩🇪क्षि\u0600각\u1100\u1161"), max_size=12), st.data())
+def test_where_a_grapheme_ends_is_found_without_reading_the_whole_text(text: str, data: st.DataObject) -> None:
+    offset = data.draw(st.integers(0, len(text)))
+    assert segmentation.is_grapheme_end(text, offset) == (
+        offset in {0, len(text), *segmentation.ends(text, "grapheme")}
+    )
