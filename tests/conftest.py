@@ -14,10 +14,25 @@ from headwater.data.preference import Preference
 from headwater.data.tokenizers import ScratchTokenizer, Tokenizer, texts_of
 from headwater.data.tokens import PairTokens, tokenize
 from tests.browser import CHROMIUM, Browser
+from tests.faults.matrix import Record
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 ROOT = Path(__file__).parent.parent
+FAULTS = Record()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    item.user_properties += [("fault", mark.args[0]) for mark in item.iter_markers("fault")]
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    FAULTS.add([str(value) for name, value in report.user_properties if name == "fault"], report)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if FAULTS.passed or FAULTS.failed:
+        terminalreporter.write_line("\n".join(FAULTS.lines()))
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -13,6 +13,14 @@ import pytest
 from headwater import cli
 
 
+class SilentError(AssertionError):
+    """A command that should have been refused ended as if all were well."""
+
+
+class RowsLostError(AssertionError):
+    """Rows in are not rows kept, quarantined and dropped."""
+
+
 class Outcome(NamedTuple):
     """What a command left behind."""
 
@@ -27,6 +35,8 @@ class Outcome(NamedTuple):
 
     def refused(self, code: int, *words: str) -> None:
         """Check that the command ended with `code` and one line that holds `words`."""
+        if self.code == 0 != code:
+            raise SilentError(self.said)
         assert self.code == code, self.said
         assert "Traceback" not in self.err
         lines = [line for line in self.err.splitlines() if line.startswith("headwater: ")]
@@ -56,7 +66,8 @@ def account(run: Path, stage: str = "read") -> dict[str, Any]:
     """Return the row account of a run's stage, after a check that it balances."""
     stages = json.loads((run / "account.json").read_text(encoding="utf-8"))
     found: dict[str, Any] = next(each for each in stages if each["stage"] == stage)
-    assert found["rows_in"] == found["kept"] + found["quarantined"] + sum(found["dropped"].values())
+    if found["rows_in"] != found["kept"] + found["quarantined"] + sum(found["dropped"].values()):
+        raise RowsLostError(found)
     return found
 
 
