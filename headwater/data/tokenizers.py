@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from headwater.config import build
-from headwater.data import untrusted
+from headwater.data import adapter_files, untrusted
 from headwater.data.preference import Record
 from headwater.errors import ModelError, UsageError, first_line
 
@@ -82,7 +82,8 @@ def load_tokenizer(name: str, records: Iterable[Record]) -> Tokenizer:
     path = Path(name)
     if path.exists() and not path.is_dir():
         raise UsageError(name, "is a file", "name a directory with a tokenizer, or a Hugging Face name")
-    untrusted.check_model(name)
+    untrusted.check_model(name)  # and the base of an adapter
+    name = adapter_files.tokenizer_of(name)
     try:
         # Without the flag, transformers asks on the terminal whether to run a repository's code.
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from headwater import hub
+from headwater.data import adapter_files
 from headwater.errors import ModelError, first_line
 
 CONFIGS = (
@@ -50,13 +51,7 @@ def check_model(name: str, base: int = 0) -> None:
         if where is not None:
             raise ModelError(name, f"names code to run: {where} in {file.name}", FIX)
         if file.name == ADAPTER and isinstance(found, dict) and found.get("base_model_name_or_path"):
-            check_model(_base(name, str(found["base_model_name_or_path"])), base + 1)
-
-
-def _base(adapter: str, base: str) -> str:
-    """Return where the base of an adapter lies: beside it, where the path is one of the folder itself."""
-    inside = Path(adapter) / base
-    return str(inside) if inside.is_dir() else base
+            check_model(adapter_files.base_of(name, found), base + 1)
 
 
 def _configurations(name: str) -> Iterator[Path]:

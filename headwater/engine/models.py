@@ -5,26 +5,23 @@ Only safetensors weights are read, and no code that comes with a model is run.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-import peft
 import torch
 import transformers
 
 from headwater import runs
 from headwater.config import build
 from headwater.console import say
-from headwater.data import untrusted
+from headwater.data import adapter_files, untrusted
 from headwater.data.preference import Record
 from headwater.data.tokenizers import PLAIN, ScratchTokenizer, Tokenizer, is_call, load_tokenizer, texts_of
-from headwater.engine.options import TrainingOptions
-from headwater.errors import ModelError, UsageError, first_line
-
-Head = Literal["policy", "reward"]
+from headwater.engine import adapters, heads, pretrained
+from headwater.engine.heads import AUTO, Head, Wanted
+from headwater.errors import ModelError, UsageError
 
 
 class Loaded(NamedTuple):
@@ -101,7 +98,6 @@ class ScratchEncoder(Scratch):
 
 
 SCRATCH = {"scratch": Scratch, "scratch_encoder": ScratchEncoder}
-AUTO = {"policy": transformers.AutoModelForCausalLM, "reward": transformers.AutoModelForSequenceClassification}
 
 
 def device() -> torch.device:
@@ -109,11 +105,22 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def load(name: str, head: Head, records: Sequence[Record], seed: int) -> Loaded:
+def load(
+    name: str,
+    head: Head,
+    records: Sequence[Record],
+    seed: int,
+    *,
+    new_head: bool = False,
+    reward_head: int | None = None,
+) -> Loaded:
     """Load a model by Hugging Face name, path, or constructor call (`scratch(…)`), with its tokenizer.
 
-    `records` train the tokenizer of a scratch model and are not looked at otherwise; `seed` fixes new weights.
-    A reward model made from a policy gets a new score head. Errors: `UsageError`, `ModelError`.
+    A path or name may be that of adapters, which are merged into their base. `records` train the tokenizer of a scratch
+    model and are not looked at otherwise; `seed` fixes new weights. With `new_head`, as training has it, a policy
+    becomes a reward model with a score head of random weights; without, that is refused, as is a checkpoint that lacks
+    weights or has others. `reward_head` says which output of a reward model with several is the reward.
+    Errors: `UsageError`, `ModelError`.
     """
     _refuse_ensemble(name)
     torch.manual_seed(seed)
@@ -128,7 +135,7 @@ def load(name: str, head: Head, records: Sequence[Record], seed: int) -> Loaded:
         model = AUTO[head].from_config(config)
     else:
         tokenizer = load_tokenizer(name, records)
-        model = _pretrained(name, head)
+        model = _pretrained(name, Wanted(head, new_head, reward_head))
     _check_fit(model, tokenizer, name)
     _check_finite(model, name)
     if model.config.pad_token_id is None:
@@ -136,25 +143,27 @@ def load(name: str, head: Head, records: Sequence[Record], seed: int) -> Loaded:
     return Loaded(model.to(device()), tokenizer)
 
 
-def untrained(model: Any, base: str | None, seed: int) -> Any:
+def untrained(model: Any, base: str | None, seed: int, reward_head: int | None = None) -> Any:
     """Return a reward model as it was before training: the weights of `base`, or random ones, and a new score head.
 
     Random where `base` is None or a constructor call. Errors: those of `load`.
     """
     if base is not None and not is_call(base):
-        return load(base, "reward", (), seed).model
+        return load(base, "reward", (), seed, new_head=True, reward_head=reward_head).model
     torch.manual_seed(seed)
     # The configuration alone: not the way to attend that the model was set to.
     config = type(model.config).from_dict(model.config.to_dict())
     return AUTO["reward"].from_config(config).to(device())
 
 
-def load_members(name: str, head: Head, records: Sequence[Record], seed: int) -> list[Loaded]:
+def load_members(
+    name: str, head: Head, records: Sequence[Record], seed: int, reward_head: int | None = None
+) -> list[Loaded]:
     """Load the members of an ensemble, or the one model of that name.
 
     Errors: those of `load`; `ModelError` where vocabularies differ.
     """
-    members = [load(member, head, records, seed) for member in runs.members_of(name)]
+    members = [load(member, head, records, seed, reward_head=reward_head) for member in runs.members_of(name)]
     vocabulary = members[0].tokenizer.get_vocab()
     if any(member.tokenizer.get_vocab() != vocabulary for member in members[1:]):
         raise ModelError(name, "has members that differ in vocabulary", "score with each of them: score --model A B")
@@ -182,17 +191,12 @@ def _refuse_ensemble(name: str) -> None:
         raise ModelError(name, f"is an ensemble of {len(members)}", f"name one of its members, such as {members[0]}")
 
 
-def _pretrained(name: str, head: Head) -> Any:
-    # Only a reward model takes num_labels: for a causal model it would be an unused argument.
-    extra = {"num_labels": 1} if head == "reward" else {}
+def _pretrained(name: str, wanted: Wanted) -> Any:
     untrusted.check_model(name)
-    try:
-        return AUTO[head].from_pretrained(
-            name, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, **extra
-        )
-    except (OSError, ValueError, RuntimeError, json.JSONDecodeError) as error:
-        fix = "name a Hugging Face model, a path or scratch()"
-        raise ModelError(name, f"cannot be loaded: {first_line(error)}", fix) from error
+    adapter = adapter_files.config_of(name)
+    if adapter is not None:
+        return adapters.read(name, adapter, wanted)
+    return pretrained.read(name, heads.config_of(name), wanted)
 
 
 def _check_fit(model: Any, tokenizer: Tokenizer, name: str) -> None:
@@ -202,7 +206,8 @@ def _check_fit(model: Any, tokenizer: Tokenizer, name: str) -> None:
 
 
 def _check_finite(model: Any, name: str) -> None:
-    broken = next((key for key, weight in model.named_parameters() if not torch.isfinite(weight).all()), None)
+    weights = ((key, weight) for key, weight in model.state_dict().items() if weight.is_floating_point())
+    broken = next((key for key, weight in weights if not torch.isfinite(weight).all()), None)
     if broken:
         raise ModelError(name, f"has weights that are not finite in {broken}", "use another checkpoint")
 
@@ -222,47 +227,15 @@ def reference_of(model: str, named: str | None, tokenizer: Tokenizer, seed: int)
     return reference.model
 
 
-def check_targets(model: Any, options: TrainingOptions) -> None:
-    """Refuse names of modules to adapt that `model` does not have, which peft passes by. Errors: `UsageError`."""
-    names = [f".{name}" for name, _ in model.named_modules()]
-    for target in (options.lora_target_modules or "").split(","):
-        if target.strip() and not any(name.endswith(f".{target.strip()}") for name in names):
-            raise UsageError("--lora-target-modules", f"no module is called {target.strip()}", "name this model's own")
-
-
-def adapted(model: Any, head: Head, options: TrainingOptions) -> Any:
-    """Return `model` with low-rank adapters (arXiv:2106.09685) as the only weights that are trained.
-
-    A new score head is trained whole. Errors: `UsageError` when no module has the names that were given.
-    """
-    rank, targets = options.lora_r, options.lora_target_modules
-    assert rank is not None
-    config = peft.LoraConfig(
-        r=rank,
-        lora_alpha=options.lora_alpha or 2 * rank,
-        lora_dropout=options.lora_dropout or 0.0,
-        target_modules=[name.strip() for name in targets.split(",")] if targets else "all-linear",
-        task_type=peft.TaskType.CAUSAL_LM if head == "policy" else peft.TaskType.SEQ_CLS,
-    )
-    try:
-        return peft.get_peft_model(model, config)
-    except ValueError as error:
-        raise UsageError("--lora-target-modules", first_line(error), "name modules of this model") from error
-
-
 def head_of(name: str) -> Head:
     """Say what a saved model is: a reward model or a policy. Errors: `ModelError`, also for an ensemble."""
     _refuse_ensemble(name)
     untrusted.check_model(name)
-    try:
-        config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
-    except (OSError, ValueError, json.JSONDecodeError) as error:
-        raise ModelError(
-            name, f"holds no model: {first_line(error)}", "name a training run, a path or a model"
-        ) from error
-    architecture = (config.architectures or ["no architecture"])[0]
-    if architecture.endswith("ForSequenceClassification"):
-        return "reward"
-    if architecture.endswith(("ForCausalLM", "LMHeadModel")):
-        return "policy"
-    raise ModelError(name, f"is a {architecture}", "expected a reward model or a causal language model")
+    adapter = adapter_files.config_of(name)
+    if adapter is not None:
+        return adapters.head_of(name, adapter)
+    config = heads.config_of(name)
+    found = heads.head_of(name, config)
+    if found is None:
+        raise heads.neither(name, config)
+    return found

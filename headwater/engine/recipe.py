@@ -10,7 +10,7 @@ from typing import Protocol
 from headwater.data import reading
 from headwater.data.tokens import PairTokens
 from headwater.data.view import ViewOptions
-from headwater.engine import models
+from headwater.engine.heads import Head
 from headwater.engine.losses import Loss
 from headwater.engine.options import TrainingOptions
 from headwater.engine.packing import UNIFORM
@@ -49,7 +49,7 @@ class Recipe:
     command: str
     kind: str
     """What the report calls the trained model: reward model, dpo, sft."""
-    head: models.Head
+    head: Head
     losses: Mapping[str, Callable[..., Loss]]
     score: ScoreFunction
     learning_rate: float
@@ -57,5 +57,7 @@ class Recipe:
     weights: Weights = UNIFORM
     choose: Choose | None = None
     """Which of the training pairs to train on, by the seed; None for all of them."""
+    reward_head: int | None = None
+    """Which output of a reward model with several is trained on as the reward."""
     watched: str = "eval_rewards/accuracies"
     """The held-out figure by which early stopping keeps weights."""

@@ -21,8 +21,8 @@ from headwater.data.tokenizers import Tokenizer
 from headwater.data.tokens import PairTokens
 from headwater.engine import models
 from headwater.engine.attention import layout_for
+from headwater.engine.heads import Head
 from headwater.engine.losses import DPO, POLICY_LOSSES, BradleyTerry, Call
-from headwater.engine.models import Head
 from headwater.engine.packing import UNIFORM
 from headwater.engine.scoring import exact_policy_scores, response_values, reward_scores, score_pairs, with_reference
 from headwater.engine.weights import Weights

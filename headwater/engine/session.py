@@ -21,7 +21,18 @@ from headwater.data.preparation import Ledger
 from headwater.data.tokenizers import Tokenizer, is_call
 from headwater.data.tokens import View
 from headwater.data.view import facts_of
-from headwater.engine import checkpoints, examples, hub, labels, learning_rate, memory, models, precision, resuming
+from headwater.engine import (
+    adapters,
+    checkpoints,
+    examples,
+    hub,
+    labels,
+    learning_rate,
+    memory,
+    models,
+    precision,
+    resuming,
+)
 from headwater.engine.attention import is_encoder, layout_for
 from headwater.engine.compilation import compile_layers
 from headwater.engine.drift import Drift
@@ -77,7 +88,7 @@ def _train(config: TrainConfig, recipe: Recipe, arguments: TrainingArguments, ch
     view = config.view.view(options.seed)
     pairs = examples.chosen(examples.pairs_of(data, view, tokenizer, ledger), recipe, options.seed, ledger)
     _check_needs(loss, pairs, options, arguments.world_size)
-    models.check_targets(model, options)
+    adapters.check_targets(model, options)
     layout = layout_for(model, pairs.train, response_values(recipe.score))
     if options.torch_compile:
         compile_layers(model)
@@ -145,7 +156,10 @@ def _set_rate(arguments: TrainingArguments, found: learning_rate.Search, run: Ru
 
 def _load(config: TrainConfig, recipe: Recipe, data: examples.Examples) -> models.Loaded:
     """Load the model that is trained, and say what it is."""
-    model, tokenizer = models.load(config.model, recipe.head, data.train, config.training.seed)
+    seed, new_head = config.training.seed, recipe.head == "reward"
+    model, tokenizer = models.load(
+        config.model, recipe.head, data.train, seed, new_head=new_head, reward_head=recipe.reward_head
+    )
     if is_encoder(model):
         models.give_template(tokenizer)
     size = f"{model.num_parameters() / 1e6:.2f} M parameters · {len(tokenizer)} tokens"
@@ -156,7 +170,7 @@ def _load(config: TrainConfig, recipe: Recipe, data: examples.Examples) -> model
 def _trainable(model: Any, recipe: Recipe, options: TrainingOptions) -> Any:
     """Give a model its adapters, and checkpointing of its activations, where they are asked for."""
     if options.lora_r:
-        model = models.adapted(model, recipe.head, options)
+        model = adapters.adapted(model, recipe.head, options)
     if options.gradient_checkpointing:
         model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     return model

@@ -16,6 +16,7 @@ from headwater.data.tokens import PairTokens, View
 from headwater.data.truncation import Truncation
 from headwater.engine import models
 from headwater.engine.attention import layout_for
+from headwater.engine.heads import Head
 from headwater.engine.packing import Layout
 from headwater.engine.responses import Voice, reward_voice, tokens_read
 from headwater.engine.scoring import (
@@ -45,7 +46,7 @@ class Prepared:
     """Passes over the pairs."""
 
 
-def head_of(model: str) -> models.Head:
+def head_of(model: str) -> Head:
     """Say whether `model` is a reward model or a policy. Errors: `ModelError`."""
     return models.head_of(model)
 

@@ -10,7 +10,7 @@ import torch
 import transformers
 
 from headwater.data.tokens import PairTokens
-from headwater.engine import models
+from headwater.engine.adapters import adapted, check_targets
 from headwater.engine.attention import TREES, attend_with
 from headwater.engine.losses import DPO, BradleyTerry
 from headwater.engine.options import TrainingOptions
@@ -34,7 +34,7 @@ def scores(model: Any, score: Any, pairs: list[PairTokens]) -> torch.Tensor:
 def test_adapters_train_alone_and_start_where_the_model_was(targets: str | None, tmp_path: Path) -> None:
     base, pairs = policy("llama", torch.float32), pairs_with_openings()
     before, base_weights = scores(base, policy_scores, pairs), weights(base)
-    model = models.adapted(base, "policy", TrainingOptions(lora_r=4, lora_target_modules=targets))
+    model = adapted(base, "policy", TrainingOptions(lora_r=4, lora_target_modules=targets))
     assert torch.equal(scores(model, policy_scores, pairs), before)
     pairs = with_reference(model, pairs, 60, "shared")
     trainer(model, policy_scores, DPO(), pairs, tmp_path, num_train_epochs=5).train()
@@ -48,7 +48,7 @@ def test_adapters_train_alone_and_start_where_the_model_was(targets: str | None,
 def test_a_reward_model_with_adapters_trains_its_new_head(tmp_path: Path) -> None:
     base, pairs = reward("llama", torch.float32), pairs_with_openings()
     before = base.score.weight.detach().clone()  # type: ignore[union-attr]
-    model = models.adapted(base, "reward", LORA)
+    model = adapted(base, "reward", LORA)
     trainer(model, reward_scores, BradleyTerry(), pairs, tmp_path).train()
     merged = model.merge_and_unload()
     assert not torch.equal(merged.score.weight, before)
@@ -58,7 +58,7 @@ def test_a_saved_model_has_its_adapters_merged_in(tmp_path: Path) -> None:
     from headwater.engine import checkpoints
 
     base, pairs = policy("llama", torch.float32), pairs_with_openings()
-    model = models.adapted(base, "policy", LORA)
+    model = adapted(base, "policy", LORA)
     trainer(model, policy_scores, DPO(), with_reference(model, pairs, 60, "shared"), tmp_path / "run").train()
     expected = scores(model, policy_scores, pairs)
 
@@ -76,7 +76,7 @@ def test_a_saved_model_has_its_adapters_merged_in(tmp_path: Path) -> None:
 def test_modules_that_do_not_exist_are_refused() -> None:
     options = TrainingOptions(lora_r=4, lora_target_modules="nowhere")
     with pytest.raises(UsageError, match="--lora-target-modules"):
-        models.adapted(policy("llama"), "policy", options)
+        adapted(policy("llama"), "policy", options)
 
 
 @pytest.mark.parametrize("flag", ["lora_alpha", "lora_dropout", "lora_target_modules"])
@@ -95,7 +95,7 @@ def test_checkpointing_does_not_change_the_gradient(name: str, adapters: bool) -
         model: Any = policy(name)
         if adapters:
             torch.manual_seed(1)
-            model = models.adapted(model, "policy", LORA)
+            model = adapted(model, "policy", LORA)
         if checkpointing:
             model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
         model.eval() if name == "gpt2" and not checkpointing else model.train()
@@ -116,5 +116,5 @@ def test_checkpointing_does_not_change_the_gradient(name: str, adapters: bool) -
 @pytest.mark.parametrize("targets", ["nowhere", "q_proj,nowhere"])
 def test_every_name_of_a_module_is_checked_before_a_run(targets: str) -> None:
     with pytest.raises(UsageError, match="no module is called nowhere"):
-        models.check_targets(policy("llama"), TrainingOptions(lora_r=4, lora_target_modules=targets))
-    models.check_targets(policy("llama"), TrainingOptions(lora_r=4, lora_target_modules="q_proj, mlp.up_proj"))
+        check_targets(policy("llama"), TrainingOptions(lora_r=4, lora_target_modules=targets))
+    check_targets(policy("llama"), TrainingOptions(lora_r=4, lora_target_modules="q_proj, mlp.up_proj"))
