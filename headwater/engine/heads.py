@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 import transformers
 
-from headwater.data import untrusted
+from headwater.data import adapter_files, untrusted
 from headwater.engine import tensor_files
 from headwater.errors import ModelError, UsageError, first_line
 
@@ -42,7 +42,7 @@ OTHER_TASKS = {
 
 def config_of(name: str) -> Any:
     """Read the configuration of a model. Errors: `ModelError` where there is none, or no model in the folder."""
-    _check_place(Path(name))
+    check_place(Path(name))
     untrusted.check_model(name)
     try:
         return transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
@@ -51,9 +51,9 @@ def config_of(name: str) -> Any:
         raise ModelError(name, f"holds no model: {first_line(error)}", fix) from error
 
 
-def _check_place(path: Path) -> None:
+def check_place(path: Path) -> None:
     """Refuse a folder that holds something of a model, but none. Errors: `ModelError`."""
-    if not path.is_dir() or (path / "config.json").is_file():
+    if not path.is_dir() or any((path / name).is_file() for name in ("config.json", adapter_files.CONFIG)):
         return
     if (path / "state.safetensors").is_file():
         raise ModelError(str(path), "is where a training goes on, not a model", f"finish the run {path.parent} first")

@@ -134,7 +134,8 @@ def load(
             config.num_labels = 1
         model = AUTO[head].from_config(config)
     else:
-        tokenizer = load_tokenizer(name, records)
+        heads.check_place(Path(name))
+        tokenizer = load_tokenizer(name, records)  # which refuses what comes with code
         model = _pretrained(name, Wanted(head, new_head, reward_head))
     _check_fit(model, tokenizer, name)
     _check_finite(model, name)
@@ -192,7 +193,6 @@ def _refuse_ensemble(name: str) -> None:
 
 
 def _pretrained(name: str, wanted: Wanted) -> Any:
-    untrusted.check_model(name)
     adapter = adapter_files.config_of(name)
     if adapter is not None:
         return adapters.read(name, adapter, wanted)
