@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import errno
 import importlib
+import os
 import sys
+import tempfile
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import headwater
@@ -94,6 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with masking.masked_output():
         try:
             with interrupts.handled():
+                _leave_removed_folder()
                 return _dispatch(given)
         except interrupts.Stopped as stopped:
             return _ended(stopped, str(stopped), stopped.exit_code, wanted)
@@ -103,6 +107,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             code = _exit_code(error)
             message = _as_bug(error, wanted) if code == 1 else str(error) or type(error).__name__
             return _ended(error, message, code, wanted)
+
+
+def _leave_removed_folder() -> None:
+    """Work in the folder of temporary files where the working folder was removed: torch and others ask for it."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        os.chdir(tempfile.gettempdir())
+        print(f"headwater: the working folder was removed; relative paths start at {Path.cwd()}", file=sys.stderr)
 
 
 def _ended(error: BaseException, message: str, code: int, with_traceback: bool) -> int:

@@ -64,12 +64,14 @@ def test_clusters_widen_the_interval() -> None:
     assert width(naive) < 0.5 * width(copied)
 
 
+@pytest.mark.fault("J8")
 def test_the_same_seed_gives_the_same_interval_and_another_seed_another() -> None:
     x, rows = np.arange(20.0), [str(i % 7) for i in range(20)]
     assert statistics.mean(x, rows, seed=3) == statistics.mean(x, rows, seed=3)
     assert statistics.mean(x, rows, seed=3) != statistics.mean(x, rows, seed=4)
 
 
+@pytest.mark.fault("J8")
 def test_one_cluster_has_no_interval() -> None:
     estimate = statistics.mean([1.0, 0.0], ["a", "a"])
     assert (estimate.value, estimate.low, estimate.clusters) == (0.5, None, 1)

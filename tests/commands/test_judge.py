@@ -85,6 +85,7 @@ def test_win_rates_annotations_and_accounts(
     assert "pairwise:m" in capsys.readouterr().out
 
 
+@pytest.mark.fault("J3")
 def test_killed_after_37_of_100_it_makes_63_more(answers: dict[str, Path], server: Server, tmp_path: Path) -> None:
     given = flags(answers, tmp_path / "judged", "--judge", PAIRWISE, "--endpoint", url(server), "--concurrency", "1")
     began: list[subprocess.Popen[bytes]] = []

@@ -72,6 +72,7 @@ def judge(server: Server, path: Path, given: Asking, count: int = 3, **more: Any
     return desk(server, path, **more).judge(given, [comparison(number) for number in range(count)])
 
 
+@pytest.mark.fault("J5")
 def test_both_orders_are_asked_and_turned_back(server: Server, tmp_path: Path) -> None:
     server.script = prefers_tuned
     found = judge(server, tmp_path, Pairwise("m"))
@@ -102,6 +103,7 @@ def test_a_server_without_probabilities_is_named(server: Server, tmp_path: Path)
         judge(server, tmp_path, AlpacaEval("m"), 1)
 
 
+@pytest.mark.fault("J4")
 def test_one_reminder_then_unparsed(server: Server, tmp_path: Path) -> None:
     def script(body: dict[str, Any]) -> Reply:
         if "Prompt 0" in body["messages"][1]["content"]:
@@ -126,6 +128,7 @@ def test_equal_answers_tie_unseen(server: Server, tmp_path: Path) -> None:
     assert found.preference == 0.5 and server.asked == []
 
 
+@pytest.mark.fault("J1")
 def test_load_and_broken_connections_lose_nothing_and_judge_nothing_twice(server: Server, tmp_path: Path) -> None:
     """429 with Retry-After, 500, a connection cut off and malformed verdicts, two requests at a time."""
     troubles: dict[str, list[Reply]] = {}
@@ -163,6 +166,7 @@ def test_what_was_answered_before_a_failure_is_kept(server: Server, tmp_path: Pa
     assert len(server.asked) == 3
 
 
+@pytest.mark.fault("J6")
 def test_the_ledger_goes_by_content(server: Server, tmp_path: Path) -> None:
     server.script = prefers_tuned
     judge(server, tmp_path, Pairwise("m"), 2)

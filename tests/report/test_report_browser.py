@@ -69,6 +69,7 @@ def test_every_chart_lives_without_network_or_complaint(opened: Browser, url: st
     assert [address for address in opened.requests if not address.startswith("data:")] == [url]
 
 
+@pytest.mark.fault("S1")
 def test_nothing_in_the_data_runs(opened: Browser) -> None:
     enliven(opened)
     assert opened.run("document.title").startswith("headwater")
