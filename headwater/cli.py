@@ -59,7 +59,7 @@ EXIT_CODES = {
     2: "a flag, key or path cannot work",
     3: "the data was refused",
     4: "the model or tokenizer cannot do this",
-    5: "a loss or gradient was not finite",
+    5: "a loss, gradient or score was not finite",
     6: "the network gave up",
     7: "out of disk or memory",
     75: "stopped by SIGTERM: the same command goes on",

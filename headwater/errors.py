@@ -39,7 +39,7 @@ class ModelError(HeadwaterError):
 
 
 class NumericalError(HeadwaterError):
-    """A loss or gradient that is not finite; nothing is written after it."""
+    """A loss, gradient or score that is not finite; nothing is made of it."""
 
     exit_code = 5
 
@@ -48,6 +48,12 @@ class NetworkError(HeadwaterError):
     """A hub that does not answer, or does not have what was asked for."""
 
     exit_code = 6
+
+
+class ResourceError(HeadwaterError):
+    """No memory or no room on a disk is left."""
+
+    exit_code = 7
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

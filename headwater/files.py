@@ -2,15 +2,56 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import json
 import math
+import mmap
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import xxhash
+
+from headwater.errors import ResourceError, first_line
 from headwater.masking import mask_values
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Error numbers of a disk, a quota, or a limit on the size of files that is used up."""
+FULL_MESSAGES = ("No space left on device", "Disk quota exceeded", "File too large", "os error 28", "os error 27")
+"""What libraries that hide the number say instead."""
+
+
+@contextlib.contextmanager
+def room_for(path: Path) -> Iterator[None]:
+    """Turn errors of a full disk inside into `ResourceError`, whatever library they come from."""
+    try:
+        yield
+    except ResourceError:
+        raise
+    except Exception as error:
+        if not is_full(error):
+            raise
+        fix = "free some space, or write elsewhere; what was finished before is kept"
+        raise ResourceError(str(path), f"there is no room to write it: {first_line(error)}", fix) from error
+
+
+def is_full(error: BaseException) -> bool:
+    """Say whether an error means that there is no room left on a disk."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in FULL
+    return any(message in str(error) for message in FULL_MESSAGES)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -19,10 +60,11 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     # The suffix is kept because writers choose their format (gzip, parquet) by it.
     temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
     try:
-        write(temporary)
-        with temporary.open("rb") as handle:
-            os.fsync(handle.fileno())
-        temporary.replace(path)
+        with room_for(path):
+            write(temporary)
+            sync(temporary)
+            temporary.replace(path)
+            sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -49,6 +91,15 @@ def _finite(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _finite(item) for key, item in value.items()}
     return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def digest(path: Path) -> str:
+    """Return the XXH3 digest of a file's bytes, 128 bits in hexadecimal; it finds damage, not forgery."""
+    with path.open("rb") as handle:
+        if os.fstat(handle.fileno()).st_size == 0:
+            return xxhash.xxh3_128_hexdigest(b"")
+        with mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as view:
+            return xxhash.xxh3_128_hexdigest(view)
 
 
 def sha256(path: Path) -> str:

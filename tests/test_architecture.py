@@ -27,6 +27,7 @@ FLOORS = {
     "headwater.report": 3,
     "headwater.data": 2,
     "headwater.runs": 2,
+    "headwater.manifest": 2,
     "headwater.loopback": 2,
     "headwater.hub": 1,
     "headwater.config": 1,

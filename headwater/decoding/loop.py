@@ -21,6 +21,7 @@ from headwater.decoding.options import DecodingOptions
 from headwater.decoding.readers import Reader
 from headwater.decoding.speculation import Draft, Pace, check
 from headwater.decoding.strategies import Strategy, Turn
+from headwater.engine.finite import check_logits
 from headwater.errors import ModelError
 
 KEPT = 2**26
@@ -119,7 +120,7 @@ class Loop:
         sizes = self._sizes(turns)
         drafts, said = self._draft([row for row in rows if turns[row] != "policy"], sizes)
         asked = [row for row in rows if turns[row] != "reference"]
-        opinions = dict(zip(asked, self.policy.read(asked, [sizes[row] for row in asked]), strict=True))
+        opinions = dict(zip(asked, self._read(self.policy, asked, [sizes[row] for row in asked]), strict=True))
         for row in rows:
             del row.ids[len(row.request.prompt) + len(row.tokens) :]
         alone = [row for row in asked if turns[row] == "policy"]
@@ -157,7 +158,7 @@ class Loop:
         longest = max((sizes[row] for row in rows), default=0)
         for step in range(longest):
             # All rows go on to the end: one that was left out would have to be read anew.
-            found = self.reference.read(rows, [1] * len(rows))
+            found = self._read(self.reference, rows, [1] * len(rows))
             for row, logits, token in zip(rows, found, self._drawn(rows, found, step), strict=True):
                 drafts[row].append(token)
                 said[row].append(logits)
@@ -168,6 +169,14 @@ class Loop:
             {row: drafts[row][: sizes[row]] for row in rows},
             {row: torch.cat(said[row][: sizes[row]]) for row in rows},
         )
+
+    def _read(self, reader: Reader, rows: Sequence[Row], last: Sequence[int]) -> list[torch.Tensor]:
+        """Return what a model says; see `Reader.read`. Errors: `NumericalError` for logits that are not finite."""
+        found = reader.read(rows, last)
+        if rows:
+            who = "policy" if reader is self.policy else "reference"
+            check_logits(found, [f"prompt {row.request.key}" for row in rows], f"logits of the {who}")
+        return found
 
     def _drawn(self, rows: Sequence[Row], logits: Sequence[torch.Tensor], step: int) -> list[int]:
         """Draw the token `step` places ahead in every row, from one model's logits [1, vocabulary] each."""

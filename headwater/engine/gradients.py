@@ -20,6 +20,7 @@ import torch
 from headwater.data.preference import Candidates, Preference
 from headwater.data.tokenizers import Tokenizer
 from headwater.data.tokens import PairTokens
+from headwater.engine.finite import check_scores
 from headwater.engine.head import log_probs
 from headwater.engine.responses import Reading, encoded
 from headwater.engine.scoring import backbone
@@ -55,7 +56,9 @@ def measure(
             yield None
             continue
         places = [found.places[place] for place in known]
-        yield _measured(model, [found.responses[place] for place in known], rewards[:, places] / tau)
+        measured = _measured(model, [found.responses[place] for place in known], rewards[:, places] / tau)
+        check_scores(np.array([[measured.norm, measured.bound]]), [record.id], "gradients")
+        yield measured
 
 
 def _measured(model: Any, responses: Sequence[PairTokens], rewards: Floats) -> Measured:

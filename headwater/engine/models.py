@@ -208,6 +208,8 @@ def _check_fit(model: Any, tokenizer: Tokenizer, name: str) -> None:
 def _check_finite(model: Any, name: str) -> None:
     weights = ((key, weight) for key, weight in model.state_dict().items() if weight.is_floating_point())
     broken = next((key for key, weight in weights if not torch.isfinite(weight).all()), None)
+    # Buffers that are not saved are computed, masks among them, which may hold −∞ but nothing undefined.
+    broken = broken or next((key for key, each in model.named_buffers() if torch.isnan(each).any()), None)
     if broken:
         raise ModelError(name, f"has weights that are not finite in {broken}", "use another checkpoint")
 

@@ -12,6 +12,9 @@ from headwater.errors import UsageError
 TOKENS_PER_PASS = 8192
 """Tokens of a forward pass, unless said otherwise: enough to keep a device busy."""
 
+MAX_SKIPS = 10
+"""Optimizer steps that are skipped before a training stops, unless said otherwise."""
+
 
 @dataclass(frozen=True)
 class TrainingOptions:
@@ -67,6 +70,11 @@ class TrainingOptions:
     """Where --data and --eval-data share prompts: refuse, drop those training rows (counted), or allow it."""
     save_steps: int | None = None
     """Write a checkpoint every so many steps; the same command, given again, then goes on from the last one."""
+    nan_policy: Literal["stop", "skip"] = "stop"
+    """What happens at an optimizer step whose loss or gradient is not finite, and which is never taken: stop, keeping
+    the last good checkpoint; or skip the step, and count it."""
+    max_skips: int | None = None
+    """Steps that --nan-policy skip leaves out before it stops. [10]"""
     seed: int = 42
     """Seeds weights, order of pairs, the held-out part and bootstrap intervals."""
     split_seed: int | None = None
@@ -89,12 +97,14 @@ class TrainingOptions:
         _require(
             self.eval_fraction is None or 0 <= self.eval_fraction < 1, "eval_fraction", self.eval_fraction, "in [0, 1)"
         )
-        for name in ("eval_steps", "early_stopping_patience", "save_steps"):
+        for name in ("eval_steps", "early_stopping_patience", "save_steps", "max_skips"):
             _require(getattr(self, name) is None or getattr(self, name) > 0, name, getattr(self, name), "above 0")
         if self.save_steps is not None and self.early_stopping_patience is not None:
             raise UsageError("--save-steps", "does not keep the best weights", "leave --early-stopping-patience out")
         if self.find_learning_rate and self.learning_rate is not None:
             raise UsageError("--find-learning-rate", "has no effect with --learning-rate", "leave one of them out")
+        if self.max_skips is not None and self.nan_policy == "stop":
+            raise UsageError("--max-skips", "has no effect with --nan-policy stop", "add --nan-policy skip")
         self._check_evaluation()
         self._check_adapters()
         _require(0 <= self.warmup_ratio < 1, "warmup_ratio", self.warmup_ratio, "in [0, 1)")

@@ -79,6 +79,8 @@ class Packs(TypedDict):
 
     packs: list[PairBatch]
     num_pairs: int
+    ids: list[str]
+    """Of the pairs, in the order of the passes."""
     partners: list[PairBatch]
     """The same prompts with responses to other ones, for a loss that needs them; else empty."""
 
@@ -102,8 +104,10 @@ def fill(lengths: Sequence[int], room: int) -> list[list[int]]:
 
 def pack(pairs: Sequence[PairTokens], layout: Layout, room: int, weights: Weights = UNIFORM) -> Packs:
     """Lay the pairs of a batch out in forward passes of at most `room` tokens."""
-    packs = [collate([pairs[index] for index in part], layout, weights) for part in parts_of(pairs, layout, room)]
-    return {"packs": packs, "num_pairs": len(pairs), "partners": []}
+    parts = parts_of(pairs, layout, room)
+    packs = [collate([pairs[index] for index in part], layout, weights) for part in parts]
+    ids = [pairs[index].id for part in parts for index in part]
+    return {"packs": packs, "num_pairs": len(pairs), "ids": ids, "partners": []}
 
 
 def parts_of(pairs: Sequence[PairTokens], layout: Layout, room: int) -> list[list[int]]:

@@ -20,6 +20,7 @@ from headwater.data.tokenizers import Tokenizer
 from headwater.data.tokens import EndToken, PairTokens, tokenize
 from headwater.engine import models, rewarding
 from headwater.engine.attention import layout_for
+from headwater.engine.finite import check_scores
 from headwater.engine.losses import DPO, BradleyTerry, Call, PairScores, Score
 from headwater.engine.packing import Group, Layout, collate_groups, fill
 from headwater.engine.rewarding import Rewarding
@@ -70,6 +71,7 @@ class Judge:
         rewards: list[Rewards] = [[None] * len(record.responses) for record in records]
         for voice in self._voices if places else ():
             values = voice.read([value for found in rows for value in found.responses], self._reading.room)
+            check_scores(np.array(values), [records[row].id for row, _ in places], self._name)
             for (row, place), value in zip(places, values, strict=True):
                 rewards[row][place] = (rewards[row][place] or 0.0) + voice.scale * value
         self.tokens += sum(tokens_read(found.responses, self._reading.room) for found in rows)

@@ -21,6 +21,7 @@ from headwater.data.tokenizers import Tokenizer
 from headwater.data.tokens import Ids, tokenize
 from headwater.engine import models
 from headwater.engine.attention import is_encoder
+from headwater.engine.finite import FiniteLogits, check_scores
 from headwater.errors import ModelError
 
 
@@ -130,7 +131,12 @@ def _generate(
             input_ids.repeat_interleave(sampling.n, 0),
             attention_mask=mask.repeat_interleave(sampling.n, 0),
             past_key_values=cache,
-            logits_processor=transformers.LogitsProcessorList([InverseTransform(u, sampling, width)]),
+            logits_processor=transformers.LogitsProcessorList(
+                [
+                    FiniteLogits([one.id for one, _ in chunk for _ in range(sampling.n)], "sampling"),
+                    InverseTransform(u, sampling, width),
+                ]
+            ),
             generation_config=transformers.GenerationConfig(
                 do_sample=False, max_new_tokens=sampling.max_new_tokens, eos_token_id=ends, pad_token_id=ends[0]
             ),
@@ -191,7 +197,9 @@ def scores(
     model.eval()
     for start in range(0, len(usable), batch):
         places = usable[start : start + batch]
-        for place, reward in zip(places, _rewards(model, [rows[place] for place in places]), strict=True):
+        read = _rewards(model, [rows[place] for place in places])
+        check_scores(np.array(read), [one.id] * len(read), "rewards")
+        for place, reward in zip(places, read, strict=True):
             rewards[place] = reward
     return rewards
 

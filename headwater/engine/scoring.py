@@ -13,6 +13,7 @@ from headwater.console import track
 from headwater.data.tokens import PairTokens
 from headwater.engine.attention import is_encoder, model_inputs
 from headwater.engine.divergence import log_collision, reference_kl
+from headwater.engine.finite import check_scores
 from headwater.engine.head import log_probs
 from headwater.engine.losses import Call, Loss, PairScores, Score
 from headwater.engine.packing import SIDES, UNIFORM, Layout, PairBatch, collate, parts_of
@@ -137,8 +138,9 @@ def last_states(model: torch.nn.Module, pairs: Sequence[PairTokens], room: int, 
     with torch.inference_mode():
         for indices, batch in batches(pairs, room, layout, "hidden states"):
             batch = to_device(batch, device)
-            last = hidden_states(model, batch)[_last(batch)].float().cpu().numpy()
-            states |= dict(zip(indices, last.reshape(len(indices), SIDES, -1), strict=True))
+            last = hidden_states(model, batch)[_last(batch)].float().cpu().numpy().reshape(len(indices), SIDES, -1)
+            check_scores(last, [pairs[index].id for index in indices], "hidden states")
+            states |= dict(zip(indices, last, strict=True))
     return np.stack([states[index] for index in range(len(pairs))])
 
 
@@ -266,6 +268,7 @@ def score_pairs(
             policy = score(model, batch)
             result = loss(policy, reference_scores(batch, policy.chosen.value.dtype))
             rewards[indices] = torch.stack([result.chosen_reward, result.rejected_reward], dim=1).double().cpu().numpy()
+            check_scores(rewards[indices], [pairs[index].id for index in indices], "rewards")
     return rewards
 
 
@@ -290,6 +293,8 @@ def each_token_values(
         for indices, batch in batches(pairs, room, layout, what):
             by_token = read(model, to_device(batch, device)).float().cpu().numpy()
             sides = np.split(by_token, np.cumsum(batch["lengths"])[:-1])
+            ids = [pairs[index].id for index in indices for _ in range(SIDES)]
+            check_scores(sides, ids, what)
             for number, index in enumerate(indices):
                 yield index, TokenValues(*sides[SIDES * number : SIDES * number + SIDES])
 

@@ -116,10 +116,11 @@ def _train(config: TrainConfig, recipe: Recipe, arguments: TrainingArguments, ch
         weights=recipe.weights,
         room=options.tokens_per_pass,
         drift=drift,
+        options=options,
     )
     if options.find_learning_rate:
         _set_rate(arguments, learning_rate.search(make, arguments), run)
-    trainer = make(arguments=arguments, log=run.log)
+    trainer = make(arguments=arguments, log=run.log, fingerprints={})
     best = _watch(trainer, options, labels.watched(recipe.watched, pairs.held_out))
     stop = StopWhenAsked(trainer.accelerator, trainer.steps_per_epoch)
     trainer.add_callback(stop)
@@ -133,7 +134,7 @@ def _train(config: TrainConfig, recipe: Recipe, arguments: TrainingArguments, ch
         run.facts |= training_cost(model, pairs.train, layout, float(trainer.state.epoch))._asdict()
         show(trends(trainer.state.log_history, TRENDS))
         counts = labels.counts("train", pairs.train) | labels.counts("held_out", pairs.held_out)
-        run.write_metrics({**_kept(best, trainer, run), **counts})
+        run.write_metrics({**_kept(best, trainer, run), **counts, **_skipped(trainer, run)})
         return _finish(config, recipe, run, trainer, model, tokenizer)
 
 
@@ -144,8 +145,9 @@ def _finish(
     weights = trainer.whole_weights()
     if trainer.is_world_process_zero():
         checkpoints.save(model, tokenizer, config.output, _card(config, recipe, run), weights)
-        resuming.remove(config.output)
-    return run.finish()
+        run.finish()
+        resuming.remove(config.output)  # only now: until the run is done, they are what it goes on from
+    return config.output
 
 
 def _set_rate(arguments: TrainingArguments, found: learning_rate.Search, run: RunWriter) -> None:
@@ -205,6 +207,17 @@ def _kept(best: KeepBest | None, trainer: PairTrainer, run: RunWriter) -> dict[s
     say(best.summary(trainer.state.global_step))
     run.facts["early_stopping"] = {"kept_step": best.step, "evaluations": best.evaluations}
     return best.evaluation
+
+
+def _skipped(trainer: PairTrainer, run: RunWriter) -> dict[str, float]:
+    """Count the optimizer steps that were skipped in the account and, by their rows, in the facts."""
+    skipped = trainer.guard.skipped
+    if not skipped:
+        return {}
+    steps = trainer.state.global_step
+    run.facts["skipped_steps"] = [step._asdict() for step in skipped]
+    run.count("optimizer steps", steps, steps - len(skipped), {"not_finite": len(skipped)})
+    return {"skipped_steps": len(skipped)}
 
 
 def _needs(loss: Loss) -> frozenset[str]:

@@ -69,6 +69,29 @@ class StopWhenAsked(transformers.TrainerCallback):  # type: ignore[misc]
         return bool(counted.item())
 
 
+class EvaluateBeforeSave(transformers.TrainerCallback):  # type: ignore[misc]
+    """Evaluate the end of an epoch with its last step, before a checkpoint is written, and not again afterwards.
+
+    transformers evaluates after it: a training that goes on from that checkpoint would never do it.
+    """
+
+    def __init__(self) -> None:
+        self._evaluated = 0
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        """Ask for the evaluation at the last step of an epoch, or of the training."""
+        last = state.epoch == int(state.epoch) or state.global_step >= state.max_steps
+        control.should_evaluate |= last and args.eval_strategy == transformers.IntervalStrategy.EPOCH
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        """Remember when it was done."""
+        self._evaluated = state.global_step
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        """Take the request of the epoch's end back where its last step has seen to it."""
+        control.should_evaluate &= self._evaluated != state.global_step
+
+
 class KeepBest(transformers.TrainerCallback):  # type: ignore[misc]
     """End training after `patience` evaluations without a better figure; the best one's weights are put back.
 

@@ -6,35 +6,38 @@ It is the only class that inherits from `transformers.Trainer`. What it changes,
   over the **pairs** of an optimizer step, over all its passes and processes (averaging per pass and then over passes
   gives another gradient whenever passes differ in size);
 - what data parallelism wraps is the model with its way to score (`ScoredModel`): the wrapper must be what is called;
-- a loss or gradient that is not finite ends the run with `NumericalError` (the trainer would log 0.0 and go on);
+- a step whose loss or gradient is not finite is not taken (`engine/finite.py`; the trainer would take it);
 - losses and rewards stay on the device and are read once a logging step;
-- checkpoints are plain tensors (`engine/resuming.py`).
+- checkpoints are plain tensors (`engine/resuming.py`), and what ends a training leaves one.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import transformers
+from accelerate.utils import gather_object
 
-from headwater import statistics
 from headwater.console import draws_bars, say
 from headwater.data.tokens import PairTokens
 from headwater.engine import precision, resuming
 from headwater.engine.drift import Drift
+from headwater.engine.finite import StepGuard, check_scores, check_weights
 from headwater.engine.losses import Loss, PairScores
-from headwater.engine.options import TOKENS_PER_PASS, TrainingOptions
+from headwater.engine.options import MAX_SKIPS, TOKENS_PER_PASS, TrainingOptions
+from headwater.engine.order import Shares
 from headwater.engine.packing import UNIFORM, Layout, Packs, PairBatch, pack
 from headwater.engine.scoring import ScoreFunction, batches, reference_scores
-from headwater.engine.watching import COLUMNS, figures, watch
+from headwater.engine.stopping import EvaluateBeforeSave
+from headwater.engine.watching import COLUMNS, bounds, figures, line, watch, wins
 from headwater.engine.weights import Weights
-from headwater.errors import NumericalError, UsageError, first_line
+from headwater.errors import UsageError, first_line
 
 Log = Callable[[dict[str, Any]], None]
 
@@ -50,35 +53,6 @@ class ScoredModel(torch.nn.Module):
     def forward(self, batch: PairBatch) -> PairScores:
         """Score the responses of a batch."""
         return self._score(self.model, batch)
-
-
-class Shares(torch.utils.data.Sampler[list[int]]):
-    """What one process takes of every batch, in a new order each epoch; together the processes take every pair once.
-
-    The samplers of transformers and accelerate fill the last batch up with pairs that were seen before. Here it stays
-    small; where it has too few pairs for all processes, they go with the batch before.
-    """
-
-    def __init__(self, pairs: int, batch: int, seed: int, process: int = 0, processes: int = 1, least: int = 1) -> None:
-        """Batches hold `batch` pairs a process; the last one `least` or more."""
-        self._pairs, self._batch, self._seed, self._least = pairs, batch * processes, seed, least * processes
-        self._process, self._processes = process, processes
-        self.epoch = 0
-        """The epoch that comes next."""
-
-    def __len__(self) -> int:
-        """Return the number of batches of an epoch."""
-        whole, rest = divmod(self._pairs, self._batch)
-        return max(1, whole + (rest >= self._least))
-
-    def __iter__(self) -> Iterator[list[int]]:
-        """Yield the indices of this process's pairs, batch by batch."""
-        generator = torch.Generator().manual_seed(self._seed + self.epoch)
-        self.epoch += 1
-        order = torch.randperm(self._pairs, generator=generator).tolist()
-        for number in range(len(self)):
-            end = self._pairs if number == len(self) - 1 else (number + 1) * self._batch
-            yield order[number * self._batch : end][self._process :: self._processes]
 
 
 class PairTrainer(transformers.Trainer):  # type: ignore[misc]
@@ -97,10 +71,13 @@ class PairTrainer(transformers.Trainer):  # type: ignore[misc]
         weights: Weights = UNIFORM,
         room: int = TOKENS_PER_PASS,
         drift: Drift | None = None,
+        options: TrainingOptions | None = None,
+        fingerprints: Mapping[str, Any] | None = None,
     ) -> None:
         """Take the three values; `log` receives every history row, a pass holds at most `room` tokens.
 
-        `drift` estimates once a batch what a loss that `needs` it wants to know.
+        `drift` estimates once a batch what a loss that `needs` it wants to know. `options` say what happens at a step
+        that is not finite. `fingerprints` stand in every checkpoint; without them none is written but for --save-steps.
         """
 
         def laid_out(pairs: Sequence[PairTokens]) -> Packs:
@@ -125,18 +102,78 @@ class PairTrainer(transformers.Trainer):  # type: ignore[misc]
         self._drift = drift
         self._drifted: torch.Tensor | None = None
         self._watched: list[torch.Tensor] = []
+        self._watched_before = 0
+        self._row_losses = torch.empty(0)
         self._begun_at = 0
         self.last_evaluation: dict[str, float] = {}
+        self._fingerprints = fingerprints
+        self._positions: list[resuming.Position] = []
+        options = options or TrainingOptions()
+        self.guard = StepGuard(self.accelerator, options.nan_policy, options.max_skips or MAX_SKIPS, self._keep_before)
+        self.add_callback(EvaluateBeforeSave())
 
     def train(self, resume_from_checkpoint: str | None = None, **others: Any) -> Any:
         """Train, from a checkpoint of `engine/resuming.py` on where one is named."""
-        self._begun_at = resuming.step_of(Path(resume_from_checkpoint)) if resume_from_checkpoint else 0
-        return super().train(resume_from_checkpoint, **others)
+        if resume_from_checkpoint is None:
+            return super().train(**others)
+        checkpoint = Path(resume_from_checkpoint)
+        self._begun_at = resuming.step_of(checkpoint)
+        self._go_on(checkpoint)
+        state = transformers.TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+        if self._begun_at < state.max_steps:
+            return super().train(resume_from_checkpoint, **others)
+        # All steps are done, which transformers does not expect: it would take one more.
+        self.state = state
+        self._load_from_checkpoint(resume_from_checkpoint)
+        self.log({"train_loss": 0.0})
+        return None
+
+    def _go_on(self, checkpoint: Path) -> None:
+        """Take up what a checkpoint holds of the figures; the first process takes those of all."""
+        saved, plain = resuming.load_tensors(checkpoint), resuming.load_plain(checkpoint)
+        self.guard.go_on(saved, plain["skipped"])
+        self.last_evaluation = plain["last_evaluation"]
+        if self.accelerator.is_main_process:
+            self._watched, self._watched_before = [saved["watched"].to(self.args.device)], 1
+
+    def _maybe_log_save_evaluate(self, *others: Any, **named: Any) -> None:
+        super()._maybe_log_save_evaluate(*others, **named)
+        now = resuming.position(self.state, self.lr_scheduler, len(self._watched))
+        # The step before the last one too: a flag may be read a step late.
+        self._positions = [each for each in self._positions if each.step == now.step - 1] + [now]
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        self.save_at(resuming.position(self.state, self.lr_scheduler, len(self._watched)))
+
+    def save_at(self, position: resuming.Position) -> Path:
+        """Write a checkpoint of the weights as they are, at a position; all processes call it."""
+        self.guard.settle()
+        folder = Path(self.args.output_dir)
+        rows = self._gathered(self._watched[: position.watched])
+        taken = self.accelerator.reduce(self.guard.taken, "sum")
+        every = gather_object([position.generators]) if self.accelerator.num_processes > 1 else [position.generators]
+        extras = resuming.Extras(
+            every,
+            {"watched": rows, "taken": taken, "logged": self.guard.logged},
+            {"skipped": self.guard.skipped, "last_evaluation": self.last_evaluation},
+        )
+        whole = self.accelerator.unwrap_model(self.model)
+        check_weights(whole, f"{folder}, step {position.step}")
         if self.args.should_save:
-            whole = self.accelerator.unwrap_model(self.model)
-            resuming.save(Path(self.args.output_dir), self.state, whole, self.optimizer, self.lr_scheduler)
+            resuming.save(folder, position, whole, self.optimizer, extras, self._fingerprints or {})
+        self.accelerator.wait_for_everyone()
+        return folder / f"{resuming.PREFIX}{position.step}"
+
+    def _keep_before(self, step: int) -> str:
+        """Keep the training as it was before `step`, which was not taken; return the sentence that says so."""
+        position = next((each for each in self._positions if each.step == step - 1), None)
+        if self._fingerprints is None or self.is_fsdp_enabled:
+            return "nothing was saved"
+        if position is None and self._begun_at == step - 1 > 0:
+            return f"the last good checkpoint is {self.args.output_dir}/{resuming.PREFIX}{self._begun_at}"
+        if position is None:
+            return "nothing was saved: no step was taken before"
+        return f"the last good checkpoint is {self.save_at(position)}"
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         resuming.load_weights(Path(resume_from_checkpoint), self.model)
@@ -147,7 +184,7 @@ class PairTrainer(transformers.Trainer):  # type: ignore[misc]
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
-            resuming.load_generators(Path(checkpoint))
+            resuming.load_generators(Path(checkpoint), self.accelerator.process_index)
 
     def get_train_dataloader(self) -> torch.utils.data.DataLoader[Packs]:
         """Return this process's share of the batches. Errors: `UsageError` for fewer pairs than processes."""
@@ -193,8 +230,18 @@ class PairTrainer(transformers.Trainer):  # type: ignore[misc]
             with contextlib.nullcontext() if number == len(packs) else self.accelerator.no_sync(model):
                 loss = self.compute_loss(model, batch, num_items_in_batch=num_items_in_batch)
                 self.accelerator.backward(loss)
+            self.guard.see_rows(self._row_losses)
             total += loss.detach()
-        return total
+        return self.guard.see_batch(total, inputs["ids"])
+
+    def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
+        """Decide, between the gradient and the step, whether the step is taken; return the norm."""
+        norm = super()._get_grad_norm(model, grad_norm)
+        takes = self.guard.decide(self.state.global_step + 1, norm, self.optimizer)
+        since, self._watched_before = self._watched_before, len(self._watched)
+        # What was watched of a step that is not taken counts nowhere, as if no row had a response.
+        self._watched[since:] = [torch.where(takes, rows, torch.nan) for rows in self._watched[since:]]
+        return norm
 
     def compute_loss(
         self,
@@ -212,6 +259,7 @@ class PairTrainer(transformers.Trainer):  # type: ignore[misc]
             policy = policy._replace(drift=self._drifted.expand(inputs["num_pairs"]))
         result = self._loss(policy, reference)
         self._watched.append(watch(result, policy, reference))
+        self._row_losses = result.loss.detach()
         pairs = inputs["num_pairs"] if num_items_in_batch is None else num_items_in_batch
         total: torch.Tensor = result.loss.sum() * self.accelerator.num_processes / pairs
         return total
@@ -245,12 +293,16 @@ class PairTrainer(transformers.Trainer):  # type: ignore[misc]
             partners = self._drift.partners(mine, self._layout, self._room, self._weights)
             self._estimate_drift(self._prepare_inputs(partners))
         places: list[int] = []
+        losses: list[torch.Tensor] = []
         with torch.no_grad(), self.accelerator.autocast():
             for part in batches(mine, self._room, self._layout, "held-out pairs", self._weights):
                 places += part.indices
                 batch = self._prepare_inputs(part.batch)
                 total += self.compute_loss(self.model, batch, num_items_in_batch=1)
+                losses.append(self._row_losses)
         loss = self.accelerator.reduce(total, "sum").item() / self.accelerator.num_processes / len(pairs)
+        if not math.isfinite(loss):
+            self._refuse_evaluation([mine[place].id for place in places], torch.cat(losses))
         interval = self._interval(pairs, places)
         metrics = {"loss": loss, **self._take_watched(), **interval}
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
@@ -260,53 +312,52 @@ class PairTrainer(transformers.Trainer):  # type: ignore[misc]
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)  # type: ignore[has-type]
         return metrics
 
-    def _interval(self, pairs: Sequence[PairTokens], places: Sequence[int]) -> dict[str, float]:
-        """Return the interval of the accuracy on `pairs`, whose rows were watched at this process's `places`.
+    def _refuse_evaluation(self, ids: Sequence[str], losses: torch.Tensor) -> None:
+        """Keep the training, and name the held-out rows of all processes whose loss is not finite."""
+        mine = list(zip(ids, losses.tolist(), strict=True))
+        every = gather_object(mine) if self.accelerator.num_processes > 1 else mine
+        if self._fingerprints is not None and self.state.global_step > self._begun_at and not self.is_fsdp_enabled:
+            self.save_at(resuming.position(self.state, self.lr_scheduler, 0))
+        names, values = zip(*every, strict=True)
+        check_scores(np.array(values), names, f"step {self.state.global_step}, held-out part")
 
-        Bootstrapped over openings; there is none for labelled responses, or for a single opening.
-        """
+    def _interval(self, pairs: Sequence[PairTokens], places: Sequence[int]) -> dict[str, float]:
+        """Return the interval of the accuracy on `pairs`, whose rows were watched at this process's `places`."""
         won = torch.zeros(len(pairs), dtype=torch.float64, device=self.args.device)
         mine = torch.tensor(places) * self.accelerator.num_processes + self.accelerator.process_index
-        chosen, rejected, *_ = torch.cat(self._watched).unbind(1)
-        margins = chosen - rejected
-        # The sign of NaN is 0 in torch, which would make a tie of a labelled response.
-        won[mine.to(won.device)] = torch.where(margins.isnan(), margins, (torch.sign(margins) + 1) / 2)
+        won[mine.to(won.device)] = wins(torch.cat(self._watched))
         by_pair = self.accelerator.reduce(won, "sum").cpu().numpy()
-        if np.isnan(by_pair).any():
-            return {}
-        found = statistics.mean(by_pair, [pair.opening for pair in pairs], self.args.seed)
-        bounds = {"low": found.low, "high": found.high}
-        return {f"rewards/accuracies_{name}": bound for name, bound in bounds.items() if bound is not None}
+        return bounds(by_pair, [pair.opening for pair in pairs], self.args.seed)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the rewards since the last call, and hand the row on. Errors: `NumericalError` for what is not finite."""
-        broken = [name for name in ("loss", "grad_norm", "train_loss") if not math.isfinite(logs.get(name, 0.0))]
-        if broken:
-            raise NumericalError(
-                f"step {self.state.global_step}",
-                f"{' and '.join(broken)} not finite, here or in the steps since the last line",
-                "lower --learning-rate; nothing was saved",
-            )
+        """Add the rewards since the last call, and hand the row on. Errors: `NumericalError` of a step before it."""
+        self.guard.settle()
         if "loss" in logs or "train_loss" in logs:  # train_loss: the last row, with the steps since the one before
+            means = {"loss": self.guard.mean_loss(), "train_loss": self.guard.whole_mean_loss()}
+            # Of the steps that were taken; transformers' own means know nothing of others.
+            logs |= {name: math.nan if mean is None else mean for name, mean in means.items() if name in logs}
+            logs = {name: value for name, value in logs.items() if math.isfinite(value)}
+            if self.guard.skipped:
+                logs["skipped_steps"] = len(self.guard.skipped)
             logs.update(self._take_watched())
+            self._watched_before = 0
         super().log(logs, start_time)
         self._log({"step": self.state.global_step, **logs})
         if not draws_bars():
-            say(self._line(logs))
-
-    def _line(self, logs: dict[str, float]) -> str:
-        shown = ("loss", "learning_rate", "rewards/accuracies", "rewards/auc", "rewards/margins", "train_runtime")
-        figures = [f"{name} {value:.4g}" for name, value in logs.items() if name.removeprefix("eval_") in shown]
-        return f"step {self.state.global_step}/{self.state.max_steps}: {', '.join(figures)}"
+            say(f"step {self.state.global_step}/{self.state.max_steps}: {line(logs)}")
 
     def _take_watched(self) -> dict[str, float]:
         """Return the figures of the rows since the last call, of all processes."""
+        rows, self._watched = self._gathered(self._watched), []
+        return figures(rows)
+
+    def _gathered(self, watched: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Return what was watched by all processes, [rows, COLUMNS]."""
         none = torch.zeros((0, COLUMNS), dtype=torch.float64, device=self.args.device)
-        rows = torch.cat([none, *self._watched])
-        self._watched = []
         # Processes hold different numbers of rows; the rows that fill them up are NaN throughout, and count nowhere.
-        padded = self.accelerator.pad_across_processes(rows, pad_index=float("nan"))
-        return figures(self.accelerator.gather(padded))
+        padded = self.accelerator.pad_across_processes(torch.cat([none, *watched]), pad_index=float("nan"))
+        gathered: torch.Tensor = self.accelerator.gather(padded)
+        return gathered
 
 
 def arguments_for(options: TrainingOptions, output: str) -> transformers.TrainingArguments:

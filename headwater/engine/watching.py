@@ -7,11 +7,13 @@ desirable response is rewarded above an undesirable one, whatever their prompts,
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import torch
 
 from headwater.engine.losses import PairLoss, PairScores
-from headwater.statistics import area_under_curve
+from headwater.statistics import area_under_curve, mean
 
 COLUMNS = 3
 """Reward of the chosen response and of the rejected one, and the change of the chosen log-probability."""
@@ -54,6 +56,31 @@ def figures(rows: torch.Tensor) -> dict[str, float]:
         found["rewards/auc"] = area_under_curve(*sides)
     found["logps/chosen_change"] = _mean(change)
     return {name: value for name, value in found.items() if not np.isnan(value)}
+
+
+def wins(rows: torch.Tensor) -> torch.Tensor:
+    """Return whether the chosen response has the higher reward, ½ for ties: [n]; NaN for labelled responses."""
+    margins = rows[:, 0] - rows[:, 1]
+    # The sign of NaN is 0 in torch, which would make a tie of a labelled response.
+    return torch.where(margins.isnan(), margins, (torch.sign(margins) + 1) / 2)
+
+
+def bounds(by_pair: np.ndarray, openings: Sequence[str], seed: int) -> dict[str, float]:
+    """Return the interval of the accuracy, given `wins`; none for labelled responses, or for a single opening.
+
+    Bootstrapped over openings.
+    """
+    if np.isnan(by_pair).any():
+        return {}
+    found = mean(by_pair, openings, seed)
+    ends = {"low": found.low, "high": found.high}
+    return {f"rewards/accuracies_{name}": end for name, end in ends.items() if end is not None}
+
+
+def line(logs: Mapping[str, float]) -> str:
+    """Return the figures of a history row that are shown while a model trains."""
+    shown = ("loss", "learning_rate", "rewards/accuracies", "rewards/auc", "rewards/margins", "train_runtime")
+    return ", ".join(f"{name} {value:.4g}" for name, value in logs.items() if name.removeprefix("eval_") in shown)
 
 
 def _mean(values: np.ndarray) -> float:

@@ -16,6 +16,7 @@ import orjson
 import xxhash
 
 from headwater import runs
+from headwater.console import visible
 from headwater.data.preference import Candidates, Message, Response
 from headwater.endpoint import Endpoint, in_parallel
 from headwater.errors import ModelError, NetworkError
@@ -240,7 +241,10 @@ class Reward:
         answers: dict[tuple[Message, ...], dict[Answer, None]] = {}
         for comparison in comparisons:
             answers.setdefault(comparison.first.conversation, {}).update(dict.fromkeys(comparison))
-        rows = [_candidates(prompt, list(each)) for prompt, each in answers.items()]
+        rows = [
+            _candidates(prompt, list(each), f"{number} ({_beginning(prompt)})")
+            for number, (prompt, each) in enumerate(answers.items(), start=1)
+        ]
         found = {
             answer: reward
             for each, row in zip(answers.values(), rewards(rows), strict=True)
@@ -255,9 +259,16 @@ class Reward:
         return comparison.judgement(self.name, preference, scores=(first, second))
 
 
-def _candidates(prompt: tuple[Message, ...], answers: Sequence[Answer]) -> Candidates:
+def _beginning(prompt: tuple[Message, ...], characters: int = 40) -> str:
+    """Return how the last message of a prompt begins, for messages about it."""
+    text = visible(prompt[-1].content) if prompt else ""
+    return text if len(text) <= characters else f"{text[:characters]}…"
+
+
+def _candidates(prompt: tuple[Message, ...], answers: Sequence[Answer], name: str) -> Candidates:
+    """Return the answers to a prompt as the row `name`."""
     responses = tuple(Response(one.text, None, one.complete is not False) for one in answers)
-    return Candidates(prompt=prompt, responses=responses)
+    return Candidates(prompt=prompt, responses=responses, id=name)
 
 
 class Call(NamedTuple):

@@ -80,6 +80,8 @@ def sampled_pairs(
     import torch
     import transformers
 
+    from headwater.engine.finite import FiniteLogits
+
     settings = transformers.GenerationConfig(
         do_sample=True, top_k=0, top_p=1.0, max_new_tokens=tokens, eos_token_id=list(ends), pad_token_id=ends[0]
     )
@@ -98,7 +100,11 @@ def sampled_pairs(
         with torch.inference_mode():
             inputs = (torch.from_numpy(each).repeat_interleave(2, 0).to(policy.device) for each in (rows, mask))
             ids, attention = inputs
-            drawn = policy.generate(ids, attention_mask=attention.long(), generation_config=settings)
+            names = [pair.id for pair in chunk for _ in range(2)]
+            finite = transformers.LogitsProcessorList([FiniteLogits(names, "sampling")])
+            drawn = policy.generate(
+                ids, attention_mask=attention.long(), generation_config=settings, logits_processor=finite
+            )
         sides = [_until_end(row, ends) for row in drawn[:, width:].cpu().numpy().astype(np.int32)]
         found += [p._replace(chosen=a, rejected=b) for p, a, b in zip(chunk, sides[::2], sides[1::2], strict=True)]
     return found

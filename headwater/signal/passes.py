@@ -16,6 +16,7 @@ from headwater.data.tokens import PairTokens, View
 from headwater.data.truncation import Truncation
 from headwater.engine import models
 from headwater.engine.attention import layout_for
+from headwater.engine.finite import check_scores
 from headwater.engine.heads import Head
 from headwater.engine.packing import Layout
 from headwater.engine.responses import Voice, reward_voice, tokens_read
@@ -133,6 +134,7 @@ def _span_rewards(
         window = range(start, min(start + WINDOW, len(pairs)))
         sides = [side for index in window for side in _sides(pairs[index], index, bounds)]
         rewards = np.array(voice.read(sides, request.room)).reshape(len(window), len(bounds), 2)
+        check_scores(rewards, [pairs[index].id for index in window], "rewards of spans")
         same = np.array([np.array_equal(a.chosen, b.chosen) for a, b in zip(sides[::2], sides[1::2], strict=True)])
         found[start : window.stop] = np.where(same.reshape(len(window), -1), 0.0, rewards[..., 0] - rewards[..., 1])
         tokens += tokens_read(sides, request.room)

@@ -18,7 +18,7 @@ from headwater.data.tokens import tokenize
 from headwater.data.writing import write
 from headwater.engine import models
 from headwater.engine.options import TrainingOptions
-from headwater.engine.training import Shares
+from headwater.engine.order import Shares
 from headwater.errors import DataError, UsageError
 
 MODEL = "scratch(hidden=64, layers=2, vocab=600)"

@@ -18,7 +18,7 @@ from headwater.commands.train_dpo import Config
 from headwater.data.corpus import Corpus, generate
 from headwater.data.writing import write
 from headwater.engine.options import TrainingOptions
-from headwater.engine.training import Shares
+from headwater.engine.order import Shares
 from tests.conftest import ROOT
 
 MODEL = "scratch(hidden=32, layers=1, vocab=300)"

@@ -134,14 +134,14 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
     model = reward("llama", torch.float32)
     with torch.no_grad():
         model.score.weight.fill_(float("nan"))  # type: ignore[union-attr]
-    with pytest.raises(NumericalError, match="step 1 · loss and grad_norm not finite"):
+    with pytest.raises(NumericalError, match="step 1 · loss and gradient not finite"):
         trainer(model, reward_scores, BradleyTerry(), random_pairs(LENGTHS, VOCAB), tmp_path).train()
 
 
 def test_a_gradient_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
     model = reward("llama", torch.float32)
     model.score.weight.register_hook(lambda gradient: gradient * float("inf"))  # type: ignore[union-attr]
-    with pytest.raises(NumericalError, match="grad_norm not finite"):
+    with pytest.raises(NumericalError, match="step 1 · gradient not finite"):
         trainer(model, reward_scores, BradleyTerry(), random_pairs(LENGTHS, VOCAB), tmp_path).train()
 
 

@@ -1,0 +1,89 @@
+"""What a folder holds, by name, size and digest: what is read later is what was written, or is refused.
+
+A folder is filled under a temporary name, its files and the folder itself are synced, the manifest is written last,
+and only then is the folder renamed into place. Whatever interrupts that leaves a folder that nobody reads.
+
+    manifest.json    {"files": {"NAME": {"bytes": …, "xxh3": …}}, …what the writer adds}
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from headwater import files
+
+NAME = "manifest.json"
+STAGED = ".tmp-"
+"""How the name of a folder begins that is not whole yet."""
+
+
+def commit(folder: Path, fill: Callable[[Path], object], about: Mapping[str, Any]) -> None:
+    """Let `fill` write files into a staged folder, add the manifest, and rename it to `folder`, which is replaced.
+
+    On an error nothing stays behind. Errors: `ResourceError` where there is no room.
+    """
+    staged = folder.with_name(f"{STAGED}{folder.name}-{os.urandom(4).hex()}")
+    with files.room_for(folder):
+        staged.mkdir(parents=True)
+        try:
+            fill(staged)
+            write(staged, about)
+            if folder.exists():
+                shutil.rmtree(folder)
+            staged.replace(folder)
+            files.sync(folder.parent)
+        except BaseException:
+            shutil.rmtree(staged, ignore_errors=True)
+            raise
+
+
+def write(folder: Path, about: Mapping[str, Any]) -> None:
+    """Sync every file of a folder and write its manifest, with what the writer says `about` it."""
+    listed = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name != NAME:
+            files.sync(path)
+            listed[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "xxh3": files.digest(path)}
+    files.write_json(folder / NAME, {"files": listed, **about})
+    files.sync(folder)
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """Return a manifest. Errors: OSError, ValueError where there is none that can be read."""
+    found = json.loads((folder / NAME).read_text(encoding="utf-8"))
+    if not isinstance(found, dict) or not isinstance(found.get("files"), dict):
+        raise ValueError("no list of files")
+    return found
+
+
+def problem(folder: Path) -> str:
+    """Say how a folder differs from its manifest; empty where it does not."""
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return "is empty"
+    try:
+        listed = read(folder)["files"]
+    except FileNotFoundError:
+        return "has no manifest"
+    except (OSError, ValueError) as error:
+        return f"has a manifest that cannot be read ({error})"
+    for name, entry in listed.items():
+        found = difference(folder / name, entry)
+        if found:
+            return f"{name} {found}"
+    return ""
+
+
+def difference(path: Path, entry: Mapping[str, Any], *, digests: bool = True) -> str:
+    """Say how a file differs from its entry in a manifest, by size and, with `digests`, by content; or nothing."""
+    if not path.is_file():
+        return "is missing"
+    if path.stat().st_size != entry["bytes"]:
+        return f"has {path.stat().st_size} bytes, not {entry['bytes']}"
+    if digests and "xxh3" in entry and files.digest(path) != entry["xxh3"]:
+        return "has other bytes than were written"
+    return ""

@@ -1,0 +1,67 @@
+"""A training small enough to be broken in every way, and what is asked of it afterwards."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from headwater.commands import train_dpo
+from headwater.commands.train_dpo import Config
+from headwater.data.corpus import Corpus, generate
+from headwater.data.writing import write
+from headwater.engine import training
+from headwater.engine.options import TrainingOptions
+
+MODEL = "scratch(hidden=32, layers=1, vocab=300)"
+OPTIONS = TrainingOptions(
+    precision="fp32", num_train_epochs=2, logging_steps=2, per_device_train_batch_size=8, learning_rate=1e-3,
+    save_steps=3, eval_fraction=0.0,
+)  # fmt: skip
+STEPS = 8
+"""32 pairs in two epochs of four steps."""
+
+
+def write_pairs(path: Path, seed: int = 3) -> Path:
+    write(path, generate(Corpus(pairs=32, seed=seed)))
+    return path
+
+
+def config_of(data: Path, output: Path, **changes: Any) -> Config:
+    return Config(data=data, output=output, model=MODEL, training=dataclasses.replace(OPTIONS, **changes))
+
+
+def at_step(step: int, happens: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `happens(trainer, model, batch)` replace what the loss of the step after `step` finished ones returns."""
+    loss_as_is = training.PairTrainer.compute_loss
+
+    def compute_loss(self: Any, model: Any, inputs: Any, **named: Any) -> torch.Tensor:
+        loss = loss_as_is(self, model, inputs, **named)
+        return happens(self, loss) if model.training and self.state.global_step == step else loss
+
+    monkeypatch.setattr(training.PairTrainer, "compute_loss", compute_loss)
+
+
+def train(config: Config) -> Path:
+    return train_dpo.run(config)
+
+
+def weights_of(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "model.safetensors")
+
+
+def same_weights(one: Path, other: Path) -> bool:
+    expected, found = weights_of(one), weights_of(other)
+    return expected.keys() == found.keys() and all(torch.equal(found[name], each) for name, each in expected.items())
+
+
+def history(run: Path) -> list[dict[str, Any]]:
+    """The history but for what a clock says."""
+    rows = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
+    clock = ("_runtime", "per_second", "total_flos")
+    return [{name: row[name] for name in row if not any(word in name for word in clock)} for row in rows]
