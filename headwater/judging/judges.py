@@ -16,7 +16,6 @@ import orjson
 import xxhash
 
 from headwater import runs
-from headwater.console import visible
 from headwater.data.preference import Candidates, Message, Response
 from headwater.endpoint import Endpoint, in_parallel
 from headwater.errors import ModelError, NetworkError
@@ -25,6 +24,7 @@ from headwater.judging.alpaca_eval import Answer
 from headwater.judging.judgements import Judgement
 from headwater.judging.verdicts import FIVE, LETTERS, Shown, Verdict
 from headwater.ledger import Ledger
+from headwater.marks import visible
 
 BOTH_ORDERS = (False, True)
 
