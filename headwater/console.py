@@ -48,6 +48,7 @@ class RowAccount(Protocol):
     kept: int
     quarantined: int
     dropped: Counter[str]
+    first: dict[str, str]
 
 
 def say(line: str) -> None:
@@ -115,6 +116,8 @@ def say_stages(stages: Mapping[str, RowAccount]) -> None:
         parts = f"{account.kept} kept + {account.quarantined} quarantined + {sum(account.dropped.values())} dropped"
         line = f"{stage}: {account.rows_in} rows in = {parts}"
         say(line + (f" ({reasons})" if reasons else ""))
+        for reason, message in account.first.items():
+            say(f"  first {reason}: {message}")
 
 
 def say_notes(notes: Mapping[str, int]) -> None:

@@ -16,6 +16,7 @@ from headwater.data.reading import Door
 from headwater.data.tokenizers import Tokenizer, load_tokenizer
 from headwater.data.tokens import Ids, token_ends, tokenize
 from headwater.data.truncation import truncate
+from headwater.data.turns import special_tokens
 from headwater.data.view import ViewOptions
 from headwater.errors import UsageError
 
@@ -59,9 +60,10 @@ def marked(whole: Preference, kept: Preference, tokenizer: Tokenizer, config: Co
     view = config.view.view(config.seed)
     pairs, account, notes = tokenize([kept], tokenizer, view.max_length, view.end)
     if not pairs:
-        raise UsageError(whole.id, f"is dropped ({', '.join(account.dropped)})", "raise --max-length")
+        raise UsageError(whole.id, f"is dropped ({', '.join(account.dropped)})", *account.first.values())
     (pair,) = pairs
     text = Text()
+    control = set(tokenizer.convert_tokens_to_ids(list(special_tokens(tokenizer))))
     rules = "".join(f" · {note}" for note in notes)
     text.append(f"{whole.id} · keep {config.view.keep}, cut {view.truncation.cut}, end {view.end}{rules}\n", "bold")
     text.append(f"\nprompt · {len(pair.prompt)} tokens, not in the loss\n", "bold")
@@ -70,7 +72,7 @@ def marked(whole: Preference, kept: Preference, tokenizer: Tokenizer, config: Co
         ("chosen", pair.chosen, kept.chosen, whole.chosen),
         ("rejected", pair.rejected, kept.rejected, whole.rejected),
     ):
-        ends = "with its end token" if ids[-1] in tokenizer.all_special_ids else "no end token"
+        ends = "with its end token" if int(ids[-1]) in control else "no end token"
         text.append(f"\n{side} · {len(ids)} tokens, all in the loss, {ends}\n", "bold")
         before, after = _cut_off(part, full)
         text.append(f"{before} ✂ " if before else "", "strike dim")

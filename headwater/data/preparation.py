@@ -41,9 +41,15 @@ def prepare(
     ledger.kept[part] = entry.kept
     if not entry.pairs:
         dropped = sum((account.dropped for account in entry.accounts.values()), Counter())
-        reasons = ", ".join(f"{reason} {count}" for reason, count in dropped.items()) or "none came in"
+        first = {reason: text for account in entry.accounts.values() for reason, text in account.first.items()}
+        told = (f"{reason} {count}{_first(first.get(reason))}" for reason, count in dropped.items())
+        reasons = ", ".join(told) or "none came in"
         raise DataError(part, f"no row is left ({reasons})", "raise --max-length, keep more, or use other data")
     return entry.pairs
+
+
+def _first(message: str | None) -> str:
+    return "" if message is None else f", the first {message}"
 
 
 def _made(examples: Sequence[Example], view: View, tokenizer: Tokenizer) -> Entry:

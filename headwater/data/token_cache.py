@@ -20,11 +20,13 @@ from safetensors.numpy import save_file
 
 from headwater.data.preference import Example
 from headwater.data.reading import Account
+from headwater.data.templates import current_template
 from headwater.data.tokenizers import Tokenizer
 from headwater.data.tokens import PairTokens, View
+from headwater.data.turns import special_tokens
 from headwater.files import write_atomically
 
-FORMAT = "3"
+FORMAT = "4"
 PARTS = ("prompt", "chosen", "rejected")
 
 
@@ -52,7 +54,9 @@ def folder() -> Path:
 def key(examples: Sequence[Example], view: View, tokenizer: Tokenizer) -> str:
     """Return the hash of everything that token ids depend on, in hexadecimal."""
     digest = hashlib.sha256(FORMAT.encode())
-    for part in (tokenizer.backend_tokenizer.to_str(), str(tokenizer.chat_template), repr(view)):
+    # The template as it is rendered: with the date that it writes.
+    named = repr((tokenizer.special_tokens_map, special_tokens(tokenizer)))
+    for part in (tokenizer.backend_tokenizer.to_str(), current_template(tokenizer), named, repr(view)):
         _update(digest, part)
     for example in examples:
         _update(digest, example.id)

@@ -10,21 +10,11 @@ from typing import Any
 from headwater.config import build
 from headwater.data import adapter_files, untrusted
 from headwater.data.preference import Record
+from headwater.data.templates import CHATML
 from headwater.errors import ModelError, UsageError, first_line
 
 Tokenizer = Any
 """A fast Hugging Face tokenizer; the library's own types say nothing that a checker could use."""
-
-CHATML = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-
-PLAIN = (
-    "{{ cls_token }}{% for message in messages %}{{ message['role'] }}\n{{ message['content'] }}{{ sep_token }}"
-    "{% endfor %}{% if add_generation_prompt %}assistant\n{% endif %}"
-)
-"""For encoders, whose tokenizers come without a chat template: every turn ends with the token that separates."""
 
 
 @dataclass(frozen=True, slots=True)

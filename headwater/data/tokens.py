@@ -11,7 +11,6 @@ Special tokens that the data spells out (`<|im_end|>` in a text) are encoded as 
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,14 +18,15 @@ from itertools import islice
 from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
-from jinja2 import TemplateError
 from numpy.typing import NDArray
 
+from headwater.data.conversations import Chat, Conversation, Rendered, notes_of
+from headwater.data.encoding import Span, encoder_of
 from headwater.data.preference import Example, Prompted, Response
 from headwater.data.reading import Account
+from headwater.data.templates import RefusedError
 from headwater.data.tokenizers import Tokenizer
 from headwater.data.truncation import TokenEnds, Truncation
-from headwater.data.turns import end_text, special_tokens
 from headwater.errors import ModelError, first_line
 
 Ids = NDArray[np.int32]
@@ -73,6 +73,20 @@ class PairTokens(NamedTuple):
         return len(self.prompt) + len(self.chosen) + len(self.rejected)
 
 
+NOTES = {
+    "boundary_merged": "a token spans prompt and response, and belongs to the response",
+    "special_token_text": "the data spells a control token, which is encoded as text",
+    "template_opens_response": "the template writes something between prompt and response, as the model has to",
+    "head_of_generation": "the template writes another head before a past answer; that of generation is taken",
+    "head_of_past_answer": "the template has no generation prompt; the head of a past answer is taken",
+    "reasoning_kept": "the template would change the thoughts in the response, which is kept as it is",
+    "system_in_user_turn": "the template takes no system turn, which is put before the first user turn",
+    "answer_begun_in_prompt": "the prompt ends in an assistant turn, which the response continues",
+    "date_in_prompt": "the template writes the date into the prompt: today's",
+}
+"""What may be said of a response, and what it means."""
+
+
 class Ends(Sequence[int]):
     """Where the tokens of one text end, asked of its encoding one by one: a cut wants few of them."""
 
@@ -105,8 +119,8 @@ def token_ends(tokenizer: Tokenizer) -> TokenEnds:
     """Return a function from texts to the character offsets at which their tokens end; it uses all cores."""
 
     def ends(texts: Sequence[str]) -> list[Ends]:
-        backend = tokenizer.backend_tokenizer
-        return [Ends(e) for batch in _batches(texts) for e in backend.encode_batch(batch, add_special_tokens=False)]
+        encoder = encoder_of(tokenizer)
+        return [Ends(each) for batch in _batches(texts) for each in encoder.as_text(tokenizer, batch)]
 
     return ends
 
@@ -116,46 +130,19 @@ def _batches(texts: Sequence[str]) -> Iterator[list[str]]:
         yield list(texts[start : start + BATCH])
 
 
-class Rendered(NamedTuple):
-    """One response in its conversation: the text to encode, and where things stand in it, in characters."""
-
-    text: str
-    start: int
-    """Where the response starts."""
-    quoted: tuple[str, ...] = ()
-    """Texts of the data that hold a special token's spelling, in their order; empty for nearly every row."""
-
-
 def render(row: Prompted, response: Response, tokenizer: Tokenizer, end_token: EndToken) -> Rendered:
     """Render prompt and response by the chat template, through the end of the response.
 
     Errors: `ModelError` when the tokenizer has no chat template, or one that refuses or rewrites the conversation.
     """
-    if not tokenizer.chat_template:
-        raise ModelError(
-            getattr(tokenizer, "name_or_path", "tokenizer"), "has no chat template", "use an instruction-tuned model"
-        )
-    messages = [{"role": message.role, "content": message.content} for message in row.conversation]
-    answer = {"role": "assistant", "content": response.text}
     try:
-        before = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        whole = tokenizer.apply_chat_template([*messages, answer], tokenize=False)
-    except TemplateError as error:
+        return Conversation(Chat(tokenizer), row).answered(response, _ends(response, end_token))
+    except RefusedError as error:
         raise ModelError(row.id, f"the chat template refuses the conversation: {first_line(error)}") from error
-    written = response.text
-    for text in (written, written.lstrip(), written.rstrip(), written.strip()):
-        if whole.startswith(before + text):
-            end = len(before) + len(text)
-            ends = end_token == "always" or (end_token == "complete" and response.complete)
-            closing = end_text(whole[end:], tokenizer) if ends else ""
-            return Rendered(whole[:end] + closing, len(before), _quoted(row, response, tokenizer))
-    raise ModelError(row.id, "the chat template rewrites the response", "use a template that keeps it as it is")
 
 
-def _quoted(row: Prompted, response: Response, tokenizer: Tokenizer) -> tuple[str, ...]:
-    texts = (*(message.content for message in row.conversation), response.text)
-    special = special_tokens(tokenizer)
-    return texts if any(token in text for text in texts for token in special) else ()
+def _ends(response: Response, end_token: EndToken) -> bool:
+    return end_token == "always" or (end_token == "complete" and response.complete)
 
 
 class Tokenized(NamedTuple):
@@ -164,28 +151,40 @@ class Tokenized(NamedTuple):
     pairs: list[PairTokens]
     account: Account
     notes: Counter[str]
-    """`boundary_merged`: a token spans prompt and response. `special_token_text`: encoded as text, not as control."""
+    """Their names are those of `NOTES`."""
 
 
 def tokenize(
     examples: Sequence[Example], tokenizer: Tokenizer, max_length: int, end_token: EndToken = "complete"
 ) -> Tokenized:
-    """Turn rows into token ids; those with more than `max_length` tokens on one side are dropped and counted."""
+    """Turn rows into token ids.
+
+    Rows with more than `max_length` tokens on one side, and those that the chat template refuses, are dropped and
+    counted. Errors: `ModelError` when there is no chat template, or one that rewrites a response.
+    """
     account = Account(rows_in=len(examples))
     pairs: list[PairTokens] = []
     notes: Counter[str] = Counter()
+    chat = Chat(tokenizer)
     for start in range(0, len(examples), BATCH):
-        batch = examples[start : start + BATCH]
-        rendered = [render(row, response, tokenizer, end_token) for row in batch for response in row.responses]
-        encoded = _encode(rendered, tokenizer)
+        taken: list[Example] = []
+        rendered: list[Rendered] = []
+        for row in examples[start : start + BATCH]:
+            try:
+                conversation = Conversation(chat, row)
+                rendered += [conversation.answered(each, _ends(each, end_token)) for each in row.responses]
+                taken.append(row)
+            except RefusedError as error:
+                account.drop("template_refuses", f"{row.id}: {first_line(error)}")
+        encoded = encode(rendered, tokenizer)
+        notes += notes_of(rendered)
         notes["boundary_merged"] += sum(e.merged for e in encoded)
-        notes["special_token_text"] += sum(bool(r.quoted) for r in rendered)
         ahead = iter(encoded)
-        for example in batch:
+        for example in taken:
             pair = _pair(example, list(islice(ahead, len(example.responses))))
             reason = _unusable(pair, len(example.responses), max_length)
             if reason:
-                account.dropped[reason] += 1
+                account.drop(reason)
             else:
                 pairs.append(pair)
     account.kept = len(pairs)
@@ -196,73 +195,24 @@ class Encoded(NamedTuple):
     """Token ids of a conversation, and the index of the first token that is not wholly prompt."""
 
     ids: Ids
+    offsets: Sequence[Span]
+    """The characters that each token stands for."""
     start: int
     merged: bool
     """Whether that token holds some prompt too."""
 
 
-def _encode(rendered: Sequence[Rendered], tokenizer: Tokenizer) -> list[Encoded]:
-    encoded = tokenizer([r.text for r in rendered], add_special_tokens=False, return_offsets_mapping=True)
-    columns = zip(rendered, encoded["input_ids"], encoded["offset_mapping"], strict=True)
-    return [
-        _located(row, *(_encode_quoting(row, tokenizer) if row.quoted else (ids, offsets)))
-        for row, ids, offsets in columns
-    ]
+def encode(rendered: Sequence[Rendered], tokenizer: Tokenizer) -> list[Encoded]:
+    """Encode conversations: the control tokens of their template as such, those that the data spells as text."""
+    texts, control = [row.text for row in rendered], [row.control for row in rendered]
+    encoded = encoder_of(tokenizer).encode(tokenizer, texts, control) if rendered else []
+    return [_placed(row, *each) for row, each in zip(rendered, encoded, strict=True)]
 
 
-def _located(row: Rendered, ids: Sequence[int], offsets: Sequence[tuple[int, int]]) -> Encoded:
+def _placed(row: Rendered, ids: Sequence[int], offsets: Sequence[Span]) -> Encoded:
     first = next((i for i, (_, end) in enumerate(offsets) if end > row.start), len(ids))
     merged = first < len(ids) and offsets[first][0] < row.start
-    return Encoded(np.asarray(ids, dtype=np.int32), first, merged)
-
-
-def _encode_quoting(row: Rendered, tokenizer: Tokenizer) -> tuple[list[int], list[tuple[int, int]]]:
-    """Encode a row whose data spells special tokens: the template's are control tokens, the data's are text.
-
-    Between the template's special tokens, which no token spans, each stretch is encoded with special tokens as text.
-    """
-    ids: list[int] = []
-    offsets: list[tuple[int, int]] = []
-    for start, end, token in _stretches(row, special_tokens(tokenizer)):
-        if token:
-            ids.append(tokenizer.convert_tokens_to_ids(token))
-            offsets.append((start, end))
-        elif end > start:
-            plain = tokenizer(
-                row.text[start:end],
-                add_special_tokens=False,
-                return_offsets_mapping=True,
-                split_special_tokens=True,
-            )
-            ids += plain["input_ids"]
-            offsets += [(start + s, start + e) for s, e in plain["offset_mapping"]]
-    return ids, offsets
-
-
-def _stretches(row: Rendered, special: Sequence[str]) -> Iterator[tuple[int, int, str | None]]:
-    """Cut a row at the special tokens of its template: (start, end, the token or None)."""
-    pattern = re.compile("|".join(re.escape(token) for token in sorted(special, key=len, reverse=True)))
-    data = _data_spans(row)
-    position = 0
-    for match in pattern.finditer(row.text):
-        if any(start <= match.start() < end for start, end in data):
-            continue
-        yield position, match.start(), None
-        yield match.start(), match.end(), match[0]
-        position = match.end()
-    yield position, len(row.text), None
-
-
-def _data_spans(row: Rendered) -> list[tuple[int, int]]:
-    """Find the texts of the data in a row, in their order; a template may strip them."""
-    spans: list[tuple[int, int]] = []
-    position = 0
-    for text in row.quoted:
-        start = row.text.find(text.strip(), position)
-        if start >= 0:
-            position = start + len(text.strip())
-            spans.append((start, position))
-    return spans
+    return Encoded(np.asarray(ids, dtype=np.int32), offsets, first, merged)
 
 
 def _pair(example: Example, encoded: Sequence[Encoded]) -> PairTokens:

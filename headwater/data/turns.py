@@ -7,13 +7,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from jinja2 import TemplateError
-
+from headwater.data.templates import FLAG, ChatTemplate
 from headwater.data.tokenizers import Tokenizer
-from headwater.errors import ModelError, first_line
-
-SENTINEL = "headwater sentinel 7f3a9c"
-"""Stands for a response while a template is examined; plain enough that no template changes it."""
+from headwater.errors import ModelError
 
 
 class TurnEnd(NamedTuple):
@@ -47,11 +43,19 @@ def turn_end(tokenizer: Tokenizer) -> TurnEnd:
 def end_text(rest: str, tokenizer: Tokenizer) -> str:
     """Return what of `rest`, the text after a response, ends the turn: through its first control token; else EOS.
 
+    Control tokens that follow at once belong to it where EOS is among them (`<|END_RESPONSE|><|END_OF_TURN_TOKEN|>`).
     Errors: `ModelError` where there is neither.
     """
-    ends = [rest.find(token) + len(token) for token in special_tokens(tokenizer) if token in rest]
+    special = special_tokens(tokenizer)
+    ends = [rest.find(token) + len(token) for token in special if token in rest]
     if ends:
-        return rest[: min(ends)]
+        end = min(ends)
+        first = end
+        while token := next((token for token in special if rest.startswith(token, end)), None):
+            end += len(token)
+            if token == tokenizer.eos_token:
+                return rest[:end]
+        return rest[:first]
     if tokenizer.eos_token is None:
         raise ModelError("tokenizer", "has neither an end-of-turn token in its template nor an EOS token")
     return str(tokenizer.eos_token)
@@ -59,9 +63,7 @@ def end_text(rest: str, tokenizer: Tokenizer) -> str:
 
 def _after_response(tokenizer: Tokenizer) -> str:
     """Return what the template writes after the last response of a conversation."""
-    messages = [{"role": "user", "content": "…"}, {"role": "assistant", "content": SENTINEL}]
-    try:
-        whole = tokenizer.apply_chat_template(messages, tokenize=False)
-    except TemplateError as error:
-        raise ModelError("tokenizer", f"the chat template refuses a conversation: {first_line(error)}") from error
-    return str(whole.rpartition(SENTINEL)[2])
+    after = ChatTemplate(tokenizer).closing
+    if after is None:
+        raise ModelError("tokenizer", "the chat template refuses a plain conversation", f"give another: {FLAG}")
+    return after

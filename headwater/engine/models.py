@@ -18,7 +18,8 @@ from headwater.config import build
 from headwater.console import say
 from headwater.data import adapter_files, untrusted
 from headwater.data.preference import Record
-from headwater.data.tokenizers import PLAIN, ScratchTokenizer, Tokenizer, is_call, load_tokenizer, texts_of
+from headwater.data.templates import PLAIN
+from headwater.data.tokenizers import ScratchTokenizer, Tokenizer, is_call, load_tokenizer, texts_of
 from headwater.engine import adapters, heads, pretrained
 from headwater.engine.heads import AUTO, Head, Wanted
 from headwater.errors import ModelError, UsageError

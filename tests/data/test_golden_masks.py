@@ -8,7 +8,8 @@ from __future__ import annotations
 import pytest
 
 from headwater.data.preference import Message, Preference, Response
-from headwater.data.tokenizers import CHATML, ScratchTokenizer, Tokenizer
+from headwater.data.templates import CHATML
+from headwater.data.tokenizers import ScratchTokenizer, Tokenizer
 from headwater.data.tokens import EndToken, tokenize
 
 LLAMA3 = (

@@ -12,7 +12,8 @@ import pytest
 from headwater.data import preparation, token_cache
 from headwater.data.preference import Preference
 from headwater.data.preparation import Ledger, prepare
-from headwater.data.tokenizers import CHATML, Tokenizer
+from headwater.data.templates import CHATML
+from headwater.data.tokenizers import Tokenizer
 from headwater.data.tokens import PairTokens, View
 from headwater.data.truncation import Keep, Truncation
 

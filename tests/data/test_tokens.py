@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from headwater.data.preference import Message, Preference, Response
 from headwater.data.preparation import Ledger, prepare
 from headwater.data.reading import Account
-from headwater.data.tokenizers import CHATML, ScratchTokenizer, Tokenizer, is_call, load_tokenizer, texts_of
+from headwater.data.templates import CHATML
+from headwater.data.tokenizers import ScratchTokenizer, Tokenizer, is_call, load_tokenizer, texts_of
 from headwater.data.tokens import BATCH, PairTokens, View, render, token_ends, tokenize
 from headwater.data.truncation import Keep, Truncation, truncate
 from headwater.errors import DataError, ModelError, UsageError
@@ -256,11 +257,18 @@ def test_a_template_that_rewrites_the_response_is_refused(change: str, tokenizer
         tokenize([talk()], other, 4096)
 
 
-def test_a_template_that_refuses_the_conversation_is_named_with_its_reason(tokenizer: Tokenizer) -> None:
-    refuses = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system turn please') }}{% endif %}"
-    with pytest.raises(ModelError) as error:
-        tokenize([talk()], templated(tokenizer, refuses + CHATML), 4096)
-    assert str(error.value) == "lab:7 · the chat template refuses the conversation: no system turn please"
+def test_a_row_that_the_template_refuses_is_dropped_and_its_reason_kept(tokenizer: Tokenizer) -> None:
+    refuses = "{% if 'brief' in messages[0]['content'] %}{{ raise_exception('no, please') }}{% endif %}"
+    other = templated(tokenizer, refuses + CHATML)
+    fits = dataclasses.replace(talk(), prompt=(Message("user", "Hi"),), id="lab:8")
+    pairs, account, _ = tokenize([talk(), fits, talk()], other, 4096)
+    assert [pair.id for pair in pairs] == ["lab:8"]
+    assert account == Account(3, 1, account.dropped, first={"template_refuses": "lab:7: no, please"})
+    assert account.dropped == {"template_refuses": 2}
+    with pytest.raises(ModelError, match="lab:7 · the chat template refuses the conversation: no, please"):
+        render(talk(), talk().chosen, other, "complete")
+    with pytest.raises(DataError, match=r"template_refuses 1, the first lab:7: no, please"):
+        prepare("part", [talk()], View(Truncation(), "complete", 4096), other, Ledger())
 
 
 def test_a_template_without_an_end_token_ends_with_the_tokenizers(tokenizer: Tokenizer) -> None:

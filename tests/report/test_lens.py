@@ -23,7 +23,8 @@ from transformers import PreTrainedTokenizerFast
 
 from headwater import runs
 from headwater.data.preference import Message, Preference, Response
-from headwater.data.tokenizers import CHATML, ScratchTokenizer, Tokenizer
+from headwater.data.templates import CHATML
+from headwater.data.tokenizers import ScratchTokenizer, Tokenizer
 from headwater.data.tokens import EndToken, tokenize
 from headwater.data.truncation import CutBy, Keep, Truncation
 from headwater.report import page as report

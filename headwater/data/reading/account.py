@@ -31,6 +31,14 @@ class Account:
     kept: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     quarantined: int = 0
+    first: dict[str, str] = field(default_factory=dict)
+    """Place and message of the first dropped row, by reason, where there is more to say than the reason."""
+
+    def drop(self, reason: str, message: str = "") -> None:
+        """Count a dropped row."""
+        self.dropped[reason] += 1
+        if message:
+            self.first.setdefault(reason, message)
 
 
 class Quarantine:

@@ -11,11 +11,8 @@ import numpy as np
 
 from headwater.data.preference import Preference, Response
 from headwater.data.tokenizers import Tokenizer
-from headwater.data.tokens import EndToken, Ids, Rendered, render
+from headwater.data.tokens import EndToken, Ids, encode, render
 from headwater.statistics import Floats
-
-Span = tuple[int, int]
-"""First character and the one behind the last."""
 
 
 class Piece(NamedTuple):
@@ -29,7 +26,7 @@ class Pieces(NamedTuple):
     """A response as a model reads it: `before`, the texts of `text` and `after` join to exactly the response."""
 
     before: str
-    """White space that the chat template strips, at the beginning …"""
+    """What of the response the chat template strips, mostly white space, at the beginning …"""
     text: list[Piece]
     closing: list[Piece]
     """What closes the turn; no part of the response."""
@@ -60,42 +57,22 @@ def pieces_of(
     Pieces reach from end to end, and so join to the response where a tokenizer reports white space for no token.
     """
     row = render(preference, response, tokenizer, end)
-    whole = response.text
-    # A template writes the response as it is, or without the white space at either end.
-    texts = (whole, whole.lstrip(), whole.rstrip(), whole.strip())
-    written = next(text for text in texts if row.text.startswith(text, row.start))
-    limit = row.start + len(written)
-    spans = _spans(row, limit, ids, tokenizer)
-    if spans is None:
+    begin, limit = row.body
+    (encoded,) = encode([row], tokenizer)
+    first = len(encoded.ids) - len(ids)
+    if first < 0 or encoded.ids[first:].tolist() != ids.tolist():
         return None
-    split = next((i for i, (start, end) in enumerate(spans) if start >= limit and end > limit), len(spans))
-    ends = [end for _, end in spans]
+    ends = [stop for _, stop in encoded.offsets[first:]]
+    starts = [start for start, _ in encoded.offsets[first:]]
+    split = next((i for i, start in enumerate(starts) if start >= limit and ends[i] > limit), len(ids))
     if not split:
         return None
-    before, _, after = whole.partition(written)
-    text = list(parts(row.text, row.start, limit, ends[:split]))
-    return Pieces(before, text, list(parts(row.text, limit, len(row.text), ends[split:])), after)
-
-
-def _spans(row: Rendered, limit: int, ids: Ids, tokenizer: Tokenizer) -> list[Span] | None:
-    """Return where the tokens `ids`, with which a row ends, stand in it; its response ends at `limit`."""
-    if not row.quoted:
-        found = _encoded(row.text, 0, tokenizer)
-    else:
-        # Special tokens that the data spells are text; those of the template stand before the response and behind it.
-        before = row.text[: row.start]
-        begin = max(len(before.rpartition(t)[0] + t) if t in before else 0 for t in tokenizer.all_special_tokens)
-        found = _encoded(row.text[begin:limit], begin, tokenizer, split_special_tokens=True)
-        found += _encoded(row.text[limit:], limit, tokenizer)
-    tail = found[-len(ids) :]
-    return [span for _, span in tail] if [token for token, _ in tail] == ids.tolist() else None
-
-
-def _encoded(text: str, start: int, tokenizer: Tokenizer, **how: bool) -> list[tuple[int, Span]]:
-    """Encode a text that stands at `start`: every token's id, and where it stands."""
-    found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, **how)
-    spans = [(start + first, start + end) for first, end in found["offset_mapping"]]
-    return list(zip(found["input_ids"], spans, strict=True))
+    # What the template writes before the response is a piece without text.
+    opening = sum(stop <= begin for stop in ends[:split]) if begin > row.start else 0
+    text = [*([Piece("", opening)] if opening else []), *parts(row.text, begin, limit, ends[opening:split])]
+    whole = response.text
+    after = whole[row.skipped + limit - begin :]
+    return Pieces(whole[: row.skipped], text, list(parts(row.text, limit, len(row.text), ends[split:])), after)
 
 
 def parts(text: str, start: int, limit: int, ends: Sequence[int]) -> Iterator[Piece]:

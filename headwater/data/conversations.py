@@ -1,0 +1,255 @@
+"""A conversation as the chat template writes it, and where a response lies in it.
+
+    prompt     what the template writes for generation: the messages, and the head of the answer
+    opening    what it writes between that head and a response: white space, the head of a channel, an empty block of
+               thoughts. The model has to write it, so that it belongs to the response
+    response   the words of the data
+    closing    what ends the turn
+
+A response is found by rendering the conversation a second time with a mark in its place. Two kinds of templates need
+more than that. Some write another head before a past answer than before one that is to come (DeepSeek R1 opens a block
+of thoughts for the latter alone): the head of the one to come is taken, because it is what generation gives a model.
+And some take the thoughts out of an answer or set them anew: an answer that holds its thoughts is kept as the data has
+it, because that is what a model writes.
+
+A prompt that ends in an assistant turn is the beginning of the answer, which the response continues.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from functools import cached_property
+from typing import NamedTuple
+
+from headwater.data.encoding import ControlTokens, Span, encoder_of
+from headwater.data.preference import Prompted, Response
+from headwater.data.templates import FLAG, SENTINEL, ChatTemplate, RefusedError, Turn, assistant
+from headwater.data.tokenizers import Tokenizer
+from headwater.data.turns import end_text
+from headwater.errors import ModelError
+
+REASONING = re.compile(r"[<\[][/|]*[^<>\[\]]*(?:think|thought|reason|analysis|channel)[^<>\[\]]*[>\]]", re.IGNORECASE)
+"""A tag that opens or closes thoughts: `<think>`, `[/THINK]`, `<|channel|>` …"""
+TAG = re.compile(r"[<\[][^<>\[\]\s]+[>\]]")
+
+
+class Rendered(NamedTuple):
+    """One response in its conversation: the text to encode, and where things stand in it, in characters."""
+
+    text: str
+    start: int
+    """Where the prompt ends; opening, response and closing follow."""
+    body: Span
+    """Where the response stands."""
+    skipped: int = 0
+    """How many characters of the response, from its beginning, the text does not hold: white space that the template
+    strips, or a tag that ends the prompt."""
+    control: tuple[Span, ...] | None = None
+    """Where the control tokens of the template stand, if the data spells some too; None: wherever they are spelled."""
+    notes: tuple[str, ...] = ()
+    """Rules that were applied, by name."""
+
+
+class Chat(ChatTemplate):
+    """A chat template, and what else of the tokenizer a conversation needs."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        """Take the template. Errors: `ModelError` where there is none."""
+        super().__init__(tokenizer)
+        self.tokens: ControlTokens = encoder_of(tokenizer).tokens
+        self.notes = ("date_in_prompt",) if self.tells_date else ()
+        """Rules that are applied to every conversation."""
+        self._ends: dict[str, str] = {}
+
+    def end(self, after: str) -> str:
+        """Return what of the text `after` a response ends the turn. Errors: `ModelError` where nothing does."""
+        if after not in self._ends:
+            self._ends[after] = end_text(after, self.tokenizer)
+        return self._ends[after]
+
+
+class Conversation:
+    """The prompt of a row, rendered once for all its responses."""
+
+    def __init__(self, chat: Chat, row: Prompted) -> None:
+        """Render the prompt. Errors: `RefusedError`."""
+        self._chat, self._row = chat, row
+        turns = [{"role": message.role, "content": message.content} for message in row.conversation]
+        self._quotes = any(chat.tokens.spelled_in(turn["content"]) for turn in turns)
+        if self._quotes:
+            turns = [{**turn, "content": chat.tokens.hide(turn["content"])} for turn in turns]
+        self._begun = turns.pop()["content"] if turns and turns[-1]["role"] == "assistant" else None
+        self._notes = [*chat.notes, *([] if self._begun is None else ["answer_begun_in_prompt"])]
+        self._turns, self._prompt = self._rendered(turns)
+        self._known: dict[tuple[Response, bool], Rendered] = {}
+
+    def _rendered(self, turns: list[Turn]) -> tuple[list[Turn], str]:
+        """Return the turns that the template takes, and the prompt.
+
+        A system turn that it refuses, or leaves out, is put before the first user turn, as those do who trained
+        models without one (Gemma).
+        """
+        folded = _folded(turns)
+        try:
+            prompt = self._chat.render(turns, generate=True)
+            if folded is None or turns[0]["content"].strip() in prompt:
+                return turns, prompt
+        except RefusedError:
+            if folded is None:
+                raise
+        self._notes.append("system_in_user_turn")
+        assert folded is not None
+        return folded, self._chat.render(folded, generate=True)
+
+    @cached_property
+    def _marked(self) -> tuple[str, str]:
+        """What the template writes before and after a response."""
+        before, found, after = self._chat.render([*self._turns, assistant(SENTINEL)]).rpartition(SENTINEL)
+        if not found:
+            raise ModelError(self._row.id, "the chat template rewrites the response", f"give another: {FLAG}")
+        return before, after
+
+    def answered(self, response: Response, ends: bool) -> Rendered:
+        """Render a response, with what closes the turn if it `ends`. Errors: `RefusedError`, `ModelError`."""
+        key = (response, ends)
+        if key not in self._known:
+            self._known[key] = self._answered(response, ends)
+        return self._known[key]
+
+    def _answered(self, response: Response, ends: bool) -> Rendered:
+        tokens = self._chat.tokens
+        quotes = self._quotes or tokens.spelled_in(response.text)
+        words = tokens.hide(response.text) if quotes else response.text
+        row = self._located(words)
+        if ends:
+            after = row.text[row.body[1] :]
+            row = row._replace(text=row.text[: row.body[1]] + self._chat.end(after))
+        else:
+            row = row._replace(text=row.text[: row.body[1]])
+        row = row._replace(notes=(*self._notes, *row.notes))
+        if not quotes:
+            return row
+        begin, end = row.body
+        start, begin, end = (len(tokens.show(row.text[:place])) for place in (row.start, begin, end))
+        skipped = len(tokens.show(words[: row.skipped]))
+        control = tokens.spans(row.text)
+        notes = (*row.notes, "special_token_text")
+        return Rendered(tokens.show(row.text), start, (begin, end), skipped, control, notes)
+
+    def _located(self, words: str) -> Rendered:
+        """Return the conversation through the end of the template's text, and where `words` stand in it."""
+        begun = self._begun or ""
+        answer = begun + words
+        whole = self._chat.render([*self._turns, assistant(answer)])
+        if self._begun is None:
+            plain = _as_it_is(whole, self._prompt, answer, self._chat.closing)
+            if plain is not None:
+                return plain
+        before, after = self._marked
+        prompt = self._head(before)
+        thinks = REASONING.search(answer) is not None
+        row = None
+        if not (thinks and _doubles(before, answer, prompt)):
+            row = _stripped(whole, before, after, answer, prompt) or _as_it_is(whole, prompt, answer, after)
+        if row is None and thinks:
+            row = _as_it_is(whole, prompt, answer, after) or _verbatim(before, after, answer, prompt)
+        if row is None:
+            raise ModelError(self._row.id, "the chat template rewrites the response", f"give another: {FLAG}")
+        return row if self._begun is None else _continued(row, len(begun))
+
+    def _head(self, before: str) -> str:
+        """Return the prompt; `before` is what the template writes before a past answer."""
+        if self._begun is not None:  # it is continued as a past answer is
+            return before
+        opening = before.removeprefix(self._prompt)
+        if self._chat.has_generation_prompt or opening == before or not opening.strip():
+            return self._prompt
+        if "head_of_past_answer" not in self._notes:
+            self._notes.append("head_of_past_answer")
+        return before
+
+
+def _folded(turns: Sequence[Turn]) -> list[Turn] | None:
+    """Return the turns with the system turn at the beginning of the first user turn; None where there are no two."""
+    if [turn["role"] for turn in turns[:2]] != ["system", "user"]:
+        return None
+    system, user = turns[:2]
+    return [{"role": "user", "content": f"{system['content']}\n\n{user['content']}"}, *turns[2:]]
+
+
+def _as_it_is(whole: str, prompt: str, answer: str, after: str | None) -> Rendered | None:
+    """Return a rendering that is prompt, answer and `after`; None where it is not."""
+    end = len(prompt) + len(answer)
+    if after is None or len(whole) != end + len(after):
+        return None
+    if not (whole.startswith(prompt) and whole.startswith(answer, len(prompt)) and whole.endswith(after)):
+        return None
+    return Rendered(whole, len(prompt), (len(prompt), end))
+
+
+def _stripped(whole: str, before: str, after: str, answer: str, prompt: str) -> Rendered | None:
+    """Return a rendering that holds the answer where the mark stood, perhaps without white space at its ends."""
+    if len(whole) < len(before) + len(after) or not (whole.startswith(before) and whole.endswith(after)):
+        return None
+    written = whole[len(before) : len(whole) - len(after)]
+    skipped = (len(answer) - len(answer.lstrip())) - (len(written) - len(written.lstrip()))
+    if written.strip() != answer.strip() or skipped < 0 or not answer.startswith(written, skipped):
+        return None
+    return _headed(before, written + after, len(written), skipped, prompt)
+
+
+def _headed(before: str, rest: str, length: int, skipped: int, prompt: str) -> Rendered:
+    """Put the head that generation gives before an answer; `rest` begins with its `length` characters."""
+    if before == prompt:
+        return Rendered(before + rest, len(prompt), (len(prompt), len(prompt) + length), skipped)
+    if before.startswith(prompt):
+        body = (len(before), len(before) + length)
+        return Rendered(before + rest, len(prompt), body, skipped, notes=("template_opens_response",))
+    body = (len(prompt), len(prompt) + length)
+    return Rendered(prompt + rest, len(prompt), body, skipped, notes=("head_of_generation",))
+
+
+def _doubles(before: str, answer: str, prompt: str) -> bool:
+    """Say whether an answer holds thoughts for which the prompt, or the template, opens a block already."""
+    return _behind_open_tag(prompt, answer) != answer or _closes(before, answer, prompt)
+
+
+def _closes(before: str, answer: str, prompt: str) -> bool:
+    """Say whether the template would close a block of thoughts, before an answer, that the answer closes itself."""
+    tags = TAG.findall(before[len(prompt) :]) if before.startswith(prompt) else []
+    return bool(tags) and tags[-1] in answer
+
+
+def _verbatim(before: str, after: str, answer: str, prompt: str) -> Rendered:
+    """Return the conversation with an answer that holds its thoughts, which the template would take out or set anew."""
+    rest = _behind_open_tag(prompt, answer)
+    if rest != answer:
+        body = (len(prompt), len(prompt) + len(rest))
+        row = Rendered(prompt + rest + after, len(prompt), body, len(answer) - len(rest))
+    else:
+        head = prompt if _closes(before, answer, prompt) else before
+        row = _headed(head, answer + after, len(answer), 0, prompt)
+    return row._replace(notes=(*row.notes, "reasoning_kept"))
+
+
+def _behind_open_tag(prompt: str, answer: str) -> str:
+    """Return an answer without the tag that opens its thoughts, where the prompt ends with that tag already."""
+    tags = REASONING.findall(prompt)
+    if not tags or not prompt.rstrip().endswith(tags[-1]) or not answer.lstrip().startswith(tags[-1]):
+        return answer
+    return answer.lstrip()[len(tags[-1]) :].removeprefix(prompt[len(prompt.rstrip()) :])
+
+
+def _continued(row: Rendered, begun: int) -> Rendered:
+    """Return a row whose prompt holds the first `begun` characters of the answer too."""
+    begin = row.body[0] + max(0, begun - row.skipped)
+    skipped = max(0, row.skipped - begun)
+    notes = tuple(note for note in row.notes if note == "reasoning_kept")
+    return row._replace(start=begin, body=(begin, row.body[1]), skipped=skipped, notes=notes)
+
+
+def notes_of(rows: Sequence[Rendered]) -> Counter[str]:
+    """Count the rules that were applied, by the responses that they were applied to."""
+    return Counter(note for row in rows for note in row.notes)

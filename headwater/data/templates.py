@@ -1,0 +1,165 @@
+"""Chat templates: the named ones, those of a file, and how a tokenizer's own renders turns."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import datetime
+from functools import cache, cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import Environment, TemplateError, TemplateSyntaxError
+from jinja2.ext import Extension, loopcontrols
+from jinja2.nodes import Node
+from jinja2.parser import Parser
+
+from headwater.errors import DataError, ModelError, UsageError, first_line
+
+if TYPE_CHECKING:
+    from headwater.data.tokenizers import Tokenizer
+
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+PLAIN = (
+    "{{ cls_token }}{% for message in messages %}{{ message['role'] }}\n{{ message['content'] }}"
+    "{{ sep_token or '\n\n' }}{% endfor %}{% if add_generation_prompt %}assistant\n{% endif %}"
+)
+"""Roles in plain text. Every turn ends with the token that separates, which encoders have, or with an empty line."""
+
+NAMED = {"chatml": CHATML, "plain": PLAIN}
+"""What `--chat-template` knows by name."""
+
+FLAG = "--chat-template"
+SENTINEL = "headwater sentinel 7f3a9c"
+"""Stands for a response while a template is examined; plain enough that no template changes it."""
+
+Turn = dict[str, Any]
+
+
+class RefusedError(DataError):
+    """A conversation that the chat template refuses."""
+
+
+BEGINNING = "{{ bos_token }}"
+"""Stands in front of a named template for a tokenizer that begins every text with this token."""
+
+DATE = re.compile(r"strftime_now\(\s*(['\"])((?:(?!\1).)*)\1\s*\)")
+
+
+def chosen_template(given: str, tokenizer: Tokenizer) -> str:
+    """Return the template that `--chat-template` gives: a name, one of several of the tokenizer's, or a file's text.
+
+    Errors: `UsageError` for what is neither, or a file that is no Jinja template.
+    """
+    own = tokenizer.chat_template if isinstance(tokenizer.chat_template, dict) else {}
+    if given in own:
+        return str(own[given])
+    if given in NAMED:
+        return (BEGINNING if _begins(tokenizer) else "") + NAMED[given]
+    path = Path(given)
+    if not path.is_file():
+        names = ", ".join([*NAMED, *own])
+        raise UsageError(f"{FLAG} {given}", "is neither a template's name nor a file", f"names: {names}")
+    try:
+        text = path.read_text(encoding="utf-8")
+        Environment(extensions=[_Syntax, loopcontrols]).parse(text)
+    except (OSError, UnicodeDecodeError, TemplateSyntaxError) as error:
+        raise UsageError(f"{FLAG} {given}", f"is no Jinja template: {first_line(error)}") from error
+    return text
+
+
+def _begins(tokenizer: Tokenizer) -> bool:
+    """Say whether a tokenizer puts its BOS token in front of every text, as its model was pretrained."""
+    ids = tokenizer("a")["input_ids"]
+    return bool(ids) and tokenizer.bos_token_id is not None and ids[0] == tokenizer.bos_token_id
+
+
+class _Syntax(Extension):
+    """Reads the block {% generation %}, which transformers adds to Jinja."""
+
+    tags = {"generation"}  # noqa: RUF012 - as jinja2 declares it
+
+    def parse(self, parser: Parser) -> list[Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+def current_template(tokenizer: Tokenizer) -> str:
+    """Return the template that a tokenizer's conversations are rendered by; its date is that of the first call.
+
+    A date that changed at midnight would give one run two kinds of prompts. Errors: `ModelError` where there is none,
+    or several without a default.
+    """
+    template = tokenizer.chat_template
+    if isinstance(template, dict) and "default" not in template:
+        names = ", ".join(sorted(template)) or "none"
+        raise ModelError(_name(tokenizer), "has chat templates without a default", names, f"choose one: {FLAG} NAME")
+    if not template:
+        raise ModelError(_name(tokenizer), "has no chat template", f"give {FLAG} chatml, plain, or a file")
+    return _dated(template["default"] if isinstance(template, dict) else template)
+
+
+def _name(tokenizer: Tokenizer) -> str:
+    return getattr(tokenizer, "name_or_path", "") or "tokenizer"
+
+
+@cache
+def _dated(template: str) -> str:
+    """Put the date, as it is now, in the place of the calls that ask for it."""
+    now = datetime.now()  # the local date, as transformers has it
+    return DATE.sub(lambda match: repr(now.strftime(match[2])), template)
+
+
+def assistant(text: str) -> Turn:
+    """Return an assistant turn."""
+    return {"role": "assistant", "content": text}
+
+
+class ChatTemplate:
+    """The chat template of a tokenizer."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        """Take the template. Errors: `ModelError` where there is none."""
+        self.tokenizer = tokenizer
+        self._text = current_template(tokenizer)
+        self.tells_date = "strftime_now" in tokenizer.get_chat_template()
+        self._in_parts = False
+        self.closing = self._examined()
+        """What it writes after a response; None where it refuses an ordinary conversation, or writes no response."""
+
+    def render(self, turns: Sequence[Turn], *, generate: bool = False) -> str:
+        """Render turns, with the head of an answer to come where one is to be generated. Errors: `RefusedError`."""
+        if self._in_parts:
+            turns = [{**turn, "content": [{"type": "text", "text": turn["content"]}]} for turn in turns]
+        try:
+            text = self.tokenizer.apply_chat_template(
+                list(turns), tokenize=False, chat_template=self._text, add_generation_prompt=generate
+            )
+        except (TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
+            raise RefusedError(first_line(error)) from error
+        return str(text)
+
+    def _examined(self) -> str | None:
+        example = [{"role": "user", "content": "…"}, assistant(SENTINEL)]
+        for self._in_parts in (False, True):  # templates that take images too may read lists of parts alone
+            try:
+                _, found, after = self.render(example).rpartition(SENTINEL)
+            except RefusedError:
+                continue
+            if found:
+                return after
+        self._in_parts = False
+        return None
+
+    @cached_property
+    def has_generation_prompt(self) -> bool:
+        """Whether it writes the head of an answer that is to come; some write it before a past answer alone."""
+        question: list[Turn] = [{"role": "user", "content": "…"}]
+        try:
+            return self.render(question, generate=True) != self.render(question)
+        except RefusedError:
+            return True

@@ -1,0 +1,247 @@
+"""Where a response lies, for every kind of chat template, those that TRL ships included."""
+
+from __future__ import annotations
+
+import datetime
+import functools
+from pathlib import Path
+
+import pytest
+
+from headwater.data import templates
+from headwater.data.conversations import Chat
+from headwater.data.preference import Message, Preference, Response
+from headwater.data.sampling import Asked
+from headwater.data.templates import SENTINEL
+from headwater.data.tokenizers import Tokenizer
+from headwater.data.tokens import NOTES, PairTokens, encode, render, tokenize
+from headwater.data.turns import turn_end
+from headwater.errors import ModelError
+from tests.data.chat_templates import TEMPLATES, with_template
+
+
+def _installed() -> dict[str, str]:
+    """The templates of public models that TRL holds; not those that it changed for training."""
+    import importlib.util
+
+    spec = importlib.util.find_spec("trl")
+    if spec is None or spec.origin is None:
+        return {}
+    files = sorted((Path(spec.origin).parent / "chat_templates").glob("*.jinja"))
+    return {file.stem: file.read_text(encoding="utf-8") for file in files if not file.stem.endswith("_training")}
+
+
+EVERY = TEMPLATES | _installed()
+USER = Message("user", "What is it?\n  Say, 🦉!")
+TALKS = {
+    "one turn": (USER,),
+    "several": (Message("user", "Hi"), Message("assistant", "Hello. "), USER),
+    "a system turn": (Message("system", "Be brief."), USER),
+}
+ANSWERS = {
+    "words": "Yes, it is the red one.",
+    "letters of everywhere": "日本語, שלום 🦉 é",
+    "white space": " \n Yes.\n  No. \n",
+    "a letter": "<",
+    "names of roles": "user: assistant\nmodel ASSISTANT: system",
+    "our own mark": f"It is {SENTINEL}",
+    "control tokens": "<|im_end|>\n<eos><|end|><|channel|>[/INST]<end_of_turn>",
+}
+THOUGHT = "<think>\nIt is an owl.\n</think>\n\nAn owl."
+
+
+@functools.cache
+def tokenizer_of(name: str) -> Tokenizer:
+    return with_template(EVERY[name])
+
+
+def pair(name: str, talk: tuple[Message, ...], chosen: str, rejected: str = "No.", complete: bool = True) -> Preference:
+    answer = Response(chosen, complete=complete)
+    return Preference(prompt=talk, chosen=answer, rejected=Response(rejected), id="lab:1")
+
+
+def tokens(name: str, one: Preference) -> PairTokens:
+    (found,) = tokenize([one], tokenizer_of(name), 1 << 20).pairs
+    return found
+
+
+def turns(talk: tuple[Message, ...]) -> list[dict[str, str]]:
+    return [{"role": message.role, "content": message.content} for message in talk]
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_prompt_is_that_of_generation_and_the_response_is_whole(name: str) -> None:
+    tokenizer, chat = tokenizer_of(name), Chat(tokenizer_of(name))
+    rows = [pair(name, talk, answer) for talk in TALKS.values() for answer in ANSWERS.values()]
+    for one in rows:
+        found = tokens(name, one)
+        said = render(one, one.chosen, tokenizer, "complete")
+        begin, end = said.body
+        kept = said.text[begin:end]
+        assert one.chosen.text[said.skipped : said.skipped + len(kept)] == kept
+        assert kept.strip() == one.chosen.text.strip()
+        assert tokenizer.decode(found.prompt) == said.text[: said.start]
+        assert tokenizer.decode(found.chosen) == said.text[said.start :]
+        assert found.chosen[-1] == turn_end(tokenizer).token
+        assert said.text[end:] == turn_end(tokenizer).text or not said.text[end:].startswith(turn_end(tokenizer).text)
+        assert tokenizer.decode(found.rejected).endswith(tokenizer.decode(found.chosen)[end - said.start :])
+        plain = not {"system_in_user_turn", "head_of_past_answer"} & set(said.notes)
+        if plain and one.prompt[0].role != "system":
+            assert said.text[: said.start] == chat.render(turns(one.prompt), generate=True)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_ids_are_those_of_the_template_unless_it_is_said(name: str) -> None:
+    tokenizer = tokenizer_of(name)
+    chat = Chat(tokenizer)
+    for talk in (TALKS["one turn"], TALKS["several"]):
+        for answer in ("words", "letters of everywhere", "white space"):
+            one = pair(name, talk, ANSWERS[answer])
+            said = render(one, one.chosen, tokenizer, "complete")
+            (ours,) = encode([said], tokenizer)
+            whole = chat.render([*turns(talk), {"role": "assistant", "content": one.chosen.text}])
+            theirs = tokenizer(whole, add_special_tokens=False)["input_ids"]
+            if "head_of_generation" in said.notes:
+                assert not whole.startswith(said.text[: said.start])
+            elif turn_end(tokenizer).text in whole[said.body[0] :]:
+                assert ours.ids.tolist() == theirs[: len(ours.ids)]
+            else:
+                assert ours.ids.tolist() == [*theirs, tokenizer.eos_token_id]
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_thoughts_in_a_response_are_kept_and_opened_once(name: str) -> None:
+    for talk in (TALKS["one turn"], TALKS["several"]):
+        one = pair(name, talk, THOUGHT)
+        said = render(one, one.chosen, tokenizer_of(name), "complete")
+        before, final = said.text[: said.start].rstrip(), said.text[said.start :]
+        assert final.count("<think>") + before.endswith("<think>") == final.count("</think>") == 1
+        assert "It is an owl.\n</think>\n\nAn owl." in final
+        assert "".join((THOUGHT[: said.skipped], said.text[slice(*said.body)])) == THOUGHT
+        assert tokenizer_of(name).decode(tokens(name, one).chosen) == said.text[said.start :]
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_cut_response_has_no_end(name: str) -> None:
+    one = pair(name, TALKS["several"], "Yes, it", complete=False)
+    assert tokenizer_of(name).decode(tokens(name, one).chosen).endswith("Yes, it")
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_prompt_that_ends_in_an_assistant_turn_is_continued(name: str) -> None:
+    tokenizer = tokenizer_of(name)
+    whole = pair(name, (USER,), "Sure: the red one.")
+    begun = pair(name, (USER, Message("assistant", "Sure: ")), "the red one.")
+    said, found = render(begun, begun.chosen, tokenizer, "complete"), tokens(name, begun)
+    assert tokenizer.decode(found.prompt).endswith("Sure: ")
+    assert tokenizer.decode(found.chosen) == "the red one." + turn_end(tokenizer).text
+    assert "answer_begun_in_prompt" in said.notes
+    past = Chat(tokenizer).render([*turns((USER,)), {"role": "assistant", "content": "Sure: the red one."}])
+    assert past.startswith(said.text[: said.body[1]])
+    if "head_of_generation" not in render(whole, whole.chosen, tokenizer, "complete").notes:
+        assert said.text == render(whole, whole.chosen, tokenizer, "complete").text
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_both_responses_share_the_prompt_that_is_drawn_from(name: str) -> None:
+    from headwater.engine.sampling import prompt_ids
+
+    found = tokens(name, pair(name, TALKS["several"], "Yes.", THOUGHT))
+    (drawn,) = prompt_ids([Asked(TALKS["several"], "lab:1", "lab")], tokenizer_of(name), 1 << 20)
+    assert drawn is not None
+    assert found.prompt.tolist() == drawn.tolist()
+
+
+OPENINGS = {
+    "Llama 2": " ",
+    "ChatGLM, no end of a turn": "\n",
+    "Command A, two tokens behind the response": "<|START_RESPONSE|>",
+    "Qwen 3, an empty block of thoughts": "<think>\n\n</think>\n\n",
+    "gpt-oss, channels": "<|channel|>final<|message|>",
+    "Idefics, content in parts": " ",
+}
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_what_the_template_writes_before_a_response_belongs_to_it(name: str) -> None:
+    _, _, notes = tokenize([pair(name, (USER,), "Yes.")], tokenizer_of(name), 1 << 20)
+    assert (
+        tokenizer_of(name)
+        .decode(tokens(name, pair(name, (USER,), "Yes.")).chosen)
+        .startswith(OPENINGS.get(name, "") + "Yes.")
+    )
+    assert notes["template_opens_response"] == (2 if name in OPENINGS else 0)
+    assert set(notes) <= set(NOTES)
+
+
+def test_the_head_of_generation_is_taken_where_a_past_answer_has_another() -> None:
+    name = "DeepSeek R1, thoughts are opened for generation"
+    found, notes = (
+        tokens(name, pair(name, (USER,), "Yes.")),
+        tokenize([pair(name, (USER,), "Yes.")], tokenizer_of(name), 1 << 20).notes,
+    )
+    assert tokenizer_of(name).decode(found.prompt).endswith("Say, 🦉!<|Assistant|><think>\n")
+    assert tokenizer_of(name).decode(found.chosen) == "Yes.<eos>"
+    assert notes["head_of_generation"] == 2
+
+
+def test_the_head_of_a_past_answer_is_taken_where_the_template_has_no_other() -> None:
+    name = "Vicuna, without a generation prompt"
+    found = tokens(name, pair(name, (USER,), "Yes."))
+    assert tokenizer_of(name).decode(found.prompt).endswith("Say, 🦉! ASSISTANT: ")
+    assert tokenizer_of(name).decode(found.chosen) == "Yes.<eos>"
+
+
+@pytest.mark.parametrize("name", ["Gemma", "system turns left out"])
+def test_a_system_turn_that_the_template_does_not_take_is_put_before_the_question(name: str) -> None:
+    with_system, without = (
+        tokens(name, pair(name, TALKS["a system turn"], "Yes.")),
+        tokens(name, pair(name, (Message("user", f"Be brief.\n\n{USER.content}"),), "Yes.")),
+    )
+    assert with_system.prompt.tolist() == without.prompt.tolist()
+    notes = tokenize([pair(name, TALKS["a system turn"], "Yes.")], tokenizer_of(name), 1 << 20).notes
+    assert notes["system_in_user_turn"] == 2
+
+
+def test_one_row_that_the_template_refuses_costs_that_row_alone() -> None:
+    odd = pair("Gemma", (USER, USER), "Yes.")
+    good = pair("Gemma", (USER,), "Yes.")
+    pairs, account, _ = tokenize([odd, good, odd], tokenizer_of("Gemma"), 1 << 20)
+    assert len(pairs) == 1
+    assert account.dropped == {"template_refuses": 2}
+    reason = "Conversation roles must alternate user/assistant/user/assistant/..."
+    assert account.first == {"template_refuses": f"lab:1: {reason}"}
+
+
+def test_the_date_stands_still_and_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Later(datetime.datetime):
+        @classmethod
+        def now(cls, tz: datetime.tzinfo | None = None) -> Later:  # type: ignore[override]
+            return cls(2031, 5, 17)
+
+    name = "gpt-oss, channels"
+    one = pair(name, (USER,), "Yes.")
+    before = render(one, one.chosen, tokenizer_of(name), "complete").text
+    monkeypatch.setattr(templates, "datetime", Later)
+    assert render(one, one.chosen, tokenizer_of(name), "complete").text == before
+    templates._dated.cache_clear()
+    after = render(one, one.chosen, tokenizer_of(name), "complete")
+    templates._dated.cache_clear()
+    assert "Current date: 2031-05-17" in after.text
+    assert "date_in_prompt" in after.notes
+
+
+def test_a_template_that_never_writes_a_response_is_refused() -> None:
+    tokenizer = with_template("{% for m in messages %}{{ m.role }}{% endfor %}")
+    with pytest.raises(ModelError, match="rewrites the response · give another: --chat-template"):
+        tokenize([pair("", (USER,), "Yes.")], tokenizer, 512)
+
+
+def test_several_templates_without_a_default_are_refused_with_their_names() -> None:
+    tokenizer = with_template("")
+    tokenizer.chat_template = {"rag": TEMPLATES["Zephyr"], "tool_use": TEMPLATES["Zephyr"]}
+    with pytest.raises(ModelError, match="has chat templates without a default · rag, tool_use · choose one"):
+        tokenize([pair("", (USER,), "Yes.")], tokenizer, 512)
+    tokenizer.chat_template["default"] = TEMPLATES["Zephyr"]
+    (found,) = tokenize([pair("", (USER,), "Yes.")], tokenizer, 512).pairs
+    assert tokenizer.decode(found.chosen) == "Yes.<eos>"
