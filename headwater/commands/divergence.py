@@ -20,7 +20,7 @@ from headwater.console import say, say_notes, say_stages, show
 from headwater.data import reading
 from headwater.data.preparation import Ledger
 from headwater.data.reading import Door
-from headwater.data.tokens import View
+from headwater.data.tokens import PairTokens, View
 from headwater.data.truncation import Truncation
 from headwater.engine.options import TOKENS_PER_PASS
 from headwater.errors import ModelError, UsageError
@@ -28,6 +28,7 @@ from headwater.statistics import LEVEL
 
 if TYPE_CHECKING:
     from headwater.signal.divergence import Profile, Stretch
+    from headwater.signal.passes import TwoPolicies
 
 EXAMPLE = "headwater divergence --model runs/dpo --dataset pairs.jsonl"
 PROFILE = "divergence.json"
@@ -53,8 +54,9 @@ class Config:
     """Monte-Carlo draws a position, to compare with the exact sum over the vocabulary; 0 for none."""
     max_new_tokens: int | None = None
     """Tokens of a sample. [256]"""
-    max_length: int = 2048
-    """Tokens of prompt and longer response; pairs above are dropped and counted."""
+    max_length: int | None = None
+    """Tokens of prompt and longer response; pairs above are dropped and counted. [2048, or the positions that both
+    models have]"""
     tokens_per_pass: int = TOKENS_PER_PASS
     """Tokens that are computed at once; exact figures do not depend on it."""
     seed: int = 42
@@ -96,9 +98,9 @@ def run(config: Config) -> Path:
     loaded.quarantine.save(writer.path / reading.QUARANTINE)
     pairs = two.pairs
     if config.along == "samples":
-        once = list({pair.prompt.tobytes(): pair for pair in pairs}.values())
-        writer.count("prompts", len(pairs), len(once), {"repeated_prompt": len(pairs) - len(once)})
-        pairs = sampled_pairs(two.policy, once, config.max_new_tokens or 256, two.ends, SAMPLED_AT_ONCE)
+        tokens = config.max_new_tokens or 256
+        prompts = _prompts(two, tokens, writer)
+        pairs = sampled_pairs(two.policy, prompts, tokens, two.ends, SAMPLED_AT_ONCE)
     values = read_divergence(two.policy, two.reference, pairs, config.tokens_per_pass, config.draws)
     openings = [pair.opening for pair in pairs for _ in range(2)]
     estimates = {"exact": values.exact}
@@ -120,6 +122,17 @@ def run(config: Config) -> Path:
     _show(found, config)
     _show_log_ratios(log_ratios)
     return writer.finish()
+
+
+def _prompts(two: TwoPolicies, tokens: int, writer: runs.RunWriter) -> list[PairTokens]:
+    """Return the pairs whose prompts are drawn for: each once, and with room for `tokens`; others are counted."""
+    from headwater.signal import passes
+
+    once = list({pair.prompt.tobytes(): pair for pair in two.pairs}.values())
+    found = passes.with_room(two, once, tokens)
+    dropped = {"repeated_prompt": len(two.pairs) - len(once), "too_long": len(once) - len(found)}
+    writer.count("prompts", len(two.pairs), len(found), dropped)
+    return found
 
 
 def _rows(estimator: str, found: Profile) -> list[dict[str, Any]]:

@@ -146,7 +146,7 @@ class _Task:
 
 def _task(config: Config) -> _Task:
     """Load model and data, and leave out what the model was trained on."""
-    from headwater.engine import labels, models, rewarding
+    from headwater.engine import labels, models, positions, rewarding
     from headwater.engine.weights import WEIGHTS
 
     facts = runs.facts_of(Path(config.model))
@@ -166,6 +166,7 @@ def _task(config: Config) -> _Task:
         rows, ledger.stages["leakage"] = unseen(rows, runs.trained_on(Path(config.model)))
     model = rewarding.load(config.model, config.reference, config.beta, rows, config.seed)
     models.check_conditions(config.model, (row.condition for row in rows))
+    view = positions.fitted(view, *model.models)
     part = "evaluated responses" if isinstance(loaded.preferences[0], Unpaired) else "evaluated pairs"
     pairs = prepare(part, rows, view, model.tokenizer, ledger)
     say_stages(ledger.stages)

@@ -83,8 +83,9 @@ class Config:
     """Whose length a ratio counts by: each response's own, the shorter one's (equal) or the longer one's (shared)."""
     end: EndToken | None = None
     """Who gets an end-of-turn token: complete responses, always, never. [as the model was trained, or complete]"""
-    max_length: int = 2048
-    """Tokens of prompt and longer response; pairs above are dropped and counted."""
+    max_length: int | None = None
+    """Tokens of prompt and longer response; pairs above are dropped and counted. [2048, or the positions that the model
+    has]"""
     tokens_per_pass: int | None = None
     """Tokens that a model computes at once; scores do not depend on it. [8192]"""
     allow_leakage: bool = False

@@ -44,8 +44,9 @@ class Config:
     """Scale of a policy's implicit reward β (log π − log π_ref). [0.1]"""
     end: EndToken | None = None
     """Who gets an end-of-turn token: complete responses, always, never. [as the model was trained, or complete]"""
-    max_length: int = 2048
-    """Tokens of prompt and response; rows with a longer one are dropped and counted."""
+    max_length: int | None = None
+    """Tokens of prompt and response; rows with a longer one are dropped and counted. [2048, or the positions that the
+    model has]"""
     tokens_per_pass: int = TOKENS_PER_PASS
     """Tokens that are computed at once; figures do not depend on it."""
     seed: int = 42

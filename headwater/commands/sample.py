@@ -181,14 +181,14 @@ def _from_model(config: Config, prompts: Sequence[Asked]) -> Iterator[tuple[Aske
 
 def _rewards(config: Config, prompts: Sequence[Asked], ledger: Ledger) -> dict[str, list[Rewards]]:
     """Score what was drawn, prompt by prompt, with every reward model that is named."""
-    from headwater.engine import models, sampling
+    from headwater.engine import models, positions, sampling
 
     found: dict[str, list[Rewards]] = {}
     batch = config.batch_size or AT_ONCE
     for name in config.reward_model:
         models.check_conditions(name, [config.door.told])
         model, tokenizer = models.load(name, "reward", (), config.seed)
-        longest = getattr(model.config, "max_position_embeddings", None) or 10**9
+        longest = positions.readable(model)
         found[name] = [
             sampling.scores(model, tokenizer, one, ledger.drawn(one.key), longest, batch)
             for one in track(prompts, f"rewards by {Path(name).name}", len(prompts))

@@ -21,7 +21,7 @@ from headwater.console import say, say_stages, show
 from headwater.data import reading
 from headwater.data.preference import Candidates, Preference, Record
 from headwater.data.reading import Door
-from headwater.data.tokens import EndToken
+from headwater.data.tokens import MAX_LENGTH, EndToken
 from headwater.data.writing import row_of
 from headwater.engine.options import TOKENS_PER_PASS
 from headwater.errors import DataError, UsageError
@@ -59,8 +59,9 @@ class Config:
     """Scale of a policy's implicit reward β (log π − log π_ref). [0.1]"""
     end: EndToken | None = None
     """Who gets an end-of-turn token: complete responses, always, never. [as the model was trained, or complete]"""
-    max_length: int = 2048
-    """Tokens of prompt and response; a response above gets no score, and is counted."""
+    max_length: int | None = None
+    """Tokens of prompt and response; a response above gets no score, and is counted. [2048, or the positions that the
+    model has]"""
     tokens_per_pass: int = TOKENS_PER_PASS
     """Tokens that are computed at once; scores do not depend on it."""
     seed: int = 42
@@ -77,7 +78,8 @@ def run(config: Config) -> Path:
     _check(config)
     target, home = free_places(config.output, config.input, config.overwrite)
     began = time.monotonic()
-    settings = {name: getattr(config, name) for name in ("value", "beta", "reference", "end", "max_length")}
+    settings = {name: getattr(config, name) for name in ("value", "beta", "reference", "end")}
+    settings["max_length"] = config.max_length or MAX_LENGTH
     ledger = Ledger(config.output.with_name(config.output.name + ".ledger"), settings)
     try:
         tokens = sum(_score(config, name, ledger) for name in config.model)
@@ -114,7 +116,7 @@ def _check(config: Config) -> None:
         if getattr(config, name) is not None:
             raise UsageError(f"--{name}", f"has no effect with --value {config.value}", "leave one out")
     for name in ("max_length", "tokens_per_pass"):
-        if getattr(config, name) < 2:
+        if (getattr(config, name) or 2) < 2:
             raise UsageError(f"--{name.replace('_', '-')} {getattr(config, name)}", "expected a value above 1")
 
 

@@ -375,12 +375,13 @@ def _gradients(
     """Measure what the score of some rows should foretell: one row each, norm and bound divided by β."""
     from headwater.engine import models
     from headwater.engine.gradients import measure
+    from headwater.engine.positions import readable
     from headwater.engine.responses import Reading
 
     pvar = plan.selector if isinstance(plan.selector, PVar) else PVar()
     unit = picking.unit_of(pool, pvar.tau, pvar.scale)
     model, tokenizer = models.load(str(config.policy), "policy", (), config.seed)
-    longest = getattr(model.config, "max_position_embeddings", None) or 10**9
+    longest = readable(model)
     taken = set(choice.rows.tolist())
     rows = ((record, pool.rewards[:, pool.of_row(row)]) for row, record in harvest.wanted.items())
     found = measure(model, tokenizer, rows, unit, Reading("complete", longest, longest))

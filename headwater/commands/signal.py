@@ -72,7 +72,8 @@ class Config:
     end: EndToken | None = None
     """Who gets an end-of-turn token: complete responses, always, never. [as the model was trained, or complete]"""
     max_length: int | None = None
-    """Tokens of prompt and longer response; pairs above are dropped and counted. [2048]"""
+    """Tokens of prompt and longer response; pairs above are dropped and counted. [2048, or the positions that the model
+    has]"""
     tokens_per_pass: int | None = None
     """Tokens that a model computes at once; figures do not depend on it. [8192]"""
     allow_leakage: bool = False
@@ -231,7 +232,7 @@ def _by_model(
     trained = runs.facts_of(Path(model))
     if not config.allow_leakage:
         preferences, ledger.stages["leakage"] = unseen(preferences, runs.trained_on(Path(model)))
-    view = View(Truncation(), config.end or trained.get("end", "complete"), config.max_length or 2048)
+    view = View(Truncation(), config.end or trained.get("end", "complete"), config.max_length)
     request = passes.Request(preferences, view, config.tokens_per_pass or TOKENS_PER_PASS, config.seed, ledger, spans)
     if head == "reward":
         prepared = passes.reward_model(model, request)

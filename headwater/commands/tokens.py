@@ -58,7 +58,7 @@ def run(config: Config) -> str:
 def marked(whole: Preference, kept: Preference, tokenizer: Tokenizer, config: Config) -> Text:
     """Mark a row: `|` parts tokens, `✂` stands where text was cut; the loss sees response tokens alone."""
     view = config.view.view(config.seed)
-    pairs, account, notes = tokenize([kept], tokenizer, view.max_length, view.end)
+    pairs, account, notes = tokenize([kept], tokenizer, view.longest, view.end)
     if not pairs:
         raise UsageError(whole.id, f"is dropped ({', '.join(account.dropped)})", *account.first.values())
     (pair,) = pairs

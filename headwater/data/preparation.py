@@ -54,7 +54,7 @@ def _first(message: str | None) -> str:
 
 def _made(examples: Sequence[Example], view: View, tokenizer: Tokenizer) -> Entry:
     shortened = truncate(examples, view.truncation, token_ends(tokenizer))
-    pairs, account, notes = tokenize(shortened.preferences, tokenizer, view.max_length, view.end)
+    pairs, account, notes = tokenize(shortened.preferences, tokenizer, view.longest, view.end)
     accounts = {} if view.truncation.changes_nothing else {"truncate": shortened.account}
     return Entry(pairs, accounts | {"tokenize": account}, notes, shortened.kept)
 

@@ -31,6 +31,9 @@ from headwater.errors import ModelError, first_line
 
 Ids = NDArray[np.int32]
 
+MAX_LENGTH = 2048
+"""Tokens of prompt and response, unless said otherwise."""
+
 BATCH = 512
 """Texts a call to the tokenizer: enough to keep all its threads busy, few enough to keep memory flat."""
 
@@ -45,8 +48,14 @@ class View:
 
     truncation: Truncation
     end: EndToken
-    max_length: int
-    """Tokens of prompt and longer response; pairs above are dropped."""
+    max_length: int | None = None
+    """Tokens of prompt and longer response; pairs above are dropped. None: `MAX_LENGTH`, or fewer where a model cannot
+    read as many (`engine.positions`)."""
+
+    @property
+    def longest(self) -> int:
+        """Tokens of prompt and longer response."""
+        return MAX_LENGTH if self.max_length is None else self.max_length
 
 
 class PairTokens(NamedTuple):

@@ -25,12 +25,13 @@ class ViewOptions:
     """Unit that a cut never divides: grapheme (a visible character), word, sentence; token: exact token counts."""
     end: EndToken | None = None
     """Who gets an end-of-turn token: complete responses, always (as published runs did), never. [complete]"""
-    max_length: int = 2048
-    """Tokens of prompt and longer response; pairs above are dropped and counted."""
+    max_length: int | None = None
+    """Tokens of prompt and longer response; pairs above are dropped and counted. [2048, or the positions that the model
+    has]"""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work. Errors: `UsageError`."""
-        if self.max_length < 2:
+        if self.max_length is not None and self.max_length < 2:
             raise UsageError(f"--max-length {self.max_length}", "expected a value above 1")
 
     def view(self, seed: int, end: EndToken = "complete") -> View:

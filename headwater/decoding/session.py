@@ -15,7 +15,7 @@ from headwater.decoding.accounting import Accountant, Spoken
 from headwater.decoding.loop import Decoded, Loop, Request, requests
 from headwater.decoding.options import DecodingOptions
 from headwater.decoding.strategies import Strategy
-from headwater.engine import models, sampling
+from headwater.engine import models, positions, sampling
 from headwater.errors import ModelError, UsageError
 from headwater.ledger import Ledger
 
@@ -207,6 +207,6 @@ class Judges:
         """Return the reward by every model; None for a response that is empty or too long."""
         found = {}
         for name, (model, tokenizer) in self._models.items():
-            longest = getattr(model.config, "max_position_embeddings", None) or 10**9
+            longest = positions.readable(model)
             found[name] = sampling.scores(model, tokenizer, answer.asked, [answer.response], longest, self._batch)[0]
         return found

@@ -8,7 +8,7 @@ are counted from their own first token, even where another one's encoding begins
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from headwater.data.preference import Preference, Record
 from headwater.data.tokenizers import Tokenizer
-from headwater.data.tokens import EndToken, PairTokens, tokenize
-from headwater.engine import models, rewarding
+from headwater.data.tokens import MAX_LENGTH, EndToken, PairTokens, tokenize
+from headwater.engine import models, positions, rewarding
 from headwater.engine.attention import layout_for
 from headwater.engine.finite import check_scores
 from headwater.engine.losses import DPO, BradleyTerry, Call, PairScores, Score
@@ -49,8 +49,9 @@ class Reading:
     """How responses are read."""
 
     end: EndToken
-    max_length: int
-    """Tokens of prompt and response; a response above gets no reward."""
+    max_length: int | None
+    """Tokens of prompt and response; a response above gets no reward. None: `data.tokens.MAX_LENGTH`, or the positions
+    that the model has."""
     room: int
     """Tokens of a forward pass."""
 
@@ -84,7 +85,13 @@ def load_judge(name: str, reference: str | None, beta: float | None, reading: Re
     An ensemble of reward models gives the mean of its members' rewards. Errors: those of `rewarding.load`.
     """
     found = rewarding.load(name, reference, beta, (), seed)
+    reading = _fitted(reading, *found.models)
     return Judge(name, found.tokenizer, _voices(found), reading)
+
+
+def _fitted(reading: Reading, *models: Any) -> Reading:
+    """Return how `models` can read. Errors: `UsageError` for more tokens than one of them has positions."""
+    return replace(reading, max_length=positions.fit(reading.max_length, *models))
 
 
 def _voices(found: Rewarding) -> list[Voice]:
@@ -116,6 +123,7 @@ def load_likelihood(name: str, mean: bool, reading: Reading, seed: int) -> Judge
     if models.head_of(name) == "reward":
         raise ModelError(name, "is a reward model: it gives no probabilities", "name a policy")
     model, tokenizer = models.load(name, "policy", (), seed)
+    reading = _fitted(reading, model)
     return Judge(name, tokenizer, [Voice(model, token_log_probs, policy_scores, _mean if mean else _sum)], reading)
 
 
@@ -137,7 +145,7 @@ def encoded(records: Sequence[Record], tokenizer: Tokenizer, reading: Reading) -
         if response.text.strip()
     ]
     rows = [Encoded([], []) for _ in records]
-    for pair in tokenize(stand_ins, tokenizer, reading.max_length, reading.end).pairs:
+    for pair in tokenize(stand_ins, tokenizer, reading.max_length or MAX_LENGTH, reading.end).pairs:
         row, place = map(int, pair.id.split())
         rows[row].places.append(place)
         rows[row].responses.append(pair._replace(id=str(row)))

@@ -41,6 +41,11 @@ class Rewarding:
     reference: Any
     """None where the rule needs none."""
 
+    @property
+    def models(self) -> list[Any]:
+        """All models that read: the members, and the reference."""
+        return [*self.members, *filter(None, (self.reference,))]
+
     def rewards(self, rows: Sequence[PairTokens], room: int, weights: Weights = UNIFORM) -> NDArray[np.float64]:
         """Return the rewards of pairs or labelled responses, [members, rows, 2] of chosen and rejected.
 

@@ -22,6 +22,7 @@ from headwater.data.tokens import Ids, tokenize
 from headwater.engine import models
 from headwater.engine.attention import is_encoder
 from headwater.engine.finite import FiniteLogits, check_scores
+from headwater.engine.positions import readable
 from headwater.errors import ModelError
 
 
@@ -79,7 +80,7 @@ def prompt_ids(prompts: Sequence[Asked], tokenizer: Tokenizer, longest: int) -> 
 
 def longest_prompt(model: Any, sampling: Sampling) -> int:
     """Return how many tokens a prompt may have. Errors: `ModelError` when no room is left for one."""
-    positions = getattr(model.config, "max_position_embeddings", None) or 10**9
+    positions = readable(model)
     room = positions - sampling.max_new_tokens
     if room < 1:
         raise ModelError(

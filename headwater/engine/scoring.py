@@ -17,6 +17,7 @@ from headwater.engine.finite import check_scores
 from headwater.engine.head import log_probs
 from headwater.engine.losses import Call, Loss, PairScores, Score
 from headwater.engine.packing import SIDES, UNIFORM, Layout, PairBatch, collate, parts_of
+from headwater.engine.positions import limit_of
 from headwater.engine.weights import Weights
 from headwater.errors import ModelError
 
@@ -183,21 +184,11 @@ def response_rewards(model: torch.nn.Module, batch: PairBatch) -> torch.Tensor:
 
 def _row_rewards(model: Any, batch: PairBatch) -> torch.Tensor:
     """Return an encoder's rewards of padded rows, one a response: [R]. Errors: `ModelError` for rows it cannot read."""
-    width, longest = batch["input_ids"].shape[1], longest_row(model)
+    width, longest = batch["input_ids"].shape[1], limit_of(model)
     if longest is not None and width > longest:
         problem = f"reads {longest} tokens, a prompt with its response has {width}"
         raise ModelError(type(model).__name__, problem, f"give --max-length {longest}")
     return _one_label(model, model(**model_inputs(batch)).logits)
-
-
-def longest_row(model: torch.nn.Module) -> int | None:
-    """Return how many positions the table of an encoder has; None where positions are computed."""
-    named = (module for name, module in model.named_modules() if name.endswith("position_embeddings"))
-    table = next((module for module in named if isinstance(module, torch.nn.Embedding)), None)
-    if table is None:
-        return None
-    # RoBERTa counts positions from behind that of padding.
-    return table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
 
 
 def _rewards(model: Any, hidden: torch.Tensor) -> torch.Tensor:

@@ -30,6 +30,7 @@ from headwater.engine import (
     learning_rate,
     memory,
     models,
+    positions,
     precision,
     resuming,
 )
@@ -85,7 +86,7 @@ def _train(config: TrainConfig, recipe: Recipe, arguments: TrainingArguments, ch
     ledger = Ledger()
     data = examples.read(config, recipe, loss, ledger)
     model, tokenizer = _load(config, recipe, data)
-    view = config.view.view(options.seed)
+    view = positions.fitted(config.view.view(options.seed), model)
     pairs = examples.chosen(examples.pairs_of(data, view, tokenizer, ledger), recipe, options.seed, ledger)
     _check_needs(loss, pairs, options, arguments.world_size)
     adapters.check_targets(model, options)
@@ -249,7 +250,7 @@ def _with_live_reference(
     frozen = copy.deepcopy(model).eval().requires_grad_(False)
     if "divergence" in _needs(loss):
         return divergence_scores(frozen), None
-    return score, Drift(frozen, view.max_length)
+    return score, Drift(frozen, view.longest)
 
 
 def _start(

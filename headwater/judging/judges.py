@@ -223,8 +223,9 @@ class Reward:
     """Reference of a policy. Default: the one its training run names."""
     beta: float | None = None
     """Of a policy; 0.1."""
-    max_length: int = 2048
-    """Tokens of prompt and answer; a longer one gets no reward, and its comparison no verdict."""
+    max_length: int | None = None
+    """Tokens of prompt and answer; a longer one gets no reward, and its comparison no verdict. [2048, or the positions
+    that the model has]"""
 
     @property
     def name(self) -> str:

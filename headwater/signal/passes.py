@@ -11,10 +11,11 @@ import numpy as np
 from headwater.console import say, track
 from headwater.data.preference import Preference
 from headwater.data.preparation import Ledger, prepare
+from headwater.data.sampling import Sampling
 from headwater.data.tokenizers import Tokenizer
 from headwater.data.tokens import PairTokens, View
 from headwater.data.truncation import Truncation
-from headwater.engine import models
+from headwater.engine import models, positions, sampling
 from headwater.engine.attention import layout_for
 from headwater.engine.finite import check_scores
 from headwater.engine.heads import Head
@@ -32,7 +33,7 @@ from headwater.engine.scoring import (
     token_rewards,
     token_values,
 )
-from headwater.errors import ModelError
+from headwater.errors import DataError, ModelError
 from headwater.signal.rulers import Ints, TokenRewards, implicit_reward_ruler, reward_ruler
 from headwater.statistics import Floats
 
@@ -73,6 +74,11 @@ class Reader:
     tokenizer: Tokenizer
     parameters: int
     read: Callable[[Sequence[PairTokens]], TokenRewards]
+    models: tuple[Any, ...]
+
+    def fitted(self, view: View) -> View:
+        """Return a view that the models can read. Errors: `UsageError` for more tokens than they have positions."""
+        return positions.fitted(view, *self.models)
 
 
 class _Values:
@@ -99,14 +105,15 @@ def reward_reader(model: str, room: int, seed: int) -> Reader:
     def read(pairs: Sequence[PairTokens]) -> TokenRewards:
         return reward_ruler(pairs, values(pairs), tokenizer.all_special_ids)
 
-    return Reader(tokenizer, scorer.num_parameters(), read)
+    return Reader(tokenizer, scorer.num_parameters(), read, (scorer,))
 
 
 def reward_model(model: str, request: Request) -> Prepared:
     """Load a reward model that will be read at every response token."""
     models.check_conditions(model, (preference.condition for preference in request.preferences))
     scorer, tokenizer = models.load(model, "reward", request.preferences, request.seed)
-    pairs = prepare("read pairs", request.preferences, request.view, tokenizer, request.ledger)
+    view = positions.fitted(request.view, scorer)
+    pairs = prepare("read pairs", request.preferences, view, tokenizer, request.ledger)
     values = _Values(scorer, reward_scores, token_rewards, request.room, "rewards")
 
     def read() -> TokenRewards:
@@ -167,12 +174,28 @@ class TwoPolicies:
 def both_policies(model: str, reference: str | None, request: Request) -> TwoPolicies:
     """Load a policy and its reference (None: the one its training run names). Errors: `UsageError`, `ModelError`."""
     policy, base, tokenizer = _both(model, reference, request.seed, request.preferences)
-    pairs = prepare("read pairs", request.preferences, request.view, tokenizer, request.ledger)
+    view = positions.fitted(request.view, policy, base)
+    pairs = prepare("read pairs", request.preferences, view, tokenizer, request.ledger)
     closing = {int(pair.chosen[-1]) for pair in pairs} & set(tokenizer.all_special_ids)
     ends = sorted({tokenizer.eos_token_id, *closing} - {None})
     if not ends:
         raise ModelError(model, "has no token that ends a response", "use a tokenizer with an EOS token")
     return TwoPolicies(policy, base, pairs, list(tokenizer.all_special_ids), ends)
+
+
+def with_room(two: TwoPolicies, pairs: Sequence[PairTokens], tokens: int) -> list[PairTokens]:
+    """Return the pairs behind whose prompts both policies can say `tokens` tokens.
+
+    Errors: `ModelError` where there is room for no prompt, `DataError` where there is for none of these.
+    """
+    wanted = Sampling(max_new_tokens=tokens)
+    longest = min(sampling.longest_prompt(model, wanted) for model in (two.policy, two.reference))
+    found = [pair for pair in pairs if len(pair.prompt) <= longest]
+    if not found:
+        shortest = min(len(pair.prompt) for pair in pairs)
+        problem = f"{longest} tokens are left for prompts, the shortest has {shortest}"
+        raise DataError(f"--max-new-tokens {tokens}", problem, "draw fewer tokens")
+    return found
 
 
 def _both(
@@ -193,7 +216,7 @@ def policy_reader(model: str, reference: str | None, beta: float, room: int, see
     """Load a policy and its reference (None: the one its training run names). Errors: `UsageError`, `ModelError`."""
     policy, base, tokenizer = _both(model, reference, seed, ())
     read = _implicit(policy, base, beta, room, list(tokenizer.all_special_ids))
-    return Reader(tokenizer, policy.num_parameters(), read)
+    return Reader(tokenizer, policy.num_parameters(), read, (policy, base))
 
 
 def _implicit(

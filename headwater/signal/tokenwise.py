@@ -45,7 +45,8 @@ class Wanted(NamedTuple):
     """Scale of the implicit reward; None: 0.1."""
     end: EndToken | None = None
     """None: as the model was trained, or complete."""
-    max_length: int = 2048
+    max_length: int | None = None
+    """None: 2048, or the positions that the model has."""
 
 
 def load(wanted: Wanted, room: int, seed: int) -> Reader:
@@ -62,11 +63,11 @@ def load(wanted: Wanted, room: int, seed: int) -> Reader:
                 raise UsageError(f"--{flag}", f"{model} is a reward model", f"leave --{flag} out")
         reader = passes.reward_reader(model, room, seed)
         facts["score"] = "reward"
-        return Reader(reader.tokenizer, view, Reading("reward", False, name), reader.read, facts)
+        return Reader(reader.tokenizer, reader.fitted(view), Reading("reward", False, name), reader.read, facts)
     beta, reference = wanted.beta or 0.1, wanted.reference or trained.get("reference")
     reader = passes.policy_reader(model, reference, beta, room, seed)
     facts |= {"score": "implicit reward", "beta": beta, "reference": reference}
-    return Reader(reader.tokenizer, view, Reading("implicit reward", True, name), reader.read, facts)
+    return Reader(reader.tokenizer, reader.fitted(view), Reading("implicit reward", True, name), reader.read, facts)
 
 
 class Shown(NamedTuple):
@@ -187,7 +188,7 @@ class Typed:
 
         It also settles how rows are laid out, which short texts would tell less about.
         """
-        words = max(1, min(one.view.max_length for one in self._readers) // 32)
+        words = max(1, min(one.view.longest for one in self._readers) // 32)
         self({"prompt": "Why?", "chosen": "one two " * words, "rejected": "six five " * words})
 
     def __call__(self, asked: Any) -> Contents:
@@ -212,8 +213,8 @@ class Typed:
 
 def _encoded(preference: Preference, reader: Reader) -> list[PairTokens]:
     view = reader.view
-    pairs, account, _ = tokenize([preference], reader.tokenizer, view.max_length, view.end)
+    pairs, account, _ = tokenize([preference], reader.tokenizer, view.longest, view.end)
     if not pairs:
-        reasons = {"too_long": f"has more than {view.max_length} tokens", "no_tokens": "has a text without tokens"}
+        reasons = {"too_long": f"has more than {view.longest} tokens", "no_tokens": "has a text without tokens"}
         raise DataError("this pair", *(reasons[reason] for reason in account.dropped))
     return pairs

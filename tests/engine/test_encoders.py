@@ -20,7 +20,8 @@ from headwater.data.tokenizers import texts_of
 from headwater.data.tokens import tokenize
 from headwater.engine.attention import layout_for
 from headwater.engine.packing import collate
-from headwater.engine.scoring import longest_row, response_rewards, response_values, reward_scores, token_rewards
+from headwater.engine.positions import limit_of
+from headwater.engine.scoring import response_rewards, response_values, reward_scores, token_rewards
 from headwater.errors import ModelError
 
 SIZES = {
@@ -123,7 +124,7 @@ def test_rows_that_a_model_has_no_positions_for_are_refused(name: str, positions
     model = encoder(name, wordpiece)
     if name == "roberta":
         positions = 514 - wordpiece.pad_token_id - 1
-    assert longest_row(model) == positions
+    assert limit_of(model) == positions
     if positions:
         ids = torch.full((1, positions), 9)
         model(input_ids=ids)

@@ -47,8 +47,9 @@ class Config:
     """Part of the prompts held out of training and judged."""
     end: EndToken = "complete"
     """Who gets an end-of-turn token: complete responses, always (as published runs did), never."""
-    max_length: int = 2048
-    """Tokens of prompt and longer response; pairs above are dropped and counted."""
+    max_length: int | None = None
+    """Tokens of prompt and longer response; pairs above are dropped and counted. [2048, or the positions that the model
+    has]"""
     status: bool = False
     """Only show which points are done."""
 
