@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 from typing import Any
@@ -161,7 +162,6 @@ def test_an_encoder_trains_scores_and_evaluates(study: Path, monkeypatch: pytest
 
 REFUSED = {
     "prefix training": (["train-reward", "--data", "PAIRS", "--model", "BERT", "--at", "0.5,1.0"], "is an encoder"),
-    "more than it has positions for": (["train-reward", "--data", "LONG", "--model", "BERT"], "--max-length 512"),
     "a signal curve": (["signal", "PAIRS", "--model", "RM"], "is an encoder"),
     "no template": (["score", "--input", "PAIRS", "--model", "BERT"], "no chat template"),
 }
@@ -169,17 +169,25 @@ REFUSED = {
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_an_encoder_cannot_do_is_refused(
-    case: str, study: Path, rows: list[Preference], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    case: str, study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import dataclasses
-
-    long = dataclasses.replace(rows[0], chosen=dataclasses.replace(rows[0].chosen, text="kind words " * 300))
-    reading.write(study / "long.jsonl", [*rows, long])
-    names = {"PAIRS": study / "pairs.jsonl", "LONG": study / "long.jsonl", "BERT": study / "bert", "RM": study / "rm"}
+    names = {"PAIRS": study / "pairs.jsonl", "BERT": study / "bert", "RM": study / "rm"}
     flags, message = REFUSED[case]
     output = tmp_path / ("out.jsonl" if flags[0] == "score" else "out")
     assert cli.main([*(str(names.get(flag, flag)) for flag in flags), "--output", str(output)]) == 4
     assert message in capsys.readouterr().err
+
+
+def test_a_row_above_its_positions_is_dropped_and_counted(
+    study: Path, rows: list[Preference], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    long = dataclasses.replace(rows[0], chosen=dataclasses.replace(rows[0].chosen, text="kind words " * 300))
+    reading.write(tmp_path / "long.jsonl", [*rows, long])
+    call = ["evaluate", "--dataset", str(tmp_path / "long.jsonl"), "--model", str(study / "rm"), "--allow-leakage"]
+    assert cli.main([*call, "--output", str(tmp_path / "a")]) == 0
+    assert runs.load(tmp_path / "a").account[-1]["dropped"] == {"too_long": 1}
+    assert cli.main([*call, "--output", str(tmp_path / "b"), "--max-length", "600"]) == 2
+    assert "the model has 512 positions" in capsys.readouterr().err
 
 
 def test_adapters_train_an_encoder(study: Path, tmp_path: Path) -> None:
