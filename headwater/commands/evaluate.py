@@ -20,6 +20,7 @@ from headwater.data import embedding, reading
 from headwater.data.preference import Example, Preference, Unpaired
 from headwater.data.preparation import Ledger, prepare
 from headwater.data.reading import Door, Loaded
+from headwater.data.recorded import RowName
 from headwater.data.splitting import unseen
 from headwater.data.tokens import PairTokens
 from headwater.data.view import ViewOptions, facts_of
@@ -91,7 +92,7 @@ def run(config: Config) -> Path:
     others = [Rival.load(path) for path in config.against]
     task = _task(config)
     laid_out = embedding.drawn(task.pairs, config.embed, config.seed) if config.embed is not None else []
-    compared = {other.name: other.of(task.pairs) for other in others}
+    compared = {other.name: other.of(task.rows) for other in others}
     writer = runs.start(output, "evaluate", config, inputs=task.loaded.files, facts=task.facts)
     by_member = task.model.rewards(task.pairs, config.tokens_per_pass, task.weights)
     found = _of_labels(config, task, by_member) if task.labelled else _of_pairs(config, task, by_member, compared)
@@ -175,8 +176,7 @@ def _task(config: Config) -> _Task:
     facts |= {f"evaluated_{name}": value for name, value in facts_of(view, {}).items()}
     facts.setdefault("kind", "reward model" if head == "reward" else "policy")
     facts |= {"correction": config.correct} if config.correct else {}
-    by_id = {row.id: row for row in rows}
-    return _Task(model, weights, pairs, [by_id[pair.id] for pair in pairs], correction, loaded, ledger, facts)
+    return _Task(model, weights, pairs, [rows[pair.row] for pair in pairs], correction, loaded, ledger, facts)
 
 
 class _Found(NamedTuple):
@@ -324,7 +324,7 @@ def _records(task: _Task, columns: Mapping[str, NDArray[Any]]) -> list[dict[str,
     """Return a record a row, with `columns` [rows, 2] by name; None where a row has no such response."""
     records: list[dict[str, object]] = []
     for place, pair in enumerate(task.pairs):
-        record: dict[str, object] = {"id": pair.id, "source": pair.source, "opening": pair.opening}
+        record: dict[str, object] = RowName.of(task.rows[place]).record() | {"source": pair.source}
         for name, values in columns.items():
             chosen, rejected = values[place].tolist()
             record[f"chosen_{name}"] = chosen if len(pair.chosen) else None

@@ -17,6 +17,7 @@ from headwater.console import say, say_stages, track
 from headwater.data import reading
 from headwater.data.preference import Candidates, Prompted
 from headwater.data.reading import Account, Door
+from headwater.data.recorded import RowName
 from headwater.data.sampling import Asked, Drawn, Ledger, Sampling, ask_many, asked
 from headwater.data.sources import Broken, fields
 from headwater.endpoint import Endpoint
@@ -83,13 +84,14 @@ def run(config: Config) -> Path:
         intake.quarantine.save(home / reading.QUARANTINE)
         writer.count_stages(stages)
         figures = _Figures()
-        reading.write(target, figures.counting(_candidates(kept, ledger, next(iter(rewards.values()), None))))
+        found = list(_candidates(kept, ledger, next(iter(rewards.values()), None)))
+        reading.write(target, figures.counting(found))
         if rewards:
             writer.write_records(
                 [
-                    {"id": one.id, "model": name, "rewards": row}
+                    RowName.of(one).record() | {"model": name, "rewards": row}
                     for name, rows in rewards.items()
-                    for one, row in zip(kept, rows, strict=True)
+                    for one, row in zip(found, rows, strict=True)
                 ]
             )
     except BaseException:

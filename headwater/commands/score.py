@@ -21,6 +21,7 @@ from headwater.console import say, say_stages, show
 from headwater.data import reading
 from headwater.data.preference import Candidates, Preference, Record
 from headwater.data.reading import Door
+from headwater.data.recorded import RowName
 from headwater.data.tokens import MAX_LENGTH, EndToken
 from headwater.data.writing import row_of
 from headwater.engine.options import TOKENS_PER_PASS
@@ -182,7 +183,7 @@ class _Scored:
         """Take down `rewards` [models, responses], NaN where there is none, and return the row with their mean."""
         several = len(rewards) > 1
         spread = {"reward_std": _plain(rewards.std(axis=0, ddof=1))} if several else {}
-        about = {"id": record.id, "source": record.source, "opening": record.opening}
+        about = RowName.of(record).record() | {"source": record.source}
         for name, row in zip(self._config.model, rewards, strict=True):
             self.records.append({**about, "model": name, "rewards": _plain(row), **spread})
         self._values.append(rewards)

@@ -17,6 +17,7 @@ from headwater.data import reading
 from headwater.data import selection as picking
 from headwater.data.preference import Candidates, Preference
 from headwater.data.reading import Account, Door, Intake
+from headwater.data.recorded import Recorded, RowName
 from headwater.data.selection import (
     PAIRINGS,
     SELECTORS,
@@ -31,7 +32,7 @@ from headwater.data.selection import (
     Pairing,
     Pool,
     PVar,
-    Recorded,
+    Rewards,
     Scores,
     Selector,
     Take,
@@ -293,7 +294,7 @@ def _measure(name: str | None) -> picking.Measure | None:
     return lambda texts: [len(ids) for ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
 
 
-def _recorded(path: Path, kind: str) -> list[Recorded]:
+def _recorded(path: Path, kind: str) -> list[Rewards]:
     """Read the rewards that a run recorded, of every model that it scored with. Errors: `UsageError`."""
     run = runs.load(path)
     if kind == "implicit" and run.facts.get("kind") == "reward model":
@@ -303,12 +304,12 @@ def _recorded(path: Path, kind: str) -> list[Recorded]:
         raise UsageError(f"--{kind} {path}", "recorded likelihoods", "name it with --likelihoods")
     if kind == "likelihood" and not likely:
         raise UsageError(f"--likelihoods {path}", "recorded rewards", "name a run of score --value mean_log_prob")
-    models: dict[str, dict[str, Sequence[float]]] = {}
+    models: dict[str, list[tuple[RowName, Sequence[float]]]] = {}
     for row in run.records():
-        models.setdefault(str(row.get("model") or run.name), {})[str(row.get("id"))] = _rewards_of(row)
-    if not any(rewards for model in models.values() for rewards in model.values()):
+        models.setdefault(str(row.get("model") or run.name), []).append((RowName.read(row), _rewards_of(row)))
+    if not any(rewards for rows in models.values() for _, rewards in rows):
         raise UsageError(str(path), "recorded no rewards", "name a run of evaluate, or of sample --reward-model")
-    return [Recorded(name, rewards) for name, rewards in models.items()]
+    return [Recorded(name, rows) for name, rows in models.items()]
 
 
 def _rewards_of(row: Mapping[str, Any]) -> Sequence[float]:

@@ -238,11 +238,10 @@ def _by_model(
         prepared = passes.reward_model(model, request)
     else:
         prepared = passes.policy_and_reference(model, config.reference, config.beta or 0.1, request)
-    by_id = {preference.id: preference for preference in preferences}
     facts = {"kind": trained.get("kind", "reward model" if head == "reward" else "policy"), "end": view.end}
     facts["training_flops_a_token"] = 6 * prepared.parameters
     prompts = np.array([len(pair.prompt) for pair in prepared.pairs], dtype=np.int64)
-    return Subject([by_id[pair.id] for pair in prepared.pairs], prepared.read, prompts, facts)
+    return Subject([preferences[pair.row] for pair in prepared.pairs], prepared.read, prompts, facts)
 
 
 def _words_beside(subject: Subject, grid: Grid) -> list[dict[str, Any]]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal, Self
+
+from xxhash import xxh3_128_hexdigest
 
 Role = Literal["system", "user", "assistant"]
 Side = Literal["chosen", "rejected"]
@@ -36,11 +38,28 @@ class Prompted:
 
     prompt: tuple[Message, ...]
     id: str = ""
-    """Names the row in messages and records, such as `harmless-base_test:1255`."""
+    """Names the row in messages and records, such as `harmless-base_test:1255`. It is the data's own label where there
+    is one, which several rows may share: nothing is joined by it; see `key`."""
     source: str = ""
     condition: str = ""
     """What a conditional model is told: an aspect, a group of users. The opening is without it, so that a prompt under
     several conditions stays on one side of a split."""
+    uncut_key: str = field(default="", compare=False, repr=False)
+    """The key that the row had before its responses were cut; empty for a row as it was read."""
+
+    @property
+    def key(self) -> str:
+        """What stands for the row in random draws and between runs: a hash of its texts, the same for every cut of it.
+
+        Whatever the data calls its rows, and in which file and order they stand, does not count. 32 hexadecimal digits.
+        """
+        return self.uncut_key or xxh3_128_hexdigest(b"".join(_sized(self._texts())))
+
+    def _texts(self) -> Iterator[str]:
+        """Yield what tells one row from another, in a fixed order."""
+        for message in self.conversation:
+            yield message.role
+            yield message.content
 
     @property
     def conversation(self) -> tuple[Message, ...]:
@@ -72,8 +91,14 @@ class Example(Prompted):
         raise NotImplementedError
 
     def answered(self, responses: Sequence[Response]) -> Self:
-        """Return the row with others in the place of its `responses`."""
+        """Return the row with cut responses in the place of its `responses`; its `key` stays."""
         raise NotImplementedError
+
+    def _texts(self) -> Iterator[str]:
+        yield from Prompted._texts(self)
+        for side, response in zip(self.sides, self.responses, strict=True):
+            yield side
+            yield response.text
 
     @property
     def score_gap(self) -> float | None:
@@ -98,7 +123,7 @@ class Preference(Example):
 
     def answered(self, responses: Sequence[Response]) -> Self:  # noqa: D102
         chosen, rejected = responses
-        return replace(self, chosen=chosen, rejected=rejected)
+        return replace(self, chosen=chosen, rejected=rejected, uncut_key=self.key)
 
     @property
     def score_gap(self) -> float | None:  # noqa: D102
@@ -125,7 +150,7 @@ class Unpaired(Example):
 
     def answered(self, responses: Sequence[Response]) -> Self:  # noqa: D102
         (response,) = responses
-        return replace(self, response=response)
+        return replace(self, response=response, uncut_key=self.key)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +158,19 @@ class Candidates(Prompted):
     """Several responses to one prompt, each with a score where the data holds one."""
 
     responses: tuple[Response, ...]
+
+    def _texts(self) -> Iterator[str]:
+        yield from Prompted._texts(self)
+        for response in self.responses:
+            yield response.text
+
+
+def _sized(texts: Iterator[str]) -> Iterator[bytes]:
+    """Yield texts as bytes, each behind its length, so that no two sequences of texts run into one."""
+    for text in texts:
+        raw = text.encode("utf-8", "surrogatepass")
+        yield len(raw).to_bytes(8, "little")
+        yield raw
 
 
 Record = Preference | Candidates | Unpaired

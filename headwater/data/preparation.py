@@ -29,13 +29,16 @@ class Ledger:
 def prepare(
     part: str, examples: Sequence[Example], view: View, tokenizer: Tokenizer, ledger: Ledger
 ) -> list[PairTokens]:
-    """Cut and tokenise rows, and write it into the ledger. Errors: `DataError` when no row is left."""
+    """Cut and tokenise rows, and write it into the ledger; `row` of every pair says which of the examples it is.
+
+    Errors: `DataError` when no row is left.
+    """
     name = token_cache.key(examples, view, tokenizer)
     entry = token_cache.load(name, examples)
     if entry is None:
         entry = _made(examples, view, tokenizer)
         if entry.pairs:
-            token_cache.save(name, entry, examples)
+            token_cache.save(name, entry)
     ledger.stages |= {f"{stage}, {part}": account for stage, account in entry.accounts.items()}
     ledger.notes += entry.notes
     ledger.kept[part] = entry.kept
@@ -55,6 +58,7 @@ def _first(message: str | None) -> str:
 def _made(examples: Sequence[Example], view: View, tokenizer: Tokenizer) -> Entry:
     shortened = truncate(examples, view.truncation, token_ends(tokenizer))
     pairs, account, notes = tokenize(shortened.preferences, tokenizer, view.longest, view.end)
+    pairs = [pair._replace(row=shortened.places[pair.row]) for pair in pairs]
     accounts = {} if view.truncation.changes_nothing else {"truncate": shortened.account}
     return Entry(pairs, accounts | {"tokenize": account}, notes, shortened.kept)
 

@@ -177,7 +177,9 @@ class Profile:
         prompts: dict[tuple[Message, ...], str] = {}
         for record in self.sample:
             prompts.setdefault(record.prompt, record.id)
-        return near_duplicates({name: _asked(prompt) for prompt, name in prompts.items()})
+        texts = {str(place): _asked(prompt) for place, prompt in enumerate(prompts)}
+        found, names = near_duplicates(texts), list(prompts.values())  # by place: several prompts may bear one id
+        return found._replace(pairs=tuple((names[int(one)], names[int(other)]) for one, other in found.pairs))
 
 
 def _common(one: str, other: str) -> int:

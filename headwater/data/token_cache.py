@@ -59,7 +59,7 @@ def key(examples: Sequence[Example], view: View, tokenizer: Tokenizer) -> str:
     for part in (tokenizer.backend_tokenizer.to_str(), current_template(tokenizer), named, repr(view)):
         _update(digest, part)
     for example in examples:
-        _update(digest, example.id)
+        _update(digest, example.key)  # a random span is drawn by it
         for message in example.conversation:
             _update(digest, message.role)
             _update(digest, message.content)
@@ -78,15 +78,12 @@ def _update(digest: Any, text: str) -> None:
     digest.update(raw)
 
 
-def save(name: str, entry: Entry, examples: Sequence[Example]) -> None:
+def save(name: str, entry: Entry) -> None:
     """Store an entry, atomically; a cache that cannot be written is no reason to stop."""
-    row = {example.id: index for index, example in enumerate(examples)}
-    if len(row) < len(examples):
-        return  # ids are not unique: pairs could not be told apart on the way back
     columns = {part: [getattr(pair, part) for pair in entry.pairs] for part in PARTS}
     arrays = {part: np.concatenate(ids) for part, ids in columns.items()}
     arrays["lengths"] = np.array([[len(ids) for ids in columns[part]] for part in PARTS], dtype=np.int64)
-    arrays["rows"] = np.array([row[pair.id] for pair in entry.pairs], dtype=np.int64)
+    arrays["rows"] = np.array([pair.row for pair in entry.pairs], dtype=np.int64)
     about = {
         "accounts": json.dumps({stage: vars(account) for stage, account in entry.accounts.items()}),
         "notes": json.dumps(entry.notes),
@@ -131,6 +128,7 @@ def _pairs(arrays: dict[str, Any], examples: Sequence[Example]) -> list[PairToke
     found = []
     for row, prompt, chosen, rejected in zip(arrays["rows"], *parts, strict=True):
         example = examples[int(row)]
-        pair = PairTokens(prompt, chosen, rejected, example.id, example.source, example.opening)
-        found.append(pair._replace(score_gap=example.score_gap))
+        names = (example.id, example.source, example.opening)
+        pair = PairTokens(prompt, chosen, rejected, *names, score_gap=example.score_gap)
+        found.append(pair._replace(key=example.key, row=int(row)))
     return found

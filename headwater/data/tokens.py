@@ -75,6 +75,10 @@ class PairTokens(NamedTuple):
     rejected_reference: NDArray[np.float32] | None = None
     score_gap: float | None = None
     """Score of the chosen response less that of the rejected one; None where the data does not score both."""
+    key: str = ""
+    """`Prompted.key` of the row: what its random draws are seeded by, and other runs know it by."""
+    row: int = 0
+    """Where the row stood among those that were given: what joins tokens and texts, whatever their ids are."""
 
     @property
     def length(self) -> int:
@@ -166,7 +170,7 @@ class Tokenized(NamedTuple):
 def tokenize(
     examples: Sequence[Example], tokenizer: Tokenizer, max_length: int, end_token: EndToken = "complete"
 ) -> Tokenized:
-    """Turn rows into token ids.
+    """Turn rows into token ids; `row` of every pair says which of the examples it is.
 
     Rows with more than `max_length` tokens on one side, and those that the chat template refuses, are dropped and
     counted. Errors: `ModelError` when there is no chat template, or one that rewrites a response.
@@ -176,21 +180,21 @@ def tokenize(
     notes: Counter[str] = Counter()
     chat = Chat(tokenizer)
     for start in range(0, len(examples), BATCH):
-        taken: list[Example] = []
+        taken: list[tuple[int, Example]] = []
         rendered: list[Rendered] = []
-        for row in examples[start : start + BATCH]:
+        for place, row in enumerate(examples[start : start + BATCH], start=start):
             try:
                 conversation = Conversation(chat, row)
                 rendered += [conversation.answered(each, _ends(each, end_token)) for each in row.responses]
-                taken.append(row)
+                taken.append((place, row))
             except RefusedError as error:
                 account.drop("template_refuses", f"{row.id}: {first_line(error)}")
         encoded = encode(rendered, tokenizer)
         notes += notes_of(rendered)
         notes["boundary_merged"] += sum(e.merged for e in encoded)
         ahead = iter(encoded)
-        for example in taken:
-            pair = _pair(example, list(islice(ahead, len(example.responses))))
+        for place, example in taken:
+            pair = _pair(example, list(islice(ahead, len(example.responses))), place)
             reason = _unusable(pair, len(example.responses), max_length)
             if reason:
                 account.drop(reason)
@@ -224,7 +228,7 @@ def _placed(row: Rendered, ids: Sequence[int], offsets: Sequence[Span]) -> Encod
     return Encoded(np.asarray(ids, dtype=np.int32), offsets, first, merged)
 
 
-def _pair(example: Example, encoded: Sequence[Encoded]) -> PairTokens:
+def _pair(example: Example, encoded: Sequence[Encoded], row: int) -> PairTokens:
     first, last = encoded[0], encoded[-1]  # the same where there is one response
     shared = min(first.start, last.start)
     differs = np.flatnonzero(first.ids[:shared] != last.ids[:shared])
@@ -239,6 +243,8 @@ def _pair(example: Example, encoded: Sequence[Encoded]) -> PairTokens:
         source=example.source,
         opening=example.opening,
         score_gap=example.score_gap,
+        key=example.key,
+        row=row,
     )
 
 

@@ -142,7 +142,7 @@ class Truncation:
     """The unit that a cut never divides. grapheme: what a reader sees as one character; token: exact token counts, as
     the published runs cut; word and sentence: longer units."""
     seed: int = 0
-    """Places random spans, together with the row's id."""
+    """Places random spans, together with the texts of the row."""
 
     @property
     def changes_nothing(self) -> bool:
@@ -302,6 +302,8 @@ class Truncated(Effect, Generic[ExampleT]):
     """What `truncate` returns: the effect of a cut, and the rows that still say something."""
 
     preferences: list[ExampleT] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)
+    """Where each of them stood among the rows that came in."""
 
 
 def flops_saved(prompt: float, kept: float, whole: float) -> float:
@@ -317,7 +319,9 @@ def flops_saved(prompt: float, kept: float, whole: float) -> float:
 def truncate(examples: Iterable[ExampleT], truncation: Truncation, token_ends: TokenEnds) -> Truncated[ExampleT]:
     """Cut the responses of every row, in memory; see `shortened`."""
     result = Truncated[ExampleT]()
-    result.preferences.extend(shortened(examples, truncation, token_ends, result))
+    for example in shortened(examples, truncation, token_ends, result):
+        result.preferences.append(example)
+        result.places.append(result.account.rows_in - 1)
     return result
 
 
@@ -386,9 +390,10 @@ def _spans(example: Example, truncation: Truncation, by_token: Sequence[Sequence
     texts = [response.text for response in example.responses]
     units = [segmentation.ends(text, unit) for text in texts] if unit else by_token
     counts = truncation.counts(*map(len, units))
+    key = example.key if truncation.part == "random-span" else ""
     spans = []
     for side, text, tokens, ends, count in zip(example.sides, texts, by_token, units, counts, strict=True):
-        first = truncation.first(len(ends), count, f"{example.id}:{side}")
+        first = truncation.first(len(ends), count, f"{key}:{side}")
         start, end = span(text, ends, first, count, truncation.boundary)
         exact = unit is None and (start, end) == span(text, ends, first, count)
         spans.append(Span(start, end, count if exact else _tokens_in(tokens, start, end)))

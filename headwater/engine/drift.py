@@ -50,7 +50,7 @@ def deranged(pairs: Sequence[PairTokens], max_length: int) -> list[PairTokens]:
             f"a batch of {len(pairs)} row",
             "expected 2 or more: its KL estimate needs responses to other prompts",
         )
-    digest = xxhash.xxh3_64_intdigest("\n".join(pair.id for pair in pairs).encode("utf-8", "surrogatepass"))
+    digest = xxhash.xxh3_64_intdigest("\n".join(pair.key for pair in pairs).encode())
     drawn = np.random.default_rng(digest).permutation(len(pairs)).tolist()
     groups: dict[bytes, list[int]] = {}
     for index in drawn:

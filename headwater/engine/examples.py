@@ -120,10 +120,12 @@ def chosen(pairs: Pairs, recipe: Recipe, seed: int, ledger: Ledger) -> Pairs:
 
 def with_reference(pairs: Pairs, reference: Reference, data: Examples, view: View, tokenizer: Tokenizer) -> Pairs:
     """Give pairs their reference values, from those of whole responses where the view shows their beginnings."""
-    every = [*pairs.train, *pairs.held_out]
+    before = len(data.train)  # the rows of both parts are counted as those of one
+    every = [*pairs.train, *(pair._replace(row=before + pair.row) for pair in pairs.held_out)]
     whole = every
     if not view.truncation.changes_nothing and view.truncation.part == "prefix":
         uncut = dataclasses.replace(view, truncation=Truncation())
         whole = prepare("whole responses", [*data.train, *data.held_out], uncut, tokenizer, Ledger())
     filled = reference.fill(every, whole)
-    return Pairs(filled[: len(pairs.train)], filled[len(pairs.train) :])
+    held_out = [pair._replace(row=pair.row - before) for pair in filled[len(pairs.train) :]]
+    return Pairs(filled[: len(pairs.train)], held_out)

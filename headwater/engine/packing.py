@@ -288,7 +288,7 @@ def _spread(column: NDArray[np.int64], shape: tuple[int, int], placed: NDArray[n
 
 def _weights(pairs: Sequence[PairTokens], weights: Weights) -> Iterator[NDArray[np.float64]]:
     for pair in pairs:
-        yield from weights(len(pair.chosen), len(pair.rejected), pair.id)
+        yield from weights(len(pair.chosen), len(pair.rejected), pair.key)
 
 
 def _references(pairs: Sequence[PairTokens]) -> Iterator[NDArray[Any]]:

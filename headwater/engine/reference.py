@@ -55,12 +55,14 @@ class Reference:
     def fill(self, pairs: Sequence[PairTokens], whole: Sequence[PairTokens]) -> list[PairTokens]:
         """Return pairs with their reference values, from the file of `whole` pairs where they begin like those.
 
+        Both were made of the same rows: a pair and a whole one with the same `row` belong together.
+
         Errors: `UsageError` when the file cannot be written.
         """
         if _cost(whole) > WORTH * _cost(pairs):
             whole = pairs
-        by_id = {pair.id: pair for pair in self.stored(whole)}
-        filled = [_from_whole(pair, by_id.get(pair.id)) for pair in pairs]
+        by_row = {pair.row: pair for pair in self.stored(whole)}
+        filled = [_from_whole(pair, by_row.get(pair.row)) for pair in pairs]
         missing = [index for index, pair in enumerate(filled) if pair.chosen_reference is None]
         if missing:
             say(f"reference: {len(missing)} of {len(pairs)} pairs are not how whole ones begin, and are computed apart")

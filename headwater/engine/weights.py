@@ -1,7 +1,7 @@
 """How much each response token counts: one mechanism for truncation's soft relatives. ★ A newcomer adds weights here.
 
 A score is Σ w_t log π(y_t), and the same w_t weigh the reference, so that every loss on scores combines with every
-weighting. Weights are plain numbers that depend on the two lengths and the row's id alone, never on a model.
+weighting. Weights are plain numbers that depend on the two lengths and the row's texts alone, never on a model.
 
 Where published code departs: SamPO (arXiv:2406.10957) draws other tokens for policy and reference; one draw serves
 both here. LD-DPO is applied to the policy only in some trainers; here, as in its paper, to both.
@@ -33,7 +33,7 @@ class Weights(Protocol):
     """What every weighting offers."""
 
     def __call__(self, chosen: int, rejected: int, key: str) -> PairWeights:
-        """Weigh responses of that many tokens; `key` names the row, for weightings that draw."""
+        """Weigh responses of that many tokens; `key` stands for the row (`Prompted.key`), for weightings that draw."""
         ...
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from headwater import runs
-from headwater.data.tokens import PairTokens
+from headwater.data.preference import Prompted
+from headwater.data.recorded import Recorded, RowName
 from headwater.errors import UsageError
 from headwater.runs import Run
 from headwater.statistics import Floats
@@ -27,8 +28,8 @@ class Rival:
     """The rewards of another model."""
 
     name: str
-    rewards: dict[tuple[str, str], tuple[float, float]]
-    """By id and opening: rows of another file may bear the same ids."""
+    rewards: Recorded[tuple[float, float]]
+    """Of the chosen and the rejected response, by row."""
 
     @classmethod
     def load(cls, path: Path) -> Rival:
@@ -36,16 +37,20 @@ class Rival:
         rows = of_pairs(runs.load(path))
         if not rows:
             raise UsageError(f"--against {path}", "recorded no rewards of pairs", "name a run of evaluate")
-        rewards = {(row["id"], row["opening"]): (row["chosen_reward"], row["rejected_reward"]) for row in rows}
-        return cls(str(path), rewards)
+        found = [(RowName.read(row), (row["chosen_reward"], row["rejected_reward"])) for row in rows]
+        return cls(str(path), Recorded(f"--against {path}", found))
 
-    def of(self, pairs: Sequence[PairTokens]) -> Floats:
-        """Return its rewards of `pairs`, [pairs, 2]. Errors: `UsageError` where it did not judge all of them."""
-        missing = [pair.id for pair in pairs if (pair.id, pair.opening) not in self.rewards]
+    def of(self, pairs: Sequence[Prompted]) -> Floats:
+        """Return its rewards of `pairs`, [pairs, 2].
+
+        Errors: `UsageError` where it did not judge all of them, `DataError` where ids alone cannot tell which is which.
+        """
+        found = [self.rewards.of(RowName.of(pair)) for pair in pairs]
+        missing = [pair.id for pair, rewards in zip(pairs, found, strict=True) if rewards is None]
         if missing:
             raise UsageError(
                 f"--against {self.name}",
                 f"did not judge {len(missing)} of {len(pairs)} pairs, {missing[0]} the first",
                 "evaluate both on the same data, with the same flags and, where trainings differ, --allow-leakage",
             )
-        return np.array([self.rewards[pair.id, pair.opening] for pair in pairs], dtype=np.float64)
+        return np.array(found, dtype=np.float64)

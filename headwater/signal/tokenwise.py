@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -82,12 +82,12 @@ def shown(
 ) -> tuple[list[Shown], Account]:
     """Return the preferences that every reader can read, parted at the tokens of the first one.
 
-    `encoded` holds each reader's tokens of those that it can read, in the order of `preferences`. Those that another
-    one cannot read, and those whose tokens are not found in their text, are dropped and counted.
+    `encoded` holds each reader's tokens of those that it can read; their `row` is a place in `preferences`. Those that
+    another one cannot read, and those whose tokens are not found in their text, are dropped and counted.
     Errors: `NumericalError` for scores that are not finite.
     """
     account = Account(len(encoded[0]))
-    scored = [_Scored(reader, pairs, preferences) for reader, pairs in zip(readers, encoded, strict=True)]
+    scored = [_Scored(reader, pairs) for reader, pairs in zip(readers, encoded, strict=True)]
     found = []
     for place in sorted(scored[0].places):
         if any(place not in other.places for other in scored):
@@ -105,9 +105,9 @@ def shown(
 class _Scored:
     """What one reader says of the preferences that it can read."""
 
-    def __init__(self, reader: Reader, pairs: Sequence[PairTokens], preferences: Sequence[Preference]) -> None:
+    def __init__(self, reader: Reader, pairs: Sequence[PairTokens]) -> None:
         self._reader, self._pairs = reader, pairs
-        self.places = dict(_places(preferences, pairs))
+        self.places = {tokens.row: pair for pair, tokens in enumerate(pairs)}
         self.reading = reader.reading
         self._rewards = reader.read(pairs) if reader.read else None
         if self._rewards is not None:
@@ -135,13 +135,6 @@ class _Scored:
         """Return the margins at 1 %, 2 %, … 100 % of either response, [100]."""
         column: Floats = self._margins[:, self.places[place]]
         return column
-
-
-def _places(preferences: Sequence[Preference], pairs: Sequence[PairTokens]) -> Iterator[tuple[int, int]]:
-    """Yield where in `preferences` each of `pairs` comes from, with its place."""
-    waiting = iter(enumerate(preferences))
-    for pair, tokens in enumerate(pairs):
-        yield next(place for place, one in waiting if one.id == tokens.id), pair
 
 
 def _entry(preference: Preference, place: int, scored: Sequence[_Scored], parts: Sequence[Any]) -> Entry:

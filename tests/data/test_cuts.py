@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from fractions import Fraction
 
@@ -136,15 +137,17 @@ def test_only_a_part_that_holds_the_end_is_complete() -> None:
     assert complete == {"prefix": False, "suffix": True, "middle": False}
 
 
-def test_random_spans_are_seeded_by_row_and_lie_everywhere() -> None:
-    rows = [pair("abcdefghij", "0123456789", str(n)) for n in range(200)]
-    truncation = Truncation(HALF, part="random-span", seed=1)
+def test_random_spans_are_seeded_by_the_texts_and_lie_everywhere() -> None:
+    rows = [pair(f"abcdefghij{n:03}", f"0123456789{n:03}", "one id for all") for n in range(200)]
+    truncation = Truncation(Keep(Fraction(5), "tok"), part="random-span", seed=1)
     cut = truncate(rows, truncation, letters).preferences
+    named = [dataclasses.replace(row, id=str(n)) for n, row in enumerate(rows)]
+    assert [one.chosen for one in truncate(named, truncation, letters).preferences] == [one.chosen for one in cut]
     assert cut == truncate(rows, truncation, letters).preferences
     assert cut[::-1] == truncate(rows[::-1], truncation, letters).preferences
     assert cut != truncate(rows, Truncation(HALF, part="random-span", seed=2), letters).preferences
-    assert {p.chosen.text[0] for p in cut} == set("abcdef")
-    assert any(p.chosen.text[0] != "abcdef"["012345".index(p.rejected.text[0])] for p in cut)
+    assert {p.chosen.text[0] for p in cut} == set("abcdefghi")
+    assert any(p.chosen.text[0] != "abcdefghi"["012345678".index(p.rejected.text[0])] for p in cut)
 
 
 @given(text=TEXTS, other=TEXTS, numerator=st.integers(1, 20), part=st.sampled_from(PARTS))

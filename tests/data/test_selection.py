@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from headwater.config import build
 from headwater.data import selection as picking
 from headwater.data.preference import Candidates, Message, Preference, Response
+from headwater.data.recorded import Recorded, RowName
 from headwater.data.selection import (
     PAIRINGS,
     SELECTORS,
@@ -22,7 +23,7 @@ from headwater.data.selection import (
     Builder,
     Pool,
     PromptGroups,
-    Recorded,
+    Rewards,
     choose,
     compared,
     costs,
@@ -52,17 +53,22 @@ def pair(
     return Preference(prompt=prompt(number), chosen=texts[0], rejected=texts[1], id=f"p:{number}", source="s")
 
 
-def pool_of(*records: Preference | Candidates, **recorded: Sequence[Recorded]) -> Pool:
+def pool_of(*records: Preference | Candidates, **recorded: Sequence[Rewards]) -> Pool:
     builder = Builder(**recorded)
     for record in records:
         builder.add(record)
     return builder.pool("reward")
 
 
-def margins(*values: Sequence[float]) -> list[Recorded]:
+def by_id(name: str, rewards: dict[str, list[float]]) -> Rewards:
+    """What a run of headwater 0.1 recorded, which knew rows by their ids alone."""
+    return Recorded(name, [(RowName(row), values) for row, values in rewards.items()])
+
+
+def margins(*values: Sequence[float]) -> list[Rewards]:
     """Runs that recorded these margins for pairs p:0, p:1, …; NaN where a run left a pair out."""
     return [
-        Recorded(f"run{number}", {f"p:{row}": [m, 0.0] for row, m in enumerate(run) if not np.isnan(m)})
+        by_id(f"run{number}", {f"p:{row}": [m, 0.0] for row, m in enumerate(run) if not np.isnan(m)})
         for number, run in enumerate(values)
     ]
 
@@ -112,7 +118,7 @@ def test_probabilities_become_logits_and_others_are_refused() -> None:
 
 
 def test_recorded_rewards_replace_those_of_the_data() -> None:
-    runs = [Recorded("a", {"c:0": [1.0, 2.0, NAN]}), Recorded("b", {"c:0": [3.0, 4.0, 5.0], "c:1": [1.0, 0.0]})]
+    runs = [by_id("a", {"c:0": [1.0, 2.0, NAN]}), by_id("b", {"c:0": [3.0, 4.0, 5.0], "c:1": [1.0, 0.0]})]
     pool = pool_of(candidates([9, 9, 9]), candidates([9, 9], 1), rewards=runs)
     np.testing.assert_array_equal(pool.rewards, [[1, 2, NAN, NAN, NAN], [3, 4, 5, 1, 0]])
     np.testing.assert_array_equal(pool.reward, [2, 3, NAN, NAN, NAN])  # where a model is missing, so is the mean
@@ -120,9 +126,9 @@ def test_recorded_rewards_replace_those_of_the_data() -> None:
 
 def test_recorded_rewards_that_do_not_fit_are_refused() -> None:
     with pytest.raises(DataError, match="a · has 1 rewards for c:0 · expected 2"):
-        pool_of(candidates([1, 2]), rewards=[Recorded("a", {"c:0": [1.0]})])
+        pool_of(candidates([1, 2]), rewards=[by_id("a", {"c:0": [1.0]})])
     with pytest.raises(DataError, match="no rewards for this data: its ids are like x:1, the data's like c:0"):
-        pool_of(candidates([1, 2]), implicit=[Recorded("a", {"x:1": [1.0, 2.0]})])
+        pool_of(candidates([1, 2]), implicit=[by_id("a", {"x:1": [1.0, 2.0]})])
 
 
 # --- selectors -----------------------------------------------------------------------------------------------------
@@ -210,7 +216,7 @@ def test_the_dual_margin_of_a_worked_example() -> None:
 
 
 def test_likelihood_is_the_mean_over_responses_and_policies() -> None:
-    runs = [Recorded("a", {"c:0": [-1.0, -2.0, NAN], "c:1": [-4.0, -6.0]}), Recorded("b", {"c:0": [-5.0, -6.0, -7.0]})]
+    runs = [by_id("a", {"c:0": [-1.0, -2.0, NAN], "c:1": [-4.0, -6.0]}), by_id("b", {"c:0": [-5.0, -6.0, -7.0]})]
     pool = pool_of(candidates([1, 2, 3]), candidates([1, 2], 1), candidates([1, 2], 2), likelihood=runs)
     np.testing.assert_array_equal(score("likelihood", pool), [(-1.5 + -6.0) / 2, -5.0, NAN])
 
@@ -237,7 +243,7 @@ def test_rivals_are_all_others_that_the_data_serves_and_each_model_alone() -> No
     assert [name for name, _, _ in picking.rivals(SELECTORS["pvar"](), plain, [])] == [
         *("reward_gap", "uncertainty", "length_gap"),
     ]
-    runs = [Recorded("a", {"c:0": [0.0, 0.0]}), Recorded("b", {"c:0": [0.0, 99.0]})]
+    runs = [by_id("a", {"c:0": [0.0, 0.0]}), by_id("b", {"c:0": [0.0, 99.0]})]
     alone = list(picking.rivals(SELECTORS["pvar"](), pool_of(candidates([1.0, 2.0]), rewards=runs), ["a", "b"]))[-2:]
     assert [(name, float(selector(pool)[0])) for name, selector, pool in alone] == [
         *(("the same, by a alone", 0.0), ("the same, by b alone", 0.25)),

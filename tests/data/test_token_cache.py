@@ -90,11 +90,14 @@ def test_a_damaged_entry_is_made_anew(damage: str, corpus: list[Preference], tok
     assert same(again.pairs, made)
 
 
-def test_rows_of_one_id_are_not_cached(corpus: list[Preference], tokenizer: Tokenizer) -> None:
-    rows = [replace(row, id="same") for row in corpus[:5]]
-    for _ in range(2):
-        assert len(prepare("part", rows, View(Truncation(), "complete", 4096), tokenizer, Ledger())) == 5
-    assert not token_cache.folder().exists()
+def test_ids_do_not_count(corpus: list[Preference], tokenizer: Tokenizer) -> None:
+    made = prepare("part", corpus, VIEW, tokenizer, Ledger())
+    for ids in (["same"] * len(corpus), [row.id for row in corpus[::-1]]):
+        rows = [replace(row, id=name) for row, name in zip(corpus, ids, strict=True)]
+        found = prepare("part", rows, VIEW, tokenizer, Ledger())
+        assert same([pair._replace(id="") for pair in found], [pair._replace(id="") for pair in made])
+        assert [pair.id for pair in found] == [rows[pair.row].id for pair in found]
+    assert len(list(token_cache.folder().iterdir())) == 1
 
 
 def test_a_cache_that_cannot_be_written_stops_nothing(

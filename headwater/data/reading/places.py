@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import glob
 import json
+import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -64,7 +66,7 @@ def parts_of(place: Path | str, door: Door) -> list[Part]:
         parts = [_file(file) for file in found if file.is_file()]
         if not parts:
             raise UsageError(str(place), "no file fits the pattern")
-        return parts
+        return _told_apart(parts)
     if _HUB.fullmatch(str(place)) and format_of(path) is None:
         return [_hub(str(place), door)]
     raise UsageError(str(place), "no such file")
@@ -118,7 +120,27 @@ def _directory(path: Path, door: Door) -> list[Part]:
     if not parts:
         named = f" of the split {door.split}" if door.split else ""
         raise UsageError(str(path), f"is a directory without {PREFERENCES} or data files{named}", "name data or a run")
-    return parts
+    return _told_apart(parts)
+
+
+def _told_apart(parts: Sequence[Part]) -> list[Part]:
+    """Name parts by their paths below the folder of all where their file names alone are the same: `b/train`.
+
+    Ids are made of these names, and no two rows of one reading may get the same.
+    """
+    paths = [part.path for part in parts if part.path]
+    below = {path: os.path.relpath(path, os.path.commonpath([path.parent for path in paths])) for path in paths}
+    for whole in (False, True):  # with the suffix where a folder holds data.csv beside data.jsonl
+        counts = Counter(part.name for part in parts)
+        parts = [_renamed(part, below, whole) if counts[part.name] > 1 else part for part in parts]
+    return list(parts)
+
+
+def _renamed(part: Part, below: Mapping[Path, str], whole: bool) -> Part:
+    if part.path is None:
+        return part
+    name = below[part.path].replace(os.sep, "/")
+    return part._replace(name=name if whole else name.removesuffix("".join(part.path.suffixes)))
 
 
 def _chosen(place: str, asked: str | None, known: Sequence[str], what: tuple[str, str]) -> str:

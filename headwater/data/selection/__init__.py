@@ -29,7 +29,7 @@ from headwater.data.selection.pool import (
     Builder,
     Measure,
     Pool,
-    Recorded,
+    Rewards,
     Scores,
     responses_of,
 )
@@ -59,7 +59,7 @@ __all__ = [
     "Pool",
     "PromptGroups",
     "Random",
-    "Recorded",
+    "Rewards",
     "Scores",
     "Selector",
     "Take",

@@ -42,7 +42,7 @@ class Compared(NamedTuple):
 def compared(pairing: Pairing, rewards: Floats, seed: str) -> Compared:
     """Return the pairs of one prompt as `pairing` chooses them; responses without a reward (NaN) take no part.
 
-    `seed` (the command's, and the row's id) makes the draw, so that it does not depend on other rows.
+    `seed` (the command's, and the row's key) makes the draw, so that it does not depend on other rows.
     """
     known = np.flatnonzero(~np.isnan(rewards))
     if len(known) < 2:
@@ -64,9 +64,9 @@ def costs(pool: Pool, unit: Unit, pairing: Pairing | None, seed: int) -> Ints:
         return whole if unit == "tokens" else np.ones(len(pool), dtype=np.int64)
     found = np.zeros(len(pool), dtype=np.int64)
     reward = pool.reward
-    for row, name in enumerate(pool.ids):
+    for row, key in enumerate(pool.keys):
         place = pool.of_row(row)
-        pairs = compared(pairing, reward[place], seed_of(seed, name)).pairs
+        pairs = compared(pairing, reward[place], seed_of(seed, key)).pairs
         if unit == "tokens":
             lengths = pool.lengths[place]
             found[row] = sum(pool.prompt_lengths[row] + lengths[one] + lengths[other] for one, other in pairs)
@@ -75,9 +75,9 @@ def costs(pool: Pool, unit: Unit, pairing: Pairing | None, seed: int) -> Ints:
     return found
 
 
-def seed_of(seed: int, name: str) -> str:
-    """Return the seed of one row's draw."""
-    return f"{seed}:{name}"
+def seed_of(seed: int, key: str) -> str:
+    """Return the seed of one row's draw, by the `key` of the row."""
+    return f"{seed}:{key}"
 
 
 def _best(rewards: Floats) -> int:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from array import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from headwater.data.preference import Candidates, Preference, Response
+from headwater.data.recorded import Recorded, RowName
 from headwater.data.selection.variance import Floats, Ints, logit
 from headwater.errors import DataError
 
@@ -24,12 +25,8 @@ Measure = Callable[[Sequence[str]], Sequence[int]]
 """Texts to their lengths."""
 
 
-@dataclass(frozen=True)
-class Recorded:
-    """Numbers that a run recorded, by row id: [chosen, rejected] of a pair, or one for each of the candidates."""
-
-    name: str
-    rewards: Mapping[str, Sequence[float]]
+Rewards = Recorded[Sequence[float]]
+"""Numbers that a run recorded: [chosen, rejected] of a pair, or one for each of the candidates."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +36,8 @@ class Pool:
     paired: bool
     """Whether rows are pairs: then the first response was preferred to the second."""
     ids: Sequence[str]
+    keys: Sequence[str]
+    """What the draws of a row are seeded by; see `Prompted.key`."""
     sources: Sequence[str]
     openings: Sequence[str]
     offsets: Ints
@@ -89,15 +88,16 @@ class Builder:
     def __init__(
         self,
         measure: Measure | None = None,
-        rewards: Sequence[Recorded] = (),
-        implicit: Sequence[Recorded] = (),
-        likelihood: Sequence[Recorded] = (),
+        rewards: Sequence[Rewards] = (),
+        implicit: Sequence[Rewards] = (),
+        likelihood: Sequence[Rewards] = (),
     ) -> None:
         """Measure lengths in characters, or as `measure` does (tokens); `rewards` replace the data's own scores."""
         self._measure = measure
         self._recorded = {"rewards": rewards, "implicit": implicit, "likelihood": likelihood}
         self._paired: bool | None = None
         self._ids: list[str] = []
+        self._keys: list[str] = []
         self._sources: list[str] = []
         self._openings: list[str] = []
         self._offsets, self._lengths, self._prompts = array("q", [0]), array("q"), array("q")
@@ -105,10 +105,16 @@ class Builder:
         self._found = {kind: [array("d") for _ in runs] for kind, runs in self._recorded.items()}
 
     def add(self, record: Preference | Candidates) -> None:
-        """Take in one row. Errors: `DataError` for recorded rewards that are not one for each response."""
+        """Take in one row.
+
+        Errors: `DataError` for recorded rewards that are not one for each response, or of which nothing but an id that
+        several rows bear says whose they are.
+        """
         self._paired = isinstance(record, Preference)
         responses = responses_of(record)
+        name = RowName.of(record)
         self._ids.append(record.id)
+        self._keys.append(record.key)
         self._sources.append(sys.intern(record.source))  # one text for all of its rows
         self._openings.append(record.opening)
         self._offsets.append(self._offsets[-1] + len(responses))
@@ -118,7 +124,7 @@ class Builder:
         self._scores.extend(float("nan") if response.score is None else response.score for response in responses)
         for kind, runs in self._recorded.items():
             for run, column in zip(runs, self._found[kind], strict=True):
-                column.extend(_recorded(run, record.id, len(responses)))
+                column.extend(_recorded(run, name, len(responses)))
 
     def _measured(self, record: Preference | Candidates, responses: Sequence[Response]) -> Sequence[int]:
         texts = ["\n".join(message.content for message in record.prompt), *(response.text for response in responses)]
@@ -142,6 +148,7 @@ class Builder:
         return Pool(
             paired=bool(self._paired),
             ids=self._ids,
+            keys=self._keys,
             sources=self._sources,
             openings=self._openings,
             offsets=np.array(self._offsets),
@@ -166,10 +173,9 @@ class Builder:
             raise DataError(self._ids[row], found, "expected a probability", "choose --scores reward")
         return logit(own)
 
-    def _check_known(self, run: Recorded) -> None:
-        if not any(name in run.rewards for name in self._ids):
-            here = self._ids[0] if self._ids else "none"
-            there = next(iter(run.rewards), "none")
+    def _check_known(self, run: Rewards) -> None:
+        if not run.given:
+            here, there = (self._ids or ["none"])[0], run.first_id or "none"
             raise DataError(run.name, f"has no rewards for this data: its ids are like {there}, the data's like {here}")
 
 
@@ -178,10 +184,11 @@ def responses_of(record: Preference | Candidates) -> tuple[Response, ...]:
     return (record.chosen, record.rejected) if isinstance(record, Preference) else record.responses
 
 
-def _recorded(run: Recorded, name: str, count: int) -> Sequence[float]:
-    rewards = run.rewards.get(name)
+def _recorded(run: Rewards, name: RowName, count: int) -> Sequence[float]:
+    rewards = run.of(name)
     if rewards is None:
         return [float("nan")] * count
     if len(rewards) != count:
-        raise DataError(run.name, f"has {len(rewards)} rewards for {name}", f"expected {count}, one for each response")
+        found = f"has {len(rewards)} rewards for {name.id}"
+        raise DataError(run.name, found, f"expected {count}, one for each response")
     return rewards

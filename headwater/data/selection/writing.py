@@ -54,7 +54,7 @@ class Harvest:
         shown = {row for rows in self._ends.values() for row in rows}
         read = 0
         for row, record in enumerate(intake):
-            if not isinstance(record, Preference | Candidates) or [record.id] != list(self._pool.ids[row : row + 1]):
+            if not isinstance(record, Preference | Candidates) or [record.key] != list(self._pool.keys[row : row + 1]):
                 raise _changed(intake.place)
             read += 1
             if row in self._wanted:
@@ -73,7 +73,7 @@ class Harvest:
     def _pairs(self, row: int, record: Preference | Candidates) -> Iterator[Preference]:
         assert self._pairing is not None  # the caller asked
         rewards = self._reward[self._pool.of_row(row)]
-        found = compared(self._pairing, rewards, seed_of(self._seed, record.id))
+        found = compared(self._pairing, rewards, seed_of(self._seed, record.key))
         self.pairs.rows_in += len(found.pairs) + found.ties
         if found.ties:
             self.pairs.dropped["tie"] += found.ties
@@ -126,7 +126,7 @@ def annotation_rows(records: Iterable[Preference | Candidates], seed: int) -> It
     """
     for record in records:
         responses = responses_of(record)
-        order = random.Random(seed_of(seed, record.id)).sample(range(len(responses)), len(responses))
+        order = random.Random(seed_of(seed, record.key)).sample(range(len(responses)), len(responses))
         texts = {f"response_{number}": responses[place].text for number, place in enumerate(order, start=1)}
         yield {"id": record.id, "source": record.source, "instruction": _asked(record)} | texts | {"order": order}
 

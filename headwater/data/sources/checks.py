@@ -6,12 +6,13 @@ from collections.abc import Iterable
 from typing import Any
 
 from headwater.data.preference import Candidates, Message, Preference, Prompted, Response, Unpaired
+from headwater.data.sources.fields import own_id
 from headwater.data.sources.layout import AnyDraft, Broken, CandidatesDraft, Draft, Fields, NoPreference
 
 
 def draft_to_record(draft: AnyDraft, fields: Fields, name: str) -> Preference | Candidates | Unpaired:
     """Hold a draft to the checks that all layouts share, and give it its id. Errors: `NoPreference`, `Broken`."""
-    identity, source = str(fields.get("id") or name), str(fields.get("source") or name.partition(":")[0])
+    identity, source = own_id(fields, name), str(fields.get("source") or name.partition(":")[0])
     names = (identity, source)
     if isinstance(draft, Draft):
         prompt, chosen, rejected = draft

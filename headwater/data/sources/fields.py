@@ -18,6 +18,12 @@ def kind(value: Any) -> str:
     return "null" if value is None else f"a {type(value).__name__}"
 
 
+def own_id(fields: Fields, name: str) -> str:
+    """Return what the data calls a row, or `name` where it does not say. Several rows may be called alike."""
+    given = fields.get("id")
+    return name if given is None or given == "" else str(given)
+
+
 def text(fields: Fields, column: str) -> str:
     """Return a text. Errors: `Broken` for anything else."""
     value = fields.get(column)

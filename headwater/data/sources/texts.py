@@ -21,6 +21,7 @@ from xxhash import xxh3_128_digest
 from headwater.data.preference import Message, Preference, Response, Role
 from headwater.data.sources.checks import check_texts
 from headwater.data.sources.dialogues import Dialogues
+from headwater.data.sources.fields import own_id
 from headwater.data.sources.layout import Broken, NoPreference
 from headwater.data.sources.pairs import BESIDE_THE_TEXTS, check_ratings, standing
 from headwater.data.sources.prompts import SEPARATOR, Places, bytes_of, joined, runs, wide
@@ -198,7 +199,7 @@ def preference(texts: Texts, name: str, source: str) -> Preference:
         prompt=tuple([Message(_ROLES[role], content.decode()) for role, content in pairs]),
         chosen=_response(chosen, beside, "chosen"),
         rejected=_response(rejected, beside, "rejected"),
-        id=str(beside.get("id") or name),
+        id=own_id(beside, name),
         source=str(beside.get("source") or source),
     )
 
@@ -358,7 +359,11 @@ def _beside(batch: Any) -> tuple[Any, bool] | None:
     if system is not None and system.null_count < len(system):
         return None
     found = {name: _column(batch, name) for name in (*_NAMES, *BESIDE_THE_TEXTS)}
-    held = {name: _scores_alone(column) for name, column in found.items() if column is not None}
+    held = {
+        name: column if name in _NAMES else _scores_alone(column)
+        for name, column in found.items()
+        if column is not None
+    }
     held = {name: column for name, column in held.items() if column is not None}
     if not all(held[name].type in _WRITTEN_ALIKE for name in _NAMES if name in held):
         return None

@@ -100,11 +100,17 @@ def contents(lens: Lens) -> Contents:
 
 def _links(entries: Sequence[Entry]) -> list[str]:
     """Return what names each entry in the page's address: its id, numbered where several have the same."""
+    taken: set[str] = set()
     seen: Counter[str] = Counter()
     links = []
     for entry in entries:
         seen[entry.id] += 1
-        links.append(entry.id if seen[entry.id] == 1 else f"{entry.id}~{seen[entry.id]}")
+        link = entry.id if seen[entry.id] == 1 else f"{entry.id}~{seen[entry.id]}"
+        while link in taken:  # another row may be called so by the data
+            seen[entry.id] += 1
+            link = f"{entry.id}~{seen[entry.id]}"
+        taken.add(link)
+        links.append(link)
     return links
 
 

@@ -1,0 +1,96 @@
+"""What runs recorded of rows, found again for the same rows of other data.
+
+Several rows may bear one id: of a prompt, or of a line in two files of one name. Runs therefore record the `key` of a
+row too, a hash of its texts, and rows are joined by that. A row whose responses were cut, or that has a condition in
+one place and not in the other, has other texts there: it is found by id and opening, where these name one row alone;
+so are all rows of the runs of headwater 0.1, which recorded no key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from headwater.data.preference import Candidates, Example, Prompted
+from headwater.errors import DataError
+
+Value = TypeVar("Value")
+
+
+class RowName(NamedTuple):
+    """What a row is known by."""
+
+    id: str
+    opening: str | None = None
+    """None where a run did not record it."""
+    key: str | None = None
+    altered: bool = False
+    """Whether its texts may be others elsewhere: a response was cut, or the row has a condition."""
+
+    @classmethod
+    def of(cls, row: Prompted) -> RowName:
+        """Return what a row of data is known by."""
+        responses = row.responses if isinstance(row, Candidates | Example) else ()
+        altered = bool(row.condition) or not all(response.complete for response in responses)
+        return cls(row.id, row.opening, row.key, altered)
+
+    @classmethod
+    def read(cls, record: Mapping[str, Any]) -> RowName:
+        """Return what `record` is known by, a row of the records of a run."""
+        opening, key = record.get("opening"), record.get("key")
+        return cls(str(record.get("id")), opening, key, bool(record.get("altered")))
+
+    def record(self) -> dict[str, Any]:
+        """Return it as a run records it: the first columns of its row."""
+        return self._asdict()
+
+
+class Recorded(Generic[Value]):
+    """Values that a run recorded, by row; each is given to one row alone."""
+
+    def __init__(self, name: str, rows: Iterable[tuple[RowName, Value]]) -> None:
+        """Take the values of the run `name`."""
+        self.name = name
+        found = list(rows)
+        self.first_id = found[0][0].id if found else ""
+        """The id of the first row, for messages."""
+        self._by_key = {row.key: (place, value) for place, (row, value) in enumerate(found) if row.key}
+        self._by_id: dict[str, list[tuple[int, RowName, Value]]] = {}
+        for place, (row, value) in enumerate(found):
+            self._by_id.setdefault(row.id, []).append((place, row, value))
+        self._given: dict[int, RowName] = {}
+
+    @property
+    def given(self) -> int:
+        """Return how many values have been given to a row."""
+        return len(self._given)
+
+    def of(self, row: RowName) -> Value | None:
+        """Return the value of a row; None where the run has none.
+
+        Errors: `DataError` where only an id could tell, and several rows bear it.
+        """
+        place, value = self._by_key.get(row.key or "") or self._called(row) or (None, None)
+        if place is None:
+            return None
+        if self._given.setdefault(place, row) != row:
+            raise self._ambiguous(row, "in this data")
+        return value
+
+    def _called(self, row: RowName) -> tuple[int, Value] | None:
+        """Find a row by its id, where its texts may differ."""
+        rows = [(place, known, value) for place, known, value in self._by_id.get(row.id, ()) if _may_be(known, row)]
+        if len(rows) > 1:
+            raise self._ambiguous(row, "in that run")
+        return (rows[0][0], rows[0][2]) if rows else None
+
+    def _ambiguous(self, row: RowName, where: str) -> DataError:
+        problem = f"several rows {where} have the id {row.id}, and nothing else tells which one is meant"
+        return DataError(self.name, problem, "make that run again on this data")
+
+
+def _may_be(known: RowName, row: RowName) -> bool:
+    """Say whether two rows with one id can be the same, though their keys are not."""
+    if None not in (known.opening, row.opening) and known.opening != row.opening:
+        return False
+    return None in (known.key, row.key) or known.altered or row.altered
