@@ -35,6 +35,8 @@ class TrainingOptions:
     """Tokens that are computed at once, prompts counted once a pair: memory, not the result, depends on it."""
     lr_scheduler_type: str = "cosine"
     """Learning-rate schedule, by its transformers name."""
+    lr_scheduler_kwargs: str | None = None
+    """Its settings, such as min_lr_rate=0.1 for cosine_with_min_lr, or num_decay_steps=50 for warmup_stable_decay."""
     warmup_ratio: float = 0.03
     """Part of the steps that warm up."""
     weight_decay: float = 0.0

@@ -26,7 +26,7 @@ from accelerate.utils import gather_object
 
 from headwater.console import draws_bars, say
 from headwater.data.tokens import PairTokens
-from headwater.engine import precision, resuming
+from headwater.engine import precision, resuming, schedules
 from headwater.engine.drift import Drift
 from headwater.engine.finite import StepGuard, check_scores, check_weights
 from headwater.engine.losses import Loss, PairScores
@@ -185,6 +185,13 @@ class PairTrainer(transformers.Trainer):  # type: ignore[misc]
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
             resuming.load_generators(Path(checkpoint), self.accelerator.process_index)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
+        """Return the learning-rate schedule; see `schedules`. Errors: `UsageError`."""
+        if self.lr_scheduler is None:
+            self.lr_scheduler = schedules.create(self.args, optimizer or self.optimizer, num_training_steps)
+            self._created_lr_scheduler = True
+        return self.lr_scheduler
 
     def get_train_dataloader(self) -> torch.utils.data.DataLoader[Packs]:
         """Return this process's share of the batches. Errors: `UsageError` for fewer pairs than processes."""
@@ -363,8 +370,9 @@ class PairTrainer(transformers.Trainer):  # type: ignore[misc]
 def arguments_for(options: TrainingOptions, output: str) -> transformers.TrainingArguments:
     """Translate options for `transformers.Trainer`; saving is headwater's own (`engine/checkpoints.py`).
 
-    Errors: `UsageError` for a value that transformers refuses.
+    Errors: `UsageError` for a value that transformers refuses, now or later.
     """
+    schedules.check(options)
     try:
         arguments = transformers.TrainingArguments(
             output_dir=output,
@@ -374,6 +382,7 @@ def arguments_for(options: TrainingOptions, output: str) -> transformers.Trainin
             per_device_eval_batch_size=options.per_device_train_batch_size,
             gradient_accumulation_steps=options.gradient_accumulation_steps,
             lr_scheduler_type=options.lr_scheduler_type,
+            lr_scheduler_kwargs=schedules.arguments_of(options),
             warmup_steps=options.warmup_ratio,
             weight_decay=options.weight_decay,
             max_grad_norm=options.max_grad_norm,

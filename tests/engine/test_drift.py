@@ -46,8 +46,10 @@ def same(own: PairTokens, drawn: PairTokens) -> bool:
 def test_the_draw_depends_on_the_rows_alone_and_varies_with_them() -> None:
     many = random_pairs([(3, 4, 5)] * 30, VOCAB)
     first, again = deranged(many, 1000), deranged(many, 1000)
-    other = deranged([pair._replace(id=f"other {pair.id}") for pair in many], 1000)
+    named = deranged([pair._replace(id=f"other {pair.id}") for pair in many], 1000)
+    other = deranged([pair._replace(key=f"other {pair.key}") for pair in many], 1000)
     assert all(same(one, two) for one, two in zip(first, again, strict=True))
+    assert all(same(one, two) for one, two in zip(first, named, strict=True))
     assert not all(same(one, two) for one, two in zip(first, other, strict=True))
 
 

@@ -72,7 +72,7 @@ def test_policy_and_reference_are_weighed_alike(name: str, layout: Layout) -> No
     assert reference is not None
     by_response = iter(np.split(log_probs.numpy(), np.cumsum(batch["lengths"])[:-1]))
     for index, pair in enumerate(pairs):
-        weights = ALL[name](len(pair.chosen), len(pair.rejected), pair.id)
+        weights = ALL[name](len(pair.chosen), len(pair.rejected), pair.key)
         for side, stored, weight in (
             ("chosen", pair.chosen_reference, weights.chosen),
             ("rejected", pair.rejected_reference, weights.rejected),
