@@ -188,7 +188,7 @@ class PairTrainer(transformers.Trainer):  # type: ignore[misc]
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
         """Return the learning-rate schedule; see `schedules`. Errors: `UsageError`."""
-        if self.lr_scheduler is None:
+        if self.lr_scheduler is None:  # type: ignore[has-type]  # transformers has no types
             self.lr_scheduler = schedules.create(self.args, optimizer or self.optimizer, num_training_steps)
             self._created_lr_scheduler = True
         return self.lr_scheduler
