@@ -85,6 +85,7 @@ commands
   headwater COMMAND --help           its flags; every one can also stand in a YAML file: --config FILE.yaml
   headwater --version
   headwater COMMAND … --traceback    show where an error came from
+  headwater COMMAND … --trust-files  load trained models by the sizes of their files, without reading them twice
 
 exit codes: {codes}"""
 
@@ -93,7 +94,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code. No secret of the environment is printed."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     wanted = "--traceback" in given
-    given = [argument for argument in given if argument != "--traceback"]
+    if "--trust-files" in given:
+        os.environ["HEADWATER_TRUST_FILES"] = "1"
+    given = [argument for argument in given if argument not in ("--traceback", "--trust-files")]
     with masking.masked_output():
         try:
             with interrupts.handled():
@@ -105,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _ended(error, "interrupted; the run has no done-marker", 130, wanted)
         except Exception as error:
             code = _exit_code(error)
-            message = _as_bug(error, wanted) if code == 1 else str(error) or type(error).__name__
+            message = _as_bug(error, wanted) if code == 1 else _message(error)
             return _ended(error, message, code, wanted)
 
 
@@ -136,9 +139,17 @@ def _as_bug(error: Exception, printed: bool) -> str:
     place = token_cache.home() / "last-error.txt"
     try:
         write_text(place, masking.mask("".join(traceback.format_exception(error))))
-    except OSError:
+    except (OSError, HeadwaterError):
         return f"{found} · add --traceback to see where"
     return f"{found} · its traceback is in {place}: report it with what headwater env prints"
+
+
+def _message(error: Exception) -> str:
+    """Return what an error says; of those that say nothing, what they mean."""
+    if isinstance(error, MemoryError):
+        said = f" · {error}" if str(error) else ""
+        return f"out of memory{said} · give a smaller --tokens-per-pass or batch, or a smaller model"
+    return str(error) or type(error).__name__
 
 
 def _exit_code(error: BaseException) -> int:

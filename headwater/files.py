@@ -45,6 +45,21 @@ def is_full(error: BaseException) -> bool:
     return any(message in str(error) for message in FULL_MESSAGES)
 
 
+def write_optional(path: Path, text: str) -> None:
+    """Write a small file of a cache, atomically; one that cannot be written is no reason to stop."""
+    with contextlib.suppress(OSError, ResourceError):
+        write_text(path, text)
+
+
+def stamp(path: Path) -> tuple[int, ...]:
+    """Return what changes when a file is written or replaced: size, time and inode."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    return found.st_size, found.st_mtime_ns, found.st_ino
+
+
 def sync(path: Path) -> None:
     """Wait until a file, or the names in a folder, are on the disk."""
     handle = os.open(path, os.O_RDONLY)

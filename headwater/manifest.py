@@ -8,10 +8,11 @@ and only then is the folder renamed into place. Whatever interrupts that leaves 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,19 +28,28 @@ def commit(folder: Path, fill: Callable[[Path], object], about: Mapping[str, Any
 
     On an error nothing stays behind. Errors: `ResourceError` where there is no room.
     """
-    staged = folder.with_name(f"{STAGED}{folder.name}-{os.urandom(4).hex()}")
-    with files.room_for(folder):
-        staged.mkdir(parents=True)
-        try:
-            fill(staged)
-            write(staged, about)
-            if folder.exists():
-                shutil.rmtree(folder)
-            staged.replace(folder)
-            files.sync(folder.parent)
-        except BaseException:
-            shutil.rmtree(staged, ignore_errors=True)
-            raise
+    with staged(folder) as place:
+        fill(place)
+        write(place, about)
+        if folder.exists():
+            shutil.rmtree(folder)
+        place.replace(folder)
+        files.sync(folder.parent)
+
+
+@contextlib.contextmanager
+def staged(target: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `target`, in which it is made; it is gone afterwards.
+
+    Errors: `ResourceError` where there is no room.
+    """
+    place = target.with_name(f"{STAGED}{target.name}-{os.urandom(4).hex()}")
+    try:
+        with files.room_for(target):
+            place.mkdir(parents=True)
+            yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def write(folder: Path, about: Mapping[str, Any]) -> None:

@@ -36,7 +36,7 @@ import pyarrow.parquet
 from headwater import config as configs
 from headwater.console import RowAccount
 from headwater.errors import DataError, UsageError
-from headwater.files import sha256, to_json, write_atomically, write_json, write_text
+from headwater.files import digest, sha256, to_json, write_atomically, write_json, write_text
 from headwater.masking import mask, mask_all, mask_values
 from headwater.statistics import Estimate
 
@@ -92,11 +92,21 @@ class RunWriter:
     def finish(self) -> Path:
         """Write facts, manifest and, last, the done-marker; return the run's path."""
         write_json(self.path / "facts.json", self.facts)
-        files = sorted(p for p in self.path.rglob("*") if p.is_file() and p.name not in ("manifest.json", "done"))
-        manifest = {str(p.relative_to(self.path)): {"bytes": p.stat().st_size, "sha256": sha256(p)} for p in files}
+        files = sorted(path for path in self.path.rglob("*") if path.is_file() and self._belongs(path))
+        manifest = {path.relative_to(self.path).as_posix(): _entry(path) for path in files}
         write_json(self.path / "manifest.json", manifest)
         write_json(self.path / "done", {"seconds": round(time.monotonic() - self._began, 3)})
         return self.path
+
+    def _belongs(self, path: Path) -> bool:
+        """Say whether a file is part of the finished run: checkpoints, and what a crash left of them, are not."""
+        first = path.relative_to(self.path).parts[0]
+        return first not in ("manifest.json", "done") and not first.startswith(("checkpoint-", ".tmp-"))
+
+
+def _entry(path: Path) -> dict[str, Any]:
+    """Return what the manifest says of a file: a digest to publish, and one to check it by whenever it is read."""
+    return {"bytes": path.stat().st_size, "sha256": sha256(path), "xxh3": digest(path)}
 
 
 class Bystander(RunWriter):
@@ -128,6 +138,19 @@ def check_free(path: Path, overwrite: bool) -> None:
     parent = next(p for p in (path, *path.parents) if p.exists())
     if not os.access(parent, os.W_OK):
         raise UsageError(f"--output {path}", f"{parent} is not writable")
+
+
+def is_unfinished(path: Path) -> bool:
+    """Say whether `path` holds a run that was begun and has not finished."""
+    return (path / "environment.json").is_file() and not (path / "done").is_file()
+
+
+def config_of(path: Path) -> dict[str, Any]:
+    """Return the stored settings of a run, flat; {} where they cannot be read."""
+    try:
+        return dict(configs.read_yaml(path / "config.yaml"))
+    except (OSError, UsageError):
+        return {}
 
 
 def begun(path: Path, config: Any) -> bool:
@@ -168,8 +191,15 @@ def start(
     return RunWriter(path, facts or {}, began)
 
 
-def take_up(path: Path, *, inputs: Iterable[Path] = (), facts: Mapping[str, Any] | None = None) -> RunWriter:
-    """Go on with a run that was begun. Errors: `DataError` where an input is not what it was."""
+def take_up(
+    path: Path, *, inputs: Iterable[Path] = (), facts: Mapping[str, Any] | None = None, config: Any = None
+) -> RunWriter:
+    """Go on with a run that was begun, by a config where that is not what it was.
+
+    Errors: `DataError` where an input is not what it was.
+    """
+    if config is not None:
+        write_text(path / "config.yaml", configs.to_yaml(mask_all(configs.flatten(config), mask)))
     before = _read_json(path / "environment.json", {})["inputs"]
     for file in inputs:
         if file.is_file() and before.get(str(file)) != sha256(file):

@@ -24,6 +24,7 @@ from headwater.data.templates import current_template
 from headwater.data.tokenizers import Tokenizer
 from headwater.data.tokens import PairTokens, View
 from headwater.data.turns import special_tokens
+from headwater.errors import ResourceError
 from headwater.files import write_atomically
 
 FORMAT = "4"
@@ -92,7 +93,7 @@ def save(name: str, entry: Entry) -> None:
     }
     try:
         write_atomically(folder() / f"{name}.safetensors", lambda path: save_file(arrays, path, about))
-    except OSError:
+    except (OSError, ResourceError):
         return
 
 

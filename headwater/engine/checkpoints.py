@@ -8,8 +8,13 @@ from typing import Any
 
 import torch
 
+from headwater import files, manifest
 from headwater.data.tokenizers import Tokenizer
 from headwater.engine import cards
+from headwater.engine.finite import check_weights
+
+LAST = "config.json"
+"""Without it nothing takes a folder for a model: it is put in place when all others are."""
 
 
 def save(
@@ -24,10 +29,26 @@ def save(
     `weights` are the model's where it does not hold them whole. Of an adapted model: the whole model with its adapters
     merged in, and the adapters alone in `adapter/`.
     """
-    if hasattr(model, "merge_and_unload"):
-        model.save_pretrained(path / "adapter")
-        model, weights = model.merge_and_unload(), None
-    model.save_pretrained(path, state_dict=None if weights is None else dict(weights))
-    tokenizer.save_pretrained(path)
-    if card:
-        cards.write(path, card, type(model).__name__.endswith("ForSequenceClassification"))
+    check_weights(model, str(path))
+    path.mkdir(parents=True, exist_ok=True)
+    with manifest.staged(path / "model") as staged:
+        if hasattr(model, "merge_and_unload"):
+            model.save_pretrained(staged / "adapter")
+            model, weights = model.merge_and_unload(), None
+        model.save_pretrained(staged, state_dict=None if weights is None else dict(weights))
+        tokenizer.save_pretrained(staged)
+        if card:
+            cards.write(staged, card, type(model).__name__.endswith("ForSequenceClassification"))
+        _put_in_place(staged, path)
+
+
+def _put_in_place(staged: Path, path: Path) -> None:
+    """Move what was staged into a folder, file by file, each on the disk before it has its name."""
+    found = sorted((each for each in staged.rglob("*") if each.is_file()), key=lambda each: each == staged / LAST)
+    for each in found:
+        files.sync(each)
+    for each in found:
+        final = path / each.relative_to(staged)
+        final.parent.mkdir(exist_ok=True)
+        each.replace(final)
+    files.sync(path)

@@ -21,7 +21,6 @@ import numpy as np
 
 from headwater import files, runs
 from headwater.console import say
-from headwater.engine import resuming
 from headwater.engine.options import TrainingOptions
 from headwater.engine.recipe import Recipe, TrainConfig
 from headwater.engine.session import train
@@ -49,8 +48,7 @@ def train_ensemble(config: TrainConfig, recipe: Recipe, members: int) -> Path:
                 say(f"{member.output.name}: is trained already")
             else:
                 say(f"{member.output.name}: {member.training.seed - config.training.seed + 1} of {members}")
-                begun = resuming.latest(member.output) is not None
-                train(dataclasses.replace(member, overwrite=not begun), recipe)
+                train(dataclasses.replace(member, overwrite=False), recipe)
     except BaseException:
         if not any(home.glob("member-*")):
             shutil.rmtree(home)  # what was refused leaves nothing behind

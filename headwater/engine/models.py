@@ -20,7 +20,7 @@ from headwater.data import adapter_files, untrusted
 from headwater.data.preference import Record
 from headwater.data.templates import PLAIN
 from headwater.data.tokenizers import ScratchTokenizer, Tokenizer, is_call, load_tokenizer, texts_of
-from headwater.engine import adapters, heads, pretrained
+from headwater.engine import adapters, finished, heads, pretrained
 from headwater.engine.heads import AUTO, Head, Wanted
 from headwater.errors import ModelError, UsageError
 
@@ -136,6 +136,7 @@ def load(
         model = AUTO[head].from_config(config)
     else:
         heads.check_place(Path(name))
+        finished.check(Path(name))
         tokenizer = load_tokenizer(name, records)  # which refuses what comes with code
         model = _pretrained(name, Wanted(head, new_head, reward_head))
     _check_fit(model, tokenizer, name)

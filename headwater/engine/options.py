@@ -77,6 +77,9 @@ class TrainingOptions:
     the last good checkpoint; or skip the step, and count it."""
     max_skips: int | None = None
     """Steps that --nan-policy skip leaves out before it stops. [10]"""
+    allow_drift: bool = False
+    """Go on from a checkpoint although data, model, settings, versions or the number of processes have changed since;
+    the run's facts record what."""
     seed: int = 42
     """Seeds weights, order of pairs, the held-out part and bootstrap intervals."""
     split_seed: int | None = None

@@ -12,6 +12,7 @@ import functools
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
 from transformers import TrainingArguments
 
 from headwater import interrupts, runs
@@ -24,7 +25,9 @@ from headwater.data.view import facts_of
 from headwater.engine import (
     adapters,
     checkpoints,
+    continuing,
     examples,
+    fingerprint,
     hub,
     labels,
     learning_rate,
@@ -57,33 +60,24 @@ def train(config: TrainConfig, recipe: Recipe) -> Path:
 
     Started by torchrun or accelerate, every process runs this; the first one speaks and writes.
     """
-    config = _with_defaults(config, recipe)
+    config = _with_defaults(continuing.with_precision(config), recipe)
     arguments = arguments_for(config.training, str(config.output))
     first = arguments.process_index == 0
-    checkpoint = _checkpoint(config)
-    if first and checkpoint is None:
-        runs.check_free(config.output, config.overwrite)
     repository = config.training.push_to_hub
     if repository is not None:
         hub.check(repository)
     with contextlib.nullcontext() if first else silence():
+        # The first process decides: another one would find what that one has begun meanwhile.
+        checkpoint = continuing.from_first(lambda: continuing.checkpoint_of(config, recipe.command))
         trained = _train(config, recipe, arguments, checkpoint)
         if first and repository is not None:
             hub.push(trained, repository)
     return trained
 
 
-def _checkpoint(config: TrainConfig) -> Path | None:
-    """Return where to go on: the last checkpoint of the same command, where it was stopped."""
-    if config.overwrite or not runs.begun(config.output, config):
-        return None
-    return resuming.latest(config.output)
-
-
 def _train(config: TrainConfig, recipe: Recipe, arguments: TrainingArguments, checkpoint: Path | None) -> Path:
     first = arguments.process_index == 0
-    options, loss = config.training, build(config.loss, recipe.losses, "loss")
-    ledger = Ledger()
+    options, loss, ledger = config.training, build(config.loss, recipe.losses, "loss"), Ledger()
     data = examples.read(config, recipe, loss, ledger)
     model, tokenizer = _load(config, recipe, data)
     view = positions.fitted(config.view.view(options.seed), model)
@@ -94,8 +88,9 @@ def _train(config: TrainConfig, recipe: Recipe, arguments: TrainingArguments, ch
     if options.torch_compile:
         compile_layers(model)
 
+    prints = _fingerprints(config, checkpoint, data, pairs, models.Loaded(model, tokenizer))
     run = _start(config, recipe, loss, data, pairs, ledger, checkpoint) if first else runs.Bystander(config.output, {})
-    run.facts["layout"] = layout
+    run.facts |= {"layout": layout} | ({"drift": prints["drift"]} if "drift" in prints else {})
     if loss.needs_reference:
         if first:
             _keep_reference(run, config, model, tokenizer)
@@ -121,7 +116,7 @@ def _train(config: TrainConfig, recipe: Recipe, arguments: TrainingArguments, ch
     )
     if options.find_learning_rate:
         _set_rate(arguments, learning_rate.search(make, arguments), run)
-    trainer = make(arguments=arguments, log=run.log, fingerprints={})
+    trainer = make(arguments=arguments, log=run.log, fingerprints=prints)
     best = _watch(trainer, options, labels.watched(recipe.watched, pairs.held_out))
     stop = StopWhenAsked(trainer.accelerator, trainer.steps_per_epoch)
     trainer.add_callback(stop)
@@ -149,6 +144,22 @@ def _finish(
         run.finish()
         resuming.remove(config.output)  # only now: until the run is done, they are what it goes on from
     return config.output
+
+
+def _fingerprints(
+    config: TrainConfig, checkpoint: Path | None, data: examples.Examples, pairs: examples.Pairs, loaded: models.Loaded
+) -> dict[str, Any]:
+    """Return what the training depends on, as a checkpoint records it. Errors: where it is not what it was."""
+    now = {
+        "settings": continuing.settings_of(config),
+        "data": fingerprint.of_data([file for each in data.read for file in each.files]),
+        "model": fingerprint.of_weights(loaded.model),
+        "tokenizer": fingerprint.of_tokenizer(loaded.tokenizer),
+        "rows": fingerprint.of_pairs([*pairs.train, *pairs.held_out]),
+        "versions": fingerprint.versions(),
+        "processes": PartialState().num_processes,
+    }
+    return now if checkpoint is None else continuing.check(checkpoint, now, config.training.allow_drift)
 
 
 def _set_rate(arguments: TrainingArguments, found: learning_rate.Search, run: RunWriter) -> None:
@@ -273,7 +284,8 @@ def _start(
     if checkpoint is None:
         run = runs.start(config.output, recipe.command, config, inputs=inputs, facts=facts)
     else:
-        run = runs.take_up(config.output, inputs=inputs, facts={**facts, "resumed_at": resuming.step_of(checkpoint)})
+        facts["resumed_at"] = resuming.step_of(checkpoint)
+        run = runs.take_up(config.output, facts=facts, config=config)
         resuming.rewind(config.output, checkpoint)
         say(f"{config.output}: goes on after step {resuming.step_of(checkpoint)}")
     run.count_stages(ledger.stages)

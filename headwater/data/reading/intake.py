@@ -35,6 +35,7 @@ from headwater.data.sources import (
 )
 from headwater.data.sources.fields import kind
 from headwater.errors import DataError
+from headwater.files import stamp
 
 ExampleT = TypeVar("ExampleT", bound=Example)
 
@@ -87,6 +88,7 @@ class Intake:
         """The layout, and why it was taken; empty before the first good row."""
         self.yields = "preferences"
         self.parts = parts_of(place, door)
+        self._stamps = {path: stamp(path) for path in self.files}
         self._source: Source | None = None
         self._seen: dict[bytes, bool] = {}
         self._allowed = door.bad_rows
@@ -122,6 +124,13 @@ class Intake:
             if self._is_full():
                 break
         self._check_bad_rows(at_end=True)
+        self._check_unchanged()
+
+    def _check_unchanged(self) -> None:
+        """Refuse data that was written while it was read: rows of two states are no data set."""
+        changed = next((path for path, before in self._stamps.items() if stamp(path) != before), None)
+        if changed is not None:
+            raise DataError(str(changed), "changed while it was read", "repeat the command when it is written")
 
     def _is_full(self) -> bool:
         return self.door.limit is not None and self.account.rows_in >= self.door.limit
