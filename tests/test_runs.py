@@ -66,7 +66,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
         path.write_text("half")
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(ResourceError, match="no room to write it: .*No space"):
+    with pytest.raises(ResourceError, match=r"no room to write it: .*No space"):
         files.write_atomically(target, fail)
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
     assert target.read_text() == "old"
