@@ -116,8 +116,13 @@ def say_stages(stages: Mapping[str, RowAccount]) -> None:
         parts = f"{account.kept} kept + {account.quarantined} quarantined + {sum(account.dropped.values())} dropped"
         line = f"{stage}: {account.rows_in} rows in = {parts}"
         say(line + (f" ({reasons})" if reasons else ""))
-        for reason, message in account.first.items():
-            say(f"  first {reason}: {message}")
+        say_refusals(account)
+
+
+def say_refusals(account: RowAccount) -> None:
+    """Print, by reason, the first dropped row of which there is more to say."""
+    for reason, message in account.first.items():
+        say(f"  {reason} {account.dropped[reason]}, the first {message}")
 
 
 def say_notes(notes: Mapping[str, int]) -> None:

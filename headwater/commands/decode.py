@@ -25,6 +25,7 @@ from headwater.data import reading
 from headwater.data.preference import Candidates
 from headwater.data.reading import Account, Door
 from headwater.data.sampling import Asked, Drawn, asked
+from headwater.data.templates import renders_conversations
 from headwater.decoding.options import DecodingOptions, Servers
 from headwater.errors import DataError, UsageError
 from headwater.ledger import Ledger
@@ -73,6 +74,8 @@ class Config:
     """Draws a token of the Monte-Carlo estimate of KL(policy ‖ reference); 0 for none, 1000 in the paper."""
     seed: int = 42
     """Makes the draws; and seeds the bootstrap."""
+    chat_template: str | None = None
+    """Render conversations by this template instead of the model's own: plain, chatml, or a Jinja file."""
     overwrite: bool = False
     """Replace an earlier run at --output."""
     door: Annotated[Door, tyro.conf.OmitArgPrefixes] = field(default_factory=Door)
@@ -93,6 +96,7 @@ class Config:
             raise UsageError("--draft", "has no effect with --endpoint", "leave it out")
 
 
+@renders_conversations
 def run(config: Config) -> Path:
     """Decode, print the figures and return the run directory."""
     from headwater.decoding.session import Judges

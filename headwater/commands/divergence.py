@@ -20,6 +20,7 @@ from headwater.console import say, say_notes, say_stages, show
 from headwater.data import reading
 from headwater.data.preparation import Ledger
 from headwater.data.reading import Door
+from headwater.data.templates import renders_conversations
 from headwater.data.tokens import PairTokens, View
 from headwater.data.truncation import Truncation
 from headwater.engine.options import TOKENS_PER_PASS
@@ -61,6 +62,8 @@ class Config:
     """Tokens that are computed at once; exact figures do not depend on it."""
     seed: int = 42
     """Seeds samples, draws and the bootstrap."""
+    chat_template: str | None = None
+    """Render conversations by this template instead of the model's own: plain, chatml, or a Jinja file."""
     overwrite: bool = False
     """Replace an earlier run at --output."""
     door: Annotated[Door, tyro.conf.OmitArgPrefixes] = field(default_factory=Door)
@@ -75,6 +78,7 @@ class Config:
             raise UsageError(f"--draws {self.draws}", "expected 0 or more")
 
 
+@renders_conversations
 def run(config: Config) -> Path:
     """Measure the divergence, print it and return the run directory."""
     from headwater.signal import passes

@@ -22,6 +22,7 @@ from headwater.data.preparation import Ledger, prepare
 from headwater.data.reading import Door, Loaded
 from headwater.data.recorded import RowName
 from headwater.data.splitting import unseen
+from headwater.data.templates import renders_conversations
 from headwater.data.tokens import PairTokens
 from headwater.data.view import ViewOptions, facts_of
 from headwater.engine.options import TOKENS_PER_PASS
@@ -75,12 +76,15 @@ class Config:
     """Score also rows whose opening the model was trained on."""
     seed: int = 42
     """Seeds the bootstrap; draws the pairs of --embed, and seeds t-SNE."""
+    chat_template: str | None = None
+    """Render conversations by this template instead of the model's own: plain, chatml, or a Jinja file."""
     overwrite: bool = False
     """Replace an earlier run at --output."""
     door: Annotated[Door, tyro.conf.OmitArgPrefixes] = field(default_factory=Door)
     view: Annotated[ViewOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ViewOptions)
 
 
+@renders_conversations
 def run(config: Config) -> Path:
     """Score the rows, print the tables and return the run directory."""
     from headwater.judging.rivals import Rival

@@ -25,6 +25,7 @@ from headwater.data import reading
 from headwater.data.published import published_points
 from headwater.data.reading import Account, Door
 from headwater.data.sampling import asked
+from headwater.data.templates import renders_conversations
 from headwater.decoding.frontier import BASELINE, Point, Row, best_of, frontier, recommended
 from headwater.decoding.options import DecodingOptions
 from headwater.errors import DataError, UsageError
@@ -75,6 +76,8 @@ class Config:
     decoding: Annotated[DecodingOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=DecodingOptions)
     seed: int = 42
     """Makes the draws, the same ones at every point; and seeds the bootstrap."""
+    chat_template: str | None = None
+    """Render conversations by this template instead of the model's own: plain, chatml, or a Jinja file."""
     door: Annotated[Door, tyro.conf.OmitArgPrefixes] = field(default_factory=Door)
 
     def __post_init__(self) -> None:
@@ -114,6 +117,7 @@ class Config:
         return list(dict.fromkeys(points))
 
 
+@renders_conversations
 def run(config: Config) -> Path:
     """Decode and score the points that are missing, and return the summary's run directory."""
     from headwater.decoding.session import Judges, Session, load_pair

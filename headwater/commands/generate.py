@@ -19,6 +19,7 @@ from headwater import files, runs, statistics
 from headwater.console import say, say_stages, show, track
 from headwater.data.reading import Account
 from headwater.data.sampling import Asked, Drawn, Ledger, Sampling, ask_many
+from headwater.data.templates import renders_conversations
 from headwater.endpoint import Endpoint
 from headwater.errors import DataError, UsageError
 from headwater.statistics import LEVEL, Estimate
@@ -54,10 +55,13 @@ class Config:
     """Prompts at a time to a server. [8]"""
     seed: int = 42
     """Makes the draws; and seeds the bootstrap."""
+    chat_template: str | None = None
+    """Render conversations by this template instead of the model's own: plain, chatml, or a Jinja file."""
     overwrite: bool = False
     """Replace an earlier run at --output."""
 
 
+@renders_conversations
 def run(config: Config) -> Path:
     """Let every model answer, print how long the answers are and return the run directory."""
     from headwater.judging import alpaca_eval, prompts
@@ -67,7 +71,7 @@ def run(config: Config) -> Path:
     if not asked:
         raise DataError(str(config.prompts), "holds no prompts")
     say_stages(stages)
-    settings = {"endpoint": config.endpoint, "seed": config.seed, **asdict(sampling)}
+    settings = {name: getattr(config, name) for name in ("endpoint", "chat_template", "seed")} | asdict(sampling)
     ledger = Ledger(config.output.with_name(config.output.name + ".ledger"), settings)
     try:
         answers = {name: _answers(config, sampling, model, name, asked, ledger) for model, name in names.items()}
@@ -95,6 +99,7 @@ def _checked(config: Config) -> tuple[Sampling, dict[str, str]]:
     for flag, value, hint in (
         ("--concurrency", None if config.endpoint else config.concurrency, "on a local model, see --batch-size"),
         ("--batch-size", config.batch_size if config.endpoint else None, "on a server, see --concurrency"),
+        ("--chat-template", config.chat_template if config.endpoint else None, "on a server, which has its own"),
     ):
         if value is not None:
             raise UsageError(flag, f"has no effect {hint}", "leave it out")

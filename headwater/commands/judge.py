@@ -18,6 +18,7 @@ from headwater import files, runs
 from headwater.config import build
 from headwater.console import say, say_stages, show, track
 from headwater.data.reading import Account
+from headwater.data.templates import renders_conversations
 from headwater.endpoint import Endpoint
 from headwater.errors import DataError, UsageError
 from headwater.ledger import Ledger
@@ -56,10 +57,13 @@ class Config:
     """Say how many requests it would take, and make none."""
     seed: int = 42
     """Seeds the bootstrap."""
+    chat_template: str | None = None
+    """Render conversations by this template instead of the model's own: plain, chatml, or a Jinja file."""
     overwrite: bool = False
     """Replace an earlier run at --output; its ledger stays."""
 
 
+@renders_conversations
 def run(config: Config) -> Path:
     """Judge, print the win rates and return the run directory (which a dry run does not write)."""
     from headwater.judging.alpaca_eval import read_answers
@@ -102,6 +106,8 @@ def _judges(config: Config) -> list[Asking | Scoring]:
     for flag, value in (("--endpoint", config.endpoint), ("--concurrency", config.concurrency)):
         if value is not None and not asks:
             raise UsageError(flag, "has no effect: no judge asks a server", "leave it out")
+    if config.chat_template is not None and len(asks) == len(judges):
+        raise UsageError("--chat-template", "has no effect: every judge asks a server", "leave it out")
     if config.concurrency is not None and config.concurrency < 1:
         raise UsageError(f"--concurrency {config.concurrency}", "expected 1 or more")
     if config.dry_run and not asks:

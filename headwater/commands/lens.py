@@ -26,6 +26,7 @@ from headwater.data.preference import Preference
 from headwater.data.preparation import Ledger, prepare
 from headwater.data.reading import Account, Door
 from headwater.data.splitting import unseen
+from headwater.data.templates import renders_conversations
 from headwater.data.tokenizers import load_tokenizer
 from headwater.data.tokens import EndToken, View
 from headwater.data.truncation import CutBy, Truncation, parse_keep
@@ -92,6 +93,8 @@ class Config:
     """Show also pairs whose opening a model was trained on."""
     seed: int = 42
     """Draws the pairs, and seeds the bootstrap."""
+    chat_template: str | None = None
+    """Render conversations by this template instead of the model's own: plain, chatml, or a Jinja file."""
     overwrite: bool = False
     """Replace an earlier run at --output."""
     door: Annotated[Door, tyro.conf.OmitArgPrefixes] = field(default_factory=Door)
@@ -164,6 +167,7 @@ class Subject(NamedTuple):
     pairs: list[Shown]
 
 
+@renders_conversations
 def run(config: Config) -> Path | None:
     """Read the pairs, write the page, print what it shows and return the run directory; or serve the page."""
     if config.serve:

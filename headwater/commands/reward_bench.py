@@ -16,6 +16,7 @@ from headwater import runs
 from headwater.console import say, say_stages, show, track
 from headwater.data import reading
 from headwater.data.reading import Account, Door
+from headwater.data.templates import renders_conversations
 from headwater.data.tokens import EndToken
 from headwater.engine.options import TOKENS_PER_PASS
 from headwater.errors import DataError, UsageError
@@ -51,11 +52,14 @@ class Config:
     """Tokens that are computed at once; figures do not depend on it."""
     seed: int = 42
     """Seeds the bootstrap."""
+    chat_template: str | None = None
+    """Render conversations by this template instead of the model's own: plain, chatml, or a Jinja file."""
     overwrite: bool = False
     """Replace an earlier run at --output."""
     door: Annotated[Door, tyro.conf.OmitArgPrefixes] = field(default_factory=Door)
 
 
+@renders_conversations
 def run(config: Config) -> Path:
     """Judge the model, print the figures and return the run directory."""
     runs.check_free(config.output, config.overwrite)

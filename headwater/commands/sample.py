@@ -20,6 +20,7 @@ from headwater.data.reading import Account, Door
 from headwater.data.recorded import RowName
 from headwater.data.sampling import Asked, Drawn, Ledger, Sampling, ask_many, asked
 from headwater.data.sources import Broken, fields
+from headwater.data.templates import given_template, renders_conversations
 from headwater.endpoint import Endpoint
 from headwater.errors import DataError, UsageError
 from headwater.outputs import free_places
@@ -55,11 +56,14 @@ class Config:
     """Prompts at a time to a server; each of their draws is a request of its own. [8]"""
     seed: int = 42
     """Makes the draws."""
+    chat_template: str | None = None
+    """Render conversations by this template instead of the model's own: plain, chatml, or a Jinja file."""
     overwrite: bool = False
     """Replace an earlier output."""
     door: Annotated[Door, tyro.conf.OmitArgPrefixes] = field(default_factory=Door)
 
 
+@renders_conversations
 def run(config: Config) -> Path:
     """Draw the responses and return the data file."""
     _check(config)
@@ -139,6 +143,8 @@ def _check(config: Config) -> None:
         raise UsageError("--concurrency", "has no effect on a local model", "leave it out, or see --batch-size")
     if config.batch_size is not None and config.endpoint and not config.reward_model:
         raise UsageError("--batch-size", "has no effect on a server", "leave it out, or see --concurrency")
+    if config.chat_template is not None and config.endpoint:
+        raise UsageError("--chat-template", "has no effect on a server, which has its own", "leave it out")
     for name in ("batch_size", "concurrency"):
         value = getattr(config, name)
         if value is not None and value < 1:
@@ -163,6 +169,7 @@ def _settings(config: Config) -> dict[str, object]:
     return {
         "model": config.model,
         "endpoint": config.endpoint,
+        "chat_template": config.chat_template,
         "seed": config.seed,
         **dataclasses.asdict(config.sampling),
     }
@@ -189,7 +196,8 @@ def _rewards(config: Config, prompts: Sequence[Asked], ledger: Ledger) -> dict[s
     batch = config.batch_size or AT_ONCE
     for name in config.reward_model:
         models.check_conditions(name, [config.door.told])
-        model, tokenizer = models.load(name, "reward", (), config.seed)
+        with given_template(None):  # a reward model is asked as it was trained
+            model, tokenizer = models.load(name, "reward", (), config.seed)
         longest = positions.readable(model)
         found[name] = [
             sampling.scores(model, tokenizer, one, ledger.drawn(one.key), longest, batch)

@@ -22,6 +22,7 @@ from headwater.data import reading
 from headwater.data.preference import Candidates, Preference, Record
 from headwater.data.reading import Door
 from headwater.data.recorded import RowName
+from headwater.data.templates import renders_conversations
 from headwater.data.tokens import MAX_LENGTH, EndToken
 from headwater.data.writing import row_of
 from headwater.engine.options import TOKENS_PER_PASS
@@ -67,11 +68,14 @@ class Config:
     """Tokens that are computed at once; scores do not depend on it."""
     seed: int = 42
     """Seeds the bootstrap."""
+    chat_template: str | None = None
+    """Render conversations by this template instead of the model's own: plain, chatml, or a Jinja file."""
     overwrite: bool = False
     """Replace an earlier output."""
     door: Annotated[Door, tyro.conf.OmitArgPrefixes] = field(default_factory=Door)
 
 
+@renders_conversations
 def run(config: Config) -> Path:
     """Score the responses and return the data file."""
     members = tuple(member for name in config.model for member in runs.members_of(name))
@@ -79,7 +83,7 @@ def run(config: Config) -> Path:
     _check(config)
     target, home = free_places(config.output, config.input, config.overwrite)
     began = time.monotonic()
-    settings = {name: getattr(config, name) for name in ("value", "beta", "reference", "end")}
+    settings = {name: getattr(config, name) for name in ("value", "beta", "reference", "end", "chat_template")}
     settings["max_length"] = config.max_length or MAX_LENGTH
     ledger = Ledger(config.output.with_name(config.output.name + ".ledger"), settings)
     try:

@@ -27,6 +27,7 @@ from headwater.data.preparation import Ledger
 from headwater.data.published import published_points
 from headwater.data.reading import Door
 from headwater.data.splitting import unseen
+from headwater.data.templates import renders_conversations
 from headwater.data.tokens import EndToken, View
 from headwater.data.truncation import Truncation, parse_keep
 from headwater.engine.options import TOKENS_PER_PASS
@@ -80,6 +81,8 @@ class Config:
     """Read also pairs whose opening the model was trained on."""
     seed: int = 42
     """Seeds folds, random spans, shuffles and the bootstrap."""
+    chat_template: str | None = None
+    """Render conversations by this template instead of the model's own: plain, chatml, or a Jinja file."""
     overwrite: bool = False
     """Replace an earlier run at --output."""
     door: Annotated[Door, tyro.conf.OmitArgPrefixes] = field(default_factory=Door)
@@ -108,6 +111,7 @@ class Subject(NamedTuple):
     facts: dict[str, Any]
 
 
+@renders_conversations
 def run(config: Config) -> Path:
     """Measure the curves, print what they say and return the run directory."""
     from headwater.signal.curves import groups_of, measure

@@ -13,6 +13,7 @@ from headwater.console import show
 from headwater.data import reading
 from headwater.data.preference import Preference, Response
 from headwater.data.reading import Door
+from headwater.data.templates import renders_conversations
 from headwater.data.tokenizers import Tokenizer, load_tokenizer
 from headwater.data.tokens import Ids, token_ends, tokenize
 from headwater.data.truncation import truncate
@@ -35,10 +36,13 @@ class Config:
     """Hugging Face name or path, or scratch(vocab=…): a BPE trained on the data."""
     seed: int = 42
     """Places random spans."""
+    chat_template: str | None = None
+    """Render conversations by this template instead of the model's own: plain, chatml, or a Jinja file."""
     door: Annotated[Door, tyro.conf.OmitArgPrefixes] = field(default_factory=Door)
     view: Annotated[ViewOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ViewOptions)
 
 
+@renders_conversations
 def run(config: Config) -> str:
     """Print the row, and return what was printed as plain text."""
     view = config.view.view(config.seed)

@@ -10,6 +10,7 @@ import tyro
 
 from headwater.config import build
 from headwater.data.reading import Door
+from headwater.data.templates import renders_conversations
 from headwater.data.view import ViewOptions
 from headwater.engine.options import TrainingOptions
 
@@ -37,6 +38,8 @@ class Config:
     with the reference beside the model in memory tdpo1, tdpo2, kto."""
     weights: str = "uniform()"
     """How much each token counts: uniform(), first(tokens=…), decay(gamma=…), tail(alpha=…), down_sample(), mean()."""
+    chat_template: str | None = None
+    """Render conversations by this template instead of the model's own: plain, chatml, or a Jinja file."""
     overwrite: bool = False
     """Replace an earlier run at --output."""
     door: Annotated[Door, tyro.conf.OmitArgPrefixes] = field(default_factory=Door)
@@ -44,6 +47,7 @@ class Config:
     training: Annotated[TrainingOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=TrainingOptions)
 
 
+@renders_conversations
 def run(config: Config) -> Path:
     """Train a policy and return its run directory; the reference's log-probabilities are computed once, before."""
     from headwater.engine.losses import LIVE_REFERENCE_LOSSES, POLICY_LOSSES

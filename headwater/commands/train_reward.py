@@ -10,6 +10,7 @@ from typing import Annotated
 import tyro
 
 from headwater.data.reading import Door
+from headwater.data.templates import renders_conversations
 from headwater.data.view import ViewOptions
 from headwater.engine.options import TrainingOptions
 from headwater.errors import UsageError
@@ -38,6 +39,8 @@ class Config:
     one forward pass of a causal model. [whole responses, as --keep leaves them]"""
     seeds: int = 1
     """Train an ensemble of so many models, whose seeds count up from --seed; a command that was stopped goes on."""
+    chat_template: str | None = None
+    """Render conversations by this template instead of the model's own: plain, chatml, or a Jinja file."""
     overwrite: bool = False
     """Replace an earlier run at --output."""
     door: Annotated[Door, tyro.conf.OmitArgPrefixes] = field(default_factory=Door)
@@ -50,6 +53,7 @@ class Config:
             raise UsageError(f"--seeds {self.seeds}", "expected 1 or more models")
 
 
+@renders_conversations
 def run(config: Config) -> Path:
     """Train a reward model, or an ensemble of them, and return its run directory."""
     from headwater.data.balancing import balanced_by_length

@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from headwater.data.reading import Door
+from headwater.data.templates import renders_conversations
 from headwater.data.view import ViewOptions
 from headwater.engine.options import TrainingOptions
 
@@ -27,6 +28,8 @@ class Config:
     """Hugging Face name or path, or scratch(hidden=…, layers=…, vocab=…): random weights."""
     loss: str = "sft()"
     """sft(): mean negative log-likelihood a token."""
+    chat_template: str | None = None
+    """Render conversations by this template instead of the model's own: plain, chatml, or a Jinja file."""
     overwrite: bool = False
     """Replace an earlier run at --output."""
     door: Annotated[Door, tyro.conf.OmitArgPrefixes] = field(default_factory=Door)
@@ -34,6 +37,7 @@ class Config:
     training: Annotated[TrainingOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=TrainingOptions)
 
 
+@renders_conversations
 def run(config: Config) -> Path:
     """Fine-tune a policy and return its run directory."""
     from headwater.engine.losses import SFT

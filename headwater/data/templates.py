@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import datetime
-from functools import cache, cached_property
+from functools import cache, cached_property, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from jinja2 import Environment, TemplateError, TemplateSyntaxError
 from jinja2.ext import Extension, loopcontrols
 from jinja2.nodes import Node
 from jinja2.parser import Parser
 
+from headwater.console import say
 from headwater.errors import DataError, ModelError, UsageError, first_line
 
 if TYPE_CHECKING:
@@ -48,6 +51,59 @@ BEGINNING = "{{ bos_token }}"
 """Stands in front of a named template for a tokenizer that begins every text with this token."""
 
 DATE = re.compile(r"strftime_now\(\s*(['\"])((?:(?!\1).)*)\1\s*\)")
+
+
+class TakesTemplate(Protocol):
+    """The settings of a command that renders conversations."""
+
+    @property
+    def chat_template(self) -> str | None:
+        """What `--chat-template` gives: a name or a file; None: every tokenizer's own."""
+
+
+ConfigT = TypeVar("ConfigT", bound=TakesTemplate, contravariant=True)
+T = TypeVar("T")
+
+_given: ContextVar[str | None] = ContextVar("chat_template", default=None)
+
+
+@contextmanager
+def given_template(given: str | None) -> Iterator[None]:
+    """Give every tokenizer that is loaded inside the chat template of this name or file; None: its own."""
+    before = _given.set(given)
+    try:
+        yield
+    finally:
+        _given.reset(before)
+
+
+def renders_conversations(run: Callable[[ConfigT], T]) -> Callable[[ConfigT], T]:
+    """Let a command run under its `--chat-template`: what models are loaded for has no say in how they are prompted."""
+
+    @wraps(run)
+    def under_template(config: ConfigT) -> T:
+        with given_template(config.chat_template):
+            return run(config)
+
+    return under_template
+
+
+def give(tokenizer: Tokenizer) -> Tokenizer:
+    """Return a tokenizer that was loaded, with the template that the command gives, if any. Errors: `UsageError`."""
+    given = _given.get()
+    if given is not None:
+        tokenizer.chat_template = chosen_template(given, tokenizer)
+        if given == "chatml":
+            _say_markers(tokenizer)
+    return tokenizer
+
+
+def _say_markers(tokenizer: Tokenizer) -> None:
+    known = {token.content for token in tokenizer.added_tokens_decoder.values()}
+    text = [mark for mark in ("<|im_start|>", "<|im_end|>") if mark not in known]
+    if text:
+        end = f"a turn ends with {tokenizer.eos_token}" if "<|im_end|>" in text else "a turn ends with <|im_end|>"
+        say(f"chat template: {' and '.join(text)} are ordinary text for {_name(tokenizer)} · {end}")
 
 
 def chosen_template(given: str, tokenizer: Tokenizer) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from headwater.config import build
 from headwater.data import adapter_files, untrusted
 from headwater.data.preference import Record
-from headwater.data.templates import CHATML
+from headwater.data.templates import CHATML, give
 from headwater.errors import ModelError, UsageError, first_line
 
 Tokenizer = Any
@@ -46,7 +46,7 @@ class ScratchTokenizer:
             show_progress=False,
         )
         backend.train_from_iterator(texts, trainer)
-        return PreTrainedTokenizerFast(tokenizer_object=backend, chat_template=CHATML, **special)
+        return give(PreTrainedTokenizerFast(tokenizer_object=backend, chat_template=CHATML, **special))
 
 
 TOKENIZERS = {"scratch": ScratchTokenizer}
@@ -85,7 +85,7 @@ def load_tokenizer(name: str, records: Iterable[Record]) -> Tokenizer:
             name, "has no fast tokenizer", "headwater finds responses by character offsets; use a fast one"
         )
     _check_vocabulary(tokenizer, path)
-    return tokenizer
+    return give(tokenizer)
 
 
 def _check_vocabulary(tokenizer: Tokenizer, path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 from headwater.console import say, track
 from headwater.data.preference import opening_of
 from headwater.data.sampling import Asked, Drawn, Sampling
+from headwater.data.templates import given_template
 from headwater.data.tokenizers import Tokenizer
 from headwater.decoding.accounting import Accountant, Spoken
 from headwater.decoding.loop import Decoded, Loop, Request, requests
@@ -200,7 +201,8 @@ class Judges:
             raise UsageError("--reward-model", "names a model twice", "name each one once")
         for name in names:
             models.check_conditions(name, [told])
-        self._models = {name: models.load(name, "reward", (), seed) for name in names}
+        with given_template(None):  # a reward model is asked as it was trained
+            self._models = {name: models.load(name, "reward", (), seed) for name in names}
         self._batch = batch
 
     def rewards(self, answer: Answer) -> dict[str, float | None]:

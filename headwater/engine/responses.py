@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from headwater.console import say
 from headwater.data.preference import Preference, Record
 from headwater.data.tokenizers import Tokenizer
 from headwater.data.tokens import MAX_LENGTH, EndToken, PairTokens, tokenize
@@ -145,7 +146,11 @@ def encoded(records: Sequence[Record], tokenizer: Tokenizer, reading: Reading) -
         if response.text.strip()
     ]
     rows = [Encoded([], []) for _ in records]
-    for pair in tokenize(stand_ins, tokenizer, reading.max_length or MAX_LENGTH, reading.end).pairs:
+    pairs, account, _ = tokenize(stand_ins, tokenizer, reading.max_length or MAX_LENGTH, reading.end)
+    for reason, message in account.first.items():
+        place, _, problem = message.partition(": ")
+        say(f"{reason} {account.dropped[reason]}, the first {records[int(place.split()[0])].id}: {problem}")
+    for pair in pairs:
         row, place = map(int, pair.id.split())
         rows[row].places.append(place)
         rows[row].responses.append(pair._replace(id=str(row)))

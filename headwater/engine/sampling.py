@@ -15,6 +15,7 @@ import torch
 import transformers
 from numpy.typing import NDArray
 
+from headwater.console import say_refusals
 from headwater.data.preference import Preference, Response
 from headwater.data.sampling import Asked, Drawn, Sampling, uniforms
 from headwater.data.tokenizers import Tokenizer
@@ -65,14 +66,17 @@ def draw_from(
 def prompt_ids(prompts: Sequence[Asked], tokenizer: Tokenizer, longest: int) -> list[Ids | None]:
     """Render prompts by the chat template through the head of the answer; None for more than `longest` tokens.
 
-    They are encoded as training encodes them, control tokens that the data spells out as text. Errors: `ModelError`.
+    None too for those that the template refuses, which is said. They are encoded as training encodes them, control
+    tokens that the data spells out as text. Errors: `ModelError`.
     """
     found: dict[str, Ids] = {}
     # What two answers share is the prompt.
     stand_ins = [
         Preference(prompt=one.prompt, chosen=Response("A"), rejected=Response("B"), id=one.key) for one in prompts
     ]
-    for pair in tokenize(stand_ins, tokenizer, 10**9, "never").pairs:
+    pairs, account, _ = tokenize(stand_ins, tokenizer, 10**9, "never")
+    say_refusals(account)
+    for pair in pairs:
         found[pair.id] = pair.prompt
     kept = ((one.key, found.get(one.key)) for one in prompts)
     return [ids if ids is not None and len(ids) <= longest else None for _, ids in kept]
