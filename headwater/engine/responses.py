@@ -148,8 +148,8 @@ def encoded(records: Sequence[Record], tokenizer: Tokenizer, reading: Reading) -
     rows = [Encoded([], []) for _ in records]
     pairs, account, _ = tokenize(stand_ins, tokenizer, reading.max_length or MAX_LENGTH, reading.end)
     for reason, message in account.first.items():
-        place, _, problem = message.partition(": ")
-        say(f"{reason} {account.dropped[reason]}, the first {records[int(place.split()[0])].id}: {problem}")
+        stand_in, _, problem = message.partition(": ")
+        say(f"{reason} {account.dropped[reason]}, the first {records[int(stand_in.split()[0])].id}: {problem}")
     for pair in pairs:
         row, place = map(int, pair.id.split())
         rows[row].places.append(place)
