@@ -26,6 +26,7 @@ import tenacity
 
 from headwater.errors import HeadwaterError, NetworkError, UsageError, first_line
 from headwater.masking import Secret, mask, mask_all
+from headwater.replies import problem_of_error
 
 logger = logging.getLogger(__name__)
 
@@ -105,12 +106,22 @@ class Endpoint:
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError) as error:
             # The cause is left out: what a library says of a request may hold its headers.
             raise _PassingError(f"{type(error).__name__}: {mask(first_line(error))}") from None
-        if status in PASSING:
+        problem = "" if 200 <= status < 300 else problem_of_error(status, found[:2000].decode("utf-8", "replace"))
+        if status in PASSING and not problem:
             raise _PassingError(f"HTTP {status}: {_said(found, status)}", wait)
         if not 200 <= status < 300:
             hint = f"set {KEY}" if status in (401, 403) else "check the address and the model's name"
-            raise NetworkError(address, f"HTTP {status}: {_said(found, status)}", hint)
+            raise RefusedError(status, problem, address, f"HTTP {status}: {_said(found, status)}", hint)
         return _read(found)
+
+
+class RefusedError(NetworkError):
+    """A request that the server refuses, as it would again."""
+
+    def __init__(self, status: int, problem: str, *parts: str) -> None:
+        """Take the HTTP `status`, and the `problem` that this request alone has (see `replies`), or ""."""
+        super().__init__(*parts)
+        self.status, self.problem = status, problem
 
 
 class _PassingError(Exception):

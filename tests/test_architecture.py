@@ -37,6 +37,7 @@ FLOORS = {
     "headwater.endpoint": 1,
     "headwater.ledger": 1,
     "headwater.errors": 0,
+    "headwater.replies": 0,
     "headwater.masking": 0,
     "headwater.marks": 0,
     "headwater.interrupts": 0,

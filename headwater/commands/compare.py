@@ -133,8 +133,11 @@ def _read(config: Config) -> tuple[list[Judgement], dict[str, Account]]:
             raise UsageError(str(path), "is not there", "name a file of judgements or a judge run")
         read, stages[str(path)] = judgements.read(path)
         found += read
-    without = len(found) - len(judgements.whole(found))
-    stages["looks"] = Account(len(found), len(found) - without, +Counter({"unparsed": without}))
+    dropped = judgements.without_verdict(found)
+    stages["looks"] = Account(len(found), len(found) - dropped.total(), dropped)
+    if not stages["looks"].kept:
+        where = ", ".join(map(str, config.judgements))
+        raise DataError(where, judgements.no_verdict(dropped), "judge the answers again, or name other judgements")
     return found, stages
 
 

@@ -7,7 +7,7 @@ and stays there: a command that was stopped, or has more answers to judge, pays 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +20,7 @@ from headwater.console import say, say_stages, show, track
 from headwater.data.reading import Account
 from headwater.data.templates import renders_conversations
 from headwater.endpoint import Endpoint
-from headwater.errors import DataError, UsageError
+from headwater.errors import DataError, NetworkError, UsageError
 from headwater.ledger import Ledger
 from headwater.statistics import LEVEL, Estimate
 
@@ -87,7 +87,9 @@ def run(config: Config) -> Path:
         raise DataError(str(config.baseline), "shares no prompt with the answers", "expected the same prompts")
     if config.dry_run:
         return _say_plan(config, judges, comparisons)
-    judgements = [one for judge in judges for one in _judged(config, judge, comparisons)]
+    said: dict[str, str] = {}
+    judgements = [one for judge in judges for one in _judged(config, judge, comparisons, said)]
+    _check_judged(config, judgements, said)
     return _write(config, judgements, stages)
 
 
@@ -139,7 +141,8 @@ def _desk_files(config: Config) -> tuple[Endpoint, Ledger]:
 
 def _say_plan(config: Config, judges: Sequence[Asking | Scoring], comparisons: Sequence[Comparison]) -> Path:
     """Show how many requests each LLM judge takes."""
-    from headwater.judging.judges import Asking, Desk
+    from headwater.judging.asking import Desk
+    from headwater.judging.judges import Asking
 
     endpoint, ledger = _desk_files(config)
     try:
@@ -156,8 +159,12 @@ def _say_plan(config: Config, judges: Sequence[Asking | Scoring], comparisons: S
     return config.output
 
 
-def _judged(config: Config, judge: Asking | Scoring, comparisons: Sequence[Comparison]) -> list[Judgement]:
-    from headwater.judging.judges import Asking, Desk
+def _judged(
+    config: Config, judge: Asking | Scoring, comparisons: Sequence[Comparison], said: dict[str, str]
+) -> list[Judgement]:
+    """Let one judge judge; `said` takes what a server says of requests that it refuses, by problem."""
+    from headwater.judging.asking import Desk
+    from headwater.judging.judges import Asking
 
     if not isinstance(judge, Asking):
         return judge.judge(comparisons)
@@ -168,7 +175,21 @@ def _judged(config: Config, judge: Asking | Scoring, comparisons: Sequence[Compa
     try:
         return desk.judge(judge, comparisons, lambda items, total: track(items, f"asking {judge.name}", total))
     finally:
+        said |= desk.said
         ledger.close()
+
+
+def _check_judged(config: Config, judgements: Sequence[Judgement], said: Mapping[str, str]) -> None:
+    """Refuse to report on nothing. Errors: `NetworkError` where a server was asked, `DataError` elsewhere."""
+    from headwater.judging.judgements import no_verdict, whole
+
+    if whole(judgements):
+        return
+    problem = no_verdict(_account(judgements).dropped)
+    if config.endpoint is not None:
+        first = next(iter(said.values()), "")
+        raise NetworkError(config.endpoint, problem, first, "see what the server answers, or name another judge")
+    raise DataError(str(config.answers[0]), problem, "give --judge a larger max_length, or other answers")
 
 
 def _write(config: Config, judgements: Sequence[Judgement], stages: dict[str, Account]) -> Path:
@@ -177,17 +198,19 @@ def _write(config: Config, judgements: Sequence[Judgement], stages: dict[str, Ac
 
     metrics: dict[str, Estimate | float | int | str | None] = {}
     title = f"share of votes against {judgements[0].first}"
-    heads = ("judge", "model", "win rate", f"{LEVEL:.0%} interval", "looks", "unparsed pairs")
+    heads = ("judge", "model", "win rate", f"{LEVEL:.0%} interval", "looks", "pairs without a verdict")
     table = Table(*heads, title=title, title_justify="left")
     for judge in dict.fromkeys(one.judge for one in judgements):
         own = [one for one in judgements if one.judge == judge]
         stages[f"judged by {judge}"] = _account(own)
         metrics |= _figures(judge, own, config.seed)
         for model in dict.fromkeys(one.second for one in own):
-            rate = metrics[f"win_rate/{judge}/{model}"]
-            assert isinstance(rate, Estimate)  # _figures made it
-            missing = _account([one for one in own if one.second == model]).dropped["unparsed"]
-            table.add_row(judge, model, f"{rate.value:.4f}", rate.interval(), str(rate.n), str(missing))
+            rate = metrics.get(f"win_rate/{judge}/{model}")
+            cells = (
+                (f"{rate.value:.4f}", rate.interval(), str(rate.n)) if isinstance(rate, Estimate) else ("–", "–", "0")
+            )
+            missing = _account([one for one in own if one.second == model]).dropped
+            table.add_row(judge, model, *cells, ", ".join(f"{name} {count}" for name, count in missing.items()) or "0")
     writer = runs.start(config.output, "judge", config, inputs=[config.baseline, *config.answers])
     writer.facts["baseline"] = judgements[0].first
     files.write_json(writer.path / ANNOTATIONS, as_annotations(judgements))
@@ -200,11 +223,13 @@ def _write(config: Config, judgements: Sequence[Judgement], stages: dict[str, Ac
 
 
 def _account(judgements: Sequence[Judgement]) -> Account:
-    """Count comparisons, those without a verdict apart."""
-    from headwater.judging.judgements import whole
-
-    every, kept = (len({(one.prompt, one.second) for one in group}) for group in (judgements, whole(judgements)))
-    return Account(every, kept, +Counter({"unparsed": every - kept}))
+    """Count comparisons, those without a verdict apart, by the reason."""
+    without: dict[tuple[str, str, str], str] = {}
+    for one in judgements:
+        if one.preference is None:
+            without.setdefault((one.judge, one.prompt, one.second), one.problem or "unparsed")
+    every = len({(one.judge, one.prompt, one.second) for one in judgements})
+    return Account(every, every - len(without), Counter(without.values()))
 
 
 def _figures(judge: str, judgements: Sequence[Judgement], seed: int) -> dict[str, Estimate]:
@@ -216,7 +241,9 @@ def _figures(judge: str, judgements: Sequence[Judgement], seed: int) -> dict[str
     usable = whole(judgements)
     found = {}
     for model in dict.fromkeys(one.second for one in judgements):
-        found[f"win_rate/{judge}/{model}"] = score([one for one in usable if one.second == model], seed)
+        looks = [one for one in usable if one.second == model]
+        if looks:
+            found[f"win_rate/{judge}/{model}"] = score(looks, seed)
     bias = position_bias(usable, seed)
     if bias is not None:
         found[f"prefers_first/{judge}"] = bias

@@ -13,6 +13,7 @@ Upstream writes preferences of 1 to 2 for the second output; here they are share
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,14 +58,16 @@ class Judgement:
     outputs: tuple[str, str] | None = None
     scores: tuple[float, float] | None = None
     """Rewards of both answers, of a judge that gives them."""
+    problem: str = ""
+    """Why there is no verdict, in a word: `too_long`, `refusal`, `unparsed`, …"""
 
 
 def read(path: Path) -> tuple[list[Judgement], Account]:
     """Read the judgements in a file, or in a judge run's directory; every row is accounted for.
 
     A row without a verdict is kept, with `preference` None, unless it has two games: half a pair of games would count
-    the place in which answers are shown, so both are dropped as `unparsed`.
-    Errors: `DataError` at the first row that is none, by file and line.
+    the place in which answers are shown, so both are dropped by what the row says is the problem, or as `unparsed`.
+    Errors: `DataError` at the first row that is none, by file and line, and where no row is kept.
     """
     place = path / ANNOTATIONS if (path / ANNOTATIONS).is_file() else path
     account, found = Account(), []
@@ -75,13 +78,30 @@ def read(path: Path) -> tuple[list[Judgement], Account]:
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(row.place, f"{type(error).__name__}: {error}", "expected a judgement", HINT) from None
         if not judgements:
-            account.dropped["unparsed"] += 1
+            account.dropped[_problem(row.fields)] += 1
             continue
         account.kept += 1
         found += judgements
+    if account.dropped and not found:
+        raise DataError(str(place), no_verdict(account.dropped), "judge the answers again")
     if not found:
         raise DataError(str(place), "holds no judgements", HINT)
     return found, account
+
+
+def no_verdict(reasons: Mapping[str, int]) -> str:
+    """Say that nothing was judged, and why."""
+    return "no judgement holds a verdict: " + ", ".join(f"{reason} {count}" for reason, count in reasons.items())
+
+
+def without_verdict(judgements: Sequence[Judgement]) -> Counter[str]:
+    """Count the looks of comparisons in which one has no verdict, by the reason of that one; see `whole`."""
+    reasons = {_compared(one): one.problem or "unparsed" for one in judgements if one.preference is None}
+    return Counter(reasons[key] for one in judgements if (key := _compared(one)) in reasons)
+
+
+def _problem(fields: Mapping[str, Any]) -> str:
+    return str(fields.get("problem") or "unparsed")
 
 
 ANNOTATIONS = "annotations.json"
@@ -140,6 +160,7 @@ def _judgement(
         category=str(fields.get("dataset") or ""),
         outputs=(str(fields["output_1"]), str(fields["output_2"])),
         scores=None if None in scores else (float(scores[0]), float(scores[1])),  # type: ignore[arg-type]
+        problem=str(fields.get("problem") or "") if preference is None else "",
     )
 
 
@@ -200,8 +221,12 @@ def whole(judgements: Sequence[Judgement]) -> list[Judgement]:
 
     Half a pair of looks would count the place in which answers are shown.
     """
-    torn = {(one.judge, one.prompt, one.first, one.second) for one in judgements if one.preference is None}
-    return [one for one in judgements if (one.judge, one.prompt, one.first, one.second) not in torn]
+    torn = {_compared(one) for one in judgements if one.preference is None}
+    return [one for one in judgements if _compared(one) not in torn]
+
+
+def _compared(one: Judgement) -> tuple[str, str, str, str]:
+    return one.judge, one.prompt, one.first, one.second
 
 
 def turned(one: Judgement) -> Judgement:
@@ -217,6 +242,7 @@ def turned(one: Judgement) -> Judgement:
         category=one.category,
         outputs=one.outputs and (one.outputs[1], one.outputs[0]),
         scores=one.scores and (one.scores[1], one.scores[0]),
+        problem=one.problem,
     )
 
 
@@ -245,6 +271,9 @@ def _row(looks: Sequence[Judgement]) -> dict[str, Any]:
         "annotator": one.judge,
         "preference": _annotated(mean(looks)),
     }
+    problem = next((each.problem for each in looks if each.problem), "")
+    if problem:
+        row["problem"] = problem
     if one.scores:
         row |= {"score_1": one.scores[0], "score_2": one.scores[1]}
     if one.swapped is not None:

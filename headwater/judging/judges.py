@@ -1,29 +1,27 @@
 """Judges: two answers to one prompt in, judgements out. To add one, write a frozen dataclass and a line in `JUDGES`.
 
-An LLM judge knows what to ask and how to read the reply; `Desk` asks, in parallel, and writes every reply down before
-the next is begun. The wording of the prompts is ours: with the labels, orders and weights of AlpacaEval and Arena-Hard,
-but not comparable with their leaderboards to the point. A judge that sees an order shows both, or draws one.
+An LLM judge knows what to ask and how to read the reply; `asking.Desk` asks, in parallel, and writes every reply down
+before the next is begun. The wording of the prompts is ours: with the labels, orders and weights of AlpacaEval and
+Arena-Hard, but not comparable with their leaderboards to the point. A judge that sees an order shows both, or draws
+one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
-import orjson
 import xxhash
 
 from headwater import runs
 from headwater.data.preference import Candidates, Message, Response
-from headwater.endpoint import Endpoint, in_parallel
-from headwater.errors import ModelError, NetworkError
+from headwater.errors import ModelError
 from headwater.judging import verdicts
 from headwater.judging.alpaca_eval import Answer
 from headwater.judging.judgements import Judgement
 from headwater.judging.verdicts import FIVE, LETTERS, Shown, Verdict
-from headwater.ledger import Ledger
 from headwater.marks import visible
 
 BOTH_ORDERS = (False, True)
@@ -55,6 +53,10 @@ class Reply(NamedTuple):
     text: str
     tokens: dict[str, float] | None = None
     """Log-probabilities of the likeliest first tokens, where they were asked for."""
+    problem: str = ""
+    """Why there is no text, in a word: `refusal`, `too_long`, …"""
+    complete: bool = True
+    """Whether it ended by itself, and not for lack of tokens."""
 
 
 @runtime_checkable
@@ -76,6 +78,10 @@ class Asking(Protocol):
 
     def verdict(self, reply: Reply, shown: Shown) -> Verdict | None:
         """Read a reply. Errors: `ModelError` for a server that cannot say what is needed."""
+        ...
+
+    def problem(self, reply: Reply, shown: Shown) -> str:
+        """Say in a word why a reply holds no verdict."""
         ...
 
     def reminder(self, shown: Shown) -> str:
@@ -124,6 +130,9 @@ class _Written:
 
     def verdict(self, reply: Reply, shown: Shown) -> Verdict | None:
         return verdicts.read(reply.text, shown.mark, self.labels)
+
+    def problem(self, reply: Reply, shown: Shown) -> str:
+        return verdicts.problem(reply.text, shown.mark, self.labels)
 
     def reminder(self, shown: Shown) -> str:
         wanted = " or ".join(verdicts.line(shown.mark, label) for label in self.labels)
@@ -206,6 +215,10 @@ class AlpacaEval:
             raise ModelError(self.name, "the server gives no log-probabilities", "judge with pairwise(…) instead")
         return verdicts.from_log_probs(reply.tokens, "m", "M")
 
+    def problem(self, reply: Reply, shown: Shown) -> str:
+        """Say that neither name is among the likeliest tokens."""
+        return "unparsed"
+
     def reminder(self, shown: Shown) -> str:
         """Return what to say to a reply that is neither name."""
         return f"Reply with the name of the better model alone: {self._names}."
@@ -255,7 +268,8 @@ class Reward:
 
     def _judgement(self, comparison: Comparison, first: float | None, second: float | None) -> Judgement:
         if first is None or second is None:
-            return comparison.judgement(self.name, None)
+            empty = any(one.text.strip() == "" for one in comparison)
+            return comparison.judgement(self.name, None, problem="empty_answer" if empty else "too_long")
         preference = 0.5 if first == second else float(second > first)
         return comparison.judgement(self.name, preference, scores=(first, second))
 
@@ -270,100 +284,6 @@ def _candidates(prompt: tuple[Message, ...], answers: Sequence[Answer], name: st
     """Return the answers to a prompt as the row `name`."""
     responses = tuple(Response(one.text, None, one.complete is not False) for one in answers)
     return Candidates(prompt=prompt, responses=responses, id=name)
-
-
-class Call(NamedTuple):
-    """One look of an LLM judge at a comparison."""
-
-    comparison: Comparison
-    swapped: bool
-    shown: Shown
-
-
-class Desk:
-    """Where LLM judges are asked: every reply is on disk, by the content of its request, before it is used."""
-
-    def __init__(self, endpoint: Endpoint, ledger: Ledger, at_once: int) -> None:
-        self._endpoint, self._ledger, self._at_once = endpoint, ledger, at_once
-
-    def judge(
-        self,
-        judge: Asking,
-        comparisons: Sequence[Comparison],
-        watch: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, total: items,
-    ) -> list[Judgement]:
-        """Return the judgements of all looks; equal answers tie unseen.
-
-        A reply without a verdict is answered once with a reminder; then `preference` stays None. `watch` sees the
-        requests that are made. Errors: `NetworkError`; what was answered before is in the ledger.
-        """
-        calls = list(looks(judge, comparisons))
-        first = self._replies([judge.body(call.shown) for call in calls], watch)
-        heard = [judge.verdict(reply, call.shown) for call, reply in zip(calls, first, strict=True)]
-        again = [place for place, verdict in enumerate(heard) if verdict is None]
-        bodies = [reminded(judge, calls[place].shown, first[place]) for place in again]
-        for place, reply in zip(again, self._replies(bodies, watch), strict=True):
-            heard[place] = judge.verdict(reply, calls[place].shown)
-        said = [_judgement(judge.name, call, verdict) for call, verdict in zip(calls, heard, strict=True)]
-        ties = [one.judgement(judge.name, 0.5) for one in comparisons if one.first.text == one.second.text]
-        return said + ties
-
-    def unpaid(self, judge: Asking, comparisons: Sequence[Comparison]) -> tuple[int, int]:
-        """Return how many requests the comparisons take, reminders apart, and how many are not in the ledger."""
-        keys = {self._key(judge.body(call.shown)) for call in looks(judge, comparisons)}
-        return len(keys), sum(key not in self._ledger for key in keys)
-
-    def _replies(
-        self, bodies: Sequence[Mapping[str, Any]], watch: Callable[[Iterable[Any], int], Iterable[Any]]
-    ) -> list[Reply]:
-        """Return a reply a body, asking for those that are not in the ledger, each once."""
-        keys = [self._key(body) for body in bodies]
-        left = {key: body for key, body in zip(keys, bodies, strict=True) if key not in self._ledger}
-        asked = in_parallel(lambda item: self._ask(item[1]), left.items(), self._at_once)
-        for (key, _), reply in watch(asked, len(left)):
-            self._ledger[key] = list(reply)
-        return [Reply(*self._ledger[key]) for key in keys]
-
-    def _key(self, body: Mapping[str, Any]) -> str:
-        return xxhash.xxh3_128_hexdigest(orjson.dumps([self._endpoint.url, body], option=orjson.OPT_SORT_KEYS))
-
-    def _ask(self, body: Mapping[str, Any]) -> Reply:
-        choices = self._endpoint.post("/chat/completions", body).get("choices")
-        try:
-            choice = choices[0]  # type: ignore[index]  # what is no list is caught
-            return Reply(choice["message"]["content"] or "", _first_tokens(choice))
-        except (TypeError, KeyError, IndexError, AttributeError) as error:
-            hint = "expected an OpenAI-compatible chat server"
-            raise NetworkError(self._endpoint.url, "answered without a message", hint) from error
-
-
-def _first_tokens(choice: Mapping[str, Any]) -> dict[str, float] | None:
-    content = (choice.get("logprobs") or {}).get("content")
-    return {top["token"]: top["logprob"] for top in content[0]["top_logprobs"]} if content else None
-
-
-def looks(judge: Asking, comparisons: Sequence[Comparison]) -> Iterable[Call]:
-    """Yield what a judge is asked: answers that are equal to the letter need no judge."""
-    for one in comparisons:
-        if one.first.text == one.second.text:
-            continue
-        for swapped in judge.orders(one):
-            a, b = (one.second, one.first) if swapped else (one.first, one.second)
-            yield Call(one, swapped, Shown(one.first.prompt, a.text, b.text))
-
-
-def reminded(judge: Asking, shown: Shown, reply: Reply) -> dict[str, Any]:
-    """Return the request that follows a reply without a verdict."""
-    body = judge.body(shown)
-    turns = [{"role": "assistant", "content": reply.text}, {"role": "user", "content": judge.reminder(shown)}]
-    return body | {"messages": [*body["messages"], *turns]}
-
-
-def _judgement(name: str, call: Call, verdict: Verdict | None) -> Judgement:
-    if verdict is None:
-        return call.comparison.judgement(name, None, swapped=call.swapped)
-    of_second = 1 - verdict.of_b if call.swapped else verdict.of_b
-    return call.comparison.judgement(name, of_second, weight=verdict.weight, swapped=call.swapped)
 
 
 JUDGES: dict[str, Callable[..., Asking | Scoring]] = {

@@ -1,19 +1,21 @@
 """A judge's reply to a verdict, strictly: nothing that stands in an answer can vote.
 
 A verdict is a line of its own that holds a mark made from what is judged, which no answer can know. A reply with no
-such line, or with two that differ, holds no verdict.
+such line, or with two that differ, holds no verdict. What a model thinks before it answers holds none either.
 """
 
 from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import xxhash
 
 from headwater.judging.judgements import LABELS
+from headwater.replies import after_thoughts
 
 
 class Verdict(NamedTuple):
@@ -34,7 +36,7 @@ class Shown(NamedTuple):
     def mark(self) -> str:
         """Return what a verdict on these answers has to hold: the same every time, and in none of the texts."""
         digest = xxhash.xxh3_64_hexdigest("\0".join(self).encode("utf-8", "surrogatepass"))
-        while any(digest[:6] in text for text in self):
+        while any(digest[:6] in _plain(text) for text in self):
             digest = xxhash.xxh3_64_hexdigest(digest.encode())
         return digest[:6]
 
@@ -50,14 +52,34 @@ def line(mark: str, label: str) -> str:
 
 def read(reply: str, mark: str, labels: Mapping[str, Verdict]) -> Verdict | None:
     """Return the verdict of a reply; None where it holds none, or several that differ."""
-    wanted = {line(mark, label): verdict for label, verdict in labels.items()}
-    # A judge may set its verdict in bold or end it with a full stop; it may not say more on that line.
-    found = {wanted[text] for text in map(_bare, reply.splitlines()) if text in wanted}
+    found = _found(reply, mark, labels)
     return found.pop() if len(found) == 1 else None
 
 
+def problem(reply: str, mark: str, labels: Mapping[str, Verdict]) -> str:
+    """Return why a reply without a verdict holds none: `unfinished_thinking`, `several_verdicts` or `unparsed`."""
+    if after_thoughts(reply) is None:
+        return "unfinished_thinking"
+    return "several_verdicts" if len(_found(reply, mark, labels)) > 1 else "unparsed"
+
+
+def _found(reply: str, mark: str, labels: Mapping[str, Verdict]) -> set[Verdict]:
+    wanted = {_bare(line(mark, label)): verdict for label, verdict in labels.items()}
+    # A judge may set its verdict in bold, as a heading or with a full stop; it may not say more on that line.
+    return {wanted[text] for text in map(_bare, (after_thoughts(reply) or "").splitlines()) if text in wanted}
+
+
+def _plain(text: str) -> str:
+    """Return a text as verdicts are compared: without case, and full-width letters as others."""
+    return unicodedata.normalize("NFKC", text).casefold()
+
+
 def _bare(text: str) -> str:
-    return re.sub(r"\s+", " ", text.replace("**", "")).strip(" `_.")
+    """Return a line without its typography: `## **VERDICT 1a2b3c:** [[A>B]].` is `verdict 1a2b3c: a>b`."""
+    plain = re.sub(r"\*\*|__|\[\[|\]\]|`", "", _plain(text))
+    plain = re.sub(r"<(\w+)>", r"\1", plain)
+    plain = re.sub(r"\s*:\s*", ": ", re.sub(r"\s+", " ", plain))
+    return plain.strip(" _.!*\"'“”").lstrip("#>- ").strip(" _.*\"'“”")
 
 
 def from_log_probs(tokens: Mapping[str, float], a: str, b: str) -> Verdict | None:

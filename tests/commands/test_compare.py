@@ -205,3 +205,18 @@ def test_length_data_without_answers_has_no_effect_and_is_refused(
     turned = [row | {"generator_1": "other"} for row in other]
     compare(tmp_path / "c", write(tmp_path / "two.json", other, turned), code=2)
     assert "--baseline · is not plain: base, other come first" in capsys.readouterr().err
+
+
+def test_nothing_judged_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    about = {"output_1": "a", "generator_1": "b", "output_2": "b", "generator_2": "t", "annotator": "j"}
+    games = [{"swapped": swapped, "preference": None, "weight": 1} for swapped in (False, True)]
+    for name, more, said in (
+        ("null", {}, "no judgement holds a verdict: unparsed 3"),
+        ("games", {"games": games, "problem": "too_long"}, "no judgement holds a verdict: too_long 3"),
+    ):
+        rows = [{"instruction": f"q{row}", "preference": None} | about | more for row in range(3)]
+        (tmp_path / f"{name}.json").write_text(json.dumps(rows), encoding="utf-8")
+        call = ["compare", str(tmp_path / f"{name}.json"), "--output", str(tmp_path / "c")]
+        assert cli.main(call) == 3
+        assert said in capsys.readouterr().err
+    assert not (tmp_path / "c").exists()

@@ -85,6 +85,44 @@ def test_win_rates_annotations_and_accounts(
     assert "pairwise:m" in capsys.readouterr().out
 
 
+def test_bad_items_are_counted_by_reason(
+    answers: dict[str, Path], server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def script(body: dict[str, Any]) -> Reply:
+        asked = body["messages"][1]["content"]
+        if "Prompt 7?" in asked:
+            return 400, {}, b'{"error": {"message": "maximum context length is 4096 tokens"}}'
+        return said("") if "Prompt 8?" in asked else prefers_tuned(body)
+
+    server.script = script
+    output = tmp_path / "judged"
+    assert cli.main(flags(answers, output, "--judge", PAIRWISE, "--endpoint", url(server))) == 0
+    account = runs.load(output).account[-1]
+    assert (account["kept"], account["dropped"]) == (48, {"too_long": 1, "empty_reply": 1})
+    assert "too_long 1" in capsys.readouterr().out
+    found = [row.get("problem") for row in json.loads((output / "annotations.json").read_text())]
+    assert sorted(filter(None, found)) == ["empty_reply", "too_long"]
+    assert cli.main(["compare", str(output), "--output", str(tmp_path / "compared")]) == 0
+    assert runs.load(tmp_path / "compared").account[0]["dropped"] == {"too_long": 1, "empty_reply": 1}
+
+
+def test_nothing_judged_is_an_error(
+    answers: dict[str, Path], server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.script = lambda body: (400, {}, b'{"error": {"message": "maximum context length is 40 tokens"}}')
+    asked = ["--judge", PAIRWISE, "--endpoint", url(server)]
+    assert cli.main(flags(answers, tmp_path / "judged", *asked)) == 6
+    said_of_it = capsys.readouterr().err
+    assert "no judgement holds a verdict: too_long 50" in said_of_it and "maximum context length is 40" in said_of_it
+    assert "nan" not in said_of_it and not (tmp_path / "judged").exists()
+    reading.write(tmp_path / "pairs.jsonl", generate(Corpus(pairs=30, seed=1)))
+    model = ["--model", "scratch(hidden=32, layers=1, vocab=400)", "--output", str(tmp_path / "rm")]
+    assert cli.main(["train-reward", "--data", str(tmp_path / "pairs.jsonl"), *model, "--precision", "fp32"]) == 0
+    rewarded = ["--judge", f"reward(model='{tmp_path / 'rm'}', max_length=2)"]
+    assert cli.main(flags(answers, tmp_path / "judged", *rewarded)) == 3
+    assert "no judgement holds a verdict: too_long 50" in capsys.readouterr().err
+
+
 @pytest.mark.fault("J3")
 def test_killed_after_37_of_100_it_makes_63_more(answers: dict[str, Path], server: Server, tmp_path: Path) -> None:
     given = flags(answers, tmp_path / "judged", "--judge", PAIRWISE, "--endpoint", url(server), "--concurrency", "1")

@@ -14,7 +14,8 @@ from headwater.data.preference import Candidates, Message, Preference, Response
 from headwater.engine import models
 from headwater.judging import judgements
 from headwater.judging.alpaca_eval import read_answers
-from headwater.judging.judges import AlpacaEval, Call, Comparison, Pairwise, looks
+from headwater.judging.asking import Call, looks
+from headwater.judging.judges import AlpacaEval, Comparison, Pairwise
 from headwater.judging.verdicts import line
 from tests.serving import llama_server, write_gguf
 

@@ -16,8 +16,9 @@ from headwater.data.preference import Message
 from headwater.endpoint import Endpoint
 from headwater.errors import ModelError, NetworkError
 from headwater.judging.alpaca_eval import Answer, answer_to
+from headwater.judging.asking import Desk
 from headwater.judging.judgements import Judgement
-from headwater.judging.judges import JUDGES, AlpacaEval, ArenaHard, Asking, Comparison, Desk, Pairwise
+from headwater.judging.judges import JUDGES, AlpacaEval, ArenaHard, Asking, Comparison, Pairwise
 from headwater.ledger import Ledger
 from tests.test_endpoint import Handler, Reply, Server, url
 
@@ -121,6 +122,71 @@ def test_one_reminder_then_unparsed(server: Server, tmp_path: Path) -> None:
     assert again == found and len(server.asked) == 8
 
 
+def answered(message: dict[str, Any], finish: str = "stop") -> Reply:
+    return 200, {}, json.dumps({"choices": [{"message": message, "finish_reason": finish}]}).encode()
+
+
+TOO_LONG = 400, {}, b'{"error": {"message": "This model\'s maximum context length is 4096 tokens."}}'
+ODD = 400, {}, b'{"error": {"message": "roles must alternate"}}'
+BAD_ITEMS: list[tuple[Reply, str, int]] = [
+    (TOO_LONG, "too_long", 1),
+    (ODD, "refused_by_server", 1),
+    (answered({"content": None, "refusal": "I cannot."}), "refusal", 2),
+    (answered({"content": None, "tool_calls": [{"id": "1"}]}), "tool_call", 2),
+    (answered({"content": ""}), "empty_reply", 2),
+    (answered({"content": None}, "content_filter"), "content_filter", 1),
+    (answered({"content": "A is"}, "length"), "cut_off", 2),
+    (answered({"content": "<think>Hm"}), "unfinished_thinking", 2),
+    ((200, {}, b'{"error": {"message": "maximum context length is 10"}}'), "too_long", 1),
+]
+
+
+@pytest.mark.parametrize(("reply", "problem", "requests"), BAD_ITEMS)
+@pytest.mark.parametrize("bad", [0, 2])
+def test_one_bad_item_costs_its_own_verdict(
+    reply: Reply, problem: str, requests: int, bad: int, server: Server, tmp_path: Path
+) -> None:
+    server.script = lambda body: reply if f"Prompt {bad}?" in body["messages"][1]["content"] else prefers_tuned(body)
+    found = judge(server, tmp_path, Pairwise("m"), 3)
+    by_prompt = {number: found[2 * number : 2 * number + 2] for number in range(3)}
+    assert [one.problem for one in by_prompt.pop(bad)] == [problem] * 2
+    assert all(one.preference == 1.0 for pair in by_prompt.values() for one in pair)
+    assert len(server.asked) == 4 + 2 * requests
+
+
+def test_parts_and_thoughts_are_read(server: Server, tmp_path: Path) -> None:
+    def script(body: dict[str, Any]) -> Reply:
+        verdict = f"VERDICT {mark_of(body)}: {'A' if shown_first(body) == 'tuned' else 'B'}"
+        if "Prompt 0" in body["messages"][1]["content"]:
+            return answered({"content": [{"type": "text", "text": verdict}]})
+        return answered({"content": f"<think>\nVERDICT {mark_of(body)}: TIE\n</think>{verdict}"})
+
+    server.script = script
+    assert [one.preference for one in judge(server, tmp_path, Pairwise("m"), 2)] == [1.0] * 4
+    assert len(server.asked) == 4
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_what_concerns_every_request_ends_the_run_at_once(status: int, server: Server, tmp_path: Path) -> None:
+    server.script = lambda body: (status, {}, b'{"error": "no"}')
+    with pytest.raises(NetworkError, match=f"HTTP {status}"):
+        judge(server, tmp_path, Pairwise("m"), 30)
+    assert len(server.asked) == 1
+
+
+def test_a_server_that_refuses_every_request_ends_the_run_soon(server: Server, tmp_path: Path) -> None:
+    server.script = lambda body: ODD
+    with pytest.raises(NetworkError, match="roles must alternate"):
+        judge(server, tmp_path, Pairwise("m"), 30)
+    assert len(server.asked) == 16
+
+
+def test_one_reply_without_probabilities_costs_its_own_verdict(server: Server, tmp_path: Path) -> None:
+    server.script = lambda body: said("m") if "Prompt 0" in str(body["messages"]) else tokens(m=-2.4, M=-0.1)
+    found = judge(server, tmp_path, AlpacaEval("m"), 2)
+    assert [one.problem for one in found] == ["no_log_probs", ""]
+
+
 def test_equal_answers_tie_unseen(server: Server, tmp_path: Path) -> None:
     server.script = prefers_tuned
     same = Comparison(Answer("p", "x", "b"), Answer("p", "x", "t"))
@@ -209,8 +275,8 @@ ASKING: list[Callable[..., Any]] = [make for name, make in JUDGES.items() if nam
 
 @pytest.mark.parametrize("make", ASKING)
 def test_every_judge_shows_the_texts_and_asks_the_same_again(make: Callable[..., Asking]) -> None:
+    from headwater.judging.asking import looks, reminded
     from headwater.judging.judges import Reply as Heard
-    from headwater.judging.judges import looks, reminded
 
     one = comparison(7)
     judge = make("m")

@@ -25,6 +25,15 @@ MARK = SHOWN.mark
         (f"VERDICT {MARK}: C", None),
         (f"VERDICT {MARK}: A or B", None),
         (f"I would not say VERDICT {MARK}: A", None),
+        (f"Reasons.\n\n## VERDICT {MARK}: A", Verdict(0.0)),
+        (f"- **VERDICT {MARK}:** B", Verdict(1.0)),
+        (f"```\nVERDICT {MARK}: B\n```", Verdict(1.0)),
+        (f'"verdict {MARK}: tie"', Verdict(0.5)),
+        (f"VERDICT <{MARK}>：B", Verdict(1.0)),
+        (f"<think>\nVERDICT {MARK}: A\nno, wait.\n</think>\n\nVERDICT {MARK}: B", Verdict(1.0)),
+        (f"VERDICT {MARK}: A\nno, wait.\n</think>VERDICT {MARK}: B", Verdict(1.0)),
+        (f"<think>\nVERDICT {MARK}: A\n", None),
+        (f"<think>\nVERDICT {MARK}: A\n</think>\nI cannot tell.", None),
         (f"VERDICT {MARK}: A\nVERDICT {MARK}: B", None),
         ("VERDICT 000000: B", None),
         ("VERDICT: B", None),
@@ -40,7 +49,20 @@ def test_a_verdict_is_a_line_of_its_own_with_the_mark(reply: str, verdict: Verdi
 )
 def test_five_labels(label: str, verdict: tuple[float, int]) -> None:
     assert read(f"My own answer …\nVERDICT {MARK}: [[{label}]]", MARK, FIVE) == verdict
+    assert read(f"VERDICT {MARK}: {label}", MARK, FIVE) == verdict
     assert read(f"My final verdict is [[{label}]]", MARK, FIVE) is None
+
+
+@pytest.mark.parametrize(
+    ("reply", "problem"),
+    [
+        ("B", "unparsed"),
+        (f"<think>VERDICT {MARK}: A", "unfinished_thinking"),
+        (f"VERDICT {MARK}: A\nVERDICT {MARK}: B", "several_verdicts"),
+    ],
+)
+def test_why_a_reply_holds_no_verdict(reply: str, problem: str) -> None:
+    assert verdicts.problem(reply, MARK, LETTERS) == problem
 
 
 @pytest.mark.fault("J4")
