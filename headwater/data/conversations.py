@@ -149,7 +149,7 @@ class Conversation:
                 return plain
         before, after = self._marked
         prompt = self._head(before)
-        thinks = REASONING.search(answer) is not None
+        thinks = REASONING.search(answer) is not None or _parts_at_tag(whole, before, after, answer)
         row = None
         if not (thinks and _doubles(before, answer, prompt)):
             row = _stripped(whole, before, after, answer, prompt) or _as_it_is(whole, prompt, answer, after)
@@ -211,6 +211,15 @@ def _headed(before: str, rest: str, length: int, skipped: int, prompt: str) -> R
     return Rendered(prompt + rest, len(prompt), body, skipped, notes=("head_of_generation",))
 
 
+def _parts_at_tag(whole: str, before: str, after: str, answer: str) -> bool:
+    """Say whether the template leaves out what an answer holds before one of its tags, such as `[FINAL ANSWER]`."""
+    if len(whole) < len(before) + len(after) or not (whole.startswith(before) and whole.endswith(after)):
+        return False
+    written = whole[len(before) : len(whole) - len(after)].strip()
+    left_out = answer.strip().removesuffix(written).rstrip()
+    return bool(written) and left_out != answer.strip() and left_out.endswith((">", "]"))
+
+
 def _doubles(before: str, answer: str, prompt: str) -> bool:
     """Say whether an answer holds thoughts for which the prompt, or the template, opens a block already."""
     return _behind_open_tag(prompt, answer) != answer or _closes(before, answer, prompt)
@@ -248,6 +257,22 @@ def _continued(row: Rendered, begun: int) -> Rendered:
     skipped = max(0, row.skipped - begun)
     notes = tuple(note for note in row.notes if note == "reasoning_kept")
     return row._replace(start=begin, body=(begin, row.body[1]), skipped=skipped, notes=notes)
+
+
+def words_of(tokens: Sequence[int], tokenizer: Tokenizer, opening: str) -> str:
+    """Return the response that a model has written, without the template's `opening`, if it wrote that first.
+
+    The template writes the opening again where the response is read; an empty block of thoughts, the head of a channel
+    or a space would stand there twice.
+    """
+    for place in range(1, min(len(tokens), len(opening)) + 1) if opening else ():
+        begun = tokenizer.decode(tokens[:place], skip_special_tokens=False)
+        if begun == opening:
+            return str(tokenizer.decode(tokens[place:], skip_special_tokens=True))
+        if not opening.startswith(begun.rstrip("\ufffd")):
+            break
+    text = str(tokenizer.decode(tokens, skip_special_tokens=True))
+    return text.removeprefix(opening) if opening.isspace() else text
 
 
 def notes_of(rows: Sequence[Rendered]) -> Counter[str]:

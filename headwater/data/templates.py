@@ -212,6 +212,20 @@ class ChatTemplate:
         return None
 
     @cached_property
+    def opening(self) -> str:
+        """What it writes between the head of an answer to come and a response, which a model has to write itself."""
+        question: list[Turn] = [{"role": "user", "content": "…"}]
+        try:
+            prompt = self.render(question, generate=True)
+            before, _, _ = self.render([*question, assistant(SENTINEL)]).rpartition(SENTINEL)
+        except RefusedError:
+            return ""
+        if not before.startswith(prompt):
+            return ""
+        opening = before[len(prompt) :]
+        return opening if self.has_generation_prompt or opening.isspace() else ""
+
+    @cached_property
     def has_generation_prompt(self) -> bool:
         """Whether it writes the head of an answer that is to come; some write it before a past answer alone."""
         question: list[Turn] = [{"role": "user", "content": "…"}]

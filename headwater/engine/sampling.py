@@ -16,8 +16,10 @@ import transformers
 from numpy.typing import NDArray
 
 from headwater.console import say_refusals
+from headwater.data.conversations import words_of
 from headwater.data.preference import Preference, Response
 from headwater.data.sampling import Asked, Drawn, Sampling, uniforms
+from headwater.data.templates import ChatTemplate
 from headwater.data.tokenizers import Tokenizer
 from headwater.data.tokens import Ids, tokenize
 from headwater.engine import models
@@ -97,13 +99,13 @@ def draw(
     model: Any, tokenizer: Tokenizer, prompts: Sequence[tuple[Asked, Ids]], sampling: Sampling, seed: int, batch: int
 ) -> Iterator[tuple[Asked, list[Drawn]]]:
     """Yield every prompt with its draws, `batch` prompts at a time, those of like length together."""
-    ends = end_tokens(model, tokenizer)
+    ends, opening = end_tokens(model, tokenizer), ChatTemplate(tokenizer).opening
     ordered = sorted(prompts, key=lambda one: len(one[1]))
     model.eval()
     for start in range(0, len(ordered), batch):
         chunk = ordered[start : start + batch]
         tokens = _generate(model, tokenizer, chunk, sampling, seed, ends)
-        texts = [_drawn(row, tokenizer, ends) for row in tokens.tolist()]
+        texts = [_drawn(row, tokenizer, ends, opening) for row in tokens.tolist()]
         for place, (one, _) in enumerate(chunk):
             yield one, texts[place * sampling.n : (place + 1) * sampling.n]
 
@@ -180,10 +182,10 @@ class _plain_generation:  # noqa: N801 - used as a with-statement
         self._model.generation_config = self._before
 
 
-def _drawn(tokens: Sequence[int], tokenizer: Tokenizer, ends: Sequence[int]) -> Drawn:
+def _drawn(tokens: Sequence[int], tokenizer: Tokenizer, ends: Sequence[int], opening: str) -> Drawn:
     """Cut new tokens at the first that ends the response, and decode them."""
     end = next((place for place, token in enumerate(tokens) if token in ends), len(tokens))
-    return Drawn(tokenizer.decode(tokens[:end], skip_special_tokens=True), end < len(tokens), end)
+    return Drawn(words_of(tokens[:end], tokenizer, opening), end < len(tokens), end)
 
 
 @torch.inference_mode()

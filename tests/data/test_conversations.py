@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from headwater.data import templates
-from headwater.data.conversations import Chat
+from headwater.data.conversations import Chat, words_of
 from headwater.data.preference import Message, Preference, Response
 from headwater.data.sampling import Asked
 from headwater.data.templates import SENTINEL
@@ -17,6 +17,7 @@ from headwater.data.tokenizers import Tokenizer
 from headwater.data.tokens import NOTES, PairTokens, encode, render, tokenize
 from headwater.data.turns import turn_end
 from headwater.errors import ModelError
+from headwater.report.lens.pieces import pieces_of
 from tests.data.chat_templates import TEMPLATES, with_template
 
 
@@ -172,6 +173,52 @@ def test_what_the_template_writes_before_a_response_belongs_to_it(name: str) -> 
     )
     assert notes["template_opens_response"] == (2 if name in OPENINGS else 0)
     assert set(notes) <= set(NOTES)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_what_a_model_writes_is_read_as_it_was_written(name: str) -> None:
+    """A response that is drawn and then read gives the tokens that were drawn."""
+    tokenizer = tokenizer_of(name)
+    for answer in ("Yes, it is.", "Ja: 🦉"):
+        found = tokens(name, pair(name, (USER,), answer))
+        end = tokenizer(turn_end(tokenizer).text, add_special_tokens=False)["input_ids"]
+        drawn = found.chosen.tolist()[: -len(end)]
+        said = words_of(drawn, tokenizer, Chat(tokenizer).opening)
+        assert said == answer
+        assert tokens(name, pair(name, (USER,), said)).chosen.tolist() == found.chosen.tolist()
+
+
+def test_a_model_that_thinks_is_quoted_in_full() -> None:
+    tokenizer = tokenizer_of("Qwen 3, an empty block of thoughts")
+    opening = Chat(tokenizer).opening
+    assert opening == "<think>\n\n</think>\n\n"
+    for text in (THOUGHT, "<think>\n", "<", "Yes."):
+        assert words_of(tokenizer(text)["input_ids"], tokenizer, opening) == text
+    assert words_of(tokenizer(opening)["input_ids"], tokenizer, opening) == ""
+
+
+def test_an_answer_behind_a_tag_is_kept_with_what_stands_before_it() -> None:
+    final = "m.content.split('[FINAL ANSWER]')[-1].strip()"
+    template = f"{{% for m in messages %}}<|{{{{ m.role }}}}|>{{{{ {final} }}}}<|end|>{{% endfor %}}"
+    tokenizer = with_template(template + "{% if add_generation_prompt %}<|assistant|>My steps: {% endif %}")
+    one = pair("", (USER,), "One, two.\n[FINAL ANSWER]\nThree.")
+    (found,) = tokenize([one], tokenizer, 512).pairs
+    assert tokenizer.decode(found.prompt).endswith("<|assistant|>My steps: ")
+    assert tokenizer.decode(found.chosen) == "One, two.\n[FINAL ANSWER]\nThree.<|end|>"
+    with pytest.raises(ModelError, match="rewrites the response"):
+        tokenize([one], with_template(template.replace("[FINAL ANSWER]", "two.")), 512)
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+@pytest.mark.parametrize("answer", [*ANSWERS.values(), THOUGHT])
+def test_a_response_is_parted_into_its_pieces(name: str, answer: str) -> None:
+    one, tokenizer = pair(name, TALKS["several"], answer), tokenizer_of(name)
+    found = tokens(name, one)
+    pieces = pieces_of(one, one.chosen, found.chosen, tokenizer, "complete")
+    assert pieces is not None
+    assert pieces.before + "".join(piece.text for piece in pieces.text) + pieces.after == answer
+    assert pieces.tokens == len(found.chosen)
+    assert "".join(piece.text for piece in pieces.closing) == turn_end(tokenizer).text
 
 
 def test_the_head_of_generation_is_taken_where_a_past_answer_has_another() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import datetime
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from headwater.data import preparation, token_cache
+from headwater.data import preparation, templates, token_cache
 from headwater.data.preference import Preference
 from headwater.data.preparation import Ledger, prepare
 from headwater.data.templates import CHATML
@@ -54,10 +55,13 @@ def test_the_key_changes_with_everything_that_ids_depend_on(corpus: list[Prefere
     other_template, other_tokens = copy.deepcopy(tokenizer), copy.deepcopy(tokenizer)
     other_template.chat_template = CHATML + " "
     other_tokens.add_tokens(["zebra"])
+    other_end = copy.deepcopy(tokenizer)
+    other_end.eos_token = "<|pad|>"
     keys = [
         token_cache.key([row], VIEW, tokenizer),
         token_cache.key([row], VIEW, other_template),
         token_cache.key([row], VIEW, other_tokens),
+        token_cache.key([row], VIEW, other_end),
         token_cache.key([row], replace(VIEW, end="always"), tokenizer),
         token_cache.key([row], replace(VIEW, max_length=61), tokenizer),
         token_cache.key([row], replace(VIEW, truncation=Truncation(cut="equal")), tokenizer),
@@ -69,6 +73,25 @@ def test_the_key_changes_with_everything_that_ids_depend_on(corpus: list[Prefere
     ]
     assert len(set(keys)) == len(keys)
     assert token_cache.key([copy.deepcopy(row)], VIEW, tokenizer) == keys[0]
+
+
+def test_a_prompt_with_a_date_is_made_anew_on_another_day(
+    corpus: list[Preference], tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dated = copy.deepcopy(tokenizer)
+    dated.chat_template = "{{ strftime_now('%Y-%m-%d') }}" + CHATML
+    today = token_cache.key(corpus[:1], VIEW, dated)
+    assert token_cache.key(corpus[:1], VIEW, dated) == today
+
+    class Later(datetime.datetime):
+        @classmethod
+        def now(cls, tz: datetime.tzinfo | None = None) -> Later:  # type: ignore[override]
+            return cls(2031, 5, 17)
+
+    monkeypatch.setattr(templates, "datetime", Later)
+    templates._dated.cache_clear()
+    assert token_cache.key(corpus[:1], VIEW, dated) != today
+    templates._dated.cache_clear()
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip the header", "flip a token", "empty"])
