@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
@@ -49,6 +49,18 @@ class RowAccount(Protocol):
     quarantined: int
     dropped: Counter[str]
     first: dict[str, str]
+
+    @property
+    def split(self) -> str:
+        """Which split of several was read."""
+
+    @property
+    def not_read(self) -> Collection[str]:
+        """What rows hold and nobody reads."""
+
+    @property
+    def notes(self) -> Mapping[str, int]:
+        """Rows that were read in a way that a reader should know of."""
 
 
 def say(line: str) -> None:
@@ -116,6 +128,12 @@ def say_stages(stages: Mapping[str, RowAccount]) -> None:
         parts = f"{account.kept} kept + {account.quarantined} quarantined + {sum(account.dropped.values())} dropped"
         line = f"{stage}: {account.rows_in} rows in = {parts}"
         say(line + (f" ({reasons})" if reasons else ""))
+        if account.split:
+            say(f"{stage}, split: {account.split}")
+        if account.not_read:
+            say(f"{stage}, not read: {', '.join(account.not_read)}")
+        for note, count in sorted(account.notes.items()):
+            say(f"{stage}, {note}: {count} rows")
         say_refusals(account)
 
 

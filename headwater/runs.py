@@ -65,19 +65,24 @@ class RunWriter:
         with (self.path / "history.jsonl").open("a", encoding="utf-8") as handle:
             handle.write(mask_values(to_json(row)) + "\n")
 
-    def count(self, stage: str, rows_in: int, kept: int, dropped: Mapping[str, int], quarantined: int = 0) -> None:
-        """Store the row account of a stage. Errors: ValueError when it does not balance."""
+    def count(
+        self, stage: str, rows_in: int, kept: int, dropped: Mapping[str, int], quarantined: int = 0, **also: Any
+    ) -> None:
+        """Store the row account of a stage, and `also` of it. Errors: ValueError when it does not balance."""
         if rows_in != kept + quarantined + sum(dropped.values()):
             found = f"{kept} kept, {quarantined} quarantined and {dict(dropped)} dropped"
             raise ValueError(f"{stage}: {rows_in} rows in, but {found}")
         counts = {"rows_in": rows_in, "kept": kept, "quarantined": quarantined, "dropped": dict(dropped)}
-        self.account.append({"stage": stage, **counts})
+        self.account.append({"stage": stage, **counts, **also})
         write_json(self.path / "account.json", self.account)
 
     def count_stages(self, stages: Mapping[str, RowAccount]) -> None:
         """Store the accounts of several stages."""
         for stage, account in stages.items():
-            self.count(stage, account.rows_in, account.kept, account.dropped, account.quarantined)
+            also: dict[str, Any] = {"split": account.split} if account.split else {}
+            also |= {"not_read": list(account.not_read)} if account.not_read else {}
+            also |= {"notes": dict(account.notes)} if account.notes else {}
+            self.count(stage, account.rows_in, account.kept, account.dropped, account.quarantined, **also)
 
     def write_metrics(self, metrics: Mapping[str, Estimate | float | int | str | None]) -> None:
         """Store figures; an `Estimate` keeps its interval and counts."""
@@ -115,7 +120,9 @@ class Bystander(RunWriter):
     def log(self, row: Mapping[str, Any]) -> None:
         """Write nothing."""
 
-    def count(self, stage: str, rows_in: int, kept: int, dropped: Mapping[str, int], quarantined: int = 0) -> None:
+    def count(
+        self, stage: str, rows_in: int, kept: int, dropped: Mapping[str, int], quarantined: int = 0, **also: Any
+    ) -> None:
         """Write nothing."""
 
     def write_metrics(self, metrics: Mapping[str, Estimate | float | int | str | None]) -> None:

@@ -106,7 +106,7 @@ def run(config: Config) -> Path:
     intake = reading.stream(config.input, config.door)
     prompts, account = asked(intake)
     if not prompts:
-        raise DataError(intake.place, f"no usable rows among {intake.account.rows_in}", intake.quarantine.first)
+        raise intake.no_usable_rows()
     ledger = Ledger(config.output.with_name(config.output.name + ".ledger"), _settings(config))
     try:
         speakers = _speakers(config, prompts, ledger)

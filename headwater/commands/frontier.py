@@ -130,7 +130,7 @@ def run(config: Config) -> Path:
     intake = reading.stream(config.input, config.door)
     prompts, account = asked(intake)
     if not prompts:
-        raise DataError(intake.place, f"no usable rows among {intake.account.rows_in}", intake.quarantine.first)
+        raise intake.no_usable_rows()
     session = Session(load_pair(config.model, config.reference, config.seed), prompts, config.decoding)
     stages = {"read": intake.account, "prompts": account}
     stages["decode"] = Account(len(prompts), len(session.prompts), +Counter(session.dropped))

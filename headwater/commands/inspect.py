@@ -21,7 +21,7 @@ from headwater.data.preference import Preference, Record, Response
 from headwater.data.profiling import NEAR, QUANTILES, Profile, Spread, responses_of
 from headwater.data.reading import Door, Intake
 from headwater.data.terms import contrast
-from headwater.errors import DataError, UsageError
+from headwater.errors import UsageError
 from headwater.files import to_json, write_json
 from headwater.marks import visible
 from headwater.statistics import Estimate
@@ -65,7 +65,7 @@ def run(config: Config) -> dict[str, Any]:
     for record in intake:
         profile.add(record)
     if not profile.rows:
-        raise DataError(str(config.data), f"no usable rows among {intake.account.rows_in}", intake.quarantine.first)
+        raise intake.no_usable_rows()
     found = _found(config, intake, profile)
     if config.json:
         # Not through the console, which would wrap it.
@@ -101,6 +101,9 @@ def _found(config: Config, intake: Intake, profile: Profile) -> dict[str, Any]:
             "kept": account.kept,
             "quarantined": account.quarantined,
             "dropped": dict(account.dropped),
+            **({"split": account.split} if account.split else {}),
+            **({"not_read": list(account.not_read)} if account.not_read else {}),
+            **({"notes": dict(account.notes)} if account.notes else {}),
         },
         "bad_rows": {"codes": dict(intake.quarantine.codes), "first": intake.quarantine.first or None},
         "turns": {str(turns): rows for turns, rows in sorted(profile.turns.items())},
@@ -232,6 +235,12 @@ def _account(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "rows", f"{account['rows_in']:,} = {parts}"
     if dropped:
         yield "dropped", ", ".join(f"{reason} {count:,}" for reason, count in sorted(dropped.items()))
+    if "split" in account:
+        yield "split", account["split"]
+    if "not_read" in account:
+        yield "not read", ", ".join(account["not_read"])
+    for note, rows in sorted(account.get("notes", {}).items()):
+        yield "read", f"{note.replace('_', ' ')} in {rows:,} rows"
     if found["bad_rows"]["codes"]:
         yield "bad", ", ".join(f"{code} {count:,}" for code, count in sorted(found["bad_rows"]["codes"].items()))
         yield "first bad row", visible(found["bad_rows"]["first"])

@@ -112,7 +112,7 @@ def _examples(intake: Intake, truncation: Truncation) -> Iterator[Preference | U
 def _refuse_nothing(intake: Intake, effect: Effect) -> None:
     """Refuse data of which no row is left."""
     if not intake.account.kept:
-        raise DataError(intake.place, f"no usable rows among {intake.account.rows_in}", intake.quarantine.first)
+        raise intake.no_usable_rows()
     if not effect.account.kept:
         raise DataError(intake.place, "no row is left", "keep more")
 

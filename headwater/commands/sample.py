@@ -19,7 +19,7 @@ from headwater.data.preference import Candidates, Prompted
 from headwater.data.reading import Account, Door
 from headwater.data.recorded import RowName
 from headwater.data.sampling import Asked, Drawn, Ledger, Sampling, ask_many, asked
-from headwater.data.sources import Broken, fields
+from headwater.data.sources import Broken, fields, with_messages
 from headwater.data.templates import given_template, renders_conversations
 from headwater.endpoint import Endpoint
 from headwater.errors import DataError, UsageError
@@ -71,7 +71,7 @@ def run(config: Config) -> Path:
     intake = reading.stream(config.input, config.door)
     prompts, account = asked(_only_prompts(config) if config.column else intake)
     if not prompts:
-        raise DataError(intake.place, f"no usable rows among {intake.account.rows_in}", intake.quarantine.first)
+        raise intake.no_usable_rows()
     stages = {"prompts": account} if config.column else {"read": intake.account, "prompts": account}
     ledger = Ledger(target.with_name(target.name + ".ledger"), _settings(config))
     try:
@@ -113,7 +113,7 @@ def _only_prompts(config: Config) -> Iterator[Prompted]:
     """Read the prompts of rows that hold nothing else. Errors: `DataError` at the first row that has none."""
     for row in itertools.islice(reading.read_rows(config.input, config.door), config.door.limit):
         try:
-            prompt = fields.prompt(row.fields, str(config.column))
+            prompt = fields.prompt(with_messages(row.fields)[0], str(config.column))
         except Broken as problem:
             raise DataError(row.place, *problem.args) from problem
         if prompt[-1].role != "user":

@@ -153,7 +153,7 @@ def _score(config: Config, name: str, ledger: Ledger) -> int:
         ledger[_key(name, window)] = judge(window)
         say(f"{name}: {done:,} rows · {judge.tokens / (time.monotonic() - began):,.0f} tokens/s")
     if not done:
-        raise DataError(intake.place, f"no usable rows among {intake.account.rows_in}", intake.quarantine.first)
+        raise intake.no_usable_rows()
     return judge.tokens if judge else 0
 
 

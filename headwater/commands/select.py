@@ -257,7 +257,7 @@ def _read(config: Config) -> Rows:
         if prompts:
             prompts.add(record.prompt)
     if not intake.account.kept:
-        raise DataError(intake.place, f"no usable rows among {intake.account.rows_in}", intake.quarantine.first)
+        raise intake.no_usable_rows()
     scores = config.scores or _scores(intake, config.input)
     say(f"data: {intake.place} · {intake.layout}")
     pool = builder.pool(scores)

@@ -102,7 +102,7 @@ class Example(Prompted):
 
     @property
     def score_gap(self) -> float | None:
-        """Score of the chosen response less that of the rejected one; None where one has no score, or is not there."""
+        """Margin of the data, or score of the chosen response less that of the rejected one; None without either."""
         return None
 
 
@@ -112,6 +112,8 @@ class Preference(Example):
 
     chosen: Response
     rejected: Response
+    margin: float | None = None
+    """By how much the chosen response is better, where the data says so itself."""
 
     @property
     def responses(self) -> tuple[Response, ...]:  # noqa: D102 - as the base class says
@@ -127,6 +129,8 @@ class Preference(Example):
 
     @property
     def score_gap(self) -> float | None:  # noqa: D102
+        if self.margin is not None:
+            return self.margin
         if self.chosen.score is None or self.rejected.score is None:
             return None
         return self.chosen.score - self.rejected.score

@@ -20,7 +20,7 @@ import pyarrow.parquet
 from headwater import files
 from headwater.data.preference import Candidates, Message, Preference, Record, Response
 from headwater.data.sources import canonical_row, condition_of
-from headwater.errors import UsageError
+from headwater.errors import DataError, UsageError
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
 MOST_SHARDS = 200
@@ -171,12 +171,23 @@ class _Parquet:
             self._flush()
 
     def _flush(self) -> None:
-        schema = _schema(self._rows[0]) if self._rows else pyarrow.schema([])
+        schema = _schema(self._columns())
         table = pyarrow.Table.from_pylist(self._rows, schema=schema)
         if self._writer is None:
             self._writer = pyarrow.parquet.ParquetWriter(self._path, schema)
         self._writer.write_table(table)
         self._rows = []
+
+    def _columns(self) -> Iterable[str]:
+        """Return the columns of the rows in hand, or of those before. Errors: `DataError` for one that is late."""
+        columns = dict.fromkeys(column for row in self._rows for column in row)
+        if self._writer is None:
+            return columns
+        late = [column for column in columns if column not in self._writer.schema.names]
+        if late:
+            raise DataError(str(self._path), f"{', '.join(late)} is not in the first rows", "write .jsonl")
+        known: list[str] = self._writer.schema.names
+        return known
 
     def close(self) -> None:
         if self._rows or self._writer is None:
@@ -189,12 +200,12 @@ _COMPLETION = [("response", pyarrow.string()), ("overall_score", pyarrow.float64
 _TYPES = {
     **dict.fromkeys(("id", "source"), pyarrow.string()),
     **dict.fromkeys(("prompt", "chosen", "rejected", "completion", "instruction"), _MESSAGES),
-    **dict.fromkeys(("score", "score_chosen", "score_rejected"), pyarrow.float64()),
+    **dict.fromkeys(("score", "score_chosen", "score_rejected", "margin"), pyarrow.float64()),
     **dict.fromkeys(("label", "complete", "chosen_complete", "rejected_complete"), pyarrow.bool_()),
     "completions": pyarrow.list_(pyarrow.struct(_COMPLETION)),
 }
 
 
-def _schema(row: Mapping[str, Any]) -> Any:
-    """Return the types of a row's columns; said, not guessed, because a group may hold nothing but nulls."""
-    return pyarrow.schema([(column, _TYPES[column]) for column in row])
+def _schema(columns: Iterable[str]) -> Any:
+    """Return the types of columns; said, not guessed, because a group may hold nothing but nulls."""
+    return pyarrow.schema([(column, _TYPES[column]) for column in columns])

@@ -21,6 +21,7 @@ from typing import Any
 
 from headwater.data import reading
 from headwater.data.reading import Account, Door
+from headwater.data.sources.fields import listed
 from headwater.errors import DataError
 
 LABELS = {
@@ -74,7 +75,8 @@ def read(path: Path) -> tuple[list[Judgement], Account]:
     for row in reading.read_rows(place, Door()):
         account.rows_in += 1
         try:
-            judgements = list(_reader(row.fields)(row.fields))
+            fields = {**row.fields, "games": listed(row.fields, "games")}  # a cell of CSV is a text
+            judgements = list(_reader(fields)(fields))
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(row.place, f"{type(error).__name__}: {error}", "expected a judgement", HINT) from None
         if not judgements:
@@ -115,7 +117,7 @@ def _reader(fields: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], Iterator
         return _battle
     if "preference" in fields or "label" in fields:
         return _annotation
-    raise ValueError(f"columns {', '.join(fields)}")
+    raise ValueError(f"columns {', '.join(name for name in fields if name != 'games')}")
 
 
 def share(preference: Any) -> float | None:
@@ -148,9 +150,9 @@ def _annotated_games(fields: Mapping[str, Any]) -> Iterator[Judgement]:
 def _judgement(
     fields: Mapping[str, Any], preference: float | None, weight: int = 1, swapped: bool | None = None
 ) -> Judgement:
-    scores = fields.get("score_1"), fields.get("score_2")
+    first, second = (None if fields.get(name) == "" else fields.get(name) for name in ("score_1", "score_2"))
     return Judgement(
-        prompt=str(fields["instruction"] if "instruction" in fields else fields["input"]),
+        prompt=_asked(fields),
         judge=str(fields.get("annotator") or "human"),
         first=str(fields.get("generator_1") or "output_1"),
         second=str(fields.get("generator_2") or "output_2"),
@@ -159,9 +161,17 @@ def _judgement(
         swapped=swapped,
         category=str(fields.get("dataset") or ""),
         outputs=(str(fields["output_1"]), str(fields["output_2"])),
-        scores=None if None in scores else (float(scores[0]), float(scores[1])),  # type: ignore[arg-type]
+        scores=None if first is None or second is None else (float(first), float(second)),
         problem=str(fields.get("problem") or "") if preference is None else "",
     )
+
+
+def _asked(fields: Mapping[str, Any]) -> str:
+    """Return what was asked: an instruction with its input, as the pairs of such rows have it."""
+    parts = [str(fields[name]) for name in ("instruction", "input") if fields.get(name)]
+    if not parts:
+        raise KeyError("instruction")
+    return "\n".join(parts)
 
 
 def _arena_games(fields: Mapping[str, Any]) -> Iterator[Judgement]:

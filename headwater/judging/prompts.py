@@ -18,7 +18,7 @@ from headwater.data import reading
 from headwater.data.preference import Message, Prompted
 from headwater.data.reading import Account, Door, Row
 from headwater.data.sampling import Asked, asked
-from headwater.data.sources import Broken, fields
+from headwater.data.sources import Broken, fields, with_messages
 from headwater.errors import DataError
 
 COLUMNS = ("prompt", "instruction", "turns")
@@ -51,7 +51,7 @@ def _column(row: Mapping[str, Any]) -> str | None:
 def _prompts(path: Path, column: str) -> Iterator[Prompted]:
     for row in reading.read_rows(path, Door()):
         try:
-            prompt = _prompt(row, column)
+            prompt = _prompt(row._replace(fields=dict(with_messages(row.fields)[0])), column)
         except Broken as problem:
             raise DataError(row.place, *problem.args) from problem
         source = row.fields.get("dataset") or row.fields.get("category") or ""
@@ -61,7 +61,8 @@ def _prompts(path: Path, column: str) -> Iterator[Prompted]:
 
 def _prompt(row: Row, column: str) -> tuple[Message, ...]:
     if column == "turns":
-        turns = fields.items(row.fields, column) if _are_objects(row.fields[column]) else row.fields[column]
+        turns = fields.listed(row.fields, column)
+        turns = fields.items(row.fields, column) if _are_objects(turns) else turns
         if len(turns) != 1:
             raise Broken(f"{column} holds {len(turns)}", "expected one: a second turn needs an answer to the first")
         return fields.prompt({"prompt": turns[0]["content"] if isinstance(turns[0], dict) else turns[0]}, "prompt")

@@ -20,7 +20,7 @@ import numpy as np
 from headwater import statistics
 from headwater.data.preference import Candidates, Response
 from headwater.data.reading import Row
-from headwater.data.sources import Broken, fields
+from headwater.data.sources import Broken, fields, with_messages
 from headwater.errors import DataError
 from headwater.judging.comparison import wins
 from headwater.statistics import Estimate, Floats
@@ -94,7 +94,7 @@ def read(row: Row) -> tuple[str, Item]:
     """Return the benchmark that a row is of, by its columns, and the row. Errors: `DataError`."""
     for name, benchmark in BENCHMARKS.items():
         if all(column in row.fields for column in benchmark.columns):
-            item = _item(row)
+            item = _item(row, several=name != "reward-bench")
             if not benchmark.fits(item):
                 found = f"{item.correct} right and {len(item.candidates.responses) - item.correct} wrong responses"
                 raise DataError(row.place, found, f"not what {name} has")
@@ -103,14 +103,16 @@ def read(row: Row) -> tuple[str, Item]:
     raise DataError(row.place, f"columns {', '.join(row.fields)}", f"expected those of a benchmark: {known}")
 
 
-def _item(row: Row) -> Item:
+def _item(row: Row, several: bool) -> Item:
+    """Read a row, of a benchmark with several responses a side or one; their list may be written as text."""
     given = row.fields
-    sides = [given[side] if isinstance(given[side], list) else [given[side]] for side in ("chosen", "rejected")]
+    held = [fields.listed(given, side) if several else given[side] for side in ("chosen", "rejected")]
+    sides = [side if isinstance(side, list) else [side] for side in held]
     texts = [text for side in sides for text in side]
     if not all(isinstance(text, str) for text in texts):
         raise DataError(row.place, "chosen and rejected hold something else than texts", "expected texts, or lists")
     try:
-        prompt = fields.prompt(given, "prompt")
+        prompt = fields.prompt(with_messages(given)[0], "prompt")
     except Broken as problem:
         raise DataError(row.place, *problem.args) from problem
     subset = str(given["subset"] if "subset" in given else given["domain"])

@@ -301,7 +301,10 @@ def test_a_file_of_dropped_rows_is_refused_with_the_reasons(tmp_path: Path) -> N
     path = saved(tmp_path / "a.json", json.dumps([EMPTY, SAME, SAME]).encode())
     with pytest.raises(DataError) as error:
         load(path)
-    assert str(error.value) == (f"{path} · no usable rows among 3 · dropped: empty_response 1, identical_responses 2")
+    assert str(error.value) == (
+        f"{path} · no usable rows among 3 · dropped: empty_response 1 (a response is empty; first: {path}[1]), "
+        f"identical_responses 2 (both responses are the same but for white space; first: {path}[2])"
+    )
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.tsv", "a.gz", "a", "jsonl", "a.parquet.gz"])

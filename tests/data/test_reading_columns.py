@@ -24,15 +24,39 @@ from tests.data.test_reading_door import ANY_LINE
 
 LET_ALL = Door(max_bad_rows="100%")
 
-WORDS = ["Sure", "I ", "", " ", "\n", "\xa0", "\x1c", "\u3000", "\0", "é", "🦉", "A", "a", "b", "\u2028", '"\\', ": {}"]
+AS_TEXT = '[{"role": "assistant", "content": "So."}]'
+WORDS = [
+    "Sure",
+    "I ",
+    "",
+    " ",
+    "\n",
+    "\xa0",
+    "\x1c",
+    "\u3000",
+    "\0",
+    "é",
+    "🦉",
+    "A",
+    "a",
+    "b",
+    "\u2028",
+    '"\\',
+    ": {}",
+    "[",
+    AS_TEXT,
+]
 TEXTS = st.lists(st.sampled_from(WORDS), max_size=4).map("".join)
 DIALOGUES = st.lists(
     st.sampled_from([*WORDS, *["\n\nHuman:", "\n\nAssistant:"] * 5, "\n\nHuman: Why?\n\nAssistant: So."]), max_size=7
 ).map(lambda parts: "\n\nHuman: Hi" * (len(parts) % 3 > 0) + "".join(parts))
 ROLES = st.sampled_from([*["user", "assistant"] * 4, "system", "bot", None, 7])
-MESSAGES = st.lists(
-    st.fixed_dictionaries({"role": ROLES, "content": TEXTS | st.none()}, optional={"name": st.just("x")}), max_size=4
-)
+KEYS = {
+    "name": st.sampled_from([None, "", "x"]),
+    "tool_calls": st.sampled_from([None, [], [{"id": "1"}]]),
+    "votes": st.sampled_from([None, 0, "", 2]),
+}
+MESSAGES = st.lists(st.fixed_dictionaries({"role": ROLES, "content": TEXTS | st.none()}, optional=KEYS), max_size=4)
 ASKED = [{"role": "user", "content": "Why?"}]
 ANSWERED = TEXTS.map(lambda text: [{"role": "assistant", "content": text}])
 PROMPTS = st.sampled_from(
@@ -55,7 +79,9 @@ BESIDE = {
     "rejected-rating": NUMBERS,
     "chosen_complete": st.sampled_from([None, True, False, 1]),
     "metadata": st.none() | st.fixed_dictionaries({}, optional={"score_chosen": NUMBERS, "other": NUMBERS}),
-    "other": st.sampled_from(["2020-01-01", None, 1, {"a": [1.5]}]),
+    "margin": NUMBERS,
+    "tools": st.sampled_from([None, "", "[]", "[1]"]),
+    "other": st.sampled_from(["", [], "2020-01-01", None, 1, {"a": [1.5]}]),
 }
 
 

@@ -16,7 +16,8 @@ import pytest
 from rich.console import Console
 
 from headwater import console
-from headwater.data.reading import Door, load, stream
+from headwater.data.preference import Response, Unpaired
+from headwater.data.reading import Door, load, load_examples, stream
 from headwater.data.reading.formats import read_blocks
 from headwater.errors import DataError, NetworkError, UsageError
 
@@ -101,16 +102,149 @@ def test_splits_are_chosen_by_name(save: str, tmp_path: Path) -> None:
     if save == "dict":
         parts = {"train": datasets.Dataset.from_list(ROWS[:5]), "test": datasets.Dataset.from_list(ROWS[5:])}
         datasets.DatasetDict(parts).save_to_disk(tmp_path)
-        with pytest.raises(UsageError, match=r"has several splits · choose one with --split: train, test"):
-            load(tmp_path)
+        assert asked(tmp_path) == [row["prompt"] for row in ROWS[:5]]
         with pytest.raises(UsageError, match=r"has no split dev · choose one with --split: train, test"):
             load(tmp_path, Door(split="dev"))
     else:
         jsonl(tmp_path / "data" / "train-00000-of-00001.jsonl", ROWS[:5])
         jsonl(tmp_path / "data" / "test-00000-of-00001.jsonl", ROWS[5:])
-        with pytest.raises(UsageError, match=r"without preferences\.jsonl or data files of the split dev"):
+        with pytest.raises(UsageError, match=r"no data files of the split dev · choose one with --split: test, train"):
             load(tmp_path, Door(split="dev"))
     assert asked(tmp_path, Door(split="test")) == [row["prompt"] for row in ROWS[5:]]
+
+
+def folder(path: Path, *names: str) -> Path:
+    """Make a folder of files, each with one row that asks for its own name."""
+    for name in names:
+        file = path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        row = {"prompt": name, "chosen": "So.", "rejected": "No."}
+        if name.endswith(".parquet"):
+            pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row]), file)
+        elif name.endswith(".csv"):
+            file.write_text(f"prompt,chosen,rejected\n{name},So.,No.\n")
+        else:
+            jsonl(file, [row])
+    return path
+
+
+PREFS = [f"data/{name}-00000-of-00001.parquet" for name in ("test_prefs", "train_prefs", "train_sft")]
+SPLITS: dict[str, tuple[list[str], dict[str | None, list[str]]]] = {
+    "files": (
+        ["test.jsonl", "train.jsonl", "validation.jsonl"],
+        {None: ["train.jsonl"], "test": ["test.jsonl"], "dev": ["validation.jsonl"]},
+    ),
+    "shards": (
+        ["train-00000-of-00002.parquet", "train-00001-of-00002.parquet", "test-00000-of-00001.parquet"],
+        {None: ["train-00000-of-00002.parquet", "train-00001-of-00002.parquet"]},
+    ),
+    "longer names": (PREFS, {"train_prefs": PREFS[1:2], "train_sft": PREFS[2:], "test": PREFS[:1]}),
+    "folders": (
+        ["dev/a.jsonl", "train/a.jsonl", "train/b.csv"],
+        {None: ["train/a.jsonl", "train/b.csv"], "validation": ["dev/a.jsonl"]},
+    ),
+    "converted": (
+        ["default/test/0000.parquet", "default/train/0000.parquet", "default/train/0001.parquet"],
+        {None: ["default/train/0000.parquet", "default/train/0001.parquet"], "test": ["default/test/0000.parquet"]},
+    ),
+    "converted, another name": (
+        ["default/harmless/0000.parquet", "default/train/0000.parquet"],
+        {None: ["default/train/0000.parquet"], "harmless": ["default/harmless/0000.parquet"]},
+    ),
+    "subsets": (
+        ["harmless-base_test.jsonl", "harmless-base_train.jsonl", "helpful-base_train.jsonl"],
+        {None: ["harmless-base_train.jsonl", "helpful-base_train.jsonl"], "harmless": ["harmless-base_test.jsonl"]},
+    ),
+    "numbers": (["eval.jsonl", "train_1.jsonl", "train_2.jsonl"], {None: ["train_1.jsonl", "train_2.jsonl"]}),
+    "no splits": (["a.jsonl", "b.jsonl"], {None: ["a.jsonl", "b.jsonl"]}),
+    "one split": (["test/a.jsonl", "test/b.jsonl"], {None: ["test/a.jsonl", "test/b.jsonl"]}),
+}
+
+
+@pytest.mark.parametrize("kind", SPLITS)
+def test_files_of_several_splits_are_never_read_as_one(kind: str, tmp_path: Path) -> None:
+    names, expected = SPLITS[kind]
+    place = folder(tmp_path, *names)
+    for split, files in expected.items():
+        if (kind, split) == ("subsets", "harmless"):
+            files = [*files, "harmless-base_train.jsonl"]
+        loaded = load(place, Door(split=split))
+        assert [preference.prompt[0].content for preference in loaded.preferences] == files
+        assert bool(loaded.account.split) == (len(files) < len(names) or split is not None)
+
+
+@pytest.mark.parametrize(
+    ("names", "split", "match"),
+    [
+        (PREFS, None, "has several splits of train · choose one with --split: train_prefs, train_sft"),
+        (PREFS, "train", "has several splits of train · choose one with --split: train_prefs, train_sft"),
+        (PREFS, "dev", "no data files of the split dev · choose one with --split: test_prefs, train_prefs, train_sft"),
+        (PREFS[1:], None, "has several splits of train · choose one with --split: train_prefs, train_sft"),
+        (["dev.jsonl", "test.jsonl"], None, "has several splits · choose one with --split: dev, test"),
+        (["a.jsonl", "test.jsonl"], None, "has several splits · choose one with --split: files without a split, test"),
+        (
+            ["de/train/0000.parquet", "en/train/0000.parquet"],
+            None,
+            "has several configurations · choose one with --dataset-config: de, en",
+        ),
+    ],
+)
+def test_a_folder_that_leaves_a_choice_is_refused_with_the_splits(
+    names: list[str], split: str | None, match: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=match):
+        load(folder(tmp_path, *names), Door(split=split))
+
+
+CARD = """---
+license: mit
+configs:
+- config_name: de
+  data_files:
+  - split: train
+    path: german/*.jsonl
+  - split: test
+    path: [one.jsonl]
+- config_name: en
+  default: true
+  data_files:
+    train: "english/*"
+    test: ./two.jsonl
+---
+# Pairs
+"""
+
+
+@pytest.mark.parametrize(
+    ("door", "files"),
+    [
+        (Door(), ["english/a.jsonl", "english/test.jsonl"]),
+        (Door(split="test"), ["two.jsonl"]),
+        (Door(dataset_config="de"), ["german/a.jsonl"]),
+        (Door(dataset_config="de", split="test"), ["one.jsonl"]),
+    ],
+)
+def test_the_card_of_a_data_set_says_which_files_are_read(door: Door, files: list[str], tmp_path: Path) -> None:
+    names = ["english/a.jsonl", "english/test.jsonl", "german/a.jsonl", "one.jsonl", "two.jsonl"]
+    place = folder(tmp_path, *names)
+    (place / "README.md").write_text(CARD)
+    assert asked(place, door) == files
+    with pytest.raises(UsageError, match=r"has no configuration fr · choose one with --dataset-config: de, en"):
+        load(place, Door(dataset_config="fr"))
+    (place / "two.jsonl").unlink()
+    with pytest.raises(DataError, match=r"README\.md · names two\.jsonl"):
+        load(place)
+
+
+def test_a_pattern_over_several_splits_is_said(tmp_path: Path) -> None:
+    pattern = str(folder(tmp_path, "train.jsonl", "test.jsonl") / "*.jsonl")
+    assert load(pattern).account.split == "test and train"
+    assert asked(pattern, Door(split="test")) == ["test.jsonl"]
+
+
+def test_files_of_one_name_in_several_folders_give_different_ids(tmp_path: Path) -> None:
+    loaded = load(folder(tmp_path, "a/0.jsonl", "b/0.jsonl"))
+    assert [preference.id for preference in loaded.preferences] == ["a/0:1", "b/0:1"]
 
 
 def test_a_folder_that_was_not_copied_whole_is_refused(tmp_path: Path) -> None:
@@ -141,6 +275,35 @@ def test_cells_that_are_lists_or_numbers_are_decoded_and_texts_are_not(tmp_path:
     assert preference.prompt[0].content == 'a "b",\nc'
     assert (preference.chosen.text, preference.rejected.text) == ("[sic] 1", "42")
     assert (preference.chosen.score, preference.rejected.score) == (2.5, None)
+
+
+def test_cells_are_what_their_layout_makes_of_them(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text('question,better_response,rating\nHow many?,16,x\nHow long?,"[0]",y\nWho?,"{""legs"": 16}",z\n')
+    loaded = load(path, Door(columns="prompt=question,chosen=better_response,rejected=rating"))
+    assert [preference.chosen.text for preference in loaded.preferences] == ["16", "[0]", '{"legs": 16}']
+    path.write_text("prompt,completion,label,score,complete\nHi,16,True,1e3,True\nHo,2,False,,False\nHu,3,1,,\n")
+    rows = load_examples(path).preferences
+    assert [(row.label, row.response) for row in rows if isinstance(row, Unpaired)] == [
+        (True, Response("16", 1000.0)),
+        (False, Response("2", None, False)),
+        (True, Response("3")),
+    ]
+    path.write_text(
+        "prompt,response_a,response_b,winner_model_a,winner_model_b,winner_tie\n"
+        '"[""Hi"", ""Why?""]","[""A"", ""B""]","[""A"", ""C""]",0,1,0\n'
+        '"[""Hi""]","[""A""]","[""B""]",0.0,0.0,1.0\n'
+    )
+    loaded = load(path)
+    (pair,) = loaded.preferences
+    assert (len(pair.prompt), pair.chosen.text) == (3, "C") and loaded.account.dropped == {"tie": 1}
+
+
+@pytest.mark.parametrize(("cell", "code"), [("high", "MALFORMED"), ("nan", "SCORE"), ("1_000", "MALFORMED")])
+def test_cells_that_are_no_numbers_are_bad(cell: str, code: str, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(f"prompt,chosen,rejected,score_chosen\nHi,a,b,{cell}\n")
+    intake = stream(tmp_path / "a.csv", Door(max_bad_rows="1"))
+    assert not list(intake) and intake.quarantine.codes == {code: 1}
 
 
 def test_bad_rows_of_csv_are_named_by_their_first_line(tmp_path: Path) -> None:

@@ -20,7 +20,11 @@ A record of JSON lines holds the `offset` of its line in bytes: `tail -c +$((off
     ROLE            has a turn of an unknown role, or of the wrong one for its place
     NO_USER_TURN, NO_ASSISTANT_TURN   has a conversation without the turn that is needed
     SCORE           has a score that is NaN or infinite
+    TOOLS, MEDIA, REASONING, CONTEXT, WEIGHT, NAME   has a field that changes what the row means, and that its layout
+                    does not read (`data/sources/unread.py`); --ignore-columns passes over it
     MALFORMED       has something else in a column than the layout expects
+
+Columns that hold something else and are not read are named in the account.
 
 **Dropped** are well-formed rows without a preference: `empty_response`, `identical_responses`, `prompts_differ`,
 `equal_ratings`, `tie`, `duplicate` (of an earlier row), `flipped_label` (an earlier row with the label turned round:

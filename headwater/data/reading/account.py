@@ -31,6 +31,12 @@ class Account:
     kept: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     quarantined: int = 0
+    split: str = ""
+    """Which split of several was read."""
+    not_read: list[str] = field(default_factory=list)
+    """Columns, and fields of messages, that hold something and were not read."""
+    notes: Counter[str] = field(default_factory=Counter)
+    """Rows that were read in a way that a reader should know of, by the rule."""
     first: dict[str, str] = field(default_factory=dict)
     """Place and message of the first dropped row, by reason, where there is more to say than the reason."""
 
@@ -51,6 +57,8 @@ class Quarantine:
         self._spool: IO[bytes] = tempfile.SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115 - closed with this object
         self.codes: Counter[str] = Counter()
         """Bad rows by code."""
+        self.places: dict[str, str] = {}
+        """Place of the first row of every code and reason."""
         self.first = ""
         """Place and message of the first bad row."""
 

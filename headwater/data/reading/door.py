@@ -26,6 +26,8 @@ class Door:
     """What a conditional model is told of every row, in the system turn: "Judge harmlessness."."""
     condition_column: str | None = None
     """Column that holds it, row by row, such as aspect."""
+    ignore_columns: str | None = None
+    """Columns, or fields of messages, to pass over although they change what a row means: tools,images."""
     split: str | None = None
     """Which part, of data that has several (train, test, …)."""
     dataset_config: str | None = None
@@ -49,6 +51,11 @@ class Door:
     def told(self) -> str:
         """What rows are told, or the column that says it; empty where they are told nothing."""
         return self.condition or self.condition_column or ""
+
+    @property
+    def ignored(self) -> frozenset[str]:
+        """What `--ignore-columns` names."""
+        return frozenset(filter(None, (name.strip() for name in (self.ignore_columns or "").split(","))))
 
     @property
     def bad_rows(self) -> BadRows:

@@ -9,12 +9,10 @@ from __future__ import annotations
 import csv
 import gzip
 import io
-import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import orjson
 import pyarrow
 import pyarrow.ipc
 import pyarrow.parquet
@@ -136,12 +134,8 @@ def read_json(path: Path, advance: Advance) -> Iterator[Block]:
             yield Block([Item(number, parse(raw), raw)])
 
 
-_TYPED = re.compile(r"score|rating|rank|label|preference|strength|complete$|tag$|winner_|better_response|is_")
-"""Columns that hold numbers or truth values; a cell of CSV does not say that it is one."""
-
-
 def read_csv(path: Path, advance: Advance) -> Iterator[Block]:
-    """Read CSV with a header; a cell that is a JSON list or object, and a number where one belongs, is decoded."""
+    """Read CSV with a header. Cells are texts: only a layout knows which of them are numbers, labels or lists."""
     return (Block([item]) for item in _csv_items(path, advance))
 
 
@@ -180,19 +174,7 @@ def _from_cells(header: list[str], cells: list[str]) -> dict[str, Any]:
     if len(cells) != len(header):
         raise Bad("BROKEN_CSV", f"{len(cells)} cells", f"expected {len(header)}, as in the header")
     decoded(",".join(cells).encode("utf-8", "surrogateescape"))
-    return {column: _cell(column, cell) for column, cell in zip(header, cells, strict=True)}
-
-
-def _cell(column: str, cell: str) -> Any:
-    typed = _TYPED.search(column)
-    if typed and not cell:
-        return None
-    if typed or cell[:1] in ("[", "{"):
-        try:
-            return orjson.loads(cell)
-        except ValueError:
-            return cell  # a text that begins with a bracket
-    return cell
+    return dict(zip(header, cells, strict=True))
 
 
 def read_parquet(path: Path, advance: Advance) -> Iterator[Block]:

@@ -17,7 +17,8 @@ from headwater.data.reading.account import Account, Quarantine
 from headwater.data.reading.blocks import Block, Item, ahead
 from headwater.data.reading.columns import Columns
 from headwater.data.reading.door import Door
-from headwater.data.reading.places import Part, parts_of
+from headwater.data.reading.places import Part, locate, parts_of
+from headwater.data.reading.reasons import in_words, no_usable_rows, repetition, verdict_of
 from headwater.data.reading.strict import Bad
 from headwater.data.sources import (
     SEPARATOR,
@@ -26,12 +27,14 @@ from headwater.data.sources import (
     NoPreference,
     Source,
     Texts,
+    Unread,
     detect,
     draft_to_record,
     identity_of,
     judge,
     preference,
     renamed,
+    with_messages,
 )
 from headwater.data.sources.fields import kind
 from headwater.errors import DataError
@@ -41,17 +44,6 @@ ExampleT = TypeVar("ExampleT", bound=Example)
 
 OPEN = Door()
 """The door as it is when nothing is said: no bad row is let by."""
-
-REASONS = {
-    "duplicate": "an earlier row says the same",
-    "flipped_label": "an earlier row has the same texts with the label turned round",
-    "empty_response": "a response is empty",
-    "identical_responses": "both responses are the same but for white space",
-    "prompts_differ": "the two responses answer different prompts",
-    "equal_ratings": "both responses have the same rating",
-    "tie": "neither response was preferred",
-}
-"""Why a well-formed row is dropped, in words."""
 
 
 class Row(NamedTuple):
@@ -87,9 +79,10 @@ class Intake:
         self.layout = ""
         """The layout, and why it was taken; empty before the first good row."""
         self.yields = "preferences"
-        self.parts = parts_of(place, door)
+        self.parts, self.account.split = locate(place, door)
         self._stamps = {path: stamp(path) for path in self.files}
         self._source: Source | None = None
+        self._unread: Unread | None = None
         self._seen: dict[bytes, bool] = {}
         self._allowed = door.bad_rows
         self._names = door.names
@@ -114,6 +107,10 @@ class Intake:
         for _ in self._records:
             pass
         return self.account
+
+    def no_usable_rows(self) -> DataError:
+        """Return the error for data without a usable row, once it is read."""
+        return no_usable_rows(self.place, self.account, self.quarantine)
 
     def _read(self) -> Iterator[Record]:
         for part, block, judged, number in self._blocks():
@@ -153,11 +150,17 @@ class Intake:
         conditioned = self.door.condition is not None or self.door.condition_column is not None
         if block.columns is None or self._source is None or self._source.texts is None or self._names or conditioned:
             return None
-        return judge(self._source.texts, block.columns)
+        if self.door.ignored:
+            return None
+        judged = judge(self._source.texts, block.columns)
+        if judged is not None and self._unread is not None:
+            np.logical_and(judged.certain, self._unread.sure(block.columns), out=judged.certain)
+        return judged
 
     def _at_once(self, part: Part, block: Block, judged: Judged, before: int) -> Iterator[Record]:
         """Let the rows of a block in that surely are pairs; every other one is looked at by itself, in its turn."""
         texts = iter(judged.rows) if self._makes_records else itertools.repeat(None)
+        self._name_unread(block)
         begin, end = 0, len(judged.digests)
         for doubtful in (*np.flatnonzero(~judged.certain).tolist(), end):
             places = range(begin, doubtful)
@@ -168,6 +171,13 @@ class Intake:
                 if record is not None:
                     yield record
             begin = doubtful + 1
+
+    def _name_unread(self, block: Block) -> None:
+        """Name what is not read of a block's rows, of those that will be read."""
+        most = self.door.limit
+        rows = block.columns if most is None else block.columns.slice(0, most - self.account.rows_in)
+        if self._unread is not None:
+            self._unread.name(rows)
 
     def _kept(
         self, part: Part, block: Block, judged: Judged, places: range, texts: Iterator[Texts | None], before: int
@@ -187,7 +197,7 @@ class Intake:
                 return
             account.rows_in += 1
             if digest in seen:
-                self._drop(part, block.item(place), _repetition(seen[digest], label))
+                self._drop(part, block.item(place), repetition(seen[digest], label))
                 continue
             seen[digest] = label
             account.kept += 1
@@ -235,41 +245,53 @@ class Intake:
         given = item.fields
         if isinstance(given, Bad):
             raise given
-        fields = renamed(given, self._names) if self._names else given
+        fields, as_text = with_messages(renamed(given, self._names) if self._names else given)
         source = self._source or self._detected(fields)
+        assert self._unread is not None
+        fields = self._unread.check(fields, self._left_out(given, fields))
+        if not self._unread.reads.isdisjoint(as_text):
+            self.account.notes["messages_as_text"] += 1
         for column in source.columns:
             if column not in fields:
                 raise self._missing(fields, source)
         # The column is the data's own, also where --columns renames others.
         return _conditioned(draft_to_record(source.read(fields), fields, name), given, self.door)
 
-    def _detected(self, fields: dict[str, Any]) -> Source:
+    def _detected(self, fields: Mapping[str, Any]) -> Source:
         try:
             self._source, self.layout = detect(fields, self.door.layout)
         except Broken as problem:
             raise Bad("UNKNOWN_LAYOUT", *problem.args) from problem
         self.yields = self._source.yields
+        self._unread = Unread(self._source, self.door.ignored, filter(None, [self.door.condition_column]))
+        self.account.not_read = self._unread.names
         return self._source
 
+    def _left_out(self, given: Mapping[str, Any], fields: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the columns that `--columns` left out."""
+        read = {*self._names.values(), *fields, *filter(None, [self.door.condition_column])}
+        return {name: value for name, value in given.items() if name not in read} if self._names else {}
+
     @staticmethod
-    def _missing(fields: dict[str, Any], source: Source) -> Bad:
+    def _missing(fields: Mapping[str, Any], source: Source) -> Bad:
         missing = [column for column in source.columns if column not in fields]
         return Bad("MISSING", f"no {', '.join(missing)}", f"the first row has {', '.join(source.columns)}")
 
     def _check_new(self, texts: bytes, label: bool) -> None:
         """Raise `NoPreference` for a pair that came before, also with the label turned round; see `identity`."""
         if texts in self._seen:
-            raise NoPreference(_repetition(self._seen[texts], label))
+            raise NoPreference(repetition(self._seen[texts], label))
         self._seen[texts] = label
 
     def _drop(self, part: Part, item: Item, reason: str) -> None:
         self.account.dropped[reason] += 1
-        message = REASONS.get(reason, reason.replace("_", " "))
-        self.quarantine.add("dropped", part.file, item.number, item.offset, reason, message, item.text)
+        self.quarantine.places.setdefault(reason, part.place(item.number))
+        self.quarantine.add("dropped", part.file, item.number, item.offset, reason, in_words(reason), item.text)
 
     def _set_aside(self, part: Part, item: Item, problem: Bad | Broken) -> None:
-        code, parts, column = _verdict(problem)
+        code, parts, column = verdict_of(problem)
         message = " · ".join(parts)
+        self.quarantine.places.setdefault(code, part.place(item.number, column))
         self.quarantine.add("quarantined", part.file, item.number, item.offset, code, message, item.text)
         if not self.quarantine.first:
             self.quarantine.first = " · ".join((part.place(item.number, column), *parts))
@@ -281,18 +303,6 @@ class Intake:
             of = f" of {rows}" if at_end else ""
             said = f"{bad} bad row{'s' if bad > 1 else ''}{of}, more than --max-bad-rows {self._allowed.text}"
             raise DataError(self.quarantine.first, said)
-
-
-def _verdict(problem: Bad | Broken) -> tuple[str, list[str], int | None]:
-    """Return the code of a bad row, what to say, and the column where it is known."""
-    if isinstance(problem, Bad):
-        return problem.code, [part for part in problem.parts if part], problem.column
-    return problem.code, [str(part) for part in problem.args if part], None
-
-
-def _repetition(earlier: bool, label: bool) -> str:
-    """Return what a row is whose texts came before, by which way the label pointed then and now."""
-    return "duplicate" if earlier is label else "flipped_label"
 
 
 def identity(record: Record) -> tuple[bytes, bool]:
@@ -378,16 +388,9 @@ def _another_kind(intake: Intake, held: str) -> DataError:
 
 def _loaded(intake: Intake, preferences: list[ExampleT]) -> Loaded[ExampleT]:
     if not preferences:
-        raise DataError(intake.place, f"no usable rows among {intake.account.rows_in}", *_why(intake))
+        raise intake.no_usable_rows()
     path = intake.files[0] if len(intake.files) == 1 else Path(intake.place)
     return Loaded(preferences, intake.layout, intake.account, path, intake.quarantine, intake.files)
-
-
-def _why(intake: Intake) -> Iterator[str]:
-    if intake.account.dropped:
-        yield "dropped: " + ", ".join(f"{reason} {count}" for reason, count in intake.account.dropped.items())
-    if intake.account.quarantined:
-        yield f"bad: {intake.account.quarantined}, the first {intake.quarantine.first}"
 
 
 def read_rows(place: Path | str, door: Door = OPEN) -> Iterator[Row]:
@@ -395,6 +398,6 @@ def read_rows(place: Path | str, door: Door = OPEN) -> Iterator[Row]:
     for part in parts_of(place, door):
         for item in itertools.chain.from_iterable(part.blocks(lambda count: None)):
             if isinstance(item.fields, Bad):
-                _, parts, column = _verdict(item.fields)
+                _, parts, column = verdict_of(item.fields)
                 raise DataError(part.place(item.number, column), *parts)
             yield Row(part.place(item.number), item.fields)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from headwater import hub
+from headwater.data.reading import cards, splits
 from headwater.data.reading.blocks import Block, Item
 from headwater.data.reading.door import Door
 from headwater.data.reading.formats import Advance, format_of, read_blocks
@@ -52,30 +53,53 @@ class Part(NamedTuple):
         return f"{self.file}:{number}" + (f":{column}" if column else "")
 
 
+class Located(NamedTuple):
+    """What a place holds."""
+
+    parts: list[Part]
+    split: str = ""
+    """Which of several splits it is, to be said: "train (not test)"; empty where there is one."""
+
+
 def parts_of(place: Path | str, door: Door) -> list[Part]:
     """Return the parts of the data at `place`. Errors: `UsageError`, `NetworkError`."""
+    return locate(place, door).parts
+
+
+def locate(place: Path | str, door: Door) -> Located:
+    """Return the parts of the data at `place`, and which split they are. Errors: `UsageError`, `NetworkError`."""
     path = Path(place)
     if path.exists():
         _refuse_flags_without_effect(path, door)
     if path.is_file():
-        return [_file(path)]
+        return Located([_file(path)])
     if path.is_dir():
         return _directory(path, door)
     if glob.has_magic(str(place)):
-        found = sorted(Path(name) for name in glob.glob(str(place), recursive=True))  # noqa: PTH207 - absolute too
-        parts = [_file(file) for file in found if file.is_file()]
-        if not parts:
-            raise UsageError(str(place), "no file fits the pattern")
-        return _told_apart(parts)
+        return _fitting(str(place), door)
     if _HUB.fullmatch(str(place)) and format_of(path) is None:
-        return [_hub(str(place), door)]
+        return Located([_hub(str(place), door)])
     raise UsageError(str(place), "no such file")
+
+
+def _fitting(pattern: str, door: Door) -> Located:
+    """Return the files that fit a pattern: all of them, also of several splits, which is said."""
+    found = sorted(Path(name) for name in glob.glob(pattern, recursive=True))  # noqa: PTH207 - absolute too
+    found = [file for file in found if file.is_file()]
+    if not found:
+        raise UsageError(pattern, "no file fits the pattern")
+    known = [splits.split_of(Path(file.name)) for file in found]
+    if door.split:
+        chosen = splits.choose(pattern, found, known, door.split)
+        return Located(_told_apart([_file(file) for file in chosen.files]), chosen.said)
+    kinds = sorted({split.kind for split in known if split.kind})
+    return Located(_told_apart([_file(file) for file in found]), " and ".join(kinds) if len(kinds) > 1 else "")
 
 
 def _refuse_flags_without_effect(path: Path, door: Door) -> None:
     """Refuse what only the hub, or data of several parts, can answer."""
     for_the_hub = {
-        "--dataset-config": door.dataset_config,
+        "--dataset-config": None if path.is_dir() else door.dataset_config,
         "--revision": door.revision,
         "--streaming": door.streaming,
     }
@@ -104,23 +128,46 @@ def _reads(path: Path) -> Callable[[Advance], Iterator[Block]]:
     return lambda advance: read_blocks(path, advance)
 
 
-def _directory(path: Path, door: Door) -> list[Part]:
+def _directory(path: Path, door: Door) -> Located:
     if (path / PREFERENCES).is_file():
-        return [_file(path / PREFERENCES)]
+        return Located([_file(path / PREFERENCES)])
     if (path / "dataset_dict.json").is_file():
-        splits = json.loads((path / "dataset_dict.json").read_text("utf-8"))["splits"]
-        split = _chosen(str(path), door.split, splits, _SPLIT)
-        return _saved(path / split, f"{path.name}-{split}")
+        known = json.loads((path / "dataset_dict.json").read_text("utf-8"))["splits"]
+        split = _chosen(str(path), door.split or (splits.DEFAULT if splits.DEFAULT in known else None), known, _SPLIT)
+        others = ", ".join(name for name in known if name != split)
+        return Located(_saved(path / split, f"{path.name}-{split}"), f"{split} (not {others})" if others else "")
     if (path / "state.json").is_file() and (path / "dataset_info.json").is_file():
-        return _saved(path, path.name)
+        return Located(_saved(path, path.name))
+    files = _with_splits(path, door)
+    if not files:
+        raise UsageError(str(path), f"is a directory without {PREFERENCES} or data files", "name data or a run")
+    chosen = splits.choose(str(path), [file for file, _ in files], [split for _, split in files], door.split)
+    return Located(_told_apart([_file(file) for file in chosen.files]), chosen.said)
+
+
+def _with_splits(path: Path, door: Door) -> list[tuple[Path, splits.Split]]:
+    """Return the data files below a folder, each with its split: of one configuration, where there are several."""
+    configs = {config.name: config for config in cards.configs_of(path)}
+    if configs:
+        first = next((config.name for config in configs.values() if config.is_default), None)
+        default = first or ("default" if "default" in configs else None)
+        config = configs[_chosen(str(path), door.dataset_config or default, list(configs), _CONFIG)]
+        return [(file, splits.named(split)) for file, split in config.files(path)]
     inside = (file for file in sorted(path.rglob("*")) if not file.name.startswith(".") and file.name not in _NO_DATA)
-    parts = [_file(file) for file in inside if file.is_file() and format_of(file)]
-    if door.split:
-        parts = [part for part in parts if door.split in re.split(r"[^A-Za-z0-9_]|(?<=\D)_", part.name)]
-    if not parts:
-        named = f" of the split {door.split}" if door.split else ""
-        raise UsageError(str(path), f"is a directory without {PREFERENCES} or data files{named}", "name data or a run")
-    return _told_apart(parts)
+    files = [file for file in inside if file.is_file() and format_of(file)]
+    below = [file.relative_to(path) for file in files]
+    if below and all(_CONVERTED.fullmatch(file.as_posix()) for file in below):
+        known = list(dict.fromkeys(file.parts[0] for file in below))
+        default = "default" if "default" in known else None
+        config_name = _chosen(str(path), door.dataset_config or default, known, _CONFIG)
+        below = [file for file in below if file.parts[0] == config_name]
+    elif door.dataset_config:
+        raise UsageError("--dataset-config", f"{path} has no configurations", "leave it out")
+    return [(path / file, splits.split_of(file)) for file in below]
+
+
+_CONVERTED = re.compile(r"[^/]+/[^/]+/\d{4}\.parquet")
+"""What the hub converts data sets to: configuration, split, number."""
 
 
 def _told_apart(parts: Sequence[Part]) -> list[Part]:

@@ -21,6 +21,7 @@ from headwater.data.sources.checks import (
     draft_to_record,
 )
 from headwater.data.sources.fields import is_dialogue, is_whole_conversation
+from headwater.data.sources.json_text import with_messages
 from headwater.data.sources.layout import (
     AnyDraft,
     Broken,
@@ -33,6 +34,7 @@ from headwater.data.sources.layout import (
 )
 from headwater.data.sources.prompts import SEPARATOR
 from headwater.data.sources.texts import Judged, Texts, identity_of, judge, preference
+from headwater.data.sources.unread import Unread
 from headwater.errors import UsageError, did_you_mean
 
 __all__ = [
@@ -48,6 +50,7 @@ __all__ = [
     "Source",
     "Texts",
     "UnpairedDraft",
+    "Unread",
     "canonical_row",
     "check_candidates",
     "check_responses",
@@ -59,6 +62,7 @@ __all__ = [
     "judge",
     "preference",
     "renamed",
+    "with_messages",
 ]
 
 
@@ -109,7 +113,7 @@ def _nearest(fields: Fields) -> str:
 
 _NAMEABLE = (
     *("id", "source", "system", "prompt", "chosen", "rejected", "completion", "label"),
-    *("score_chosen", "score_rejected", "chosen_complete", "rejected_complete", "score", "complete"),
+    *("score_chosen", "score_rejected", "chosen_complete", "rejected_complete", "score", "complete", "margin"),
 )
 
 
@@ -158,44 +162,93 @@ def _has_no_dialogues(fields: Fields) -> bool:
 _PAIR = ("chosen", "rejected")
 _PROMPTS = ("prompt", "instruction", "conversations")
 
+_SYSTEM = ("system",)
+_COMPLETION = ("response", "overall_score", "fine-grained_score", "complete")
+
 SOURCES: dict[str, Source] = {
     # A pair, and which is the better one
-    "explicit-prompt": Source(("prompt", *_PAIR), pairs.explicit, _has_answers, texts=texts.explicit),
-    "prompt-and-conversations": Source(
-        ("prompt", *_PAIR), pairs.prompt_and_conversations, _has_conversations, texts=texts.prompt_and_conversations
+    "explicit-prompt": Source(
+        ("prompt", *_PAIR), pairs.explicit, _has_answers, reads=pairs.READS, texts=texts.explicit
     ),
-    "implicit-prompt": Source(_PAIR, pairs.implicit, _has_no_dialogues, without=_PROMPTS, texts=texts.implicit),
-    "hh": Source(_PAIR, pairs.hh, _has_dialogues, without=_PROMPTS, texts=texts.hh),
-    "argilla": Source(("instruction", "chosen_response", "rejected_response"), pairs.argilla),
-    "llamafactory-alpaca": Source(("instruction", *_PAIR), pairs.llamafactory_alpaca),
-    "llamafactory-sharegpt": Source(("conversations", *_PAIR), pairs.llamafactory_sharegpt),
+    "prompt-and-conversations": Source(
+        ("prompt", *_PAIR),
+        pairs.prompt_and_conversations,
+        _has_conversations,
+        reads=pairs.READS,
+        texts=texts.prompt_and_conversations,
+    ),
+    "implicit-prompt": Source(
+        _PAIR, pairs.implicit, _has_no_dialogues, without=_PROMPTS, reads=pairs.READS, texts=texts.implicit
+    ),
+    "hh": Source(_PAIR, pairs.hh, _has_dialogues, without=_PROMPTS, reads=pairs.READS, texts=texts.hh),
+    "argilla": Source(
+        ("instruction", "chosen_response", "rejected_response"), pairs.argilla, reads=pairs.READS + pairs.ALPACA
+    ),
+    "llamafactory-alpaca": Source(("instruction", *_PAIR), pairs.llamafactory_alpaca, reads=pairs.READS + pairs.ALPACA),
+    "llamafactory-sharegpt": Source(("conversations", *_PAIR), pairs.llamafactory_sharegpt, reads=pairs.READS),
     # Two responses, and a verdict
-    "align-anything": Source(("question", "response_1", "response_2", "overall_response"), judged.align_anything),
-    "pku-saferlhf": Source(("prompt", "response_0", "response_1", "better_response_id"), judged.pku_saferlhf),
-    "shp": Source(("history", "human_ref_A", "human_ref_B", "labels"), judged.shp),
-    "helpsteer2": Source(("prompt", "response_1", "response_2", "preference_strength"), judged.helpsteer2),
-    "helpsteer3": Source(("context", "response1", "response2", "overall_preference"), judged.helpsteer3),
-    "chatbot-arena": Source(("conversation_a", "conversation_b", "winner"), judged.chatbot_arena),
+    "align-anything": Source(
+        ("question", "response_1", "response_2", "overall_response"), judged.align_anything, reads=_SYSTEM
+    ),
+    "pku-saferlhf": Source(
+        ("prompt", "response_0", "response_1", "better_response_id"), judged.pku_saferlhf, reads=_SYSTEM
+    ),
+    "shp": Source(
+        ("history", "human_ref_A", "human_ref_B", "labels"), judged.shp, reads=("score_A", "score_B", *_SYSTEM)
+    ),
+    "helpsteer2": Source(
+        ("prompt", "response_1", "response_2", "preference_strength"), judged.helpsteer2, reads=_SYSTEM
+    ),
+    "helpsteer3": Source(("context", "response1", "response2", "overall_preference"), judged.helpsteer3, reads=_SYSTEM),
+    "chatbot-arena": Source(("conversation_a", "conversation_b", "winner"), judged.chatbot_arena, reads=_SYSTEM),
     "arena-human-preference": Source(
         ("prompt", "response_a", "response_b", "winner_model_a", "winner_model_b", "winner_tie"),
         judged.arena_human_preference,
+        reads=_SYSTEM,
     ),
-    "alpaca-eval": Source(("instruction", "output_1", "output_2", "preference"), judged.alpaca_eval),
-    "llmbar": Source(("input", "output_1", "output_2", "label"), judged.llmbar),
+    "alpaca-eval": Source(
+        ("instruction", "output_1", "output_2", "preference"), judged.alpaca_eval, reads=_SYSTEM + pairs.ALPACA
+    ),
+    "llmbar": Source(("input", "output_1", "output_2", "label"), judged.llmbar, reads=_SYSTEM),
     # Several responses, with scores
-    "ultrafeedback": Source(("instruction", "completions"), candidates.ultrafeedback, yields="candidates"),
-    "nectar": Source(("prompt", "answers"), candidates.nectar, yields="candidates"),
-    "alpaca-eval-responses": Source(
-        ("instruction", "baseline_output", "responses"), candidates.alpaca_eval_responses, yields="candidates"
+    "ultrafeedback": Source(
+        ("instruction", "completions"),
+        candidates.ultrafeedback,
+        yields="candidates",
+        reads=_SYSTEM + pairs.ALPACA,
+        items=(*_COMPLETION, "role", "content"),
     ),
-    "best-of-n": Source(("instruction", "outputs", "pref_vs_reference"), candidates.best_of_n, yields="candidates"),
+    "nectar": Source(
+        ("prompt", "answers"), candidates.nectar, yields="candidates", reads=_SYSTEM, items=("answer", "rank")
+    ),
+    "alpaca-eval-responses": Source(
+        ("instruction", "baseline_output", "responses"),
+        candidates.alpaca_eval_responses,
+        yields="candidates",
+        reads=_SYSTEM + pairs.ALPACA,
+        items=("output", "pref"),
+    ),
+    "best-of-n": Source(
+        ("instruction", "outputs", "pref_vs_reference"),
+        candidates.best_of_n,
+        yields="candidates",
+        reads=_SYSTEM + pairs.ALPACA,
+    ),
     # One response, and a label
-    "unpaired": Source(("prompt", "completion", "label"), unpaired.unpaired, yields="unpaired"),
-    "llamafactory-kto": Source(("messages", "label"), unpaired.llamafactory_kto, yields="unpaired"),
+    "unpaired": Source(
+        ("prompt", "completion", "label"),
+        unpaired.unpaired,
+        yields="unpaired",
+        reads=("score", "complete", *_SYSTEM),
+    ),
+    "llamafactory-kto": Source(("messages", "label"), unpaired.llamafactory_kto, yields="unpaired", reads=_SYSTEM),
     "llamafactory-kto-sharegpt": Source(
-        ("conversations", "kto_tag"), unpaired.llamafactory_kto_sharegpt, yields="unpaired"
+        ("conversations", "kto_tag"), unpaired.llamafactory_kto_sharegpt, yields="unpaired", reads=_SYSTEM
     ),
     "llamafactory-kto-alpaca": Source(
-        ("instruction", "output", "kto_tag"), unpaired.llamafactory_kto_alpaca, yields="unpaired"
+        ("instruction", "output", "kto_tag"),
+        unpaired.llamafactory_kto_alpaca,
+        yields="unpaired",
+        reads=_SYSTEM + pairs.ALPACA,
     ),
 }

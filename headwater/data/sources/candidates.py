@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from headwater.data.preference import Message, Response
-from headwater.data.sources.fields import complete, dialogue_turns, items, kind, number, prompt, text
+from headwater.data.sources.fields import (
+    complete,
+    dialogue_turns,
+    instructed,
+    items,
+    kind,
+    listed,
+    number,
+    text,
+    with_system,
+)
 from headwater.data.sources.layout import Broken, CandidatesDraft, Fields
 
 
@@ -14,7 +24,7 @@ def ultrafeedback(fields: Fields) -> CandidatesDraft:
     too, and says in `complete` whether a response is whole.
     """
     return CandidatesDraft(
-        prompt(fields, "instruction"),
+        instructed(fields),
         tuple(
             Response(text(item, "response"), _ultrafeedback_score(item), complete(item, "complete"))
             for item in items(fields, "completions")
@@ -42,7 +52,7 @@ def nectar(fields: Fields) -> CandidatesDraft:
             code="NO_ASSISTANT_TURN",
         )
     return CandidatesDraft(
-        turns,
+        with_system(fields, turns),
         tuple(Response(text(item, "answer"), _negative(number(item, "rank"))) for item in items(fields, "answers")),
     )
 
@@ -57,7 +67,7 @@ def alpaca_eval_responses(fields: Fields) -> CandidatesDraft:
     The baseline's own answer is not among them: nobody judged it.
     """
     return CandidatesDraft(
-        prompt(fields, "instruction"),
+        instructed(fields),
         tuple(Response(text(item, "output"), number(item, "pref")) for item in items(fields, "responses")),
     )
 
@@ -69,13 +79,13 @@ def best_of_n(fields: Fields) -> CandidatesDraft:
         raise Broken(f"{len(outputs)} outputs and {len(scores)} pref_vs_reference", "expected one for each")
     rows = [{"outputs": output, "pref_vs_reference": score} for output, score in zip(outputs, scores, strict=True)]
     return CandidatesDraft(
-        prompt(fields, "instruction"),
+        instructed(fields),
         tuple(Response(text(row, "outputs"), number(row, "pref_vs_reference")) for row in rows),
     )
 
 
 def _list(fields: Fields, column: str) -> list[object]:
-    value = fields.get(column)
+    value = listed(fields, column)
     if not isinstance(value, list):
         raise Broken(f"{column} is {kind(value)}", "expected a list")
     return value

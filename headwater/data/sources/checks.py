@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from headwater.data.preference import Candidates, Message, Preference, Prompted, Response, Unpaired
-from headwater.data.sources.fields import own_id
+from headwater.data.sources.fields import number, own_id
 from headwater.data.sources.layout import AnyDraft, Broken, CandidatesDraft, Draft, Fields, NoPreference
 
 
@@ -18,7 +18,8 @@ def draft_to_record(draft: AnyDraft, fields: Fields, name: str) -> Preference | 
         prompt, chosen, rejected = draft
         check_responses(chosen, rejected)
         _check_whole(prompt, (chosen, rejected), names)
-        return Preference(prompt=prompt, chosen=chosen, rejected=rejected, id=identity, source=source)
+        margin = number(fields, "margin")
+        return Preference(prompt=prompt, chosen=chosen, rejected=rejected, id=identity, source=source, margin=margin)
     if isinstance(draft, CandidatesDraft):
         check_candidates(draft.responses)
         _check_whole(draft.prompt, draft.responses, names)
@@ -105,7 +106,8 @@ def canonical_row(preference: Preference) -> dict[str, Any]:
         row[side] = [{"role": "assistant", "content": response.text}]
         row[f"score_{side}"] = response.score
         row[f"{side}_complete"] = response.complete
-    return row | condition_of(preference)
+    margin = {} if preference.margin is None else {"margin": preference.margin}
+    return row | margin | condition_of(preference)
 
 
 def condition_of(record: Prompted) -> dict[str, str]:

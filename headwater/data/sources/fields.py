@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeVar
 
 from headwater.data.preference import Message, Role
+from headwater.data.sources.json_text import parsed
 from headwater.data.sources.layout import Broken, Fields
+from headwater.data.sources.unread import TOOL_ROLES, check_keys, code_of_part
 
 T = TypeVar("T")
 
@@ -38,8 +40,10 @@ def optional_text(fields: Fields, column: str) -> str:
 
 
 def number(fields: Fields, column: str) -> float | None:
-    """Return a finite number, or None where the column is absent or null."""
+    """Return a finite number, also one that is written as text; None where the column is absent, null or empty."""
     value = fields.get(column)
+    if isinstance(value, str):
+        value = _number_of(value)
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -50,32 +54,72 @@ def number(fields: Fields, column: str) -> float | None:
     return float(value)  # 9 and 9.0 are one number, whatever file they come from
 
 
+def _number_of(value: str) -> Any:
+    """Return the number that a text is, None for an empty one, or the text."""
+    if not value.strip():
+        return None
+    try:
+        return float(value) if "_" not in value else value
+    except ValueError:
+        return value
+
+
 def boolean(fields: Fields, column: str) -> bool:
-    """Return true or false; 1 and 0 are neither."""
+    """Return true or false, also as a text (`True`, as pandas writes it); 1 and 0 are neither."""
     value = fields.get(column)
+    if isinstance(value, str):
+        value = _TRUTH.get(value.strip().lower(), value)
     if not isinstance(value, bool):
-        raise Broken(f"{column} is {kind(value)}", "expected true or false")
+        raise Broken(f"{column} is {_shown(value)}", "expected true or false")
     return value
 
 
+_TRUTH = {"true": True, "false": False}
+
+
+def label(fields: Fields, column: str) -> bool:
+    """Return whether a response is a desirable one: true or false, or 1 or 0."""
+    value = fields.get(column)
+    if isinstance(value, str):
+        value = _number_of(value)
+    if value in (0, 1):
+        return bool(value)
+    return boolean(fields, column)
+
+
+def _shown(value: Any) -> str:
+    return kind(value) if not isinstance(value, str) else f"the text {reprlib.repr(value)}"
+
+
 def complete(fields: Fields, column: str) -> bool:
-    """Say whether a response is whole: it is where the column is absent or null."""
-    return fields.get(column) is None or boolean(fields, column)
+    """Say whether a response is whole: it is where the column is absent, null or empty."""
+    return fields.get(column) in (None, "") or boolean(fields, column)
 
 
 def choice(fields: Fields, column: str, *choices: T) -> T:
     """Return the one of `choices` that stands in a column, as itself or as its text (2 or "2")."""
     value = fields.get(column)
     for known in choices:
-        if not isinstance(value, bool) and value in (known, str(known)):
+        if not isinstance(value, bool) and (value in (known, str(known)) or _is_number(value, known)):
             return known
     found = "null" if value is None else reprlib.repr(value)
     raise Broken(f"{column} is {found}", f"expected {' or '.join(map(str, choices))}")
 
 
+def listed(fields: Fields, column: str) -> Any:
+    """Return what stands in a column that holds a list, which may be written as text (JSON)."""
+    value = fields.get(column)
+    return parsed(value) if isinstance(value, str) and parsed(value) is not None else value
+
+
+def _is_number(value: Any, known: Any) -> bool:
+    """Say whether a text is a whole number as pandas may write it: `1.0`."""
+    return isinstance(value, str) and isinstance(known, int) and _number_of(value) == known
+
+
 def items(fields: Fields, column: str) -> list[dict[str, Any]]:
     """Return a list of objects."""
-    value = fields.get(column)
+    value = listed(fields, column)
     if not isinstance(value, list):
         raise Broken(f"{column} is {kind(value)}", "expected a list of objects")
     for item in value:
@@ -95,30 +139,52 @@ class Tags(NamedTuple):
     roles: Mapping[str, Role]
 
 
-CHAT = Tags("role", "content", {"system": "system", "user": "user", "assistant": "assistant"})
+CHAT = Tags("role", "content", {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"})
 SHAREGPT = Tags("from", "value", {"system": "system", "human": "user", "gpt": "assistant"})
 
 
 def message(item: Any, column: str, tags: Tags = CHAT) -> Message:
-    """Read one message; keys beside role and content do not count."""
+    """Read one message. Errors: `Broken`, also for what changes its meaning beside role and content (`unread.py`)."""
     if isinstance(item, dict):
         role, content = item.get(tags.role), item.get(tags.content)
+        if len(item) > 2 or content is None:
+            check_keys(item, column)
+        if isinstance(content, list):
+            content = _text_of_parts(content, column)
         if isinstance(content, str) and isinstance(role, str) and role in tags.roles:
             return Message(tags.roles[role], content)
     raise _no_message(item, column, tags)
 
 
+def _text_of_parts(parts: list[Any], column: str) -> str:
+    """Join the texts of `[{"type": "text", "text": …}]`, as chat templates do. Errors: `Broken` for other parts."""
+    texts = []
+    for part in parts:
+        if isinstance(part, dict):
+            check_keys(part, column)
+        kind_of_part, content = (part.get("type"), part.get("text")) if isinstance(part, dict) else (None, part)
+        if kind_of_part not in (None, "text", "input_text", "output_text") or not isinstance(content, str):
+            found = kind(part) if kind_of_part is None else f"of the type {reprlib.repr(kind_of_part)}"
+            raise Broken(
+                f"{column} holds a part of a message that is {found}", "expected texts", code=code_of_part(kind_of_part)
+            )
+        texts.append(content)
+    return "".join(texts)
+
+
 def _no_message(item: Any, column: str, tags: Tags) -> Broken:
     if isinstance(item, dict) and isinstance(item.get(tags.content), str):
-        found = f"{column} has the role {reprlib.repr(item.get(tags.role))}"
-        return Broken(found, f"expected {' or '.join(tags.roles)}", code="ROLE")
+        role = item.get(tags.role)
+        found = f"{column} has the role {reprlib.repr(role)}"
+        code = "TOOLS" if isinstance(role, str) and role in TOOL_ROLES else "ROLE"
+        return Broken(found, f"expected {' or '.join(tags.roles)}", code=code)
     form = f'{{"{tags.role}": "{next(iter(tags.roles))}", "{tags.content}": "…"}}'
     return Broken(f"{column} holds {kind(item)}", f"expected messages like {form}")
 
 
 def messages(fields: Fields, column: str, tags: Tags = CHAT) -> tuple[Message, ...]:
     """Read a list of at least one message."""
-    value = fields.get(column)
+    value = listed(fields, column)
     if not isinstance(value, list):
         raise Broken(f"{column} is {kind(value)}", "expected a list of messages")
     if not value:
@@ -140,8 +206,12 @@ def _without_an_answer(column: str, expected: str) -> Broken:
 
 def prompt(fields: Fields, column: str) -> tuple[Message, ...]:
     """Read a prompt, a text or a list of messages, after the text of the `system` column where there is one."""
+    return with_system(fields, _asked(fields, column))
+
+
+def _asked(fields: Fields, column: str) -> tuple[Message, ...]:
     value = fields.get(column)
-    return with_system(fields, (Message("user", value),) if isinstance(value, str) else _turns_of(fields, column))
+    return (Message("user", value),) if isinstance(value, str) else _turns_of(fields, column)
 
 
 def answer(fields: Fields, column: str) -> str:
@@ -149,7 +219,7 @@ def answer(fields: Fields, column: str) -> str:
     value = fields.get(column)
     if isinstance(value, str):
         return value
-    turns = _turns_of(fields, column)
+    turns = (message(value, column),) if isinstance(value, dict) else _turns_of(fields, column)
     if len(turns) != 1 or turns[0].role != "assistant":
         raise Broken(
             f"{column} has {len(turns)} turns ending in {turns[-1].role}", "expected one assistant turn", code="ROLE"
@@ -162,6 +232,31 @@ def _turns_of(fields: Fields, column: str) -> tuple[Message, ...]:
     if not isinstance(value, list):
         raise Broken(f"{column} is {kind(value)}", "expected a text or a list of messages")
     return messages(fields, column)
+
+
+def instructed(fields: Fields) -> tuple[Message, ...]:
+    r"""Read an alpaca prompt: system, the [question, answer] pairs of `history`, instruction `\n` input."""
+    asked = _asked(fields, "instruction")
+    given = optional_text(fields, "input")
+    if given:
+        if len(asked) != 1:
+            raise Broken(
+                "input beside an instruction of several turns", "expected a text in instruction", code="CONTEXT"
+            )
+        asked = (Message("user", "\n".join(part for part in (asked[0].content, given) if part)),)
+    return with_system(fields, (*_history(fields), *asked))
+
+
+def _history(fields: Fields) -> list[Message]:
+    history = listed(fields, "history") or []
+    if not isinstance(history, list):
+        raise Broken(f"history is {kind(history)}", "expected [question, answer] pairs")
+    turns: list[Message] = []
+    for pair in history:
+        if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(turn, str) for turn in pair):
+            raise Broken(f"history holds {kind(pair)}", "expected [question, answer] pairs of texts")
+        turns += (Message("user", pair[0]), Message("assistant", pair[1]))
+    return turns
 
 
 def with_system(fields: Fields, turns: tuple[Message, ...]) -> tuple[Message, ...]:

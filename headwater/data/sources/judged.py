@@ -6,18 +6,18 @@ import json
 import re
 
 from headwater.data.preference import Message, Response
-from headwater.data.sources.fields import choice, conversation, messages, number, text, with_system
+from headwater.data.sources.fields import choice, conversation, instructed, messages, number, prompt, text, with_system
 from headwater.data.sources.layout import Broken, Draft, Fields, NoPreference
 
 
-def _draft(prompt: tuple[Message, ...], first: Response, second: Response, first_is_better: bool) -> Draft:
-    return Draft(prompt, *((first, second) if first_is_better else (second, first)))
+def _draft(asked: tuple[Message, ...], first: Response, second: Response, first_is_better: bool) -> Draft:
+    return Draft(asked, *((first, second) if first_is_better else (second, first)))
 
 
 def _texts(fields: Fields, question: str, first: str, second: str, first_is_better: bool) -> Draft:
-    """Draft from three columns of text: a question and the two responses."""
-    prompt = with_system(fields, (Message("user", text(fields, question)),))
-    return _draft(prompt, Response(text(fields, first)), Response(text(fields, second)), first_is_better)
+    """Draft from a question, or an instruction with its input, and two columns of text."""
+    asked = instructed(fields) if question == "instruction" else prompt(fields, question)
+    return _draft(asked, Response(text(fields, first)), Response(text(fields, second)), first_is_better)
 
 
 def align_anything(fields: Fields) -> Draft:
@@ -40,14 +40,14 @@ def shp(fields: Fields) -> Draft:
     verdict = choice(fields, "labels", 1, 0)
     first = Response(text(fields, "human_ref_A"), number(fields, "score_A"))
     second = Response(text(fields, "human_ref_B"), number(fields, "score_B"))
-    return _draft((Message("user", text(fields, "history")),), first, second, verdict == 1)
+    return _draft(with_system(fields, (Message("user", text(fields, "history")),)), first, second, verdict == 1)
 
 
 def helpsteer2(fields: Fields) -> Draft:
     """HelpSteer2-Preference (NVIDIA): `preference_strength` from -3 (response 1 is much better) to 3; 0 is a tie."""
-    prompt = _helpsteer_turns(text(fields, "prompt"))
+    asked = with_system(fields, _helpsteer_turns(text(fields, "prompt")))
     first, second = (Response(text(fields, column)) for column in ("response_1", "response_2"))
-    return _draft(prompt, first, second, _strength(fields, "preference_strength") < 0)
+    return _draft(asked, first, second, _strength(fields, "preference_strength") < 0)
 
 
 _HELPSTEER_TURN = re.compile(r"\n?<extra_id_1>(User|Assistant)\n")
@@ -66,7 +66,9 @@ def _helpsteer_turns(prompt: str) -> tuple[Message, ...]:
 def helpsteer3(fields: Fields) -> Draft:
     """HelpSteer3-Preference (NVIDIA): `context` messages; `overall_preference` from -3 (response 1) to 3; 0: tie."""
     first, second = (Response(text(fields, column)) for column in ("response1", "response2"))
-    return _draft(messages(fields, "context"), first, second, _strength(fields, "overall_preference") < 0)
+    return _draft(
+        with_system(fields, messages(fields, "context")), first, second, _strength(fields, "overall_preference") < 0
+    )
 
 
 def _strength(fields: Fields, column: str) -> float:
@@ -84,13 +86,13 @@ def chatbot_arena(fields: Fields) -> Draft:
     The earlier answers of a longer conversation are the model's own, so most of those compare different prompts.
     """
     winner = choice(fields, "winner", "model_a", "model_b", "tie", "tie (bothbad)")
-    prompt, first = conversation(fields, "conversation_a")
+    asked, first = conversation(fields, "conversation_a")
     other, second = conversation(fields, "conversation_b")
     if winner.startswith("tie"):
         raise NoPreference("tie")
-    if prompt != other:
+    if asked != other:
         raise NoPreference("prompts_differ")
-    return _draft(prompt, Response(first), Response(second), winner == "model_a")
+    return _draft(with_system(fields, asked), Response(first), Response(second), winner == "model_a")
 
 
 _WINNERS = ("winner_model_a", "winner_model_b", "winner_tie")
@@ -110,10 +112,10 @@ def arena_human_preference(fields: Fields) -> Draft:
         raise NoPreference("tie")
     if first[:-1] != second[:-1]:
         raise NoPreference("prompts_differ")
-    prompt = [Message("user", questions[0])]
+    asked = [Message("user", questions[0])]
     for answer, question in zip(first[:-1], questions[1:], strict=True):
-        prompt += (Message("assistant", answer), Message("user", question))
-    return _draft(tuple(prompt), Response(first[-1]), Response(second[-1]), won[0] == 1)
+        asked += (Message("assistant", answer), Message("user", question))
+    return _draft(with_system(fields, tuple(asked)), Response(first[-1]), Response(second[-1]), won[0] == 1)
 
 
 def _turns_of_three(fields: Fields) -> list[list[str]]:

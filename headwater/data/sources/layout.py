@@ -59,6 +59,10 @@ class Source:
     recognise: Callable[[Fields], bool] = lambda fields: True
     without: tuple[str, ...] = ()
     yields: Yields = "preferences"
+    reads: tuple[str, ...] = ()
+    """Columns that it also reads where they are there."""
+    items: tuple[str, ...] = ("role", "content", "from", "value")
+    """What it reads of an object in a list: of a message, or of one of several responses."""
     texts: Callable[[Any], Any] | None = None
     """Reads many rows at once, of the commonest layouts; see `texts.py`."""
 

@@ -10,11 +10,11 @@ from headwater.data.sources.fields import (
     conversation,
     dialogue,
     dialogue_turns,
-    kind,
+    instructed,
+    listed,
     message,
     messages,
     number,
-    optional_text,
     prompt,
     text,
     with_system,
@@ -35,6 +35,10 @@ BESIDE_THE_TEXTS = frozenset(
     ("metadata", *(f"{side}_complete" for side in SIDES), *(column for side in SIDES for column in _SCORES[side]))
 )
 """Columns that say something of a response beside its text: most rows have none."""
+READS = ("system", "margin", *sorted(BESIDE_THE_TEXTS))
+"""Columns that all layouts with `chosen` and `rejected` also read."""
+ALPACA = ("input", "history")
+"""Columns that are a part of the prompt beside an instruction."""
 
 
 def explicit(fields: Fields) -> Draft:
@@ -91,33 +95,20 @@ def hh(fields: Fields) -> Draft:
     turns = dialogue_turns(before, "chosen")
     if before != other:  # as texts; as turns they may still be the same
         _check_same(turns, dialogue_turns(other, "rejected"))
-    return Draft(turns, Response(chosen), Response(rejected))
+    draft = Draft(with_system(fields, turns), _scored(chosen, fields, "chosen"), _scored(rejected, fields, "rejected"))
+    return _rated(draft, fields)
 
 
 def argilla(fields: Fields) -> Draft:
     """Argilla's UltraFeedback: `instruction`, `chosen_response`, `rejected_response`; equal ratings prefer nothing."""
-    asked = prompt(fields, "instruction")
+    asked = instructed(fields)
     chosen, rejected = (_scored(text(fields, f"{side}_response"), fields, side) for side in SIDES)
     return _rated(Draft(asked, chosen, rejected), fields)
 
 
 def llamafactory_alpaca(fields: Fields) -> Draft:
     """LLaMA-Factory ranking, alpaca form: `instruction`, and `input`, `system`, `history` where they are given."""
-    return Draft(alpaca_prompt(fields), _response(fields, "chosen"), _response(fields, "rejected"))
-
-
-def alpaca_prompt(fields: Fields) -> tuple[Message, ...]:
-    r"""LLaMA-Factory's alpaca prompt: system, the [question, answer] pairs of `history`, instruction `\n` input."""
-    history = fields.get("history") or []
-    if not isinstance(history, list):
-        raise Broken(f"history is {kind(history)}", "expected [question, answer] pairs")
-    turns: list[Message] = []
-    for pair in history:
-        if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(turn, str) for turn in pair):
-            raise Broken(f"history holds {kind(pair)}", "expected [question, answer] pairs of texts")
-        turns += (Message("user", pair[0]), Message("assistant", pair[1]))
-    question = "\n".join(part for part in (text(fields, "instruction"), optional_text(fields, "input")) if part)
-    return with_system(fields, (*turns, Message("user", question)))
+    return Draft(instructed(fields), _response(fields, "chosen"), _response(fields, "rejected"))
 
 
 def llamafactory_sharegpt(fields: Fields) -> Draft:
@@ -152,9 +143,10 @@ def standing(fields: Fields, side: str) -> tuple[float | None, bool]:
 
 def _score(fields: Fields, side: str) -> float | None:
     for column in _SCORES[side]:
-        if fields.get(column) is not None:
-            return number(fields, column)
-    metadata = fields.get("metadata")
+        score = number(fields, column)
+        if score is not None:
+            return score
+    metadata = listed(fields, "metadata")
     return number(metadata, f"score_{side}") if isinstance(metadata, dict) else None
 
 
@@ -166,5 +158,6 @@ def _rated(draft: Draft, fields: Fields) -> Draft:
 def check_ratings(fields: Fields) -> None:
     """Raise `NoPreference` where two answers were given one and the same rating: then neither was chosen."""
     for chosen, rejected in _RATINGS:
-        if fields.get(chosen) is not None and number(fields, chosen) == number(fields, rejected):
+        rating = number(fields, chosen)
+        if rating is not None and rating == number(fields, rejected):
             raise NoPreference("equal_ratings")

@@ -19,14 +19,14 @@ from numpy.typing import NDArray
 from xxhash import xxh3_128_digest
 
 from headwater.data.preference import Message, Preference, Response, Role
+from headwater.data.sources.beside import TEXT, beside_of, column_of
 from headwater.data.sources.checks import check_texts
 from headwater.data.sources.dialogues import Dialogues
 from headwater.data.sources.fields import own_id
 from headwater.data.sources.layout import Broken, NoPreference
-from headwater.data.sources.pairs import BESIDE_THE_TEXTS, check_ratings, standing
+from headwater.data.sources.pairs import SIDES, check_ratings, standing
 from headwater.data.sources.prompts import SEPARATOR, Places, bytes_of, joined, runs, wide
 
-_NAMES = ("id", "source")
 _NOTHING: Mapping[str, Any] = {}
 _ROLES: dict[bytes, Role] = {b"system": "system", b"user": "user", b"assistant": "assistant"}
 
@@ -121,7 +121,7 @@ def judge(read: FromColumns, batch: Any) -> Judged | None:
 
 
 def _sure_of(read: FromColumns, batch: Any) -> Sure | None:
-    pairs, beside = read(batch), _beside(batch)
+    pairs, beside = read(batch), beside_of(batch)
     if pairs is None or beside is None:
         return None
     return Sure(pairs, ~_surely_differ(pairs.chosen, pairs.rejected), *beside)
@@ -213,7 +213,7 @@ def _response(text: bytes, beside: Mapping[str, Any], side: str) -> Response:
 
 def explicit(batch: Any) -> Pairs | None:
     """Read what `pairs.explicit` reads: a prompt and two answers, texts or messages."""
-    prompt, sides = _prompt(_column(batch, "prompt")), [_answer(_column(batch, side)) for side in _SIDES]
+    prompt, sides = _prompt(column_of(batch, "prompt")), [_answer(column_of(batch, side)) for side in SIDES]
     if prompt is None or None in sides:
         return None
     (turns, asks), (chosen, first), (rejected, second) = prompt, *filter(None, sides)
@@ -222,7 +222,7 @@ def explicit(batch: Any) -> Pairs | None:
 
 def implicit(batch: Any) -> Pairs | None:
     """Read what `pairs.implicit` reads: two whole conversations of messages."""
-    conversations = [_Conversations.of(_column(batch, side)) for side in _SIDES]
+    conversations = [_Conversations.of(column_of(batch, side)) for side in SIDES]
     if None in conversations:
         return None
     (prompt, chosen, first), (other, rejected, second) = (each.split() for each in filter(None, conversations))
@@ -231,24 +231,21 @@ def implicit(batch: Any) -> Pairs | None:
 
 def prompt_and_conversations(batch: Any) -> Pairs | None:
     """Read what `pairs.prompt_and_conversations` reads, where the prompt is the text of one question."""
-    pairs, asked = implicit(batch), _column(batch, "prompt")
+    pairs, asked = implicit(batch), column_of(batch, "prompt")
     if pairs is None or not _is_text(asked):
         return None
     prompt = joined(b"user", _bytes(asked))
-    return pairs._replace(sure=pc.and_(pairs.sure, pc.equal(prompt, pairs.prompt)))
+    return pairs._replace(sure=pc.and_(pc.and_(pairs.sure, _plain(asked)), pc.equal(prompt, pairs.prompt)))
 
 
 def hh(batch: Any) -> Pairs | None:
     """Read what `pairs.hh` reads: two dialogues as texts."""
-    columns = [_column(batch, side) for side in _SIDES]
+    columns = [column_of(batch, side) for side in SIDES]
     if not all(map(_is_text, columns)):
         return None
     dialogues = Dialogues.of(columns[0])
     rejected, sure = dialogues.answers_of(columns[1])
     return Pairs(dialogues.prompts(), dialogues.answers(), rejected, pyarrow.array(sure))
-
-
-_SIDES = ("chosen", "rejected")
 
 
 # --- columns ------------------------------------------------------------------------------------------------------
@@ -305,7 +302,7 @@ class _Conversations(NamedTuple):
 
 def _prompt(column: Any) -> tuple[Any, Any] | None:
     if _is_text(column):
-        return joined(b"user", _bytes(column)), column.is_valid()
+        return joined(b"user", _bytes(column)), _plain(column)
     conversations = _Conversations.of(column)
     if conversations is None:
         return None
@@ -315,19 +312,18 @@ def _prompt(column: Any) -> tuple[Any, Any] | None:
 
 def _answer(column: Any) -> tuple[Any, Any] | None:
     if _is_text(column):
-        return column, column.is_valid()
+        return column, _plain(column)
     conversations = _Conversations.of(column)
     return conversations and conversations.alone()
 
 
-def _column(batch: Any, name: str) -> Any:
-    """Return a column, or None."""
-    place = batch.schema.get_field_index(name)
-    return batch.column(place) if place >= 0 else None
+def _plain(column: Any) -> Any:
+    """Say which texts are there and begin like no list or object: such a text may be messages (`json_text.py`)."""
+    return pc.fill_null(pc.invert(pc.match_substring_regex(column, r"^[ \t\r\n]*[\[{]")), False)
 
 
 def _is_text(column: Any) -> bool:
-    return column is not None and column.type in _TEXT
+    return column is not None and column.type in TEXT
 
 
 def _is_large(column: Any) -> bool:
@@ -339,7 +335,7 @@ def _are_messages(kind: Any) -> bool:
         pyarrow.types.is_list(kind)
         and isinstance(kind.value_type, pyarrow.StructType)
         and all(
-            kind.value_type.get_field_index(key) >= 0 and kind.value_type.field(key).type in _TEXT
+            kind.value_type.get_field_index(key) >= 0 and kind.value_type.field(key).type in TEXT
             for key in ("role", "content")
         )
     )
@@ -348,52 +344,3 @@ def _are_messages(kind: Any) -> bool:
 def _bytes(column: Any) -> Any:
     """Return texts as bytes, which costs nothing."""
     return pc.cast(column, pyarrow.large_binary() if _is_large(column) else pyarrow.binary())
-
-
-# --- beside the texts ---------------------------------------------------------------------------------------------
-
-
-def _beside(batch: Any) -> tuple[Any, bool] | None:
-    """Return what stands beside the texts, and whether that may be wrong; None for what only rows can say."""
-    system = _column(batch, "system")
-    if system is not None and system.null_count < len(system):
-        return None
-    found = {name: _column(batch, name) for name in (*_NAMES, *BESIDE_THE_TEXTS)}
-    held = {
-        name: column if name in _NAMES else _scores_alone(column)
-        for name, column in found.items()
-        if column is not None
-    }
-    held = {name: column for name, column in held.items() if column is not None}
-    if not all(held[name].type in _WRITTEN_ALIKE for name in _NAMES if name in held):
-        return None
-    if not held:
-        return None, False
-    unchecked = not all(_is_harmless(name, column) for name, column in held.items() if name not in _NAMES)
-    return pyarrow.RecordBatch.from_pydict(held), unchecked
-
-
-_TEXT = (pyarrow.string(), pyarrow.large_string())
-_WRITTEN_ALIKE = (*_TEXT, pyarrow.int64(), pyarrow.bool_(), pyarrow.null())
-"""Types whose values are written alike by Arrow and by JSON; numbers with a point are not."""
-
-
-def _scores_alone(column: Any) -> Any:
-    """Return of objects (`metadata`) only the scores, which may be all that is small in them; None without any."""
-    if not isinstance(column.type, pyarrow.StructType):
-        return column
-    names = [f"score_{side}" for side in _SIDES if column.type.get_field_index(f"score_{side}") >= 0]
-    return pyarrow.StructArray.from_arrays([pc.struct_field(column, name) for name in names], names) if names else None
-
-
-def _is_harmless(name: str, column: Any) -> bool:
-    """Say whether a column surely holds what its name promises: no rating, which may be equal to another."""
-    if "rating" in name:
-        return False
-    if isinstance(column.type, pyarrow.StructType):
-        return all(_is_harmless("score", pc.struct_field(column, [place])) for place in range(column.type.num_fields))
-    if name.endswith("complete"):
-        return column.type in (pyarrow.null(), pyarrow.bool_())
-    if column.type == pyarrow.float64():
-        return pc.all(pc.is_finite(column)).as_py() is not False
-    return column.type in (pyarrow.null(), pyarrow.int64())

@@ -6,16 +6,16 @@ from headwater.data.preference import Response
 from headwater.data.sources.fields import (
     SHAREGPT,
     answer,
-    boolean,
     complete,
     conversation,
+    instructed,
+    label,
     number,
     prompt,
     text,
     with_system,
 )
 from headwater.data.sources.layout import Fields, UnpairedDraft
-from headwater.data.sources.pairs import alpaca_prompt
 
 
 def unpaired(fields: Fields) -> UnpairedDraft:
@@ -24,21 +24,21 @@ def unpaired(fields: Fields) -> UnpairedDraft:
     headwater writes this form too, with the response's `score`, and in `complete` whether it is whole.
     """
     response = Response(answer(fields, "completion"), number(fields, "score"), complete(fields, "complete"))
-    return UnpairedDraft(prompt(fields, "prompt"), response, boolean(fields, "label"))
+    return UnpairedDraft(prompt(fields, "prompt"), response, label(fields, "label"))
 
 
 def llamafactory_kto(fields: Fields) -> UnpairedDraft:
     """LLaMA-Factory KTO, chat messages: `messages` that end in the answer, and `label`."""
     before, last = conversation(fields, "messages")
-    return UnpairedDraft(with_system(fields, before), Response(last), boolean(fields, "label"))
+    return UnpairedDraft(with_system(fields, before), Response(last), label(fields, "label"))
 
 
 def llamafactory_kto_sharegpt(fields: Fields) -> UnpairedDraft:
     """LLaMA-Factory KTO, sharegpt form: `conversations` that end in the answer, and `kto_tag`."""
     before, last = conversation(fields, "conversations", SHAREGPT)
-    return UnpairedDraft(with_system(fields, before), Response(last), boolean(fields, "kto_tag"))
+    return UnpairedDraft(with_system(fields, before), Response(last), label(fields, "kto_tag"))
 
 
 def llamafactory_kto_alpaca(fields: Fields) -> UnpairedDraft:
     """LLaMA-Factory KTO, alpaca form: `instruction` (and `input`, `system`, `history`), `output`, `kto_tag`."""
-    return UnpairedDraft(alpaca_prompt(fields), Response(text(fields, "output")), boolean(fields, "kto_tag"))
+    return UnpairedDraft(instructed(fields), Response(text(fields, "output")), label(fields, "kto_tag"))

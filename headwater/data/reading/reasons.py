@@ -1,0 +1,58 @@
+"""Why rows are not kept, in words; and the error for data of which none is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from headwater.data.reading.account import Account, Quarantine
+from headwater.data.reading.strict import Bad
+from headwater.data.sources import Broken
+from headwater.errors import DataError
+
+REASONS = {
+    "duplicate": "an earlier row says the same",
+    "flipped_label": "an earlier row has the same texts with the label turned round",
+    "empty_response": "a response is empty",
+    "identical_responses": "both responses are the same but for white space",
+    "prompts_differ": "the two responses answer different prompts",
+    "equal_ratings": "both responses have the same rating",
+    "fewer_than_two_responses": "fewer than two responses say anything",
+    "tie": "neither response was preferred",
+    "no_verdict": "nobody said which response is better",
+}
+"""Why a well-formed row is dropped."""
+
+
+def in_words(reason: str) -> str:
+    """Say why a row is dropped."""
+    return REASONS.get(reason, reason.replace("_", " "))
+
+
+def verdict_of(problem: Bad | Broken) -> tuple[str, list[str], int | None]:
+    """Return the code of a bad row, what to say, and the column where it is known."""
+    if isinstance(problem, Bad):
+        return problem.code, [part for part in problem.parts if part], problem.column
+    return problem.code, [str(part) for part in problem.args if part], None
+
+
+def repetition(earlier: bool, label: bool) -> str:
+    """Return what a row is whose texts came before, by which way the label pointed then and now."""
+    return "duplicate" if earlier is label else "flipped_label"
+
+
+def no_usable_rows(place: str, account: Account, quarantine: Quarantine) -> DataError:
+    """Return the error for data without a usable row: the reasons, how many rows each has, and the first of them."""
+    return DataError(place, f"no usable rows among {account.rows_in}", *_why(account, quarantine))
+
+
+def _why(account: Account, quarantine: Quarantine) -> Iterator[str]:
+    if account.dropped:
+        counted = (
+            f"{reason} {count} ({in_words(reason)}; first: {quarantine.places[reason]})"
+            for reason, count in account.dropped.items()
+        )
+        yield f"dropped: {', '.join(counted)}"
+    if account.quarantined:
+        counted = (f"{code} {count} (first: {quarantine.places[code]})" for code, count in quarantine.codes.items())
+        yield f"bad: {', '.join(counted)}"
+        yield quarantine.first
