@@ -340,7 +340,7 @@ EXAMPLES: dict[str, list[Example]] = {
         Example(
             {"prompt": "Why?", "completion": "Because.", "label": True},
             UnpairedDraft(QUESTION, YES, True),
-            {"label": 1},
+            {"label": 2},
             "label is a int",
         ),
         Example(

@@ -20,6 +20,7 @@ import pyarrow.parquet
 from headwater.data.reading.arrays import elements
 from headwater.data.reading.blocks import Batch, Block, Item, Lines, refused_if_damaged
 from headwater.data.reading.strict import Bad, decoded, parse
+from headwater.data.sources import Cells
 from headwater.errors import DataError, UsageError
 
 BOM = b"\xef\xbb\xbf"
@@ -174,7 +175,7 @@ def _from_cells(header: list[str], cells: list[str]) -> dict[str, Any]:
     if len(cells) != len(header):
         raise Bad("BROKEN_CSV", f"{len(cells)} cells", f"expected {len(header)}, as in the header")
     decoded(",".join(cells).encode("utf-8", "surrogateescape"))
-    return dict(zip(header, cells, strict=True))
+    return Cells(zip(header, cells, strict=True))
 
 
 def read_parquet(path: Path, advance: Advance) -> Iterator[Block]:

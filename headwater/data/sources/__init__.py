@@ -26,6 +26,7 @@ from headwater.data.sources.layout import (
     AnyDraft,
     Broken,
     CandidatesDraft,
+    Cells,
     Draft,
     Fields,
     NoPreference,
@@ -43,6 +44,7 @@ __all__ = [
     "AnyDraft",
     "Broken",
     "CandidatesDraft",
+    "Cells",
     "Draft",
     "Fields",
     "Judged",
@@ -134,7 +136,8 @@ def renamed(fields: Fields, columns: Mapping[str, str]) -> dict[str, Any]:
         )
     gone = {*columns.values()}.union(*(_ABOUT[name] for name in columns if name in _ABOUT))
     kept = {name: fields[name] for name in _NAMEABLE if name in fields and name not in gone}
-    return kept | {name: fields[column] for name, column in columns.items()}
+    found = kept | {name: fields[column] for name, column in columns.items()}
+    return Cells(found) if isinstance(fields, Cells) else found
 
 
 _ABOUT = {

@@ -25,9 +25,7 @@ def beside_of(batch: Any) -> tuple[Any, bool] | None:
         return None
     found = {name: column_of(batch, name) for name in (*NAMES, *BESIDE_THE_TEXTS)}
     held = {
-        name: column if name in NAMES else _scores_alone(column)
-        for name, column in found.items()
-        if column is not None
+        name: column if name in NAMES else _scores_alone(column) for name, column in found.items() if column is not None
     }
     held = {name: column for name, column in held.items() if column is not None}
     if not all(held[name].type in _WRITTEN_ALIKE for name in NAMES if name in held):

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from headwater.data.preference import Message, Role
 from headwater.data.sources.json_text import parsed
-from headwater.data.sources.layout import Broken, Fields
+from headwater.data.sources.layout import Broken, Cells, Fields
 from headwater.data.sources.unread import TOOL_ROLES, check_keys, code_of_part
 
 T = TypeVar("T")
@@ -40,9 +40,9 @@ def optional_text(fields: Fields, column: str) -> str:
 
 
 def number(fields: Fields, column: str) -> float | None:
-    """Return a finite number, also one that is written as text; None where the column is absent, null or empty."""
+    """Return a finite number, or None where the column is absent or null (a cell: empty)."""
     value = fields.get(column)
-    if isinstance(value, str):
+    if isinstance(value, str) and isinstance(fields, Cells):
         value = _number_of(value)
     if value is None:
         return None
@@ -65,12 +65,12 @@ def _number_of(value: str) -> Any:
 
 
 def boolean(fields: Fields, column: str) -> bool:
-    """Return true or false, also as a text (`True`, as pandas writes it); 1 and 0 are neither."""
+    """Return true or false, of a cell also as pandas writes it (`True`); 1 and 0 are neither."""
     value = fields.get(column)
-    if isinstance(value, str):
+    if isinstance(value, str) and isinstance(fields, Cells):
         value = _TRUTH.get(value.strip().lower(), value)
     if not isinstance(value, bool):
-        raise Broken(f"{column} is {_shown(value)}", "expected true or false")
+        raise Broken(f"{column} is {kind(value)}", "expected true or false")
     return value
 
 
@@ -80,20 +80,17 @@ _TRUTH = {"true": True, "false": False}
 def label(fields: Fields, column: str) -> bool:
     """Return whether a response is a desirable one: true or false, or 1 or 0."""
     value = fields.get(column)
-    if isinstance(value, str):
+    if isinstance(value, str) and isinstance(fields, Cells):
         value = _number_of(value)
     if value in (0, 1):
         return bool(value)
     return boolean(fields, column)
 
 
-def _shown(value: Any) -> str:
-    return kind(value) if not isinstance(value, str) else f"the text {reprlib.repr(value)}"
-
-
 def complete(fields: Fields, column: str) -> bool:
-    """Say whether a response is whole: it is where the column is absent, null or empty."""
-    return fields.get(column) in (None, "") or boolean(fields, column)
+    """Say whether a response is whole: it is where the column is absent or null (a cell: empty)."""
+    nothing = (None, "") if isinstance(fields, Cells) else (None,)
+    return fields.get(column) in nothing or boolean(fields, column)
 
 
 def choice(fields: Fields, column: str, *choices: T) -> T:

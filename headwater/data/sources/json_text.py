@@ -8,7 +8,7 @@ import re
 from collections.abc import Collection
 from typing import Any
 
-from headwater.data.sources.layout import Broken, Fields
+from headwater.data.sources.layout import Broken, Cells, Fields
 
 _JSON_SPACE = " \t\r\n"
 _BEGINS_LIKE_MESSAGES = re.compile(r"""\s*(\[?)\s*\{\s*(["'])(?:role|content|from|value)\2\s*:""")
@@ -51,7 +51,9 @@ def with_messages(fields: Fields) -> tuple[Fields, Collection[str]]:
     if not texts:
         return fields, ()
     found = {name: messages for name, value in texts.items() if (messages := _messages(value, name)) is not None}
-    return (dict(fields) | found, found) if found else (fields, ())
+    if not found:
+        return fields, ()
+    return (Cells if isinstance(fields, Cells) else dict)({**fields, **found}), found
 
 
 def _messages(value: str, column: str) -> Any:

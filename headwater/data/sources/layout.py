@@ -9,6 +9,12 @@ from typing import Any, Literal, NamedTuple
 from headwater.data.preference import Message, Response
 
 Fields = Mapping[str, Any]
+
+
+class Cells(dict[str, Any]):
+    """The fields of a row of a format that has nothing but texts: numbers, truth values and lists are texts too."""
+
+
 Yields = Literal["preferences", "candidates", "unpaired"]
 
 

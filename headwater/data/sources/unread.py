@@ -16,7 +16,7 @@ import pyarrow
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from headwater.data.sources.layout import Broken, Fields, Source
+from headwater.data.sources.layout import Broken, Cells, Fields, Source
 
 HARMLESS = frozenset(
     (
@@ -170,7 +170,8 @@ class Unread:
                         self._add(f"{column}[].{key}")
 
     def _without_ignored(self, fields: Fields) -> Fields:
-        return {name: self._stripped(value) for name, value in fields.items() if name not in self._ignored}
+        kept = {name: self._stripped(value) for name, value in fields.items() if name not in self._ignored}
+        return Cells(kept) if isinstance(fields, Cells) else kept
 
     def _stripped(self, value: Any) -> Any:
         if not isinstance(value, list):
