@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import headwater
-from headwater import config, interrupts, masking
+from headwater import caches, config, interrupts, locks, masking
 from headwater.errors import HeadwaterError, UsageError, did_you_mean, first_line
 from headwater.files import write_text
 from headwater.marks import marked
@@ -97,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if "--trust-files" in given:
         os.environ["HEADWATER_TRUST_FILES"] = "1"
     given = [argument for argument in given if argument not in ("--traceback", "--trust-files")]
-    with masking.masked_output():
+    with masking.masked_output(), locks.released():
         try:
             with interrupts.handled():
                 _leave_removed_folder()
@@ -134,9 +134,7 @@ def _as_bug(error: Exception, printed: bool) -> str:
     found = f"a bug of ours: {type(error).__name__}: {first_line(error)}"
     if printed:
         return found
-    from headwater.data import token_cache
-
-    place = token_cache.home() / "last-error.txt"
+    place = caches.home() / "last-error.txt"
     try:
         write_text(place, masking.mask("".join(traceback.format_exception(error))))
     except (OSError, HeadwaterError):

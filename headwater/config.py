@@ -18,6 +18,7 @@ import tyro
 import yaml
 
 from headwater.errors import UsageError, did_you_mean
+from headwater.marks import visible
 
 T = TypeVar("T")
 
@@ -49,6 +50,7 @@ def parse(config_class: type[T], arguments: Sequence[str], prog: str, descriptio
     Errors: `UsageError` for an unknown flag or key (with a suggestion), a missing required flag, or an unreadable
     YAML file. Values of a wrong type end in tyro's own message and exit code 2.
     """
+    _refuse_bytes(arguments)
     arguments, config_file = _take_config_flag(list(arguments))
     flags = _flags(config_class)
     if not {"-h", "--help"} & set(arguments):
@@ -57,6 +59,15 @@ def parse(config_class: type[T], arguments: Sequence[str], prog: str, descriptio
         _refuse_missing_flags(from_file + arguments, config_class)
         arguments = from_file + arguments
     return tyro.cli(config_class, prog=prog, args=arguments, description=description)
+
+
+def _refuse_bytes(arguments: Sequence[str]) -> None:
+    """Refuse arguments, such as names of files, that could not be written down."""
+    for argument in arguments:
+        try:
+            argument.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise UsageError(visible(argument), "holds bytes that are not UTF-8", "rename the file") from error
 
 
 def _take_config_flag(arguments: list[str]) -> tuple[list[str], Path | None]:

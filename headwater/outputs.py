@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from headwater import runs
+from headwater import destinations, runs
 from headwater.data import reading
 from headwater.errors import UsageError
 
@@ -18,7 +18,11 @@ class Places(NamedTuple):
 
 
 def places_of(output: Path) -> Places:
-    """Return the places of an output: a name with a suffix is a file, and its run stands beside it; else a run."""
+    """Return the places of an output: a name with a suffix is a file, and its run stands beside it; else a run.
+
+    Errors: `UsageError` for a name that cannot be one.
+    """
+    destinations.check_name(output)
     return Places(output, runs.beside(output)) if output.suffix else Places(output / reading.PREFERENCES, output)
 
 
@@ -29,10 +33,25 @@ def free_places(output: Path, source: Path, overwrite: bool) -> Places:
     """
     target, home = places_of(output)
     reading.check_writable(target)
-    if target.exists() and not overwrite:
-        raise UsageError(f"--output {target}", "already exists", "name another file or add --overwrite")
+    check_data_file(target, home, overwrite)
     runs.check_free(home, overwrite)
     data = source.resolve()
     if data == target.resolve() or home.resolve() in (data, *data.parents):
         raise UsageError(f"--output {output}", "would replace the data that is read", "name another place")
     return Places(target, home)
+
+
+def check_data_file(target: Path, home: Path, overwrite: bool, flag: str = "--output") -> None:
+    """Refuse a data file that cannot be made, or exists (unless `overwrite`) or is no output of a run at `home`.
+
+    Errors: `UsageError`.
+    """
+    if target.parent != home:  # inside of a run, which is looked at as a whole
+        destinations.check_file(target, flag)
+    if not target.exists():
+        return
+    if not overwrite:
+        raise UsageError(f"{flag} {target}", "already exists", "name another file or add --overwrite")
+    if target.parent != home and not (home / "environment.json").is_file():
+        fix = "delete it yourself, or name another file"
+        raise UsageError(f"{flag} {target}", f"was not written by headwater: there is no {home.name} beside it", fix)

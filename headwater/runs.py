@@ -23,7 +23,6 @@ import json
 import os
 import platform
 import re
-import shutil
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -34,6 +33,7 @@ import pyarrow
 import pyarrow.parquet
 
 from headwater import config as configs
+from headwater import destinations, locks
 from headwater.console import RowAccount
 from headwater.errors import DataError, UsageError
 from headwater.files import digest, sha256, to_json, write_atomically, write_json, write_text
@@ -101,6 +101,7 @@ class RunWriter:
         manifest = {path.relative_to(self.path).as_posix(): _entry(path) for path in files}
         write_json(self.path / "manifest.json", manifest)
         write_json(self.path / "done", {"seconds": round(time.monotonic() - self._began, 3)})
+        locks.release(self.path)
         return self.path
 
     def _belongs(self, path: Path) -> bool:
@@ -134,17 +135,16 @@ class Bystander(RunWriter):
 
 
 def check_free(path: Path, overwrite: bool) -> None:
-    """Refuse, before any work, an output that exists (unless `overwrite`) or cannot be made. Errors: `UsageError`."""
-    if path.is_file():
-        raise UsageError(f"--output {path}", "is a file", "name a directory for the run")
+    """Refuse, before any work, an output that exists (unless `overwrite`) or cannot be made, or that another writes.
+
+    Only a run of headwater's, whole and alone in its directory, is ever replaced. Errors: `UsageError`.
+    """
+    destinations.check_directory(path)
     if path.is_dir() and any(path.iterdir()):
-        if not (path / "environment.json").exists():
-            raise UsageError(f"--output {path}", "holds files that are not a run", "name another directory")
+        destinations.check_own(path)
         if not overwrite:
             raise UsageError(f"--output {path}", "already holds a run", "name another directory or add --overwrite")
-    parent = next(p for p in (path, *path.parents) if p.exists())
-    if not os.access(parent, os.W_OK):
-        raise UsageError(f"--output {path}", f"{parent} is not writable")
+    locks.hold(path)
 
 
 def is_unfinished(path: Path) -> bool:
@@ -182,11 +182,11 @@ def start(
     Call it when the inputs are known to be good, so that a refused command leaves nothing behind; an earlier run at
     `path` is replaced here (`check_free` has asked). `began` is `time.monotonic()` when the work did; default: now.
     """
-    if path.exists():
-        shutil.rmtree(path)
+    destinations.remove_own(path)
     path.mkdir(parents=True)
     write_text(path / "config.yaml", configs.to_yaml(mask_all(configs.flatten(config), mask)))
     environment = {
+        "written_by": "headwater",
         "command": command,
         "arguments": [mask(argument) for argument in sys.argv[1:]],
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

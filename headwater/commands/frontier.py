@@ -19,7 +19,7 @@ import tyro
 from rich.table import Table
 
 from headwater import config as configs
-from headwater import files, runs
+from headwater import destinations, files, locks, runs
 from headwater.console import say, say_stages, show, steps
 from headwater.data import reading
 from headwater.data.published import published_points
@@ -160,13 +160,15 @@ def run(config: Config) -> Path:
 def _check_settings(config: Config) -> None:
     """Refuse a directory whose points were decoded with other settings. Errors: `UsageError`."""
     path = config.output / SETTINGS
+    destinations.check_directory(config.output)
+    locks.hold(config.output)
     if path.is_file():
         before, now = configs.read_yaml(path), config.common()
         changed = next((name for name, value in now.items() if before.get(name) != value), None)
         if changed:
             flag = f"--{changed.replace('_', '-')} {now[changed]}"
             raise UsageError(flag, f"{config.output} was begun with {before.get(changed)}", "name another --output")
-    elif config.output.exists() and (config.output.is_file() or any(config.output.iterdir())):
+    elif config.output.exists() and any(config.output.iterdir()):
         raise UsageError(f"--output {config.output}", "holds files that are not a frontier", "name another directory")
 
 

@@ -33,7 +33,7 @@ from headwater.data.truncation import (
 from headwater.data.view import facts_of
 from headwater.data.writing import shard_paths
 from headwater.errors import DataError, UsageError
-from headwater.outputs import places_of
+from headwater.outputs import check_data_file, places_of
 
 EXAMPLE = "headwater preprocess --input pairs.jsonl --output cut.jsonl --truncate-percentage 50"
 
@@ -72,7 +72,7 @@ def run(config: Config) -> Path:
     began = time.monotonic()
     truncation = Truncation(_kept(config), config.cut, config.part, config.boundary, config.seed)
     target, home = places_of(config.output)
-    _check_free(config, target)
+    _check_free(config, target, home)
     runs.check_free(home, config.overwrite)
 
     tokenizer = load_tokenizer(config.tokenizer, reading.examples(reading.stream(config.input, config.door)))
@@ -134,14 +134,13 @@ def _kept(config: Config) -> Keep:
     return parse_keep(config.keep) if config.keep else parse_percentage(str(config.truncate_percentage))
 
 
-def _check_free(config: Config, target: Path) -> None:
+def _check_free(config: Config, target: Path, home: Path) -> None:
     """Refuse an output that exists or cannot be made, before any work."""
     reading.check_writable(target)
     if config.shards > 1 and not config.output.suffix:
         raise UsageError(f"--shards {config.shards}", f"--output {config.output} is a run directory", "name a file")
-    taken = [path for path in shard_paths(target, config.shards) if path.exists()]
-    if taken and not config.overwrite:
-        raise UsageError(f"--output {taken[0]}", "already exists", "name another file or add --overwrite")
+    for path in shard_paths(target, config.shards):
+        check_data_file(path, home, config.overwrite)
 
 
 def _show(effect: Effect) -> None:

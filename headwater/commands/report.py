@@ -7,7 +7,7 @@ from pathlib import Path
 
 import tyro
 
-from headwater import runs
+from headwater import destinations, runs
 from headwater.console import say, show
 from headwater.errors import UsageError
 from headwater.report import figures, page
@@ -36,8 +36,9 @@ def run(config: Config) -> Path:
         raise UsageError("no run is named", "headwater report RUN… --output report.html")
     if config.output.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"--output {config.output}", "is not a page's name", "end it in .html")
-    if config.figures and config.figures.is_file():
-        raise UsageError(f"--figures {config.figures}", "is a file", "name a directory")
+    destinations.check_file(config.output)
+    if config.figures:
+        destinations.check_directory(config.figures, "--figures")
     loaded = [runs.load(path) for path in config.runs]
     written = page.write(loaded, config.output)
     show(key_figures(distinct(loaded)))

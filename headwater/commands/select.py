@@ -40,7 +40,7 @@ from headwater.data.selection import (
 )
 from headwater.data.tokenizers import is_call, load_tokenizer
 from headwater.errors import DataError, UsageError
-from headwater.outputs import free_places
+from headwater.outputs import check_data_file, free_places
 from headwater.statistics import Estimate, std
 
 EXAMPLE = "headwater select --input ultrafeedback.jsonl --output selected.jsonl --by pvar --budget 10%"
@@ -196,8 +196,9 @@ def _check_files(config: Config) -> None:
     export = config.export_for_annotation
     if export and export.suffix.lower() != ".jsonl":
         raise UsageError(f"--export-for-annotation {export}", "expected a name that ends in .jsonl")
-    if export and export.exists() and not config.overwrite:
-        raise UsageError(f"--export-for-annotation {export}", "already exists", "name another file or add --overwrite")
+    if export:
+        home = runs.beside(config.output) if config.output.suffix else config.output
+        check_data_file(export, home, config.overwrite, "--export-for-annotation")
 
     if config.policy and runs.facts_of(Path(config.policy)).get("kind") == "reward model":
         raise UsageError(f"--policy {config.policy}", "is a reward model", "name a policy")

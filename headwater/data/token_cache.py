@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from headwater import caches
 from headwater.data.preference import Example
 from headwater.data.reading import Account
 from headwater.data.templates import current_template
@@ -43,8 +43,7 @@ class Entry(NamedTuple):
 
 def home() -> Path:
     """Return the folder of all that can be made again."""
-    named = os.environ.get("HEADWATER_CACHE")
-    return Path(named) if named else Path.home() / ".cache" / "headwater"
+    return caches.home()
 
 
 def folder() -> Path:

@@ -16,7 +16,7 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
 from headwater import config as configs
-from headwater import runs
+from headwater import locks, runs
 from headwater.console import say
 from headwater.engine import fingerprint, resuming
 from headwater.engine.recipe import TrainConfig
@@ -65,6 +65,7 @@ def checkpoint_of(config: TrainConfig, command: str) -> Path | None:
 
     Errors: `UsageError` for a place that holds another run, or this one begun with other settings.
     """
+    locks.hold(config.output)
     if config.overwrite or not runs.is_unfinished(config.output) or runs.command_of(config.output) != command:
         runs.check_free(config.output, config.overwrite)
         return None

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from headwater import files, runs
+from headwater import destinations, files, locks, runs
 from headwater.console import say
 from headwater.engine.options import TrainingOptions
 from headwater.engine.recipe import Recipe, TrainConfig
@@ -67,6 +67,8 @@ def train_ensemble(config: TrainConfig, recipe: Recipe, members: int) -> Path:
 
 def _begin(config: TrainConfig, recipe: Recipe) -> runs.RunWriter:
     """Open the run of all members, or take it up where the same command was stopped."""
+    destinations.check_directory(config.output)
+    locks.hold(config.output)
     if not config.overwrite and runs.begun(config.output, config):
         return runs.RunWriter(config.output, {})
     runs.check_free(config.output, config.overwrite)

@@ -15,7 +15,7 @@ from typing import Any
 from accelerate import PartialState
 from transformers import TrainingArguments
 
-from headwater import interrupts, runs
+from headwater import destinations, interrupts, runs
 from headwater.config import build
 from headwater.console import say, show, silence, trends
 from headwater.data.preparation import Ledger
@@ -60,6 +60,7 @@ def train(config: TrainConfig, recipe: Recipe) -> Path:
 
     Started by torchrun or accelerate, every process runs this; the first one speaks and writes.
     """
+    destinations.check_directory(config.output)
     config = _with_defaults(continuing.with_precision(config), recipe)
     arguments = arguments_for(config.training, str(config.output))
     first = arguments.process_index == 0

@@ -15,7 +15,7 @@ from pathlib import Path
 from rich.table import Table
 
 from headwater import config as configs
-from headwater import files
+from headwater import destinations, files, locks
 from headwater.commands import evaluate, train_dpo, train_reward
 from headwater.console import say, show, steps
 from headwater.data.view import ViewOptions
@@ -58,6 +58,9 @@ def run(config: Config) -> Path:
 def _check_settings(config: Config) -> None:
     """Refuse a directory whose points were trained with other settings; begin a new one. Errors: `UsageError`."""
     path = config.output / SETTINGS
+    destinations.check_directory(config.output)
+    if not config.status:
+        locks.hold(config.output)
     if path.is_file():
         before, now = configs.read_yaml(path), config.common()
         changed = next((name for name, value in now.items() if before.get(name) != value), None)
