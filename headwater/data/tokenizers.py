@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from headwater.config import build
-from headwater.data import adapter_files, untrusted
+from headwater.data import adapter_files, template_limits, untrusted
 from headwater.data.preference import Record
 from headwater.data.templates import CHATML, give
 from headwater.errors import ModelError, UsageError, first_line
@@ -65,6 +65,7 @@ def load_tokenizer(name: str, records: Iterable[Record]) -> Tokenizer:
     Errors: `ModelError` for one that cannot be loaded, is not fast (character offsets need a fast one) or is empty, or
     comes with code; `NetworkError` for a hub that does not give it.
     """
+    template_limits.install()
     if is_call(name):
         return build(name, TOKENIZERS, "tokenizer").train(texts_of(records))
     from transformers import AutoTokenizer
@@ -85,7 +86,9 @@ def load_tokenizer(name: str, records: Iterable[Record]) -> Tokenizer:
             name, "has no fast tokenizer", "headwater finds responses by character offsets; use a fast one"
         )
     _check_vocabulary(tokenizer, path)
-    return give(tokenizer)
+    tokenizer = give(tokenizer)
+    template_limits.check_templates(tokenizer.chat_template)
+    return tokenizer
 
 
 def _check_vocabulary(tokenizer: Tokenizer, path: Path) -> None:

@@ -16,7 +16,7 @@ import transformers
 from headwater import runs
 from headwater.config import build
 from headwater.console import say
-from headwater.data import adapter_files, untrusted
+from headwater.data import adapter_files, template_limits, untrusted
 from headwater.data.preference import Record
 from headwater.data.templates import PLAIN
 from headwater.data.tokenizers import ScratchTokenizer, Tokenizer, is_call, load_tokenizer, texts_of
@@ -127,6 +127,7 @@ def load(
     torch.manual_seed(seed)
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
+    template_limits.install()
     if is_call(name):
         scratch = build(name, SCRATCH, "model")
         tokenizer = scratch.tokenizer(records)
