@@ -25,6 +25,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Generic, Literal, NamedTuple, TypeVar
 
+from headwater.config.calls import fraction, shown
 from headwater.data import segmentation
 from headwater.data.preference import Example, Response, Side, Unpaired
 from headwater.data.reading import Account
@@ -77,7 +78,7 @@ def parse_keep(text: str) -> Keep:
     `auto:RUN` is what the `headwater signal` run in the directory RUN recommends. Errors: `UsageError`, with the right
     spelling where a percentage was meant.
     """
-    flag = f"--keep {text}"
+    flag = f"--keep {shown(text)}"
     if text.strip().startswith("auto"):
         text = _recommended(text.strip(), flag)
     match = re.fullmatch(r"(.*?)(%|tok|sent|words|chars)?", text.strip(), flags=re.DOTALL)
@@ -112,7 +113,7 @@ def _recommended(text: str, flag: str) -> str:
 
 def parse_percentage(text: str) -> Keep:
     """Read `--truncate-percentage`: the percentage that is kept, in [1, 100]. Errors: `UsageError`."""
-    flag = f"--truncate-percentage {text}"
+    flag = f"--truncate-percentage {shown(text)}"
     number = _number(text.strip().removesuffix("%"), flag, "write the percentage to keep, such as 40")
     if 1 <= number <= 100:
         return Keep(number / 100)
@@ -124,8 +125,8 @@ def parse_percentage(text: str) -> Keep:
 def _number(text: str, flag: str, fix: str) -> Fraction:
     # A Fraction holds 0.1 exactly: 0.1 × 30 tokens is 3, not 3.0000000000000004.
     try:
-        return Fraction(text)
-    except (ValueError, ZeroDivisionError) as error:
+        return fraction(text)
+    except ValueError as error:
         raise UsageError(flag, "is not a number", fix) from error
 
 

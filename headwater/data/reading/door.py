@@ -9,6 +9,7 @@ from typing import Annotated
 
 import tyro
 
+from headwater.config.calls import fraction, shown
 from headwater.errors import UsageError
 
 
@@ -87,14 +88,14 @@ class BadRows:
         """Read `10` or `1%`. Errors: `UsageError`."""
         number = text.strip().removesuffix("%")
         try:
-            value = Fraction(number)
-        except (ValueError, ZeroDivisionError):
+            value = fraction(number)
+        except ValueError:
             value = Fraction(-1)
         if text.strip().endswith("%") and 0 <= value <= 100:
             return cls(text, share=value / 100)
         if number == text.strip() and value >= 0 and value.denominator == 1 and number.isdecimal():
             return cls(text, count=int(value))
-        raise UsageError(f"--max-bad-rows {text}", "expected a number of rows (10) or a share of them (1%)")
+        raise UsageError(f"--max-bad-rows {shown(text)}", "expected a number of rows (10) or a share of them (1%)")
 
     def passed(self, bad: int, rows: int, at_end: bool) -> bool:
         """Say whether `bad` of `rows` are too many; of a share this is known only at the end."""

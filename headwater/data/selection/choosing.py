@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from headwater.config.calls import shown
 from headwater.data.selection.variance import Floats, Ints
 from headwater.errors import UsageError
 
@@ -106,7 +107,7 @@ def choose(
     return Choice(order[:count], +dropped, tied)
 
 
-_BUDGET = re.compile(r"(\d+(?:\.\d+)?)(%?)\s*(prompts?|pairs?|tok(?:ens?)?)?")
+_BUDGET = re.compile(r"(\d{1,40}(?:\.\d{1,40})?)(%?)\s*(prompts?|pairs?|tok(?:ens?)?)?", re.ASCII)
 _UNITS: dict[str, Unit] = {"": "prompts", "pr": "prompts", "pa": "pairs", "to": "tokens"}
 
 
@@ -125,7 +126,7 @@ class Budget:
         found = _BUDGET.fullmatch(text.strip())
         if not found or not (found[2] or found[3]):
             example = "such as 10%, 500prompts, 2000pairs, 1000000tokens"
-            raise UsageError(f"--budget {text}", "expected an amount with its unit", example)
+            raise UsageError(f"--budget {shown(text)}", "expected an amount with its unit", example)
         amount, unit = Fraction(found[1]), _UNITS[(found[3] or "")[:2]]
         if found[2]:
             amount /= 100

@@ -6,21 +6,28 @@ parser (tyro) gives both their types, and the precedence flag > YAML > default n
 
 from __future__ import annotations
 
-import ast
 import dataclasses
-import inspect
+import math
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import tyro
-import yaml
 
+from headwater.config import calls
+from headwater.config.calls import build, fraction, read_call
+from headwater.config.types import is_number, mismatch
+from headwater.config.types import takes_several as _takes_several
+from headwater.config.yaml_files import Entry, entries, read_yaml, to_yaml
 from headwater.errors import UsageError, did_you_mean
 from headwater.marks import visible
 
 T = TypeVar("T")
+
+__all__ = ["build", "flatten", "fraction", "parse", "read_call", "read_yaml", "to_yaml"]
+
+SEEDS = {"seed", "split_seed", "seeds"}
 
 
 def flatten(config: Any) -> dict[str, Any]:
@@ -58,7 +65,9 @@ def parse(config_class: type[T], arguments: Sequence[str], prog: str, descriptio
         _refuse_unknown_flags(arguments, flags)
         _refuse_missing_flags(from_file + arguments, config_class)
         arguments = from_file + arguments
-    return tyro.cli(config_class, prog=prog, args=arguments, description=description)
+    found = tyro.cli(config_class, prog=prog, args=arguments, description=description)
+    _check_numbers(found)
+    return found
 
 
 def _refuse_bytes(arguments: Sequence[str]) -> None:
@@ -71,7 +80,9 @@ def _refuse_bytes(arguments: Sequence[str]) -> None:
 
 
 def _take_config_flag(arguments: list[str]) -> tuple[list[str], Path | None]:
-    """Split `--config FILE` or `--config=FILE` off the arguments."""
+    """Split `--config FILE` or `--config=FILE` off the arguments. Errors: `UsageError`, also for two."""
+    if sum(argument == "--config" or argument.startswith("--config=") for argument in arguments) > 1:
+        raise UsageError("--config", "is given twice", "write the entries of both into one file")
     for index, argument in enumerate(arguments):
         if argument == "--config":
             if index + 1 == len(arguments):
@@ -133,106 +144,64 @@ def _refuse_missing_flags(arguments: Sequence[str], config_class: Any) -> None:
 
 
 def _yaml_as_flags(path: Path, config_class: Any) -> list[str]:
-    """Turn a flat YAML mapping into flags; unknown keys are refused by line."""
+    """Turn a flat YAML mapping into flags; what is no flag of this command, or no value of one, is refused by line."""
     flags = _flags(config_class)
-    positional = {field.name for field, hint in _fields(config_class) if "Positional" in str(field.type)}
+    fields = {field.name: (field, hint) for field, hint in _fields(config_class)}
     arguments: list[str] = []
-    for line, key, value in _yaml_items(path):
-        flag = "--" + key.replace("_", "-")
-        if flag not in flags:
-            raise UsageError(f"{path}:{line}", f"unknown key {key}", did_you_mean(key, sorted(set(flags.values()))))
-        if value is None:
-            continue
-        if isinstance(value, dict):
-            raise UsageError(f"{path}:{line}", f"{key} holds a mapping", "keys are flat, one a flag")
-        values = [str(item) for item in value] if isinstance(value, list) else [str(value)]
-        if flags[flag] in positional:
-            arguments.extend(values)
-        elif isinstance(value, bool) and "--no-" + key.replace("_", "-") in flags:
-            arguments.append(flag if value else "--no-" + key.replace("_", "-"))
-        elif values:
-            arguments.extend([flag, *values])
+    given: dict[str, str] = {}
+    for entry in entries(path):
+        flag = "--" + entry.key.replace("_", "-")
+        name = flags.get(flag)
+        if name not in fields:
+            raise UsageError(
+                entry.place, f"unknown key {calls.shown(entry.key)}", did_you_mean(entry.key, sorted(fields))
+            )
+        if name in given:
+            raise UsageError(entry.place, f"{entry.key} and {given[name]} are one flag", "leave one out")
+        given[name] = entry.key
+        field, hint = fields[name]
+        arguments += _as_arguments(entry, flag, "Positional" in str(field.type), hint, flags)
     return arguments
 
 
-def _yaml_items(path: Path) -> list[tuple[int, str, Any]]:
-    """Read a YAML mapping as (line, key, value); only plain YAML, no tags, no aliases, at most 1 MB."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"--config {path}", error.strerror or "cannot be read") from error
-    if len(text) > 1_000_000:
-        raise UsageError(f"--config {path}", "is larger than 1 MB", "a config is a short YAML mapping")
-    try:
-        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
-            raise UsageError(f"--config {path}", "holds an alias (*name)", "write the value out")
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UsageError(f"--config {path}", str(error).replace("\n", " ")) from error
-    if node is None:
-        return []
-    if not isinstance(node, yaml.MappingNode) or not isinstance(values, dict):
-        raise UsageError(f"--config {path}", "is not a mapping", "write one `key: value` a line")
-    return [(key.start_mark.line + 1, str(key.value), values[key.value]) for key, _ in node.value]
-
-
-def to_yaml(values: Mapping[str, Any]) -> str:
-    """Write a flat mapping as YAML that `--config` reads back."""
-    return yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True)
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a flat YAML mapping. Errors: `UsageError`."""
-    return {key: value for _, key, value in _yaml_items(path)}
-
-
-def build(text: str, table: Mapping[str, Callable[..., T]], what: str) -> T:
-    """Build the component that a constructor call names: `build("dpo(beta=0.1)", LOSSES, "loss")`.
-
-    Only literals are accepted as keyword arguments; nothing is evaluated. Errors: `UsageError`.
-    """
-    name, arguments = read_call(text, what)
-    if name not in table:
-        raise UsageError(f"unknown {what} {name}", did_you_mean(name, table))
-    maker = table[name]
-    parameters = inspect.signature(maker).parameters
-    hints = typing.get_type_hints(maker)
-    for key, value in arguments.items():
-        if key not in parameters:
-            raise UsageError(f"{what} {name}", f"has no setting {key}", did_you_mean(key, parameters))
-        if not _fits(value, hints.get(key, object)):
+def _as_arguments(entry: Entry, flag: str, positional: bool, hint: Any, flags: Mapping[str, str]) -> list[str]:
+    """Return the arguments that stand for an entry of a YAML file. Errors: `UsageError` for another type."""
+    kept = [scalar for scalar in entry.values if scalar.value is not None]
+    several = _takes_several(hint)
+    if entry.listed and not several:
+        raise UsageError(entry.place, f"{entry.key} holds a list", "expected one value")
+    if len(kept) < len(entry.values) and entry.listed:
+        raise UsageError(entry.place, f"{entry.key} holds an empty item", "leave it out")
+    for scalar in kept:
+        expected = mismatch(scalar.text, hint)
+        if expected:
+            raise UsageError(entry.place, f"{entry.key}: {calls.shown(scalar.text)}", f"expected {expected}")
+    texts = [scalar.text for scalar in kept]
+    if positional or several:
+        dashed = next((text for text in texts if text.startswith("-") and not is_number(text)), None)
+        if dashed:  # it would be taken for a flag
             raise UsageError(
-                f"{what} {name}",
-                f"{key}={value!r}",
-                f"expected {getattr(hints[key], '__name__', hints[key])}",
+                entry.place, f"{entry.key} holds {calls.shown(dashed)}", "write ./ before a name with a dash"
             )
-    return maker(**arguments)
+    if not texts:
+        return []
+    if positional:
+        return texts
+    negation = "--no-" + flag.removeprefix("--")
+    if negation in flags:
+        return [flag if kept[0].value else negation]
+    # In one piece, so that a value with a dash is no flag.
+    return [flag, *texts] if several else [f"{flag}={texts[0]}"]
 
 
-def _fits(value: object, expected: Any) -> bool:
-    if expected is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if expected is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, expected) if isinstance(expected, type) else True
-
-
-def read_call(text: str, what: str) -> tuple[str, dict[str, Any]]:
-    """Read `name` or `name(key=literal, …)` into the name and its arguments. Errors: `UsageError`."""
-    example = f'write it as name or name(key=value), such as "{what}(size=1)"'
-    try:
-        node = ast.parse(text.strip(), mode="eval").body
-    except (SyntaxError, ValueError) as error:
-        raise UsageError(f"{what} {text!r}", "is not a constructor call", example) from error
-    if isinstance(node, ast.Name):
-        return node.id, {}
-    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
-        raise UsageError(f"{what} {text!r}", "is not a constructor call", example)
-    if node.args or any(keyword.arg is None for keyword in node.keywords):
-        raise UsageError(f"{what} {text!r}", "has a setting without a name", example)
-    try:
-        arguments = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in node.keywords}
-    except ValueError as error:
-        raise UsageError(f"{what} {text!r}", "has a value that is not a literal", example) from error
-    return node.func.id, arguments
+def _check_numbers(config: Any) -> None:
+    """Refuse numbers that no setting means: what is not finite, beyond 64 bits, or a seed below 0."""
+    for name, value in flatten(config).items():
+        flag = f"--{name.replace('_', '-')} {value}"
+        for one in value if isinstance(value, list) else [value]:
+            if isinstance(one, float) and not math.isfinite(one):
+                raise UsageError(flag, "is not finite", "expected a number")
+            if isinstance(one, int) and abs(one) >= 2**63:
+                raise UsageError(calls.shown(flag), "has more than 64 bits", "expected a smaller number")
+            if name in SEEDS and isinstance(one, int) and not 0 <= one < 2**32:
+                raise UsageError(flag, "is no seed", "expected 0 to 4294967295")
