@@ -33,11 +33,11 @@ def free_places(output: Path, source: Path, overwrite: bool) -> Places:
     """
     target, home = places_of(output)
     reading.check_writable(target)
+    data = source.resolve()
+    if overwrite and (data == target.resolve() or home.resolve() in (data, *data.parents)):
+        raise UsageError(f"--output {output}", "would replace the data that is read", "name another place")
     check_data_file(target, home, overwrite)
     runs.check_free(home, overwrite)
-    data = source.resolve()
-    if data == target.resolve() or home.resolve() in (data, *data.parents):
-        raise UsageError(f"--output {output}", "would replace the data that is read", "name another place")
     return Places(target, home)
 
 

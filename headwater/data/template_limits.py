@@ -160,11 +160,13 @@ class _Priced(NodeTransformer):
 
     def visit_Macro(self, node: nodes.Macro) -> nodes.Macro:  # noqa: N802
         self.generic_visit(node)
-        return _tick(node)
+        _tick(node)
+        return node
 
     def visit_CallBlock(self, node: nodes.CallBlock) -> nodes.CallBlock:  # noqa: N802
         self.generic_visit(node)
-        return _tick(node)
+        _tick(node)
+        return node
 
     def visit_Compare(self, node: nodes.Compare) -> nodes.Compare:  # noqa: N802
         self.generic_visit(node)
@@ -190,12 +192,11 @@ class _Priced(NodeTransformer):
     visit_Dict = _weighed  # noqa: N815
 
 
-def _tick(node: Any) -> Any:
+def _tick(node: Any) -> None:
     """Charge every run of a body for its text and its expressions."""
     text = sum(len(data.data) for data in node.find_all(nodes.TemplateData))
     cost = STEP + STEP * sum(1 for _ in node.find_all(nodes.Expr)) + text
     node.body.insert(0, nodes.ExprStmt(_filter(nodes.Const(cost), "_tick", node.lineno), lineno=node.lineno))
-    return node
 
 
 def _filter(node: nodes.Expr, name: str, line: int) -> nodes.Filter:
@@ -213,7 +214,7 @@ class _Limited(ImmutableSandboxedEnvironment):
         self.template_class = _LimitedTemplate
         self.finalize = self._written
         self.optimized = False  # constants would be computed before there is a budget
-        self.concat = self._joined  # type: ignore[assignment]
+        self.concat = self._joined  # type: ignore[method-assign]
         for name in WITHOUT:
             self.filters.pop(name, None)
         self.filters = {name: self._priced(name, filter) for name, filter in self.filters.items()}
