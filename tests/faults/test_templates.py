@@ -14,7 +14,8 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from headwater.cli import main
 from headwater.data import template_limits
-from headwater.data.tokenizers import CHATML, PLAIN, Tokenizer, load_tokenizer
+from headwater.data.templates import CHATML, PLAIN
+from headwater.data.tokenizers import Tokenizer, load_tokenizer
 from headwater.errors import ModelError
 
 pytestmark = pytest.mark.fault("S7")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from headwater import cli, runs
-from headwater.studies.demo import kept_ratios
+from headwater.studies.demo import Config, kept_ratios
 
 
 def test_the_kept_ratios_lie_below_at_and_above_the_planted_depth() -> None:
@@ -35,7 +35,6 @@ def test_the_demo_runs_from_corpus_to_report(tmp_path: Path, capsys: pytest.Capt
 
 
 def test_a_demo_is_not_overwritten_unasked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "demo" / "corpus").mkdir(parents=True)
-    (tmp_path / "demo" / "corpus" / "environment.json").write_text("{}")
+    runs.start(tmp_path / "demo" / "corpus", "demo-corpus", Config(tmp_path / "demo")).finish()
     assert cli.main(["demo", "--output", str(tmp_path / "demo")]) == 2
     assert "--overwrite" in capsys.readouterr().err
