@@ -110,7 +110,8 @@ def _strangers(path: Path) -> Iterator[tuple[str, str]]:
         elif not stat.S_ISREG(found.st_mode):
             yield name, "is no regular file"
         elif listed is not None:
-            if name not in listed and file.name not in BOOKKEEPING:
+            unlisted = file.name in BOOKKEEPING or name.startswith(("checkpoint-", ".tmp-"))
+            if name not in listed and not unlisted:
                 yield name, "its manifest does not name"
         elif not (file.name.startswith(".tmp-") or file.name in NAMED or file.name.endswith(WRITTEN)):
             yield name, "headwater does not write"

@@ -16,11 +16,13 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-
-import filelock
+from typing import TYPE_CHECKING
 
 from headwater import caches
 from headwater.errors import UsageError
+
+if TYPE_CHECKING:
+    import filelock
 
 _held: dict[Path, filelock.BaseFileLock] = {}
 """By output; of this process alone."""
@@ -62,6 +64,8 @@ def released() -> Iterator[None]:
 
 def _acquired(place: Path, output: Path) -> filelock.BaseFileLock | None:
     """Return the lock of a place; None where no folder takes a lock. Errors: `UsageError` where it is held."""
+    import filelock  # here, because the command line imports this, and --help answers at once
+
     name = hashlib.sha256(os.fsencode(place)).hexdigest()[:32] + ".lock"
     for folder in (caches.home() / "locks", Path(tempfile.gettempdir()) / f"headwater-locks-{getpass.getuser()}"):
         try:

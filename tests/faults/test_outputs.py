@@ -36,6 +36,8 @@ def test_a_run_is_replaced_and_a_run_alone(tmp_path: Path) -> None:
     run = finished(tmp_path / "run")
     with pytest.raises(UsageError, match="already holds a run"):
         runs.check_free(run, overwrite=False)
+    (run / "checkpoint-3").mkdir()
+    (run / "checkpoint-3" / "optimizer.safetensors").touch()
     runs.check_free(run, overwrite=True)
     assert runs.start(run, "demo", Config(2)).finish() == run
 
