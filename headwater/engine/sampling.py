@@ -182,7 +182,7 @@ class _plain_generation:  # noqa: N801 - used as a with-statement
         self._model.generation_config = self._before
 
 
-def _drawn(tokens: Sequence[int], tokenizer: Tokenizer, ends: Sequence[int], opening: str) -> Drawn:
+def _drawn(tokens: Sequence[int], tokenizer: Tokenizer, ends: Sequence[int], opening: str = "") -> Drawn:
     """Cut new tokens at the first that ends the response, and decode them."""
     end = next((place for place, token in enumerate(tokens) if token in ends), len(tokens))
     return Drawn(words_of(tokens[:end], tokenizer, opening), end < len(tokens), end)
