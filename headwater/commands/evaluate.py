@@ -152,10 +152,11 @@ class _Task:
 def _task(config: Config) -> _Task:
     """Load model and data, and leave out what the model was trained on."""
     from headwater.engine import labels, models, positions, rewarding
+    from headwater.engine.endings import end_rule
     from headwater.engine.weights import WEIGHTS
 
     facts = runs.facts_of(Path(config.model))
-    view = config.view.view(config.seed, facts.get("end", "complete"))
+    view = config.view.view(config.seed, config.view.end or end_rule(config.model))
     head = models.head_of(runs.members_of(config.model)[0])
     _refuse_flags(config, head)
     rewarding.refuse_flags(config.model, head, reference=config.reference, beta=config.beta, weights=config.weights)

@@ -112,9 +112,10 @@ def _read(config: Config) -> tuple[str, list[Item], list[Path]]:
 
 def _rewards(config: Config, items: Sequence[Item]) -> list[list[float] | None]:
     """Return the rewards of all responses of every item; None where one of them cannot be read."""
+    from headwater.engine.endings import end_rule
     from headwater.engine.responses import Reading, load_judge
 
-    end = config.end or runs.facts_of(Path(config.model)).get("end", "complete")
+    end = config.end or end_rule(config.model)
     how = Reading(end, config.max_length, config.tokens_per_pass)
     judge = load_judge(config.model, config.reference, config.beta, how, config.seed)
     found: list[list[float] | None] = []

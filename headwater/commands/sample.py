@@ -191,6 +191,7 @@ def _from_model(config: Config, prompts: Sequence[Asked]) -> Iterator[tuple[Aske
 def _rewards(config: Config, prompts: Sequence[Asked], ledger: Ledger) -> dict[str, list[Rewards]]:
     """Score what was drawn, prompt by prompt, with every reward model that is named."""
     from headwater.engine import models, positions, sampling
+    from headwater.engine.endings import end_rule
 
     found: dict[str, list[Rewards]] = {}
     batch = config.batch_size or AT_ONCE
@@ -199,8 +200,9 @@ def _rewards(config: Config, prompts: Sequence[Asked], ledger: Ledger) -> dict[s
         with given_template(None):  # a reward model is asked as it was trained
             model, tokenizer = models.load(name, "reward", (), config.seed)
         longest = positions.readable(model)
+        end = end_rule(name)
         found[name] = [
-            sampling.scores(model, tokenizer, one, ledger.drawn(one.key), longest, batch)
+            sampling.scores(model, tokenizer, one, ledger.drawn(one.key), longest, batch, end)
             for one in track(prompts, f"rewards by {Path(name).name}", len(prompts))
         ]
     return found

@@ -132,6 +132,7 @@ def _windows(records: Iterator[Any]) -> Iterator[list[Any]]:
 
 def _score(config: Config, name: str, ledger: Ledger) -> int:
     """Score with one model what is not in the ledger yet; returns the tokens that went through it."""
+    from headwater.engine.endings import end_rule
     from headwater.engine.responses import Judge, Reading, load_judge, load_likelihood
 
     judge: Judge | None = None
@@ -142,7 +143,7 @@ def _score(config: Config, name: str, ledger: Ledger) -> int:
         if _key(name, window) in ledger:
             continue
         if judge is None:
-            end = config.end or runs.facts_of(Path(name)).get("end", "complete")
+            end = config.end or end_rule(name)
             how = Reading(end, config.max_length, config.tokens_per_pass)
             if config.value == "reward":
                 judge = load_judge(name, config.reference, config.beta, how, config.seed)

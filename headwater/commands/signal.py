@@ -230,13 +230,14 @@ def _by_words(config: Config, preferences: list[Preference]) -> Subject:
 def _by_model(
     config: Config, head: str, preferences: list[Preference], spans: Sequence[Truncation], ledger: Ledger
 ) -> Subject:
+    from headwater.engine.endings import end_rule
     from headwater.signal import passes
 
     model = str(config.model)
     trained = runs.facts_of(Path(model))
     if not config.allow_leakage:
         preferences, ledger.stages["leakage"] = unseen(preferences, runs.trained_on(Path(model)))
-    view = View(Truncation(), config.end or trained.get("end", "complete"), config.max_length)
+    view = View(Truncation(), config.end or end_rule(model), config.max_length)
     request = passes.Request(preferences, view, config.tokens_per_pass or TOKENS_PER_PASS, config.seed, ledger, spans)
     if head == "reward":
         prepared = passes.reward_model(model, request)

@@ -17,7 +17,7 @@ from headwater.data.templates import renders_conversations
 from headwater.data.tokenizers import Tokenizer, load_tokenizer
 from headwater.data.tokens import Ids, token_ends, tokenize
 from headwater.data.truncation import truncate
-from headwater.data.turns import special_tokens
+from headwater.data.turns import closing_of, turn_end
 from headwater.data.view import ViewOptions
 from headwater.errors import UsageError
 
@@ -66,8 +66,7 @@ def marked(whole: Preference, kept: Preference, tokenizer: Tokenizer, config: Co
     if not pairs:
         raise UsageError(whole.id, f"is dropped ({', '.join(account.dropped)})", *account.first.values())
     (pair,) = pairs
-    text = Text()
-    control = set(tokenizer.convert_tokens_to_ids(list(special_tokens(tokenizer))))
+    text, end = Text(), turn_end(tokenizer)
     rules = "".join(f" · {note}" for note in notes)
     text.append(f"{whole.id} · keep {config.view.keep}, cut {view.truncation.cut}, end {view.end}{rules}\n", "bold")
     text.append(f"\nprompt · {len(pair.prompt)} tokens, not in the loss\n", "bold")
@@ -76,7 +75,7 @@ def marked(whole: Preference, kept: Preference, tokenizer: Tokenizer, config: Co
         ("chosen", pair.chosen, kept.chosen, whole.chosen),
         ("rejected", pair.rejected, kept.rejected, whole.rejected),
     ):
-        ends = "with its end token" if int(ids[-1]) in control else "no end token"
+        ends = "with its end token" if closing_of(ids, end.ids) else "no end token"
         text.append(f"\n{side} · {len(ids)} tokens, all in the loss, {ends}\n", "bold")
         before, after = _cut_off(part, full)
         text.append(f"{before} ✂ " if before else "", "strike dim")

@@ -17,6 +17,7 @@ from headwater.decoding.loop import Decoded, Loop, Request, requests
 from headwater.decoding.options import DecodingOptions
 from headwater.decoding.strategies import Strategy
 from headwater.engine import models, positions, sampling
+from headwater.engine.endings import end_rule, end_tokens
 from headwater.errors import ModelError, UsageError
 from headwater.ledger import Ledger
 
@@ -95,7 +96,7 @@ def load_pair(model: str, reference: str | None, seed: int) -> Pair:
 
 def ends_of(model: Any, tokenizer: Tokenizer) -> set[int]:
     """Return the tokens that end a response of one model."""
-    return set(sampling.end_tokens(model, tokenizer))
+    return set(end_tokens(model, tokenizer))
 
 
 def longest_of(model: Any, options: DecodingOptions) -> int:
@@ -202,13 +203,14 @@ class Judges:
         for name in names:
             models.check_conditions(name, [told])
         with given_template(None):  # a reward model is asked as it was trained
-            self._models = {name: models.load(name, "reward", (), seed) for name in names}
+            self._models = {name: (*models.load(name, "reward", (), seed), end_rule(name)) for name in names}
         self._batch = batch
 
     def rewards(self, answer: Answer) -> dict[str, float | None]:
         """Return the reward by every model; None for a response that is empty or too long."""
         found = {}
-        for name, (model, tokenizer) in self._models.items():
+        for name, (model, tokenizer, end) in self._models.items():
             longest = positions.readable(model)
-            found[name] = sampling.scores(model, tokenizer, answer.asked, [answer.response], longest, self._batch)[0]
+            asked, drawn = answer.asked, [answer.response]
+            found[name] = sampling.scores(model, tokenizer, asked, drawn, longest, self._batch, end)[0]
         return found

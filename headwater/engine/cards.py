@@ -13,6 +13,9 @@ from typing import Any
 import yaml
 
 from headwater import files
+from headwater.data.tokenizers import Tokenizer
+from headwater.data.tokens import EndToken
+from headwater.data.turns import turn_end
 
 CARD = """---
 {front}---
@@ -37,7 +40,7 @@ name = "{name}"
 tokenizer = AutoTokenizer.from_pretrained(name)
 model = AutoModelForSequenceClassification.from_pretrained(name).eval()
 messages = [{{"role": "user", "content": "What is a headwater?"}}, {{"role": "assistant", "content": "A source."}}]
-text = tokenizer.apply_chat_template(messages, tokenize=False).rstrip()  # ends with the token that closes the turn
+text = tokenizer.apply_chat_template(messages, tokenize=False){through_end}
 with torch.no_grad():
     reward = model(**tokenizer(text, add_special_tokens=False, return_tensors="pt")).logits[0, 0].item()
 ```
@@ -55,12 +58,13 @@ tokenizer = AutoTokenizer.from_pretrained(name)
 model = AutoModelForCausalLM.from_pretrained(name).eval()
 messages = [{{"role": "user", "content": "What is a headwater?"}}]
 inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True, return_tensors="pt")
-answer = tokenizer.decode(model.generate(**inputs, max_new_tokens=256)[0, inputs["input_ids"].shape[1] :])
+tokens = model.generate(**inputs, max_new_tokens=256)[0, inputs["input_ids"].shape[1] :]
+answer = tokenizer.decode(tokens, skip_special_tokens=True)
 ```
 """
 
 
-def write(path: Path, card: Mapping[str, Any], rewards: bool) -> None:
+def write(path: Path, card: Mapping[str, Any], rewards: bool, tokenizer: Tokenizer) -> None:
     """Write the card of the run at `path`, of a reward model where `rewards`.
 
     `card` has title, command, tags, base_model, and the facts of the run.
@@ -77,7 +81,8 @@ def write(path: Path, card: Mapping[str, Any], rewards: bool) -> None:
     inputs = environment.get("inputs", {})
     if accuracy is not None:
         front["model-index"] = [_index(card["title"], accuracy, inputs, rewards)]
-    usage = (REWARD if rewards else POLICY).format(name=card["title"])
+    end = _through_end(tokenizer, card["facts"].get("end", "complete")) if rewards else ""
+    usage = (REWARD if rewards else POLICY).format(name=card["title"], through_end=end)
     sections = [part for part in (_results(metrics, card["facts"]), _data(inputs), usage) if part]
     text = CARD.format(
         front=yaml.safe_dump(front, sort_keys=False),
@@ -86,6 +91,18 @@ def write(path: Path, card: Mapping[str, Any], rewards: bool) -> None:
         sections="\n".join(sections),
     )
     files.write_text(path / "README.md", text)
+
+
+def _through_end(tokenizer: Tokenizer, rule: EndToken) -> str:
+    """Return code that cuts what a chat template writes behind the token at which a complete response is rewarded."""
+    end = turn_end(tokenizer)
+    if rule == "never":
+        return f".removesuffix({end.rest!r})  # the model was trained without the token that closes the turn"
+    said = "  # ends with the token that closes the turn"
+    if not end.rest.startswith(end.text):
+        return (f".removesuffix({end.rest!r})" if end.rest else "") + f" + {end.text!r}{said}"
+    behind = end.rest.removeprefix(end.text)
+    return (f".removesuffix({behind!r})" if behind else "") + said
 
 
 def _json(path: Path) -> dict[str, Any]:

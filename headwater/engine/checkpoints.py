@@ -10,7 +10,7 @@ import torch
 
 from headwater import files, manifest
 from headwater.data.tokenizers import Tokenizer
-from headwater.engine import cards
+from headwater.engine import cards, endings
 from headwater.engine.finite import check_weights
 
 LAST = "config.json"
@@ -35,10 +35,12 @@ def save(
         if hasattr(model, "merge_and_unload"):
             model.save_pretrained(staged / "adapter")
             model, weights = model.merge_and_unload(), None
+        if model.can_generate():
+            endings.name_end_tokens(model, tokenizer)
         model.save_pretrained(staged, state_dict=None if weights is None else dict(weights))
         tokenizer.save_pretrained(staged)
         if card:
-            cards.write(staged, card, type(model).__name__.endswith("ForSequenceClassification"))
+            cards.write(staged, card, type(model).__name__.endswith("ForSequenceClassification"), tokenizer)
         _put_in_place(staged, path)
 
 

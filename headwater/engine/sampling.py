@@ -21,9 +21,10 @@ from headwater.data.preference import Preference, Response
 from headwater.data.sampling import Asked, Drawn, Sampling, uniforms
 from headwater.data.templates import ChatTemplate
 from headwater.data.tokenizers import Tokenizer
-from headwater.data.tokens import Ids, tokenize
+from headwater.data.tokens import EndToken, Ids, tokenize
 from headwater.engine import models
 from headwater.engine.attention import is_encoder
+from headwater.engine.endings import end_tokens
 from headwater.engine.finite import FiniteLogits, check_scores
 from headwater.engine.positions import readable
 from headwater.errors import ModelError
@@ -110,15 +111,6 @@ def draw(
             yield one, texts[place * sampling.n : (place + 1) * sampling.n]
 
 
-def end_tokens(model: Any, tokenizer: Tokenizer) -> list[int]:
-    """Return the tokens that end a response: the tokenizer's, and those that the model names."""
-    named = getattr(model.generation_config, "eos_token_id", None)
-    ends = {tokenizer.eos_token_id, *(named if isinstance(named, list) else [named])} - {None}
-    if not ends:
-        raise ModelError("the model", "has no token that ends a response")
-    return sorted(ends)
-
-
 @torch.inference_mode()
 def _generate(
     model: Any, tokenizer: Tokenizer, chunk: Sequence[tuple[Asked, Ids]], sampling: Sampling, seed: int, ends: list[int]
@@ -133,7 +125,7 @@ def _generate(
         mask[row, width - len(ids) :] = 1
     cache = _read_once(model, input_ids, mask, sampling.n)
     u = np.concatenate([uniforms(seed, one.key, sampling.n, sampling.max_new_tokens) for one, _ in chunk])
-    with _plain_generation(model):
+    with plain_generation(model):
         found = model.generate(
             input_ids.repeat_interleave(sampling.n, 0),
             attention_mask=mask.repeat_interleave(sampling.n, 0),
@@ -169,7 +161,7 @@ def _read_once(model: Any, input_ids: torch.Tensor, mask: torch.Tensor, n: int) 
     return cache
 
 
-class _plain_generation:  # noqa: N801 - used as a with-statement
+class plain_generation:  # noqa: N801 - used as a with-statement
     """Sets a model's own generation settings (penalties, suppressed tokens, …) aside: they would change the draw."""
 
     def __init__(self, model: Any) -> None:
@@ -190,14 +182,23 @@ def _drawn(tokens: Sequence[int], tokenizer: Tokenizer, ends: Sequence[int], ope
 
 @torch.inference_mode()
 def scores(
-    model: Any, tokenizer: Tokenizer, one: Asked, drawn: Sequence[Drawn], longest: int, batch: int
+    model: Any,
+    tokenizer: Tokenizer,
+    one: Asked,
+    drawn: Sequence[Drawn],
+    longest: int,
+    batch: int,
+    end: EndToken = "complete",
 ) -> list[float | None]:
-    """Return the reward of every draw at its last token, None for one that is empty or too long."""
+    """Return the reward of every draw at its last token, None for one that is empty or too long.
+
+    `end` says who gets an end-of-turn token: see `endings.end_rule`.
+    """
     rows: list[Ids | None] = []
     for each in drawn:
         # Encoded as training encodes a pair; the other side does not count.
         pair = Preference(prompt=one.prompt, chosen=each.response(), rejected=Response("-"), id=one.id)
-        found = tokenize([pair], tokenizer, longest).pairs if each.text.strip() else []
+        found = tokenize([pair], tokenizer, longest, end).pairs if each.text.strip() else []
         rows.append(np.concatenate([found[0].prompt, found[0].chosen]) if found else None)
     usable = [place for place, ids in enumerate(rows) if ids is not None]
     rewards: list[float | None] = [None] * len(rows)

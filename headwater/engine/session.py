@@ -40,6 +40,7 @@ from headwater.engine import (
 from headwater.engine.attention import is_encoder, layout_for
 from headwater.engine.compilation import compile_layers
 from headwater.engine.drift import Drift
+from headwater.engine.endings import give_padding
 from headwater.engine.flops import training_cost
 from headwater.engine.losses import Loss
 from headwater.engine.options import TrainingOptions
@@ -177,6 +178,8 @@ def _load(config: TrainConfig, recipe: Recipe, data: examples.Examples) -> model
     )
     if is_encoder(model):
         models.give_template(tokenizer)
+    else:
+        give_padding(model, tokenizer, reward=recipe.head == "reward")
     size = f"{model.num_parameters() / 1e6:.2f} M parameters · {len(tokenizer)} tokens"
     say(f"model: {config.model} · {size} · trained in {config.training.precision}")
     return models.Loaded(model, tokenizer)

@@ -10,12 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import xxhash
 
-from headwater import runs
 from headwater.data.preference import Candidates, Message, Response
 from headwater.errors import ModelError
 from headwater.judging import verdicts
@@ -247,10 +245,11 @@ class Reward:
 
     def judge(self, comparisons: Sequence[Comparison]) -> list[Judgement]:
         """Reward all answers, each once."""
+        from headwater.engine.endings import end_rule
         from headwater.engine.options import TOKENS_PER_PASS
         from headwater.engine.responses import Reading, load_judge
 
-        end = runs.facts_of(Path(self.model)).get("end", "complete")
+        end = end_rule(self.model)
         rewards = load_judge(self.model, self.reference, self.beta, Reading(end, self.max_length, TOKENS_PER_PASS), 0)
         answers: dict[tuple[Message, ...], dict[Answer, None]] = {}
         for comparison in comparisons:

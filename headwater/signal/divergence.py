@@ -74,13 +74,14 @@ def sampled_pairs(
 ) -> list[PairTokens]:
     """Draw two responses of at most `tokens` tokens to every prompt, as the two sides of a pair.
 
-    Plain ancestral sampling, seeded by torch's global generator. `ends` are the ids that end a response, which is part
-    of it. Call it before the policy's attention is set for packed rows.
+    Plain ancestral sampling, whatever the model's own generation settings, seeded by torch's global generator. `ends`
+    are the ids that end a response, which is part of it. Call it before the policy's attention is set for packed rows.
     """
     import torch
     import transformers
 
     from headwater.engine.finite import FiniteLogits
+    from headwater.engine.sampling import plain_generation
 
     settings = transformers.GenerationConfig(
         do_sample=True, top_k=0, top_p=1.0, max_new_tokens=tokens, eos_token_id=list(ends), pad_token_id=ends[0]
@@ -97,7 +98,7 @@ def sampled_pairs(
             row[width - len(pair.prompt) :] = pair.prompt
         lengths = np.array([[len(pair.prompt)] for pair in chunk])
         mask = np.arange(width)[None] >= width - lengths
-        with torch.inference_mode():
+        with torch.inference_mode(), plain_generation(policy):
             inputs = (torch.from_numpy(each).repeat_interleave(2, 0).to(policy.device) for each in (rows, mask))
             ids, attention = inputs
             names = [pair.id for pair in chunk for _ in range(2)]

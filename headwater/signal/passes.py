@@ -15,8 +15,10 @@ from headwater.data.sampling import Sampling
 from headwater.data.tokenizers import Tokenizer
 from headwater.data.tokens import PairTokens, View
 from headwater.data.truncation import Truncation
+from headwater.data.turns import turn_end
 from headwater.engine import models, positions, sampling
 from headwater.engine.attention import layout_for
+from headwater.engine.endings import end_tokens
 from headwater.engine.finite import check_scores
 from headwater.engine.heads import Head
 from headwater.engine.packing import Layout
@@ -33,7 +35,7 @@ from headwater.engine.scoring import (
     token_rewards,
     token_values,
 )
-from headwater.errors import DataError, ModelError
+from headwater.errors import DataError
 from headwater.signal.rulers import Ints, TokenRewards, implicit_reward_ruler, reward_ruler
 from headwater.statistics import Floats
 
@@ -103,7 +105,7 @@ def reward_reader(model: str, room: int, seed: int) -> Reader:
     values = _Values(scorer, reward_scores, token_rewards, room, "rewards")
 
     def read(pairs: Sequence[PairTokens]) -> TokenRewards:
-        return reward_ruler(pairs, values(pairs), tokenizer.all_special_ids)
+        return reward_ruler(pairs, values(pairs), turn_end(tokenizer).ids)
 
     return Reader(tokenizer, scorer.num_parameters(), read, (scorer,))
 
@@ -117,7 +119,7 @@ def reward_model(model: str, request: Request) -> Prepared:
     values = _Values(scorer, reward_scores, token_rewards, request.room, "rewards")
 
     def read() -> TokenRewards:
-        ruler = reward_ruler(pairs, values(pairs), tokenizer.all_special_ids)
+        ruler = reward_ruler(pairs, values(pairs), turn_end(tokenizer).ids)
         if not request.spans:
             return ruler
         voice = reward_voice(scorer, values.layout(pairs))
@@ -165,10 +167,10 @@ class TwoPolicies:
     policy: Any
     reference: Any
     pairs: list[PairTokens]
-    special: list[int]
-    """The tokenizer's control tokens."""
+    closing: tuple[int, ...]
+    """The tokens with which a complete response closes its turn."""
     ends: list[int]
-    """Those that end a response."""
+    """The tokens that end a response of either model."""
 
 
 def both_policies(model: str, reference: str | None, request: Request) -> TwoPolicies:
@@ -176,11 +178,8 @@ def both_policies(model: str, reference: str | None, request: Request) -> TwoPol
     policy, base, tokenizer = _both(model, reference, request.seed, request.preferences)
     view = positions.fitted(request.view, policy, base)
     pairs = prepare("read pairs", request.preferences, view, tokenizer, request.ledger)
-    closing = {int(pair.chosen[-1]) for pair in pairs} & set(tokenizer.all_special_ids)
-    ends = sorted({tokenizer.eos_token_id, *closing} - {None})
-    if not ends:
-        raise ModelError(model, "has no token that ends a response", "use a tokenizer with an EOS token")
-    return TwoPolicies(policy, base, pairs, list(tokenizer.all_special_ids), ends)
+    ends = sorted({*end_tokens(policy, tokenizer), *end_tokens(base, tokenizer)})
+    return TwoPolicies(policy, base, pairs, turn_end(tokenizer).ids, ends)
 
 
 def with_room(two: TwoPolicies, pairs: Sequence[PairTokens], tokens: int) -> list[PairTokens]:
@@ -208,22 +207,22 @@ def _both(
 def policy_and_reference(model: str, reference: str | None, beta: float, request: Request) -> Prepared:
     """Load a policy and its reference, read at every response token; see `both_policies`."""
     two = both_policies(model, reference, request)
-    read = _implicit(two.policy, two.reference, beta, request.room, two.special)
+    read = _implicit(two.policy, two.reference, beta, request.room, two.closing)
     return Prepared(two.pairs, two.policy.num_parameters(), lambda: read(two.pairs))
 
 
 def policy_reader(model: str, reference: str | None, beta: float, room: int, seed: int) -> Reader:
     """Load a policy and its reference (None: the one its training run names). Errors: `UsageError`, `ModelError`."""
     policy, base, tokenizer = _both(model, reference, seed, ())
-    read = _implicit(policy, base, beta, room, list(tokenizer.all_special_ids))
+    read = _implicit(policy, base, beta, room, turn_end(tokenizer).ids)
     return Reader(tokenizer, policy.num_parameters(), read, (policy, base))
 
 
 def _implicit(
-    policy: Any, reference: Any, beta: float, room: int, special: list[int]
+    policy: Any, reference: Any, beta: float, room: int, closing: Sequence[int]
 ) -> Callable[[Sequence[PairTokens]], TokenRewards]:
     own, other = (
         _Values(model, policy_scores, token_log_probs, room, f"log-probabilities of the {name}")
         for model, name in ((policy, "policy"), (reference, "reference"))
     )
-    return lambda pairs: implicit_reward_ruler(pairs, own(pairs), other(pairs), beta, special)
+    return lambda pairs: implicit_reward_ruler(pairs, own(pairs), other(pairs), beta, closing)

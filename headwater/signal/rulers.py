@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from headwater.data.tokens import PairTokens
 from headwater.data.truncation import Truncation
+from headwater.data.turns import closing_of
 from headwater.statistics import Floats
 
 Ints = NDArray[np.int64]
@@ -129,10 +130,10 @@ class TokenPair(Protocol):
     def rejected(self) -> NDArray[np.float32]: ...  # noqa: D102
 
 
-def reward_ruler(pairs: Sequence[PairTokens], rewards: Sequence[TokenPair], special: Sequence[int]) -> TokenRewards:
-    """Read a reward model's rewards, one a response token; `special` are the ids of the tokenizer's control tokens."""
+def reward_ruler(pairs: Sequence[PairTokens], rewards: Sequence[TokenPair], closing: Sequence[int]) -> TokenRewards:
+    """Read a reward model's rewards, one a response token; `closing` are the tokens that close a complete turn."""
     values = [value.astype(np.float64) for pair in rewards for value in (pair.chosen, pair.rejected)]
-    return _ruler(pairs, values, special, sums=False)
+    return _ruler(pairs, values, closing, sums=False)
 
 
 def implicit_reward_ruler(
@@ -140,7 +141,7 @@ def implicit_reward_ruler(
     policy: Sequence[TokenPair],
     reference: Sequence[TokenPair],
     beta: float,
-    special: Sequence[int],
+    closing: Sequence[int],
 ) -> TokenRewards:
     """Sum β (log π − log π_ref) up to every token (arXiv:2505.17122, section 3.1; arXiv:2305.18290, eq. 5)."""
     columns = [
@@ -148,17 +149,17 @@ def implicit_reward_ruler(
         for p, r in zip(policy, reference, strict=True)
         for own, other in ((p.chosen, r.chosen), (p.rejected, r.rejected))
     ]
-    return _ruler(pairs, columns, special, sums=True)
+    return _ruler(pairs, columns, closing, sums=True)
 
 
-def _ruler(pairs: Sequence[PairTokens], values: Sequence[Floats], special: Sequence[int], sums: bool) -> TokenRewards:
+def _ruler(pairs: Sequence[PairTokens], values: Sequence[Floats], closing: Sequence[int], sums: bool) -> TokenRewards:
     responses = [(pair.chosen, pair.rejected) for pair in pairs]
     whole = np.array([[len(chosen), len(rejected)] for chosen, rejected in responses], dtype=np.int64)
-    closing = np.array([[ids[-1] in special for ids in pair] for pair in responses], dtype=np.int64)
+    closed = np.array([[closing_of(ids, closing) for ids in pair] for pair in responses], dtype=np.int64)
     starts = np.concatenate([[0], np.cumsum(whole.ravel())[:-1]]).reshape(-1, 2)
     common = np.array([_common(*pair) for pair in responses], dtype=np.int64)
     # A response of nothing but its closing token counts as text: a cut keeps at least one token.
-    return TokenRewards(np.concatenate(values), starts, whole, np.maximum(whole - closing, 1), common, sums)
+    return TokenRewards(np.concatenate(values), starts, whole, np.maximum(whole - closed, 1), common, sums)
 
 
 def _common(chosen: NDArray[np.int32], rejected: NDArray[np.int32]) -> int:

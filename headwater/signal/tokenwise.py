@@ -51,11 +51,12 @@ class Wanted(NamedTuple):
 
 def load(wanted: Wanted, room: int, seed: int) -> Reader:
     """Load a model; `room` is how many tokens it computes at once. Errors: `UsageError`, `ModelError`."""
+    from headwater.engine.endings import end_rule
     from headwater.signal import passes
 
     model, name, trained = wanted.model, Path(wanted.model).name, runs.facts_of(Path(wanted.model))
     head = passes.head_of(model)
-    view = View(Truncation(), wanted.end or trained.get("end", "complete"), wanted.max_length)
+    view = View(Truncation(), wanted.end or end_rule(model), wanted.max_length)
     facts = {"kind": trained.get("kind", "reward model" if head == "reward" else "policy"), "end": view.end}
     if head == "reward":
         for flag in ("reference", "beta"):

@@ -15,6 +15,7 @@ from headwater.data.sampling import Asked, Drawn, Sampling, asked, uniforms
 from headwater.data.tokenizers import Tokenizer
 from headwater.data.tokens import tokenize
 from headwater.engine import sampling
+from headwater.engine.endings import end_tokens
 from headwater.errors import ModelError
 
 
@@ -88,7 +89,7 @@ def test_draws_follow_the_models_distribution(
     assert ids is not None
     n = 4000
     settings = Sampling(n=n, max_new_tokens=1, temperature=temperature, top_p=top_p)
-    ends = sampling.end_tokens(model, tokenizer)
+    ends = end_tokens(model, tokenizer)
     found = sampling._generate(model, tokenizer, [(prompts[0], ids)], settings, 0, ends)[:, 0]
     p = exact(model, ids, []) ** (1 / temperature)
     p /= p.sum()
@@ -117,7 +118,7 @@ def test_a_token_without_probability_is_never_drawn() -> None:
 def test_later_tokens_follow_the_tokens_before_them(model: Any, tokenizer: Tokenizer, prompts: list[Asked]) -> None:
     """Every token is the one at which the cumulative probability passes its random number."""
     settings = Sampling(n=4, max_new_tokens=6)
-    ends = sampling.end_tokens(model, tokenizer)
+    ends = end_tokens(model, tokenizer)
     rows = [(one, ids) for one, ids in zip(prompts[:2], sampling.prompt_ids(prompts[:2], tokenizer, 200), strict=True)]
     found = sampling._generate(model, tokenizer, rows, settings, 7, ends).tolist()  # type: ignore[arg-type]
     for place, (one, ids) in enumerate(rows):

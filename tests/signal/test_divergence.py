@@ -93,6 +93,19 @@ def test_samples_are_drawn_from_the_policy(corpus: list[Preference], pairs: list
     assert expected.max() > 0.05
 
 
+def test_a_models_own_generation_settings_do_not_change_its_samples(
+    corpus: list[Preference], pairs: list[PairTokens]
+) -> None:
+    found = []
+    for settings in ({}, {"repetition_penalty": 5.0, "suppress_tokens": list(range(200)), "min_new_tokens": 20}):
+        torch.manual_seed(0)
+        model = policy(corpus, 0, scale=1.0)
+        model.generation_config.update(**settings)
+        drawn = sampled_pairs(model, pairs[:4], 20, list(range(50)), batch=4)
+        found.append([side.tolist() for pair in drawn for side in (pair.chosen, pair.rejected)])
+    assert found[0] == found[1]
+
+
 def test_a_profile_by_hand() -> None:
     values = [np.array([4.0, 2.0, 2.0]), np.array([6.0, 0.0])]
     found = profile(values, ["a", "b"], 0)

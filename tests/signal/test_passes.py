@@ -15,6 +15,7 @@ from headwater.data.preparation import Ledger
 from headwater.data.tokenizers import Tokenizer
 from headwater.data.tokens import EndToken, PairTokens, View, tokenize
 from headwater.data.truncation import CutBy, Keep, Part, Truncation
+from headwater.data.turns import turn_end
 from headwater.engine import models
 from headwater.engine.scoring import TokenFunction, TokenValues, token_log_probs, token_rewards, token_values
 from headwater.signal.passes import Request, reward_model
@@ -54,7 +55,7 @@ def test_one_pass_of_a_reward_model_is_many(
 ) -> None:
     each, pairs = model("reward", corpus), pairs_of(corpus, tokenizer)
     truncation = Truncation(Keep(Fraction(ratio)), by)
-    ruler = reward_ruler(pairs, read(token_rewards, each, pairs), tokenizer.all_special_ids)
+    ruler = reward_ruler(pairs, read(token_rewards, each, pairs), turn_end(tokenizer).ids)
     apart = read(token_rewards, each, cut(pairs, truncation))
     expected = [float(value.chosen[-1] - value.rejected[-1]) for value in apart]
     np.testing.assert_allclose(margins(ruler, truncation), expected, atol=1e-5)
@@ -82,7 +83,7 @@ def test_a_reward_model_reads_a_span_as_a_response_of_its_own(
         np.testing.assert_allclose(margins(ruler, span), expected, atol=1e-5)
         np.testing.assert_array_equal(ruler.margins(span, -np.ones(len(few))), -margins(ruler, span))
         assert all(
-            (pair.chosen[-1] in loaded.tokenizer.all_special_ids) == (end == "complete" and span.part == "suffix")
+            (pair.chosen[-1] in turn_end(loaded.tokenizer).ids) == (end == "complete" and span.part == "suffix")
             for pair in cut
         )
         found.append(margins(ruler, span))
@@ -109,7 +110,7 @@ def test_one_pass_of_a_policy_and_its_reference_is_many(
     pairs = pairs_of(corpus, tokenizer)
     truncation = Truncation(Keep(Fraction(ratio)), by)
     values = [read(token_log_probs, each, pairs) for each in (policy, base)]
-    ruler = implicit_reward_ruler(pairs, *values, BETA, tokenizer.all_special_ids)
+    ruler = implicit_reward_ruler(pairs, *values, BETA, turn_end(tokenizer).ids)
     apart = [read(token_log_probs, each, cut(pairs, truncation)) for each in (policy, base)]
     expected = [implicit(own, other) for own, other in zip(*apart, strict=True)]
     np.testing.assert_allclose(margins(ruler, truncation), expected, atol=1e-5)
@@ -129,11 +130,11 @@ def test_all_of_a_response_is_its_full_score(corpus: list[Preference], tokenizer
     pairs = pairs_of(corpus, tokenizer, end)
     scorer, policy, base = model("reward", corpus), model("policy", corpus), model("policy", corpus, 1)
     rewards = read(token_rewards, scorer, pairs)
-    ruler = reward_ruler(pairs, rewards, tokenizer.all_special_ids)
+    ruler = reward_ruler(pairs, rewards, turn_end(tokenizer).ids)
     expected = [float(value.chosen[-1]) - float(value.rejected[-1]) for value in rewards]
     assert margins(ruler, Truncation()).tolist() == expected
     values = [read(token_log_probs, each, pairs) for each in (policy, base)]
-    summed = implicit_reward_ruler(pairs, *values, BETA, tokenizer.all_special_ids)
+    summed = implicit_reward_ruler(pairs, *values, BETA, turn_end(tokenizer).ids)
     full = [implicit(own, other) for own, other in zip(*values, strict=True)]
     np.testing.assert_allclose(margins(summed, Truncation()), full, atol=1e-12)
 
@@ -143,5 +144,5 @@ def test_what_closes_a_turn_is_not_counted_as_text(corpus: list[Preference], tok
     for end in ("never", "complete"):
         pairs = pairs_of(corpus, tokenizer, end)  # type: ignore[arg-type]
         nothing = [TokenValues(np.zeros(len(p.chosen), "f"), np.zeros(len(p.rejected), "f")) for p in pairs]
-        lengths.append(reward_ruler(pairs, nothing, tokenizer.all_special_ids).lengths.tolist())
+        lengths.append(reward_ruler(pairs, nothing, turn_end(tokenizer).ids).lengths.tolist())
     assert lengths[0] == lengths[1]
