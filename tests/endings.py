@@ -62,7 +62,7 @@ def llama(tokenizer: Tokenizer, kind: Any = transformers.LlamaForCausalLM, **nam
         intermediate_size=64,
         num_hidden_layers=1,
         num_attention_heads=2,
-        max_position_embeddings=256,
+        max_position_embeddings=512,
         **{"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, **named},
     )
     return kind(config).eval()
