@@ -198,9 +198,8 @@ def _rewards(config: Config, prompts: Sequence[Asked], ledger: Ledger) -> dict[s
     for name in config.reward_model:
         models.check_conditions(name, [config.door.told])
         with given_template(None):  # a reward model is asked as it was trained
-            model, tokenizer = models.load(name, "reward", (), config.seed)
+            (model, tokenizer), end = models.load(name, "reward", (), config.seed), end_rule(name)
         longest = positions.readable(model)
-        end = end_rule(name)
         found[name] = [
             sampling.scores(model, tokenizer, one, ledger.drawn(one.key), longest, batch, end)
             for one in track(prompts, f"rewards by {Path(name).name}", len(prompts))
