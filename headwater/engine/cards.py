@@ -12,7 +12,6 @@ from typing import Any
 
 import yaml
 
-from headwater import files
 from headwater.data.tokenizers import Tokenizer
 from headwater.data.tokens import EndToken
 from headwater.data.turns import turn_end
@@ -64,8 +63,8 @@ answer = tokenizer.decode(tokens, skip_special_tokens=True)
 """
 
 
-def write(path: Path, card: Mapping[str, Any], rewards: bool, tokenizer: Tokenizer) -> None:
-    """Write the card of the run at `path`, of a reward model where `rewards`.
+def text_of(path: Path, card: Mapping[str, Any], rewards: bool, tokenizer: Tokenizer) -> str:
+    """Return the card of the run at `path`, of a reward model where `rewards`.
 
     `card` has title, command, tags, base_model, and the facts of the run.
     """
@@ -84,13 +83,12 @@ def write(path: Path, card: Mapping[str, Any], rewards: bool, tokenizer: Tokeniz
     end = _through_end(tokenizer, card["facts"].get("end", "complete")) if rewards else ""
     usage = (REWARD if rewards else POLICY).format(name=card["title"], through_end=end)
     sections = [part for part in (_results(metrics, card["facts"]), _data(inputs), usage) if part]
-    text = CARD.format(
+    return CARD.format(
         front=yaml.safe_dump(front, sort_keys=False),
         title=card["title"],
         command=card["command"],
         sections="\n".join(sections),
     )
-    files.write_text(path / "README.md", text)
 
 
 def _through_end(tokenizer: Tokenizer, rule: EndToken) -> str:

@@ -40,7 +40,9 @@ def save(
         model.save_pretrained(staged, state_dict=None if weights is None else dict(weights))
         tokenizer.save_pretrained(staged)
         if card:
-            cards.write(staged, card, type(model).__name__.endswith("ForSequenceClassification"), tokenizer)
+            # Of the run's own files, which are not staged.
+            text = cards.text_of(path, card, type(model).__name__.endswith("ForSequenceClassification"), tokenizer)
+            files.write_text(staged / "README.md", text)
         _put_in_place(staged, path)
 
 

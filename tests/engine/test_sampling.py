@@ -144,8 +144,8 @@ def test_a_models_own_generation_settings_do_not_count(tokenizer: Tokenizer, pro
 def test_a_response_that_ends_is_complete(tokenizer: Tokenizer) -> None:
     ends = [tokenizer.eos_token_id]
     words = tokenizer("fine", add_special_tokens=False)["input_ids"]
-    assert sampling._drawn([*words, ends[0], ends[0]], tokenizer, ends) == Drawn("fine", True, len(words))
-    assert sampling._drawn(words, tokenizer, ends) == Drawn("fine", False, len(words))
+    assert sampling._drawn([*words, ends[0], ends[0]], tokenizer, ends, "") == Drawn("fine", True, len(words))
+    assert sampling._drawn(words, tokenizer, ends, "") == Drawn("fine", False, len(words))
 
 
 def test_ends_are_found_in_a_batch(tokenizer: Tokenizer, prompts: list[Asked]) -> None:
