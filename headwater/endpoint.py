@@ -16,6 +16,7 @@ import random
 import re
 import time
 import urllib.parse
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -122,6 +123,46 @@ class RefusedError(NetworkError):
         """Take the HTTP `status`, and the `problem` that this request alone has (see `replies`), or ""."""
         super().__init__(*parts)
         self.status, self.problem = status, problem
+
+
+UNCLEAR = "refused_by_server"
+"""The problem of a request that a server refuses, for no reason that we know, while it answers others."""
+MOST_UNCLEAR = 16
+"""Requests that a server may refuse, for no reason that we know, before it has answered one."""
+
+
+class Refusals:
+    """The requests of a job that a server refuses each for itself, while it answers the others."""
+
+    def __init__(self, answered: bool = False) -> None:
+        """Take whether the server has `answered` a request of the job before."""
+        self.answered = answered
+        self.counts: Counter[str] = Counter()
+        """By problem."""
+        self.said: dict[str, str] = {}
+        """What the server said of the first request with a problem."""
+        self._unclear: list[RefusedError] = []
+
+    def take(self, error: RefusedError) -> str:
+        """Return the problem of one request. Errors: `RefusedError` where it concerns every request."""
+        problem = error.problem or UNCLEAR
+        if not error.problem:
+            self._unclear.append(error)
+            if error.status not in (400, 422) or (not self.answered and len(self._unclear) >= MOST_UNCLEAR):
+                raise error
+        self.counts[problem] += 1
+        self.said.setdefault(problem, str(error))
+        return problem
+
+    def check(self) -> None:
+        """Raise what a server said that has refused everything, for no reason that concerns one request alone."""
+        if self._unclear and not self.answered:
+            raise self._unclear[0]
+
+    def summary(self) -> str:
+        """Say how many requests were refused and why, with what the server said of the first."""
+        counts = ", ".join(f"{problem} {count}" for problem, count in self.counts.items())
+        return f"{counts}: {next(iter(self.said.values()))}" if self.said else counts
 
 
 class _PassingError(Exception):

@@ -118,6 +118,8 @@ def run(config: Config) -> Path:
         judges = Judges(config.reward_model, config.door.told, config.seed, config.decoding.batch_size)
         answers = speakers.answers(strategy, config.seed, config.draws)
         records = [answer.record(judges.rewards(answer)) for answer in answers]
+        # A server may refuse a prompt only once it is asked.
+        stages["decode"] = Account(len(prompts), len(speakers.prompts), +Counter(speakers.dropped))
     except BaseException:
         ledger.close()
         raise

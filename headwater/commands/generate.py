@@ -20,8 +20,8 @@ from headwater.console import say, say_stages, show, track
 from headwater.data.reading import Account
 from headwater.data.sampling import Asked, Drawn, Ledger, Sampling, ask_many
 from headwater.data.templates import renders_conversations
-from headwater.endpoint import Endpoint
-from headwater.errors import DataError, UsageError
+from headwater.endpoint import Endpoint, Refusals
+from headwater.errors import DataError, NetworkError, UsageError
 from headwater.statistics import LEVEL, Estimate
 
 if TYPE_CHECKING:
@@ -74,12 +74,16 @@ def run(config: Config) -> Path:
     settings = {name: getattr(config, name) for name in ("endpoint", "chat_template", "seed")} | asdict(sampling)
     ledger = Ledger(config.output.with_name(config.output.name + ".ledger"), settings)
     try:
-        answers = {name: _answers(config, sampling, model, name, asked, ledger) for model, name in names.items()}
+        refusals = {name: Refusals(answered=len(ledger) > 0) for name in names.values()}
+        answers = {
+            name: _answers(config, sampling, model, name, asked, ledger, refusals[name])
+            for model, name in names.items()
+        }
     except BaseException:
         ledger.close()
         raise
     for name, found in answers.items():
-        dropped = +Counter({"too_long": len(asked) - len(found)})
+        dropped = +(refusals[name].counts or Counter({"too_long": len(asked) - len(found)}))
         stages[f"answers of {name}"] = Account(len(asked), len(found), dropped)
     writer = runs.start(config.output, "generate", config, inputs=[config.prompts] if config.prompts.is_file() else [])
     for name, found in answers.items():
@@ -122,11 +126,18 @@ def _file(name: str) -> str:
 
 
 def _answers(
-    config: Config, sampling: Sampling, model: str, name: str, prompts: Sequence[Asked], ledger: Ledger
+    config: Config,
+    sampling: Sampling,
+    model: str,
+    name: str,
+    prompts: Sequence[Asked],
+    ledger: Ledger,
+    refusals: Refusals,
 ) -> list[Answer]:
     """Return a model's answers in the order of the prompts; those too long to be answered are left out.
 
-    Errors: `DataError` where no prompt leaves room for an answer.
+    `refusals` takes the requests that a server refuses. Errors: `DataError` where no prompt leaves room for an answer,
+    `NetworkError` where the server answers none.
     """
     from headwater.judging.alpaca_eval import answer_to
 
@@ -136,26 +147,28 @@ def _answers(
     left = [one for one in prompts if key(one) not in ledger]
     if len(left) < len(prompts):
         say(f"resumed: {len(prompts) - len(left):,} of {len(prompts):,} answers of {name} are in {ledger.path}")
-    for one, draws in track(_drawn(config, sampling, model, left), f"answers of {name}", len(left)):
+    for one, draws in track(_drawn(config, sampling, model, left, refusals), f"answers of {name}", len(left)):
         ledger.add(key(one), draws)
     found = []
     for one in prompts:
         if key(one) in ledger:
             (drawn,) = ledger.drawn(key(one))
             found.append(answer_to(one.prompt, drawn.text, name, one.source, drawn.complete, drawn.tokens))
+    if not found and config.endpoint:
+        raise NetworkError(config.endpoint, f"{model} answered no prompt: {refusals.summary()}")
     if not found:
         raise DataError(model, "no prompt leaves room for an answer", "lower --max-new-tokens")
     return found
 
 
 def _drawn(
-    config: Config, sampling: Sampling, model: str, prompts: Sequence[Asked]
+    config: Config, sampling: Sampling, model: str, prompts: Sequence[Asked], refusals: Refusals
 ) -> Iterable[tuple[Asked, list[Drawn]]]:
     if not prompts:
         return []
     if config.endpoint:
         at_once = config.concurrency or AT_ONCE
-        return ask_many(Endpoint(config.endpoint), model, prompts, sampling, config.seed, at_once)
+        return ask_many(Endpoint(config.endpoint), model, prompts, sampling, config.seed, at_once, refusals)
     from headwater.engine.sampling import draw_from
 
     return draw_from(model, prompts, sampling, config.seed, config.batch_size or AT_ONCE)

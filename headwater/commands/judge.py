@@ -175,7 +175,7 @@ def _judged(
     try:
         return desk.judge(judge, comparisons, lambda items, total: track(items, f"asking {judge.name}", total))
     finally:
-        said |= desk.said
+        said |= desk.refusals.said
         ledger.close()
 
 

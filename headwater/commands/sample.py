@@ -21,8 +21,8 @@ from headwater.data.recorded import RowName
 from headwater.data.sampling import Asked, Drawn, Ledger, Sampling, ask_many, asked
 from headwater.data.sources import Broken, fields, with_messages
 from headwater.data.templates import given_template, renders_conversations
-from headwater.endpoint import Endpoint
-from headwater.errors import DataError, UsageError
+from headwater.endpoint import Endpoint, Refusals
+from headwater.errors import DataError, NetworkError, UsageError
 from headwater.outputs import free_places
 
 EXAMPLE = "headwater sample --input pairs.jsonl --output candidates.jsonl --model runs/sft --n 8"
@@ -75,11 +75,14 @@ def run(config: Config) -> Path:
     stages = {"prompts": account} if config.column else {"read": intake.account, "prompts": account}
     ledger = Ledger(target.with_name(target.name + ".ledger"), _settings(config))
     try:
-        _draw(config, prompts, ledger)
+        refusals = Refusals(answered=len(ledger) > 0)
+        _draw(config, prompts, ledger, refusals)
         kept = [one for one in prompts if one.key in ledger]
-        dropped = Counter({"too_long": len(prompts) - len(kept)})
+        dropped = refusals.counts if config.endpoint else Counter({"too_long": len(prompts) - len(kept)})
         stages["sample"] = Account(len(prompts), len(kept), +dropped)
         say_stages(stages)
+        if not kept and config.endpoint:
+            raise NetworkError(config.endpoint, f"no prompt was answered: {refusals.summary()}")
         if not kept:
             raise DataError(str(config.input), "no prompt leaves room for a response", "lower --max-new-tokens")
         rewards = _rewards(config, kept, ledger)
@@ -125,12 +128,12 @@ def _only_prompts(config: Config) -> Iterator[Prompted]:
         yield reading.conditioned(one, row, config.door)
 
 
-def _draw(config: Config, prompts: Sequence[Asked], ledger: Ledger) -> None:
+def _draw(config: Config, prompts: Sequence[Asked], ledger: Ledger, refusals: Refusals) -> None:
     """Draw for the prompts that are not in the ledger, and write each down as it comes."""
     left = [one for one in prompts if one.key not in ledger]
     if len(left) < len(prompts):
         say(f"resumed: {len(prompts) - len(left):,} of {len(prompts):,} prompts are in {ledger.path}")
-    drawn = _from_server(config, left) if config.endpoint else _from_model(config, left)
+    drawn = _from_server(config, left, refusals) if config.endpoint else _from_model(config, left)
     for one, responses in track(drawn, "prompts", len(left)):
         ledger.add(one.key, responses)
 
@@ -175,9 +178,10 @@ def _settings(config: Config) -> dict[str, object]:
     }
 
 
-def _from_server(config: Config, prompts: Sequence[Asked]) -> Iterator[tuple[Asked, list[Drawn]]]:
+def _from_server(config: Config, prompts: Sequence[Asked], refusals: Refusals) -> Iterator[tuple[Asked, list[Drawn]]]:
     endpoint = Endpoint(str(config.endpoint))
-    return ask_many(endpoint, config.model, prompts, config.sampling, config.seed, config.concurrency or AT_ONCE)
+    at_once = config.concurrency or AT_ONCE
+    return ask_many(endpoint, config.model, prompts, config.sampling, config.seed, at_once, refusals)
 
 
 def _from_model(config: Config, prompts: Sequence[Asked]) -> Iterator[tuple[Asked, list[Drawn]]]:

@@ -11,10 +11,10 @@ import orjson
 import xxhash
 from numpy.typing import NDArray
 
-from headwater import ledger
+from headwater import ledger, replies
 from headwater.data.preference import Message, Prompted, Response
 from headwater.data.reading import Account
-from headwater.endpoint import Endpoint, in_parallel
+from headwater.endpoint import Endpoint, Refusals, RefusedError, in_parallel
 from headwater.errors import NetworkError, UsageError
 
 
@@ -118,10 +118,14 @@ def ask(endpoint: Endpoint, model: str, one: Asked, sampling: Sampling, seed: in
             "seed": seed_of(seed, one.key, draw),
         }
         reply = endpoint.post("/chat/completions", body)
-        choices = reply.get("choices")
-        if not isinstance(choices, list) or not choices:
-            raise NetworkError(endpoint.url, "answered without choices", "expected an OpenAI-compatible chat server")
-        drawn.append(_choice(choices[0], endpoint.url)._replace(tokens=_length(reply)))
+        try:
+            found = replies.read(reply)
+        except ValueError as error:
+            if problem := replies.error_of(reply):
+                raise RefusedError(200, problem, endpoint.url, str(error)) from error
+            raise NetworkError(endpoint.url, str(error), "expected an OpenAI-compatible chat server") from error
+        # A refusal is what the model answers; a call of a tool and an empty reply are answers without a text.
+        drawn.append(Drawn(found.text or found.refusal, found.complete, _length(reply)))
     return drawn
 
 
@@ -131,18 +135,32 @@ def _length(reply: Mapping[str, Any]) -> int | None:
     return tokens if isinstance(tokens, int) else None
 
 
-def _choice(choice: Any, url: str) -> Drawn:
-    try:
-        return Drawn(choice["message"]["content"] or "", choice.get("finish_reason") == "stop")
-    except (TypeError, KeyError, AttributeError) as error:
-        raise NetworkError(url, "answered with a choice without a message", "expected a chat server") from error
-
-
 def ask_many(
-    endpoint: Endpoint, model: str, prompts: Sequence[Asked], sampling: Sampling, seed: int, at_once: int
+    endpoint: Endpoint,
+    model: str,
+    prompts: Sequence[Asked],
+    sampling: Sampling,
+    seed: int,
+    at_once: int,
+    refusals: Refusals,
 ) -> Iterator[tuple[Asked, list[Drawn]]]:
-    """Yield every prompt with its draws as they come; errors as `in_parallel` has them."""
-    return in_parallel(lambda one: ask(endpoint, model, one, sampling, seed), prompts, at_once)
+    """Yield every prompt with its draws as they come, but for those that the server refuses, counted in `refusals`.
+
+    Errors: as `in_parallel` has them, and where the server refuses everything.
+    """
+
+    def drawn(one: Asked) -> list[Drawn]:
+        try:
+            return ask(endpoint, model, one, sampling, seed)
+        except RefusedError as error:
+            refusals.take(error)
+            return []
+
+    for one, draws in in_parallel(drawn, prompts, at_once):
+        if draws:
+            refusals.answered = True
+            yield one, draws
+    refusals.check()
 
 
 class Ledger(ledger.Ledger):

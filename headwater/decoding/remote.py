@@ -24,7 +24,7 @@ from headwater.decoding.accounting import Spoken
 from headwater.decoding.options import DecodingOptions, Servers
 from headwater.decoding.session import Answer, Prompts, ends_in, key_of
 from headwater.decoding.strategies import LengthControl, Strategy
-from headwater.endpoint import Endpoint, in_parallel
+from headwater.endpoint import Endpoint, Refusals, RefusedError, in_parallel
 from headwater.errors import ModelError, NetworkError
 from headwater.ledger import Ledger
 
@@ -79,6 +79,7 @@ class Remote:
         # Those that the servers would read as other tokens.
         self.dropped = {"not_as_text": len(encoded.kept) - len(self.prompts)}
         self.figures: dict[str, float] = {}
+        self._refusals = Refusals(answered=len(ledger) > 0)
 
     @property
     def _as_text(self) -> bool:
@@ -95,12 +96,16 @@ class Remote:
             for one, draw in rows
         ]
         firsts = self._asked(self._policy, "first", begun)
+        rows = [row for row in rows if key_of(row[0].key, row[1]) in firsts]
         gone_on = [
             Wanted(name, seed_of(seed, one.key + ":rest", draw), self._so_far(one, firsts[name]), most - first)
             for one, draw in rows
             if not firsts[name := key_of(one.key, draw)].complete
         ]
         rests = self._asked(self._reference, "rest", gone_on)
+        unanswered = {one.name for one in begun if one.name not in firsts}
+        unanswered |= {one.name for one in gone_on if one.name not in rests}
+        rows = self._answered(unanswered)
         tokens = sum(part.tokens for part in (*firsts.values(), *rests.values()))
         self.figures = {"tokens": tokens, "tokens_per_second": tokens / (time.perf_counter() - began)}
         halves = sum(name in rests and self._as_text and part.text.endswith(HALF) for name, part in firsts.items())
@@ -110,29 +115,55 @@ class Remote:
             name = key_of(one.key, draw)
             yield self._answer(one, draw, firsts[name], rests.get(name))
 
+    def _answered(self, unanswered: set[str]) -> list[tuple[Asked, int]]:
+        """Leave out the prompts of which a server refused a draw, and return the others with their draws."""
+        n = self._options.n
+        kept = [p for p in self.prompts if not unanswered.intersection(key_of(p.key, draw) for draw in range(n))]
+        left_out = len(self.prompts) - len(kept)
+        if left_out:
+            say(f"{left_out} prompts were refused: {self._refusals.summary()}")
+            problem = next(iter(self._refusals.counts))
+            self.dropped[problem] = self.dropped.get(problem, 0) + left_out
+        self.prompts = kept
+        if not kept:
+            raise NetworkError(self._policy[0].url, f"no prompt was answered: {self._refusals.summary()}")
+        return [(one, draw) for one in kept for draw in range(n)]
+
     def _asked(self, whom: tuple[Endpoint, str], part: str, wanted: Sequence[Wanted]) -> dict[str, Part]:
         """Ask one server for what is not in the ledger; returns all of it, by row."""
         left = [one for one in wanted if one.tokens and f"{part} {one.name}" not in self._ledger]
         at_once = self._servers.concurrency or AT_ONCE
         found = in_parallel(lambda one: self._ask(whom, one), left, at_once)
         for one, said in track(found, f"the {part} of responses", len(left)):
-            self._ledger[f"{part} {one.name}"] = said._asdict()
+            if said is not None:
+                self._ledger[f"{part} {one.name}"] = said._asdict()
+                self._refusals.answered = True
+        self._refusals.check()
         nothing = Part("", [], 0, False)
-        return {one.name: Part(**self._ledger[f"{part} {one.name}"]) if one.tokens else nothing for one in wanted}
+        return {
+            one.name: Part(**self._ledger[f"{part} {one.name}"]) if one.tokens else nothing
+            for one in wanted
+            if not one.tokens or f"{part} {one.name}" in self._ledger
+        }
 
-    def _ask(self, whom: tuple[Endpoint, str], wanted: Wanted) -> Part:
+    def _ask(self, whom: tuple[Endpoint, str], wanted: Wanted) -> Part | None:
+        """Ask for one part; None where the server refuses this request alone."""
         (endpoint, model), options = whom, self._options
         body: dict[str, Any] = {"model": model, "prompt": wanted.prompt, "max_tokens": wanted.tokens}
         body |= {"temperature": options.temperature, "top_p": options.top_p, "seed": wanted.seed}
         body |= {"top_k": options.top_k} if options.top_k is not None else {}
         body |= {"min_p": options.min_p} if options.min_p else {}
         body |= {} if self._as_text else {"return_token_ids": True}
-        answer = endpoint.post("/completions", body)
+        try:
+            answer = endpoint.post("/completions", body)
+        except RefusedError as error:
+            self._refusals.take(error)
+            return None
         try:
             choice, tokens = answer["choices"][0], int(answer["usage"]["completion_tokens"])
             ids = None if self._as_text else [int(token) for token in choice["token_ids"]]
             complete = choice["finish_reason"] == "stop"
-            return Part(str(choice["text"]), ids, tokens, complete)
+            return Part(str(choice["text"] or ""), ids, tokens, complete)
         except (KeyError, IndexError, TypeError, ValueError) as error:
             lacks = f"answered without {error.args[0]!r}" if isinstance(error, KeyError) else "answered otherwise"
             needs = "expected choices with text and finish_reason, and usage; with --carry ids also token_ids"

@@ -13,20 +13,16 @@ import orjson
 import xxhash
 
 from headwater import replies
-from headwater.endpoint import Endpoint, RefusedError, in_parallel
+from headwater.endpoint import UNCLEAR, Endpoint, Refusals, RefusedError, in_parallel
 from headwater.errors import ModelError, NetworkError
 from headwater.judging.judgements import Judgement
 from headwater.judging.judges import Asking, Comparison, Reply
 from headwater.judging.verdicts import Shown, Verdict
 from headwater.ledger import Ledger
 
-UNCLEAR = "refused_by_server"
-"""The problem of a request that a server refuses, for no reason that we know, while it answers others."""
 NO_LOG_PROBS = "no_log_probs"
 NOT_AGAIN = (replies.TOO_LONG, replies.FILTERED, UNCLEAR, NO_LOG_PROBS)
 """Problems that a reminder does not mend. But for the last they are those of requests that cost nothing."""
-MOST_UNCLEAR = 16
-"""Requests that a server may refuse, for no reason that we know, before it has answered one."""
 
 
 class Call(NamedTuple):
@@ -42,9 +38,7 @@ class Desk:
 
     def __init__(self, endpoint: Endpoint, ledger: Ledger, at_once: int) -> None:
         self._endpoint, self._ledger, self._at_once = endpoint, ledger, at_once
-        self._unclear: list[RefusedError] = []
-        self.said: dict[str, str] = {}
-        """What the server said of the first request that it refused, by problem."""
+        self.refusals = Refusals(answered=len(ledger) > 0)
 
     def judge(
         self,
@@ -89,8 +83,8 @@ class Desk:
                 refused[key] = reply
             else:
                 self._ledger[key] = list(reply)
-        if self._unclear and not len(self._ledger):
-            raise self._unclear[0]
+                self.refusals.answered = True
+        self.refusals.check()
         return [refused.get(key) or Reply(*self._ledger[key]) for key in keys]
 
     def _key(self, body: Mapping[str, Any]) -> str:
@@ -100,10 +94,7 @@ class Desk:
         try:
             answer = self._endpoint.post("/chat/completions", body)
         except RefusedError as error:
-            if not error.problem:
-                self._refuse(error)
-            self.said.setdefault(error.problem or UNCLEAR, str(error))
-            return Reply("", None, error.problem or UNCLEAR)
+            return Reply("", None, self.refusals.take(error))
         try:
             found = replies.read(answer)
         except ValueError as error:
@@ -113,12 +104,6 @@ class Desk:
             raise NetworkError(self._endpoint.url, str(error), hint) from error
         complete = found.choice.get("finish_reason") != "length"
         return Reply(found.text, _first_tokens(found.choice), found.problem, complete)
-
-    def _refuse(self, error: RefusedError) -> None:
-        """Raise an error that concerns every request: any but a bad request, and that where no request is answered."""
-        self._unclear.append(error)
-        if error.status not in (400, 422) or (not len(self._ledger) and len(self._unclear) >= MOST_UNCLEAR):
-            raise error
 
 
 class Heard(NamedTuple):

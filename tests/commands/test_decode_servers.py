@@ -119,6 +119,25 @@ def test_token_ids_are_carried_over_exactly(server: Server, pair: Path, tmp_path
     assert len({body["model"] for body in server.asked}) == 2
 
 
+def test_prompts_that_a_server_refuses_are_counted(server: Server, pair: Path, tmp_path: Path) -> None:
+    refused: list[str] = []
+
+    def script(body: dict[str, Any]) -> Reply:
+        refused.append(body["prompt"])
+        if body["prompt"] == refused[0]:
+            return 400, {}, b'{"error": {"message": "maximum context length is 8 tokens"}}'
+        text = {"text": None if len(server.asked) % 2 else " so", "finish_reason": "length"}
+        return 200, {}, json.dumps({"choices": [text], "usage": {"completion_tokens": body["max_tokens"]}}).encode()
+
+    server.script = script
+    found = remote(pair, url(server), tmp_path / "remote", "--concurrency", 1)
+    account = runs.load(tmp_path / "remote").account[-1]
+    assert account["dropped"]["too_long"] == 1 and account["kept"] == account["rows_in"] - sum(
+        account["dropped"].values()
+    )
+    assert "None" not in json.dumps([row["response"] for row in found])
+
+
 def test_what_was_paid_for_is_not_asked_again(
     server: Server,
     pair: Path,

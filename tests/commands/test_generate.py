@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from headwater.errors import DataError
 from headwater.judging import prompts
 from headwater.judging.alpaca_eval import read_answers
 from tests.serving import save_policy
+from tests.test_endpoint import Handler, Reply, Server, url
 
 SHORT = ("--max-new-tokens", "6")
 
@@ -166,3 +168,29 @@ def test_flags_that_cannot_work_are_refused(
     answer("--prompts", questions, "--output", tmp_path / "a", *more, code=2)
     assert problem in capsys.readouterr().err
     assert not (tmp_path / "a").exists() and not (tmp_path / "a.ledger").exists()
+
+
+def test_a_prompt_that_a_server_refuses_is_counted(
+    questions: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def script(body: dict[str, Any]) -> Reply:
+        asked = body["messages"][-1]["content"]
+        if asked == "Why 3?":
+            return 400, {}, b'{"error": {"message": "prompt is too long"}}'
+        message = {"content": None, "refusal": "I cannot."} if asked == "Why 2?" else {"content": asked}
+        return 200, {}, json.dumps({"choices": [{"message": message, "finish_reason": "stop"}]}).encode()
+
+    server = Server(("127.0.0.1", 0), Handler)
+    server.asked, server.headers, server.script = [], [], script
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        answer("--prompts", questions, "--model", "m", "--endpoint", url(server), "--output", tmp_path / "a")
+        found = json.loads((tmp_path / "a" / "m.json").read_text())
+        assert [row["output"] for row in found] == ["Why 0?", "Why 1?", "I cannot.", "Why 4?"]
+        assert runs.load(tmp_path / "a").account[-1]["dropped"] == {"too_long": 1}
+        server.script = lambda body: (413, {}, b"")
+        answer("--prompts", questions, "--model", "m", "--endpoint", url(server), "--output", tmp_path / "b", code=6)
+        assert "m answered no prompt: too_long 5" in capsys.readouterr().err
+    finally:
+        server.shutdown()
+        server.server_close()

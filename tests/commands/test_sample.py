@@ -230,6 +230,30 @@ def test_a_server_of_another_kind_is_named(
     assert not list(tmp_path.iterdir())
 
 
+def test_prompts_that_a_server_refuses_are_counted(
+    server: Server, study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    too_long = 400, {}, b'{"error": {"message": "maximum context length is 4096 tokens"}}'
+    first: list[str] = []
+
+    def script(body: dict[str, Any]) -> Reply:
+        first.append(body["messages"][-1]["content"])
+        if body["messages"][-1]["content"] == first[0]:
+            return too_long
+        message = {"content": [{"type": "text", "text": f"part {body['seed']}"}]}
+        return 200, {}, json.dumps({"choices": [{"message": message, "finish_reason": "stop"}]}).encode()
+
+    server.script = script
+    given = ("--input", study / "few.jsonl", "--model", "m", "--endpoint", url(server), *DRAW, "--concurrency", 1)
+    sample(*given, "--output", tmp_path / "c.jsonl")
+    account = runs.load(runs.beside(tmp_path / "c.jsonl")).account[-1]
+    assert account["dropped"] == {"too_long": 1} and account["kept"] == account["rows_in"] - 1
+    assert all(response.text.startswith("part ") for row in rows(tmp_path / "c.jsonl") for response in row.responses)
+    server.script = lambda body: too_long
+    sample(*given, "--output", tmp_path / "none.jsonl", code=6)
+    assert "no prompt was answered: too_long" in capsys.readouterr().err
+
+
 def test_what_a_server_gave_before_it_refused_is_not_asked_again(
     server: Server, study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
