@@ -51,6 +51,8 @@ COMMANDS = {
     "frontier": Command("headwater.commands.frontier", "show reward against KL over grids of decoding strategies"),
     "lens": Command("headwater.commands.lens", "show pairs token by token, in one page: scores, cut, depth"),
     "report": Command("headwater.commands.report", "write one HTML page from runs"),
+    "doctor": Command("headwater.commands.doctor", "look at this installation: devices, packing, hub, folders, disk"),
+    "env": Command("headwater.commands.env", "print what a bug report needs, without secrets"),
 }
 
 EXIT_CODES = {

@@ -75,6 +75,12 @@ def show(result: RenderableType) -> None:
         _stdout.print(result)
 
 
+def show_line(line: str) -> None:
+    """Print one line to standard output, however long; markup in it is text."""
+    if not _silenced:
+        _stdout.print(line, soft_wrap=True, highlight=False)
+
+
 BARS = "▁▂▃▄▅▆▇█"
 WIDTH = 32
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,11 +13,14 @@ import orjson
 from headwater.errors import UsageError
 from headwater.masking import mask_values
 
+logger = logging.getLogger(__name__)
+
 
 class Ledger:
     """JSON values by key, a line each; only their places are held in memory.
 
-    A later command with the same settings takes it up. A last line that a crash cut off is dropped.
+    A later command with the same settings takes it up. A last line that a crash cut off is dropped, as are
+    damaged ones, which are named.
     """
 
     def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
@@ -29,20 +33,51 @@ class Ledger:
         self._take_up(_without_secrets(header))
 
     def _take_up(self, header: bytes) -> None:
+        """Find the values that are there; what is damaged is cut, named, and done again."""
         self._handle.seek(0)
         lines = iter(self._handle)
         first = next(lines, b"")
-        whole = len(first) if first.endswith(b"\n") else 0
-        if whole and first != header:
-            raise UsageError(str(self.path), "was begun with other settings", "delete it, or name another --output")
-        for line in lines if whole else ():
-            if not line.endswith(b"\n"):
-                break
-            self._places[orjson.loads(line)["key"]] = whole
-            whole += len(line)
+        if first.endswith(b"\n") and first != header:
+            raise UsageError(str(self.path), *_other(first))
+        whole, damaged = len(first) if first == header else 0, []
+        place = whole
+        for number, line in enumerate(lines if whole else (), start=2):
+            key = _key_of(line)
+            if key is not None:
+                self._places[key] = place
+            elif line.endswith(b"\n"):  # a last line without an end was cut off by a crash, which is ordinary
+                damaged.append(number)
+            place += len(line)
+            whole = place if line.endswith(b"\n") else whole
         self._handle.truncate(whole)
+        if damaged:
+            numbers = ", ".join(map(str, damaged[:10])) + (", …" if len(damaged) > 10 else "")
+            logger.warning(
+                "%s: damaged in line %s; these are cut, and what they held is done again", self.path, numbers
+            )
+            self._cut(header)
         if not whole:
             self._write(header)
+
+    def _cut(self, header: bytes) -> None:
+        """Write the ledger anew without what is damaged in it."""
+
+        def write(temporary: Path) -> None:
+            with temporary.open("wb") as copy:
+                copy.write(header)
+                for key, place in self._places.items():
+                    self._handle.seek(place)
+                    self._places[key] = copy.tell()
+                    copy.write(self._handle.readline())
+
+        temporary = self.path.with_name(f".tmp-{os.getpid()}-{self.path.name}")
+        try:
+            write(temporary)
+            self._handle.close()
+            temporary.replace(self.path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        self._handle = self.path.open("a+b")
 
     def __contains__(self, key: str) -> bool:
         """Say whether there is a value for `key`."""
@@ -83,3 +118,23 @@ class Ledger:
 def _without_secrets(line: bytes) -> bytes:
     text = line.decode("utf-8")
     return mask_values(text).encode("utf-8")
+
+
+def _key_of(line: bytes) -> str | None:
+    """Return the key of a line; None where it is damaged."""
+    try:
+        found = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return None
+    key = found.get("key") if isinstance(found, dict) and "value" in found and line.endswith(b"\n") else None
+    return key if isinstance(key, str) else None
+
+
+def _other(first: bytes) -> tuple[str, str]:
+    """Return why a ledger with this first line cannot be taken up, and what to do."""
+    try:
+        whole = isinstance(orjson.loads(first).get("settings"), dict)
+    except (orjson.JSONDecodeError, AttributeError):
+        whole = False
+    found = "was begun with other settings" if whole else "is damaged in line 1, which says what it is of"
+    return found, "delete it, or name another --output"

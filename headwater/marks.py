@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import regex
 
 _HIDDEN = ("Cc", "Cf", "Zl", "Zp", "Co", "Cn", "Cs")
 """Categories: controls, format characters (bidi overrides, zero width), line separators, private and unassigned ones,
@@ -27,9 +32,14 @@ def visible(text: str) -> str:
 
 def hidden_in(text: str) -> int:
     """Count the characters of a text that a terminal would act on or hide; line breaks and tabs are none."""
-    if _PLAIN.fullmatch(text):
-        return 0
-    return sum(one not in "\n\t\r" and _mark(one) != one for one in text)
+    return 0 if text.isascii() and _PLAIN.fullmatch(text) else len(_hidden().findall(text))
+
+
+@functools.cache
+def _hidden() -> regex.Pattern[str]:
+    import regex  # here, because the command line imports this, and --help answers at once
+
+    return regex.compile(rf"(?V1)[[\p{{Cc}}\p{{Cf}}\p{{Zl}}\p{{Zp}}\p{{Co}}\p{{Cn}}\p{{Cs}}]--[\n\t\r{_JOINER}]]")
 
 
 def _mark(character: str) -> str:

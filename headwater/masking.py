@@ -89,6 +89,11 @@ def mask_all(value: Any, how: Callable[[str], str] = mask_values) -> Any:
     return [mask_all(item, how) for item in value] if isinstance(value, list) else value
 
 
+def names_secret(variable: str) -> bool:
+    """Say whether an environment variable of this name holds a secret."""
+    return bool(_NAMES.search(variable))
+
+
 def _values() -> list[str]:
     """Return the secrets of the environment in every form they may be written in, the longest first."""
     found: set[str] = set()

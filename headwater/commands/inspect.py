@@ -108,6 +108,7 @@ def _found(config: Config, intake: Intake, profile: Profile) -> dict[str, Any]:
         "bad_rows": {"codes": dict(intake.quarantine.codes), "first": intake.quarantine.first or None},
         "turns": {str(turns): rows for turns, rows in sorted(profile.turns.items())},
         "with_system_turn": profile.with_system,
+        "hidden_characters": {"rows": profile.with_hidden, "characters": profile.hidden},
         "sampled_rows": len(profile.sample),
         "scripts": profile.scripts(),
         "characters": _spreads(profile.characters()),
@@ -256,6 +257,10 @@ def _prompts(found: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows = [("user turns", ", ".join(turns) + (f", {more} longer" if more > 0 else ""))]
     if found["with_system_turn"]:
         rows.append(("system turn", f"{found['with_system_turn']:,} rows"))
+    hidden = found["hidden_characters"]
+    if hidden["rows"]:
+        said = f"{hidden['characters']:,} (controls, bidi, zero width) in {hidden['rows']:,} rows; shown as marks"
+        rows.append(("hidden characters", said))
     scripts = [f"{script} {_share(share)}" for script, share in list(found["scripts"].items())[:5]]
     rows.append(("scripts", ", ".join(scripts) + f"  of the letters{of_sample}" if scripts else "no letters"))
     different = f"of {near['prompts']:,} different prompts{of_sample}"

@@ -20,6 +20,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from headwater.data.preference import Candidates, Message, Preference, Record, Response
+from headwater.marks import hidden_in
 from headwater.statistics import Estimate, mean
 
 SAMPLE = 5000
@@ -77,6 +78,8 @@ class Profile:
         self.rows = 0
         self.turns: Counter[int] = Counter()
         self.with_system = 0
+        self.with_hidden, self.hidden = 0, 0
+        """Rows with characters that no reader sees (controls, bidi overrides, zero width), and how many these are."""
         self.openings: list[str] = []
         self.sample: list[Record] = []
         self._characters: dict[str, array[float]] = defaultdict(lambda: array("d"))
@@ -91,6 +94,9 @@ class Profile:
         self.turns[sum(message.role == "user" for message in record.prompt)] += 1
         self.with_system += any(message.role == "system" for message in record.prompt)
         responses = responses_of(record)
+        hidden = sum(hidden_in(message.content) for message in record.prompt)
+        hidden += sum(hidden_in(response.text) for _, response in responses)
+        self.hidden, self.with_hidden = self.hidden + hidden, self.with_hidden + bool(hidden)
         for side, response in responses:
             self._characters[side].append(len(response.text))
         scores = [response.score for _, response in responses if response.score is not None]

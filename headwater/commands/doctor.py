@@ -1,0 +1,156 @@
+"""Look at this installation: packages, devices, packing, the hub, folders and disk, one line each.
+
+Ends with exit 7 where something does not work, and says what to do.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from headwater import caches, masking
+from headwater.console import show_line
+from headwater.errors import ResourceError, first_line
+
+EXAMPLE = "headwater doctor --output runs"
+ROOM = 5 * 2**30
+"""Bytes: with less, models hardly fit."""
+
+
+class Finding(NamedTuple):
+    """What was looked at, whether it works, and what is to be known of it."""
+
+    name: str
+    works: bool | None
+    """None: it works, but not as well as it could."""
+    said: str
+
+
+@dataclass(frozen=True)
+class Config:
+    """Flags of `headwater doctor`."""
+
+    output: Path = Path()
+    """Where runs are to be written: its disk is looked at. [here]"""
+
+
+def run(config: Config) -> None:
+    """Print a line for everything that was looked at. Errors: `ResourceError` where something does not work."""
+    looks: list[tuple[str, Callable[[], Iterator[Finding]]]] = [
+        ("installation", _installation),
+        ("devices", _devices),
+        ("packing", _packing),
+        ("hub", _hub),
+        ("cache", _cache),
+        ("disk", lambda: _disk(config.output)),
+    ]
+    broken = []
+    for name, look in looks:
+        for found in _looked(name, look):
+            mark = {True: "ok  ", None: "note", False: "FAIL"}[found.works]
+            show_line(masking.mask(f"{mark} {found.name:13} {found.said}"))
+            broken += [found.name] if found.works is False else []
+    if broken:
+        raise ResourceError("doctor", f"does not work: {', '.join(broken)}", "see the lines above")
+
+
+def _looked(name: str, look: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+    """Yield what is found; that looking itself fails is a finding, too."""
+    try:
+        yield from look()
+    except Exception as error:
+        yield Finding(name, False, f"{type(error).__name__}: {first_line(error)}")
+
+
+def _installation() -> Iterator[Finding]:
+    missing = []
+    for line in importlib.metadata.requires("headwater") or () if _installed() else ():
+        name = line.split(";")[0].split(">")[0].split("=")[0].split("<")[0].split("[")[0].strip()
+        if "extra ==" not in line and not _installed(name):
+            missing.append(name)
+    said = f"headwater {_version('headwater')}, Python {platform.python_version()}, {platform.system()}"
+    yield Finding("installation", not missing, f"{said}; missing: {', '.join(missing)}" if missing else said)
+    named = ("torch", "transformers", "tokenizers", "peft", "datasets")
+    yield Finding("packages", True, ", ".join(f"{name} {_version(name)}" for name in named))
+
+
+def _installed(name: str = "headwater") -> bool:
+    return _version(name) != "not installed"
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _devices() -> Iterator[Finding]:
+    import torch
+
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            about = torch.cuda.get_device_properties(index)
+            bf16 = "bf16" if torch.cuda.is_bf16_supported() else "no bf16"
+            yield Finding("device", True, f"{about.name}, {about.total_memory / 2**30:.0f} GiB, fp32 and {bf16}")
+    else:
+        yield Finding("device", None, f"CPU alone, {os.cpu_count()} cores, {torch.get_num_threads()} threads for torch")
+    for dtype in (torch.float32, torch.bfloat16):
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        ones = torch.ones(8, 8, dtype=dtype, device=device)
+        works = bool((ones @ ones == 8).all())
+        yield Finding("dtype", works, f"{str(dtype).removeprefix('torch.')} on {device}")
+
+
+def _packing() -> Iterator[Finding]:
+    """Compare packed rows with separate ones, on a scratch model."""
+    from headwater.data.corpus import Corpus, generate
+    from headwater.data.tokens import tokenize
+    from headwater.engine import models
+    from headwater.engine.attention import layout_for
+    from headwater.engine.scoring import policy_scores, response_values
+
+    records = generate(Corpus(pairs=4, seed=0))
+    model, tokenizer = models.load("scratch(hidden=32, layers=1, vocab=400)", "policy", records, 0)
+    pairs = tokenize(records, tokenizer, 512)[0]
+    layout = layout_for(model, pairs, response_values(policy_scores))
+    said = f"rows of a pair are {layout}, with the log-probabilities of separate ones"
+    yield Finding("packing", True if layout == "shared" else None, said)
+
+
+def _hub() -> Iterator[Finding]:
+    import huggingface_hub
+
+    if huggingface_hub.constants.is_offline_mode():
+        yield Finding("hub", None, "HF_HUB_OFFLINE is set: models come from the cache alone")
+        return
+    try:
+        huggingface_hub.HfApi().whoami() if huggingface_hub.get_token() else huggingface_hub.auth_check("gpt2")
+        yield Finding("hub", True, f"is reached, {'with' if huggingface_hub.get_token() else 'without'} a token")
+    except Exception as error:
+        fix = "local models work; set HF_ENDPOINT or HTTPS_PROXY for another way, HF_TOKEN for a token"
+        yield Finding("hub", None, f"is not reached: {first_line(error)} · {fix}")
+
+
+def _cache() -> Iterator[Finding]:
+    home = caches.home()
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=home):
+            pass
+        yield Finding("cache", True, f"{home} can be written")
+    except OSError as error:
+        yield Finding("cache", False, f"{home}: {error.strerror} · set HEADWATER_CACHE to a folder that can be written")
+
+
+def _disk(output: Path) -> Iterator[Finding]:
+    place = next(path for path in (output.absolute(), *output.absolute().parents) if path.exists())
+    free = shutil.disk_usage(place).free
+    yield Finding("disk", None if free < ROOM else True, f"{free / 2**30:.1f} GiB are free at {place}")
