@@ -110,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _ended(error, "interrupted; the run has no done-marker", 130, wanted)
         except Exception as error:
             code = _exit_code(error)
-            message = _as_bug(error, wanted) if code == 1 else _message(error)
+            message = _as_bug(error, wanted) if code == 1 and not isinstance(error, HeadwaterError) else _message(error)
             return _ended(error, message, code, wanted)
 
 

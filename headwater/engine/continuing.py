@@ -24,7 +24,17 @@ from headwater.errors import DataError, HeadwaterError, UsageError
 
 T = TypeVar("T")
 FREE = frozenset(
-    {"output", "overwrite", "allow_drift", "save_steps", "nan_policy", "max_skips", "tokens_per_pass", "push_to_hub"}
+    {
+        "output",
+        "overwrite",
+        "allow_drift",
+        "save_steps",
+        "nan_policy",
+        "max_skips",
+        "tokens_per_pass",
+        "push_to_hub",
+        "ddp_timeout",
+    }
 )
 """Settings that change nothing of what a training computes."""
 FIXES = "give what it was begun with, add --allow-drift to go on all the same, or --overwrite to start over"

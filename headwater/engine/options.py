@@ -80,6 +80,8 @@ class TrainingOptions:
     allow_drift: bool = False
     """Go on from a checkpoint although data, model, settings, versions or the number of processes have changed since;
     the run's facts record what."""
+    ddp_timeout: int = 600
+    """Seconds after which a job of several processes ends where one of them does not answer."""
     seed: int = 42
     """Seeds weights, order of pairs, the held-out part and bootstrap intervals."""
     split_seed: int | None = None
@@ -96,6 +98,7 @@ class TrainingOptions:
             "per_device_train_batch_size",
             "gradient_accumulation_steps",
             "tokens_per_pass",
+            "ddp_timeout",
         ):
             _require(getattr(self, name) > 0, name, getattr(self, name), "above 0")
         _require(self.learning_rate is None or self.learning_rate > 0, "learning_rate", self.learning_rate, "above 0")

@@ -28,8 +28,15 @@ from headwater import files
 from headwater.console import say
 from headwater.data import token_cache
 from headwater.data.tokens import PairTokens
-from headwater.engine.packing import Layout, tokens_of
-from headwater.engine.scoring import TokenValues, each_token_values, token_log_probs, token_values, with_reference
+from headwater.engine.packing import SIDES, Layout, tokens_of
+from headwater.engine.scoring import (
+    WINDOW,
+    TokenValues,
+    each_token_values,
+    token_log_probs,
+    token_values,
+    with_reference,
+)
 from headwater.errors import UsageError
 
 FORMAT = "1"
@@ -148,12 +155,12 @@ class Reference:
         state.wait_for_everyone()
         values = np.lib.format.open_memmap(unfinished, "r+")
         mine = range(state.process_index, len(pairs), state.num_processes)
-        with self._precision():
-            for index, value in each_token_values(
-                self.model, token_log_probs, [pairs[i] for i in mine], self.room, self.layout, "reference"
-            ):
-                start = starts[2 * mine[index]]
-                values[start : start + len(value.chosen) + len(value.rejected)] = np.concatenate(value)
+        share = -(len(pairs) // -state.num_processes)
+        # Several processes meet after each window, so that nobody waits for another longer than a window takes.
+        window = share if state.num_processes == 1 else WINDOW
+        for start in range(0, share, window):
+            self._fill(values, pairs, mine[start : start + window], starts)
+            state.wait_for_everyone()
         values.flush()
         state.wait_for_everyone()
         if state.is_main_process:
@@ -163,6 +170,17 @@ class Reference:
         say(f"reference: {path} · {len(values)} tokens, computed now")
         made: Values = np.load(path, mmap_mode="r", allow_pickle=False)
         return made
+
+    def _fill(
+        self, values: Values, pairs: Sequence[PairTokens], indices: Sequence[int], starts: NDArray[np.int64]
+    ) -> None:
+        """Compute the values of the pairs at `indices` into their places."""
+        chosen = [pairs[index] for index in indices]
+        with self._precision():
+            found = each_token_values(self.model, token_log_probs, chosen, self.room, self.layout, "reference")
+            for number, value in found:
+                start = starts[SIDES * indices[number]]
+                values[start : start + len(value.chosen) + len(value.rejected)] = np.concatenate(value)
 
 
 def _cost(pairs: Sequence[PairTokens]) -> int:

@@ -35,6 +35,7 @@ from headwater.engine import (
     models,
     positions,
     precision,
+    processes,
     resuming,
 )
 from headwater.engine.attention import is_encoder, layout_for
@@ -71,7 +72,8 @@ def train(config: TrainConfig, recipe: Recipe) -> Path:
     with contextlib.nullcontext() if first else silence():
         # The first process decides: another one would find what that one has begun meanwhile.
         checkpoint = continuing.from_first(lambda: continuing.checkpoint_of(config, recipe.command))
-        trained = _train(config, recipe, arguments, checkpoint)
+        with processes.answering(arguments.world_size, config.training.ddp_timeout):
+            trained = _train(config, recipe, arguments, checkpoint)
         if first and repository is not None:
             hub.push(trained, repository)
     return trained

@@ -26,7 +26,7 @@ from accelerate.utils import gather_object
 
 from headwater.console import draws_bars, say
 from headwater.data.tokens import PairTokens
-from headwater.engine import precision, resuming, schedules
+from headwater.engine import precision, processes, resuming, schedules
 from headwater.engine.drift import Drift
 from headwater.engine.finite import StepGuard, check_scores, check_weights
 from headwater.engine.losses import Loss, PairScores
@@ -373,6 +373,7 @@ def arguments_for(options: TrainingOptions, output: str) -> transformers.Trainin
     Errors: `UsageError` for a value that transformers refuses, now or later.
     """
     schedules.check(options)
+    processes.join(options.ddp_timeout)
     try:
         arguments = transformers.TrainingArguments(
             output_dir=output,
@@ -398,7 +399,7 @@ def arguments_for(options: TrainingOptions, output: str) -> transformers.Trainin
             dataloader_pin_memory=torch.cuda.is_available(),
             disable_tqdm=not draws_bars(),
             report_to=options.report_to,
-            ddp_timeout=7 * 24 * 3600,  # processes wait for each other's share of a reference pass
+            ddp_timeout=options.ddp_timeout,
             ddp_find_unused_parameters=False,
             seed=options.seed,
         )
