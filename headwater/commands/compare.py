@@ -94,7 +94,7 @@ def run(config: Config) -> Path:
     metrics |= between.metrics()
     ranking = _rankings(config, judgements, baseline)
     metrics |= {f"strength/{name}": strength for name, strength in ranking.items()}
-    says = _sentences(found, metrics, fits, baseline)
+    says = _sentences(found, metrics, fits, baseline) + _undefined(config, found, fits)
 
     writer = runs.start(config.output, "compare", config, inputs=[p for p in config.judgements if p.is_file()])
     writer.facts |= {"baseline": baseline, "says": says, "length_control": _mode(fits)}
@@ -252,6 +252,19 @@ def _sentences(
             moved = f"moves from {before:.1f} to {fit.estimate.value:.1f}"
             says.append(f"By {judge}, the win rate of {model} {moved} at equal length: the length model may not fit.")
     return says
+
+
+def _undefined(config: Config, found: Sequence[Standing], fits: Mapping[tuple[str, str], Fit]) -> list[str]:
+    """Say where there is no win rate at equal length, and why."""
+    from headwater.judging.length_control import NOTHING, read_reference
+    from headwater.judging.policies import why_undefined
+
+    reference = read_reference(config.lc_data) if config.lc_data else NOTHING
+    return [
+        f"By {one.judge}, the win rate of {one.model} at equal length is undefined: {why_undefined(one, reference)}."
+        for one in found
+        if (one.judge, one.model) not in fits
+    ]
 
 
 def _records(standing: Standing, baseline: str) -> list[dict[str, Any]]:

@@ -93,13 +93,29 @@ def figures(standing: Standing, seed: int) -> dict[str, Estimate]:
     return found
 
 
+def why_undefined(standing: Standing, reference: Reference) -> str:
+    """Return why there is no win rate at equal length; nothing where there is one."""
+    lengths = standing.lengths()
+    if lengths is None:
+        return "the judgements do not hold the answers"
+    if len(lengths) < 2 * length_control.SPLITS:
+        return f"{len(lengths)} prompts are judged, and {2 * length_control.SPLITS} are needed"
+    if not np.ptp(lengths[:, 0] - lengths[:, 1]):
+        return "all answers differ by the same length"
+    one_sided = {one.preference for one in standing.opinions}
+    # Difficulties and gamed answers are known of the official prompts: with them, a fit has an end all the same.
+    if not len(reference.difficulty) and one_sided in ({0.0}, {1.0}):
+        return f"every prompt is {'won' if one_sided == {1.0} else 'lost'}"
+    return ""
+
+
 def at_equal_length(standing: Standing, reference: Reference, seed: int) -> Fit | None:
-    """Return the length-controlled win rate; None where lengths are not known, are too few, or differ by a constant.
+    """Return the length-controlled win rate; None where it is undefined, as `why_undefined` says.
 
     Errors: `DataError` where the reference does not fit.
     """
     lengths = standing.lengths()
-    if lengths is None or len(lengths) < 2 * length_control.SPLITS or not np.ptp(lengths[:, 0] - lengths[:, 1]):
+    if lengths is None or why_undefined(standing, reference):
         return None
     preferences = np.array([one.preference for one in standing.opinions])
     return length_control.win_rate(preferences, lengths, standing.prompts, reference, seed)

@@ -191,6 +191,14 @@ def test_arguments_that_are_not_utf8_are_refused(capsys: pytest.CaptureFixture[s
     assert "UTF-8" in capsys.readouterr().err
 
 
+@pytest.mark.fault("S5")
+def test_a_data_file_whose_name_is_not_utf8_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "bad\udcff.jsonl").write_text('{"prompt": "p", "chosen": "a", "rejected": "b"}\n')
+    assert main(["inspect", str(tmp_path / "data")]) == 2
+    assert "bad<U+DCFF>.jsonl · is a name that is not UTF-8" in capsys.readouterr().err
+
+
 # --- one writer ----------------------------------------------------------------------------------------------------
 
 HOLDER = """

@@ -20,6 +20,7 @@ from headwater.data.reading.blocks import Block, Item
 from headwater.data.reading.door import Door
 from headwater.data.reading.formats import Advance, format_of, read_blocks
 from headwater.errors import DataError, NetworkError, UsageError, first_line
+from headwater.marks import visible
 
 PREFERENCES = "preferences.jsonl"
 """The data file of a run directory that holds data."""
@@ -119,6 +120,10 @@ def data_file(path: Path) -> Path:
 
 
 def _file(path: Path) -> Part:
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError as error:  # a name that could not be written down, in ids and accounts
+        raise UsageError(visible(str(path)), "is a name that is not UTF-8", "rename the file") from error
     known = format_of(path)
     lines, columns = (known.lines, known.columns) if known else (False, False)
     return Part(path.name.split(".")[0], str(path), lines, _reads(path), path, columns)
