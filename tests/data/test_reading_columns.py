@@ -45,6 +45,7 @@ WORDS = [
     ": {}",
     "[",
     AS_TEXT,
+    "\n\nHuman: Hi\n\nAssistant:",
 ]
 TEXTS = st.lists(st.sampled_from(WORDS), max_size=4).map("".join)
 DIALOGUES = st.lists(

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headwater.cli import main
@@ -167,6 +167,7 @@ TOKENS = st.text("abcdefgh", min_size=12, max_size=12)
 
 
 @pytest.mark.parametrize("layout", SOURCES)
+@settings(deadline=None)
 @given(data=st.data())
 def test_no_field_of_a_row_is_lost_in_silence(layout: str, data: st.DataObject) -> None:
     """A unique text in any column is read, named or refused, whatever the layout."""
@@ -232,6 +233,28 @@ def test_content_parts_of_text_are_joined_and_developers_are_systems(tmp_path: P
     assert pair.prompt == (Message("system", "Be kind."), Message("user", "How many?"))
 
 
+ASKED = "\n\nHuman: Hi\n\nAssistant: Ho\n\nHuman: Why?\n\nAssistant:"
+TURNS = (Message("user", "Hi"), Message("assistant", "Ho"), Message("user", "Why?"))
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+@pytest.mark.parametrize("prompt", [ASKED, ASKED.strip(), ASKED.removesuffix("\n\nAssistant:"), ASKED + " "])
+@pytest.mark.parametrize("before", ["", ASKED])
+def test_a_prompt_with_the_markers_of_hh_is_the_dialogue(prompt: str, before: str, suffix: str, tmp_path: Path) -> None:
+    rows = [{"prompt": f"{n}?", "chosen": "So.", "rejected": "No."} for n in range(3)]
+    rows.append({"prompt": prompt, "chosen": f"{before} So.", "rejected": f"{before} No."})
+    _, records = read(tmp_path / f"a{suffix}", rows)
+    assert (records[3].prompt, records[3].chosen.text) == (TURNS, "So.")
+
+
+def test_markers_inside_of_a_prompt_stay_text_and_are_counted(tmp_path: Path) -> None:
+    quoting = "What is wrong here?\n\nHuman: Hi\n\nAssistant: Ho"
+    rows = [{"prompt": each, "chosen": " So.", "rejected": "No."} for each in (quoting, "Human: a marker", "Hi")]
+    intake, records = read(tmp_path / "a.jsonl", rows)
+    assert [record.prompt for record in records] == [(Message("user", row["prompt"]),) for row in rows]
+    assert records[0].chosen.text == " So." and intake.account.notes == {"markers_kept_as_text": 1}
+
+
 def test_data_without_a_usable_row_names_the_reasons(tmp_path: Path) -> None:
     longer = [*said("user", "Hi"), *said("assistant", "a"), *said("user", "sure?"), *said("assistant", "yes")]
     rows = [{"chosen": longer, "rejected": [*said("user", "Hi"), *said("assistant", f"{n}")]} for n in range(6)]
@@ -255,6 +278,7 @@ def test_fields_of_messages_that_change_the_meaning_are_known_in_columns_too() -
     assert {"input", "system", "context", "history", "tools", "images", "margin", "weight"} <= set(COLUMNS)
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="[{\"role': content}], ", max_size=40))
 def test_any_text_is_a_text_messages_or_refused(text: str) -> None:
     try:

@@ -36,7 +36,7 @@ from headwater.data.sources import (
     renamed,
     with_messages,
 )
-from headwater.data.sources.fields import kind
+from headwater.data.sources.fields import begins_a_dialogue, is_dialogue, kind
 from headwater.errors import DataError
 from headwater.files import stamp
 
@@ -251,6 +251,8 @@ class Intake:
         fields = self._unread.check(fields, self._left_out(given, fields))
         if not self._unread.reads.isdisjoint(as_text):
             self.account.notes["messages_as_text"] += 1
+        if is_dialogue(fields.get("prompt")) and not begins_a_dialogue(fields.get("prompt")):
+            self.account.notes["markers_kept_as_text"] += 1
         for column in source.columns:
             if column not in fields:
                 raise self._missing(fields, source)

@@ -208,7 +208,9 @@ def prompt(fields: Fields, column: str) -> tuple[Message, ...]:
 
 def _asked(fields: Fields, column: str) -> tuple[Message, ...]:
     value = fields.get(column)
-    return (Message("user", value),) if isinstance(value, str) else _turns_of(fields, column)
+    if not isinstance(value, str):
+        return _turns_of(fields, column)
+    return dialogue_turns_of_prompt(value, column) if begins_a_dialogue(value) else (Message("user", value),)
 
 
 def answer(fields: Fields, column: str) -> str:
@@ -300,6 +302,19 @@ def dialogue_turns(dialogue: str, column: str) -> tuple[Message, ...]:
         for answer in answers:
             turns.append(Message("assistant", answer.strip()))
     return tuple(turns)
+
+
+def begins_a_dialogue(value: Any) -> bool:
+    r"""Say whether a prompt is a text with the markers of HH-RLHF, from its beginning on."""
+    if not isinstance(value, str) or not value.lstrip().startswith("Human:"):
+        return False
+    return value.startswith(_HUMAN) or _ASSISTANT in value
+
+
+def dialogue_turns_of_prompt(value: str, column: str) -> tuple[Message, ...]:
+    r"""Read the turns of a prompt with `\n\nHuman:` and `\n\nAssistant:`; the marker of the answer may end it."""
+    turns = dialogue_turns("\n\n" + value.lstrip(), column)
+    return turns[:-1] if turns[-1] == Message("assistant", "") else turns
 
 
 def is_dialogue(value: Any) -> bool:

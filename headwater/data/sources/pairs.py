@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from headwater.data.preference import Message, Response
 from headwater.data.sources.fields import (
     SHAREGPT,
     answer,
+    begins_a_dialogue,
     complete,
     conversation,
     dialogue,
     dialogue_turns,
     instructed,
+    is_dialogue,
     listed,
     message,
     messages,
@@ -45,9 +49,24 @@ def explicit(fields: Fields) -> Draft:
     """TRL, explicit prompt: `prompt`, and in `chosen` and `rejected` the answers alone; texts or messages.
 
     Scores are taken from `score_chosen` (or `chosen_score`, a rating, or `metadata.score_chosen`), as in all layouts
-    with these columns.
+    with these columns. A prompt with the markers of HH-RLHF is the dialogue that it spells (Dahoas/full-hh-rlhf), and
+    answers may hold it again.
     """
-    return _rated(Draft(prompt(fields, "prompt"), _response(fields, "chosen"), _response(fields, "rejected")), fields)
+    if all(is_dialogue(fields.get(side)) for side in SIDES):
+        return _prompt_and_dialogues(fields)
+    asked = prompt(fields, "prompt")
+    chosen, rejected = (_response(fields, side) for side in SIDES)
+    if begins_a_dialogue(fields.get("prompt")):
+        chosen, rejected = (replace(side, text=side.text.strip()) for side in (chosen, rejected))
+    return _rated(Draft(asked, chosen, rejected), fields)
+
+
+def _prompt_and_dialogues(fields: Fields) -> Draft:
+    draft = hh(fields)
+    asked = prompt(fields, "prompt")
+    if asked != draft.prompt and not _asks(draft.prompt, asked[-1]):
+        raise NoPreference("prompts_differ")
+    return draft
 
 
 def implicit(fields: Fields) -> Draft:

@@ -235,7 +235,7 @@ def prompt_and_conversations(batch: Any) -> Pairs | None:
     if pairs is None or not _is_text(asked):
         return None
     prompt = joined(b"user", _bytes(asked))
-    return pairs._replace(sure=pc.and_(pc.and_(pairs.sure, _plain(asked)), pc.equal(prompt, pairs.prompt)))
+    return pairs._replace(sure=pc.and_(pc.and_(pairs.sure, _plain(asked, "Human:")), pc.equal(prompt, pairs.prompt)))
 
 
 def hh(batch: Any) -> Pairs | None:
@@ -302,7 +302,7 @@ class _Conversations(NamedTuple):
 
 def _prompt(column: Any) -> tuple[Any, Any] | None:
     if _is_text(column):
-        return joined(b"user", _bytes(column)), _plain(column)
+        return joined(b"user", _bytes(column)), _plain(column, "Human:")
     conversations = _Conversations.of(column)
     if conversations is None:
         return None
@@ -312,14 +312,15 @@ def _prompt(column: Any) -> tuple[Any, Any] | None:
 
 def _answer(column: Any) -> tuple[Any, Any] | None:
     if _is_text(column):
-        return column, _plain(column)
+        return column, _plain(column, "\n\nHuman:")
     conversations = _Conversations.of(column)
     return conversations and conversations.alone()
 
 
-def _plain(column: Any) -> Any:
-    """Say which texts are there and begin like no list or object: such a text may be messages (`json_text.py`)."""
-    return pc.fill_null(pc.invert(pc.match_substring_regex(column, r"^[ \t\r\n]*[\[{]")), False)
+def _plain(column: Any, marker: str) -> Any:
+    """Say which texts are there, begin like no list or object (which may be messages), and hold no marker of turns."""
+    special = pc.or_(pc.match_substring_regex(column, r"^[ \t\r\n]*[\[{]"), pc.match_substring(column, marker))
+    return pc.fill_null(pc.invert(special), False)
 
 
 def _is_text(column: Any) -> bool:

@@ -147,7 +147,8 @@ class Unread:
                 if type(value) is list:
                     self._name_keys(column, value)
             elif column not in HARMLESS and not is_empty(value):
-                problem = problem or self._unread(column, value)
+                found = self._unread(column, value)
+                problem = problem or found
         if problem:
             raise problem
         return self._without_ignored(fields) if self._ignored else fields
