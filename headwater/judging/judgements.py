@@ -22,6 +22,7 @@ from typing import Any
 from headwater.data import reading
 from headwater.data.reading import Account, Door
 from headwater.data.sources.fields import listed
+from headwater.data.sources.judged import TIES
 from headwater.errors import DataError
 
 LABELS = {
@@ -124,6 +125,8 @@ def share(preference: Any) -> float | None:
     """Return a preference of 1 to 2 (0 and 1.5: a tie) as one of 0 to 1, nothing as None. Errors: ValueError."""
     if preference is None or preference == "":
         return None
+    if preference in TIES:
+        return 0.5
     value = float(preference)
     if math.isnan(value):
         return None
@@ -205,7 +208,7 @@ _WINNERS = {"model_a": 0.0, "model_b": 1.0}
 
 def _battle(fields: Mapping[str, Any]) -> Iterator[Judgement]:
     winner = str(fields["winner"])
-    if winner not in _WINNERS and not winner.startswith("tie"):
+    if winner not in _WINNERS and winner not in TIES and not winner.startswith("tie"):
         raise ValueError(f"winner {winner}, expected model_a, model_b or tie")
     yield Judgement(
         prompt=str(fields.get("question_id", fields.get("prompt", ""))),

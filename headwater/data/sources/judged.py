@@ -9,6 +9,9 @@ from headwater.data.preference import Message, Response
 from headwater.data.sources.fields import choice, conversation, instructed, messages, number, prompt, text, with_system
 from headwater.data.sources.layout import Broken, Draft, Fields, NoPreference
 
+TIES = ("tie", "tie (bothbad)", "both_bad", "bothbad", "both bad", "both_good", "draw")
+"""How data says that neither of two answers is the better one; pairs and judgements read the same words."""
+
 
 def _draft(asked: tuple[Message, ...], first: Response, second: Response, first_is_better: bool) -> Draft:
     return Draft(asked, *((first, second) if first_is_better else (second, first)))
@@ -85,10 +88,10 @@ def chatbot_arena(fields: Fields) -> Draft:
 
     The earlier answers of a longer conversation are the model's own, so most of those compare different prompts.
     """
-    winner = choice(fields, "winner", "model_a", "model_b", "tie", "tie (bothbad)")
+    winner = choice(fields, "winner", "model_a", "model_b", *TIES)
     asked, first = conversation(fields, "conversation_a")
     other, second = conversation(fields, "conversation_b")
-    if winner.startswith("tie"):
+    if winner in TIES:
         raise NoPreference("tie")
     if asked != other:
         raise NoPreference("prompts_differ")
@@ -148,11 +151,13 @@ def _json_texts(value: str) -> list[str] | None:
 def alpaca_eval(fields: Fields) -> Draft:
     """AlpacaEval annotations: `preference` runs from 1 to 2, and above 1.5 `output_2` is the better one.
 
-    A null is a judgement that failed; 1.5 is a tie.
+    A null is a judgement that failed; 1.5, 0 and the words of `TIES` are ties.
     """
-    preference = number(fields, "preference")
+    is_tie = fields.get("preference") in TIES
+    preference = 1.5 if is_tie else number(fields, "preference")
+    preference = 1.5 if preference == 0 else preference
     if preference is not None and not 1 <= preference <= 2:
-        raise Broken(f"preference is {preference}", "expected a number from 1 to 2, or null")
+        raise Broken(f"preference is {preference}", "expected a number from 1 to 2, 0 for a tie, or null")
     draft = _texts(fields, "instruction", "output_1", "output_2", preference is not None and preference < 1.5)
     if preference is None:
         raise NoPreference("no_verdict")
