@@ -249,12 +249,12 @@ def _account(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _prompts(found: Mapping[str, Any]) -> list[tuple[str, str]]:
     turns = [f"{rows:,} with {count}" for count, rows in list(found["turns"].items())[:6]]
-    more = len(found["turns"]) - 6
+    more = sum(list(found["turns"].values())[6:])
     near = found["near_duplicate_prompts"]
     of_sample = (
         "" if found["sampled_rows"] == found["account"]["kept"] else f" of {found['sampled_rows']:,} sampled rows"
     )
-    rows = [("user turns", ", ".join(turns) + (f", {more} longer" if more > 0 else ""))]
+    rows = [("user turns", ", ".join(turns) + (f", {more:,} longer" if more else ""))]
     if found["with_system_turn"]:
         rows.append(("system turn", f"{found['with_system_turn']:,} rows"))
     hidden = found["hidden_characters"]

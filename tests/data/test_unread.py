@@ -165,6 +165,16 @@ def test_the_account_of_a_command_names_what_is_not_read(tmp_path: Path, capsys:
     assert "not read" in capsys.readouterr().out
 
 
+def test_longer_conversations_are_counted_in_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    turns = [*range(1, 7), *[7] * 4, *[8] * 5, 9, 9]
+    rows = [
+        row(n, prompt=[{"role": role, "content": f"{n}"} for _ in range(count) for role in ("assistant", "user")])
+        for n, count in enumerate(turns)
+    ]
+    assert main(["inspect", str(saved(tmp_path / "a.jsonl", rows))]) == 0
+    assert "11 longer" in capsys.readouterr().out
+
+
 TOKENS = st.text("abcdefgh", min_size=12, max_size=12)
 
 
@@ -274,6 +284,16 @@ def test_markers_inside_of_a_prompt_stay_text_and_are_counted(tmp_path: Path) ->
     intake, records = read(tmp_path / "a.jsonl", rows)
     assert [record.prompt for record in records] == [(Message("user", row["prompt"]),) for row in rows]
     assert records[0].chosen.text == " So." and intake.account.notes == {"markers_kept_as_text": 1}
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_a_prompt_that_ends_in_an_assistant_turn_keeps_it_as_its_last_message(suffix: str, tmp_path: Path) -> None:
+    prompt = [*said("user", "How many?"), *said("assistant", "Sure: ")]
+    intake, records = read(tmp_path / f"a{suffix}", [row(n, prompt=prompt) for n in range(3)])
+    assert records[1].prompt == (Message("user", "How many?"), Message("assistant", "Sure: "))
+    assert records[1].chosen == Response("1 legs.") and not intake.quarantine.codes
+    write(tmp_path / "b.jsonl", records)
+    assert list(stream(tmp_path / "b.jsonl")) == records
 
 
 def test_data_without_a_usable_row_names_the_reasons(tmp_path: Path) -> None:
