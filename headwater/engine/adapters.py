@@ -67,6 +67,24 @@ def adapted(model: Any, head: Head, options: TrainingOptions) -> Any:
     return found
 
 
+def save(model: Any, path: Path, run: Path) -> None:
+    """Write the adapters of `model` alone, with where their base is; not where that is no model that lies anywhere.
+
+    A base into which other adapters were merged is only in memory; a scratch model lies in its `run`, where there is a
+    reference.
+    """
+    config = model.peft_config["default"]
+    base = config.base_model_name_or_path
+    if base and adapter_files.config_of(base) is not None:
+        say(f"adapters: saved merged in alone, their base ({base} merged) lies nowhere")
+        return
+    if base and Path(base).is_dir():
+        config.base_model_name_or_path = str(Path(base).resolve())
+    elif not base and (run / "reference").is_dir():
+        config.base_model_name_or_path = "../reference"
+    model.save_pretrained(path)
+
+
 def untie(model: Any) -> bool:
     """Give the output layer of an adapted model weights of its own where it shares those of adapted embeddings.
 
@@ -121,7 +139,8 @@ def read(name: str, config: dict[str, Any], wanted: Wanted) -> Any:
     if not config.get("ensure_weight_tying"):
         untie(lora)
     merged = _merged(lora, name)
-    merged.config._name_or_path = name
+    merged.requires_grad_(True)  # peft froze them
+    merged.config._name_or_path = merged.name_or_path = name
     say(f"adapter: {name} is merged into its base, {base}")
     if wanted.head == "reward" and merged.config.num_labels > 1:
         heads.labels_of(name, merged.config, wanted.reward_head)
@@ -158,6 +177,10 @@ def _weights(name: str) -> dict[str, torch.Tensor]:
 
 def _in_score(key: str) -> bool:
     return key.removeprefix(PREFIX).split(".")[0] in ("score", "classifier") and key.endswith("weight")
+
+
+def _in_base(key: str) -> str:
+    return key.removeprefix(PREFIX).replace(".base_layer.", ".")
 
 
 def _labels(weights: dict[str, torch.Tensor]) -> int | None:
@@ -204,7 +227,8 @@ def _put_on(model: Any, name: str, weights: dict[str, torch.Tensor], wanted: Wan
         raise ModelError(
             name, f"does not fit its base: {_shortened(error)}", "name the base it was made for"
         ) from error
-    extra = {key for key in set(weights) - expected if key.removeprefix(PREFIX) not in names}
+    # Where embeddings are adapted, peft also saves those of the base.
+    extra = {key for key in set(weights) - expected if _in_base(key) not in names}
     if wanted.head == "reward" and wanted.new_head:  # the output layer that the score head replaces
         extra = {key for key in extra if not key.removeprefix(PREFIX).startswith(("lm_head.", "embed_out."))}
     lost = expected - set(weights)

@@ -10,7 +10,7 @@ import torch
 
 from headwater import files, manifest
 from headwater.data.tokenizers import Tokenizer
-from headwater.engine import cards, endings
+from headwater.engine import adapters, cards, endings
 from headwater.engine.finite import check_weights
 
 LAST = "config.json"
@@ -27,13 +27,13 @@ def save(
     """Write model and tokenizer into `path`; with `card` (title, command, tags, base_model, facts) also a model card.
 
     `weights` are the model's where it does not hold them whole. Of an adapted model: the whole model with its adapters
-    merged in, and the adapters alone in `adapter/`.
+    merged in, and the adapters alone in `adapter/` (see `adapters.save`).
     """
     check_weights(model, str(path))
     path.mkdir(parents=True, exist_ok=True)
     with manifest.staged(path / "model") as staged:
         if hasattr(model, "merge_and_unload"):
-            model.save_pretrained(staged / "adapter")
+            adapters.save(model, staged / "adapter", path)
             model, weights = model.merge_and_unload(), None
         if model.can_generate():
             endings.name_end_tokens(model, tokenizer)

@@ -74,7 +74,7 @@ def read(name: str, config: Any, wanted: Wanted) -> Any:
         model, report = _unwrapped(name, model, report)
     if wanted.head == "reward" and wanted.new_head:
         finished = finished and not _headless(model, report)
-    if wanted.head == "reward" and not finished:
+    if wanted.head == "reward" and (wanted.given or not finished):
         report = _without_heads(report, model, config)
     if report.problems:
         raise ModelError(name, "; ".join(report.problems), _advice(report, config))
@@ -182,6 +182,7 @@ def _unwrapped(name: str, model: Any, report: Report) -> tuple[Any, Report]:
     if len(second.missing) + len(second.unexpected) >= len(report.missing) + len(report.unexpected):
         return model, report
     again.generation_config = getattr(model, "generation_config", None)
+    again.config._name_or_path = again.name_or_path = name
     prefixes = ", ".join(f"{key} ({WRAPPERS[key]})" for key in found)
     say(f"model: the names of its weights lose {prefixes}, which a wrapper left there")
     return again, second
@@ -209,11 +210,12 @@ def _without_heads(report: Report, model: Any, config: Any) -> Report:
     """Leave out of a report what a new score head explains: its own weights, and those of the head it replaces."""
     inside = f"{model.base_model_prefix}."
     missing = [key for key in report.missing if key.startswith(inside) and ".pooler." not in key]
+    mismatched = [said for said in report.mismatched if said.startswith(inside)]
     unexpected = [key for key in report.unexpected if "pooler." not in key]
     if unexpected:
         others = _other_heads(config, inside)
         unexpected = [key for key in unexpected if key not in others and not key.startswith(RENAMED_HEADS)]
-    return report._replace(missing=missing, unexpected=unexpected)
+    return Report(missing, unexpected, mismatched)
 
 
 def _other_heads(config: Any, inside: str) -> set[str]:

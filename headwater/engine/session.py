@@ -36,6 +36,7 @@ from headwater.engine import (
     positions,
     precision,
     processes,
+    readback,
     resuming,
 )
 from headwater.engine.attention import is_encoder, layout_for
@@ -88,6 +89,7 @@ def _train(config: TrainConfig, recipe: Recipe, arguments: TrainingArguments, ch
     pairs = examples.chosen(examples.pairs_of(data, view, tokenizer, ledger), recipe, options.seed, ledger)
     _check_needs(loss, pairs, options, arguments.world_size)
     adapters.check_targets(model, options)
+    attention = model.config._attn_implementation
     layout = layout_for(model, pairs.train, response_values(recipe.score))
     if options.torch_compile:
         compile_layers(model)
@@ -127,24 +129,45 @@ def _train(config: TrainConfig, recipe: Recipe, arguments: TrainingArguments, ch
     with interrupts.postponed():
         trainer.train(None if checkpoint is None else str(checkpoint))
         stop.check()
-        say(
-            f"memory: at most {memory.peak() / memory.GIB:.2f} GiB were used, {before / memory.GIB:.2f} before training"
-        )
-        run.facts["memory_bytes"] = {**estimate._asdict(), "peak": memory.peak(), "before_training": before}
+        run.facts["memory_bytes"] = {**estimate._asdict(), **_peak(before)}
         run.facts |= training_cost(model, pairs.train, layout, float(trainer.state.epoch))._asdict()
         show(trends(trainer.state.log_history, TRENDS))
-        counts = labels.counts("train", pairs.train) | labels.counts("held_out", pairs.held_out)
-        run.write_metrics({**_kept(best, trainer, run), **counts, **_skipped(trainer, run)})
-        return _finish(config, recipe, run, trainer, model, tokenizer)
+        run.write_metrics({**_kept(best, trainer, run), **_counts(pairs), **_skipped(trainer, run)})
+        trained = readback.asked(model, recipe.score, pairs.train, attention, trainer.sharded)
+        return _finish(config, recipe, run, trainer, trained, tokenizer)
+
+
+def _peak(before: int) -> dict[str, int]:
+    """Say how much memory was used, and return it in bytes."""
+    peak = memory.peak()
+    say(f"memory: at most {peak / memory.GIB:.2f} GiB were used, {before / memory.GIB:.2f} before training")
+    return {"peak": peak, "before_training": before}
+
+
+def _counts(pairs: examples.Pairs) -> dict[str, int]:
+    return labels.counts("train", pairs.train) | labels.counts("held_out", pairs.held_out)
 
 
 def _finish(
-    config: TrainConfig, recipe: Recipe, run: RunWriter, trainer: PairTrainer, model: Any, tokenizer: Tokenizer
+    config: TrainConfig,
+    recipe: Recipe,
+    run: RunWriter,
+    trainer: PairTrainer,
+    trained: readback.Trained,
+    tokenizer: Tokenizer,
 ) -> Path:
-    """Save the model, remove the checkpoints and end the run; processes but the first only give their weights."""
+    """Save the model, read it back, remove the checkpoints and end the run.
+
+    Processes but the first only give their weights.
+    """
     weights = trainer.whole_weights()
     if trainer.is_world_process_zero():
+        model = trainer.accelerator.unwrap_model(trainer.model).model
         checkpoints.save(model, tokenizer, config.output, _card(config, recipe, run), weights)
+        del model, weights
+        trainer.let_go()
+        off = readback.check(config.output, recipe.head, recipe.score, trained, tokenizer)
+        run.facts["read_back"] = {"pairs": len(trained.pairs), "largest_difference": off}
         run.finish()
         resuming.remove(config.output)  # only now: until the run is done, they are what it goes on from
     return config.output

@@ -11,7 +11,8 @@ import torch.distributed as dist
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
-from headwater.engine import adapters, head
+from headwater.engine import head
+from headwater.engine.adapters import adapted
 from headwater.engine.options import TrainingOptions
 from headwater.engine.packing import collate
 from headwater.engine.scoring import policy_scores
@@ -29,9 +30,7 @@ def scored(tied: bool, adapters: bool) -> ScoredModel:
     model: Any = policy("llama", tied=tied)
     if adapters:
         torch.manual_seed(0)
-        model = adapters.adapted(
-            model, "policy", TrainingOptions(lora_r=4, lora_target_modules="q_proj,down_proj,lm_head")
-        )
+        model = adapted(model, "policy", TrainingOptions(lora_r=4, lora_target_modules="q_proj,down_proj,lm_head"))
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
                 torch.nn.init.normal_(parameter, std=0.02)
