@@ -114,13 +114,15 @@ def load(
     *,
     new_head: bool = False,
     reward_head: int | None = None,
+    unfinished: bool = False,
 ) -> Loaded:
     """Load a model by Hugging Face name, path, or constructor call (`scratch(…)`), with its tokenizer.
 
     A path or name may be that of adapters, which are merged into their base. `records` train the tokenizer of a scratch
     model and are not looked at otherwise; `seed` fixes new weights. With `new_head`, as training has it, a policy
     becomes a reward model with a score head of random weights; without, that is refused, as is a checkpoint that lacks
-    weights or has others. `reward_head` says which output of a reward model with several is the reward.
+    weights or has others. `reward_head` says which output of a reward model with several is the reward. Only the run
+    that is about to be finished reads its own `unfinished` model.
     Errors: `UsageError`, `ModelError`.
     """
     _refuse_ensemble(name)
@@ -137,7 +139,8 @@ def load(
         model = AUTO[head].from_config(config)
     else:
         heads.check_place(Path(name))
-        finished.check(Path(name))
+        if not unfinished:
+            finished.check(Path(name))
         tokenizer = load_tokenizer(name, records)  # which refuses what comes with code
         model = _pretrained(name, Wanted(head, new_head, reward_head))
     _check_fit(model, tokenizer, name)

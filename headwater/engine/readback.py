@@ -47,10 +47,9 @@ def sample_of(pairs: Sequence[PairTokens]) -> list[PairTokens]:
     return [by_length[place] for place in sorted(places)]
 
 
-def asked(
-    model: Any, score: ScoreFunction, pairs: Sequence[PairTokens], attention: str, wrapped: Any = None
-) -> Trained:
-    """Ask a trained model, before it is saved; all processes call it where its weights are sharded in `wrapped`."""
+def asked(trainer: Any, model: Any, score: ScoreFunction, pairs: Sequence[PairTokens], attention: str) -> Trained:
+    """Ask a trained model, before it is saved; all processes call it, for its weights may be spread over them (FSDP)."""
+    wrapped = trainer.model_wrapped if trainer.is_fsdp_enabled else None
     sample = sample_of(pairs)
     before = model.config._attn_implementation
     attend_with(model, attention)
@@ -74,12 +73,20 @@ def _values(model: Any, score: ScoreFunction, pairs: Sequence[PairTokens]) -> to
         return torch.cat([values(model, collate([pair], "padded")).double().cpu() for pair in pairs])
 
 
+def let_go(trainer: Any) -> None:
+    """Give back the memory of what a trainer trained, when it is saved; nothing can be asked of it any more."""
+    trainer.optimizer.state.clear()
+    trainer.model.zero_grad(set_to_none=True)
+    if not trainer.is_fsdp_enabled:
+        trainer.model.to("meta")
+
+
 def check(path: Path, head: Head, score: ScoreFunction, trained: Trained, tokenizer: Tokenizer) -> float:
     """Read a saved model back, as every command does, and return by how much its scores differ, of 1 + their size.
 
     Errors: `ModelError` where they differ by more than rounding explains, or where the tokenizer does.
     """
-    loaded = models.load(str(path), head, (), 0)
+    loaded = models.load(str(path), head, (), 0, unfinished=True)
     attend_with(loaded.model, trained.attention)
     found = _values(loaded.model, score, trained.pairs)
     off = float(((found - trained.values).abs() / (1 + trained.values.abs())).max())

@@ -133,7 +133,7 @@ def _train(config: TrainConfig, recipe: Recipe, arguments: TrainingArguments, ch
         run.facts |= training_cost(model, pairs.train, layout, float(trainer.state.epoch))._asdict()
         show(trends(trainer.state.log_history, TRENDS))
         run.write_metrics({**_kept(best, trainer, run), **_counts(pairs), **_skipped(trainer, run)})
-        trained = readback.asked(model, recipe.score, pairs.train, attention, trainer.sharded)
+        trained = readback.asked(trainer, model, recipe.score, pairs.train, attention)
         return _finish(config, recipe, run, trainer, trained, tokenizer)
 
 
@@ -165,7 +165,7 @@ def _finish(
         model = trainer.accelerator.unwrap_model(trainer.model).model
         checkpoints.save(model, tokenizer, config.output, _card(config, recipe, run), weights)
         del model, weights
-        trainer.let_go()
+        readback.let_go(trainer)
         off = readback.check(config.output, recipe.head, recipe.score, trained, tokenizer)
         run.facts["read_back"] = {"pairs": len(trained.pairs), "largest_difference": off}
         run.finish()

@@ -279,18 +279,6 @@ class PairTrainer(transformers.Trainer):  # type: ignore[misc]
             drifted = self._drift(self.accelerator.unwrap_model(self.model).model, partners)
         self._drifted = self.accelerator.reduce(drifted, "mean")
 
-    @property
-    def sharded(self) -> Any:
-        """What is to be called for scores where no process has the whole model (FSDP); None elsewhere."""
-        return self.model_wrapped if self.is_fsdp_enabled else None
-
-    def let_go(self) -> None:
-        """Give back the memory of what was trained, when it is saved; nothing can be asked of it any more."""
-        self.optimizer.state.clear()
-        self.model.zero_grad(set_to_none=True)
-        if not self.is_fsdp_enabled:
-            self.model.to("meta")
-
     def whole_weights(self) -> dict[str, torch.Tensor]:
         """Gather the weights under the model's own names, from wherever they are sharded; all processes call it."""
         weights: dict[str, torch.Tensor] = self.accelerator.get_state_dict(self.model_wrapped)
