@@ -48,7 +48,7 @@ def sample_of(pairs: Sequence[PairTokens]) -> list[PairTokens]:
 
 
 def asked(trainer: Any, model: Any, score: ScoreFunction, pairs: Sequence[PairTokens], attention: str) -> Trained:
-    """Ask a trained model, before it is saved; all processes call it, for its weights may be spread over them (FSDP)."""
+    """Ask a trained model, before it is saved; all processes call it, over which its weights may be spread (FSDP)."""
     wrapped = trainer.model_wrapped if trainer.is_fsdp_enabled else None
     sample = sample_of(pairs)
     before = model.config._attn_implementation
