@@ -38,7 +38,7 @@ class Ledger:
         lines = iter(self._handle)
         first = next(lines, b"")
         if first.endswith(b"\n") and first != header:
-            raise UsageError(str(self.path), *_other(first))
+            raise UsageError(str(self.path), *_other(first, header))
         whole, damaged = len(first) if first == header else 0, []
         place = whole
         for number, line in enumerate(lines if whole else (), start=2):
@@ -115,6 +115,29 @@ class Ledger:
         os.fsync(self._handle.fileno())
 
 
+def _differences(before: bytes, now: bytes) -> str:
+    """Say which settings differ between two headers; nothing where one of them is damaged."""
+    try:
+        one, other = (_flat(orjson.loads(line)["settings"]) for line in (before, now))
+    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
+        return ""
+    names = [name for name in {**one, **other} if one.get(name) != other.get(name)]
+    return ", ".join(
+        f"the content of {name.removeprefix('models ')} has changed"
+        if name.startswith("models ")
+        else f"{name} {one.get(name)} → {other.get(name)}"
+        for name in names
+    )
+
+
+def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings with those of groups beside the others, under both names."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        found |= {f"{name} {key}": each for key, each in value.items()} if isinstance(value, dict) else {name: value}
+    return found
+
+
 def _without_secrets(line: bytes) -> bytes:
     text = line.decode("utf-8")
     return mask_values(text).encode("utf-8")
@@ -130,11 +153,8 @@ def _key_of(line: bytes) -> str | None:
     return key if isinstance(key, str) else None
 
 
-def _other(first: bytes) -> tuple[str, str]:
-    """Return why a ledger with this first line cannot be taken up, and what to do."""
-    try:
-        whole = isinstance(orjson.loads(first).get("settings"), dict)
-    except (orjson.JSONDecodeError, AttributeError):
-        whole = False
-    found = "was begun with other settings" if whole else "is damaged in line 1, which says what it is of"
+def _other(first: bytes, header: bytes) -> tuple[str, str]:
+    """Return why a ledger with this first line, not `header`, cannot be taken up, and what to do."""
+    found = _differences(first, header)
+    found = f"was begun with other settings: {found}" if found else "is damaged in line 1, which says what it is of"
     return found, "delete it, or name another --output"

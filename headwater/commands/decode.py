@@ -153,8 +153,11 @@ def _strategy(config: Config) -> Strategy:
 
 def _settings(config: Config) -> dict[str, Any]:
     """Return what the responses depend on."""
+    from headwater.engine import fingerprint
+
+    local = None if config.servers.endpoint else fingerprint.of_models([config.model, config.reference])
     free = ("output", "overwrite", "batch_size", "draft", "draws", "reward_model", "concurrency")
-    return {name: value for name, value in configs.flatten(config).items() if name not in free}
+    return {name: value for name, value in configs.flatten(config).items() if name not in free} | {"models": local}
 
 
 def _speakers(config: Config, prompts: Sequence[Asked], ledger: Ledger) -> Speakers:

@@ -141,8 +141,10 @@ def _answers(
     """
     from headwater.judging.alpaca_eval import answer_to
 
+    content = "" if config.endpoint else f" {_fingerprint(model)}"  # a folder may be trained anew meanwhile
+
     def key(one: Asked) -> str:
-        return f"{model} {one.key}"
+        return f"{model}{content} {one.key}"
 
     left = [one for one in prompts if key(one) not in ledger]
     if len(left) < len(prompts):
@@ -159,6 +161,12 @@ def _answers(
     if not found:
         raise DataError(model, "no prompt leaves room for an answer", "lower --max-new-tokens")
     return found
+
+
+def _fingerprint(model: str) -> str:
+    from headwater.engine import fingerprint
+
+    return fingerprint.of_model_files(model)
 
 
 def _drawn(

@@ -169,8 +169,11 @@ def _check_column(config: Config) -> None:
 
 def _settings(config: Config) -> dict[str, object]:
     """Return what the draws depend on."""
+    from headwater.engine import fingerprint
+
     return {
         "model": config.model,
+        "models": None if config.endpoint else fingerprint.of_models([config.model]),
         "endpoint": config.endpoint,
         "chat_template": config.chat_template,
         "seed": config.seed,

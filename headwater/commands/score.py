@@ -85,6 +85,7 @@ def run(config: Config) -> Path:
     began = time.monotonic()
     settings = {name: getattr(config, name) for name in ("value", "beta", "reference", "end", "chat_template")}
     settings["max_length"] = config.max_length or MAX_LENGTH
+    settings["models"] = _fingerprints(config)
     ledger = Ledger(config.output.with_name(config.output.name + ".ledger"), settings)
     try:
         tokens = sum(_score(config, name, ledger) for name in config.model)
@@ -109,6 +110,12 @@ def run(config: Config) -> Path:
     _print(metrics, config)
     say(f"written: {files[0]}")
     return target
+
+
+def _fingerprints(config: Config) -> dict[str, str]:
+    from headwater.engine import fingerprint
+
+    return fingerprint.of_models([*config.model, config.reference])
 
 
 def _check(config: Config) -> None:

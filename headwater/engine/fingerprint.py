@@ -20,7 +20,7 @@ from huggingface_hub import try_to_load_from_cache
 
 from headwater import files, runs
 from headwater.data import token_cache
-from headwater.data.tokenizers import Tokenizer
+from headwater.data.tokenizers import Tokenizer, is_call
 from headwater.data.tokens import PairTokens
 
 VERSIONS = ("headwater", "torch", "transformers")
@@ -81,6 +81,20 @@ def of_model_files(name: str) -> str:
         if base is not None and base != name:
             digest.update(of_model_files(base).encode())
     return digest.hexdigest()
+
+
+def of_models(names: Iterable[str | None]) -> dict[str, str]:
+    """Return the digests of models that are named, by name, and of the references that their runs name."""
+    found = {}
+    for name in names:
+        if name is None or is_call(name):
+            continue
+        found[name] = of_model_files(name)
+        reference = runs.facts_of(Path(name)).get("reference")
+        if reference is not None:
+            inside = Path(name) / reference
+            found[f"{name}, reference"] = of_model_files(str(inside if inside.is_dir() else reference))
+    return found
 
 
 def of_file(path: Path) -> str:

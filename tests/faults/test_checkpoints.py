@@ -305,3 +305,32 @@ def test_a_staged_folder_is_gone_when_filling_it_fails(tmp_path: Path) -> None:
         manifest.commit(tmp_path / "checkpoint-1", fill, {})
     assert not list(tmp_path.iterdir())
     assert OPTIONS.save_steps == 3
+
+
+@pytest.mark.fault("R11")
+def test_scores_of_a_model_that_was_trained_anew_are_not_mixed(
+    whole: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The ledger of a stopped command was written by another model under the same name."""
+    from headwater.commands import score
+    from headwater.engine.responses import Judge
+
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    call_as_is, called = Judge.__call__, []
+
+    def stopped(self: Judge, records: Any) -> Any:
+        called.append(1)
+        if len(called) == 2:
+            raise KilledError
+        return call_as_is(self, records)
+
+    config = score.Config(input=data, output=tmp_path / "scored.jsonl", model=(str(run),), value="log_prob")
+    with monkeypatch.context() as patch:
+        patch.setattr(score, "WINDOW", 20)
+        patch.setattr(Judge, "__call__", stopped)
+        with pytest.raises(KilledError):
+            score.run(config)
+        shutil.copy(run / "reference" / "model.safetensors", run / "model.safetensors")
+        with pytest.raises(UsageError, match=f"was begun with other settings: the content of {run} has changed"):
+            score.run(config)
