@@ -146,17 +146,25 @@ def _as_bug(error: Exception, printed: bool) -> str:
 
 def _message(error: Exception) -> str:
     """Return what an error says; of those that say nothing, what they mean."""
-    if isinstance(error, MemoryError):
-        said = f" · {error}" if str(error) else ""
-        return f"out of memory{said} · give a smaller --tokens-per-pass or batch, or a smaller model"
-    return str(error) or type(error).__name__
+    if not _is_out_of_memory(error):
+        return str(error) or type(error).__name__
+    said = f" · {first_line(error)}" if str(error) else ""
+    return f"out of memory{said} · give a smaller --tokens-per-pass or batch, or a smaller model"
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Say whether no memory is left, of the process or, as torch says it, of a device."""
+    said = ("out of memory", "not enough memory", "can't allocate memory")
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(words in str(error) for words in said)
+    )
 
 
 def _exit_code(error: BaseException) -> int:
     if isinstance(error, HeadwaterError):
         return error.exit_code
     number = getattr(error, "errno", None)
-    if isinstance(error, MemoryError) or number in (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EFBIG):
+    if _is_out_of_memory(error) or number in (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EFBIG):
         return 7
     # Of a file that the user named: it is not there, not ours, or no file.
     return 2 if number in PATH_ERRORS and getattr(error, "filename", None) is not None else 1

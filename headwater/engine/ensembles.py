@@ -21,10 +21,10 @@ import numpy as np
 
 from headwater import destinations, files, locks, runs
 from headwater.console import say
+from headwater.engine.arguments import arguments_for
 from headwater.engine.options import TrainingOptions
 from headwater.engine.recipe import Recipe, TrainConfig
 from headwater.engine.session import train
-from headwater.engine.training import arguments_for
 from headwater.errors import DataError, UsageError
 
 

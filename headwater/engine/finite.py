@@ -133,6 +133,10 @@ class StepGuard:
         self._ids += ids
         return torch.where(torch.isfinite(loss), loss, 0.0)
 
+    def forget_step(self) -> None:
+        """Forget the batches of a step that is computed anew."""
+        self._loss, self._ids, self._by_row = torch.zeros_like(self._loss), [], []
+
     def decide(self, step: int, norm: torch.Tensor | float, optimizer: Any) -> torch.Tensor:
         """Let the optimizer take a step, given the norm of the gradient, or not; return on the device whether it does.
 

@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from headwater.data.tokens import PairTokens
+from headwater.engine.halving import Rows
 from headwater.engine.weights import Uniform, Weights
 
 UNIFORM = Uniform()
@@ -81,6 +82,8 @@ class Packs(TypedDict):
     num_pairs: int
     ids: list[str]
     """Of the pairs, in the order of the passes."""
+    rows: Rows
+    """The pairs themselves, for the case that they do not fit."""
     partners: list[PairBatch]
     """The same prompts with responses to other ones, for a loss that needs them; else empty."""
 
@@ -107,7 +110,7 @@ def pack(pairs: Sequence[PairTokens], layout: Layout, room: int, weights: Weight
     parts = parts_of(pairs, layout, room)
     packs = [collate([pairs[index] for index in part], layout, weights) for part in parts]
     ids = [pairs[index].id for part in parts for index in part]
-    return {"packs": packs, "num_pairs": len(pairs), "ids": ids, "partners": []}
+    return {"packs": packs, "num_pairs": len(pairs), "ids": ids, "rows": Rows(pairs), "partners": []}
 
 
 def parts_of(pairs: Sequence[PairTokens], layout: Layout, room: int) -> list[list[int]]:

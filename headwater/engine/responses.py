@@ -19,7 +19,7 @@ from headwater.console import say
 from headwater.data.preference import Preference, Record
 from headwater.data.tokenizers import Tokenizer
 from headwater.data.tokens import MAX_LENGTH, EndToken, PairTokens, tokenize
-from headwater.engine import models, positions, rewarding
+from headwater.engine import halving, models, positions, rewarding
 from headwater.engine.attention import layout_for
 from headwater.engine.finite import check_scores
 from headwater.engine.losses import DPO, BradleyTerry, Call, PairScores, Score
@@ -215,11 +215,21 @@ class Voice:
         groups = list(_groups(responses, room))
         firsts = np.cumsum([0, *map(len, groups)])
         values = np.empty(len(responses))
+        parts = (
+            [each for index in part for each in range(firsts[index], firsts[index + 1])]
+            for part in self._parts(groups, room)
+        )
+
+        def compute(part: list[int]) -> list[float]:
+            return self._pass(list(_groups([responses[index] for index in part], room)))
+
+        def tokens(part: Sequence[int]) -> int:
+            return tokens_read([responses[index] for index in part], room)
+
         self._model.eval()
         with torch.inference_mode():
-            for part in self._parts(groups, room):
-                found = self._pass([groups[index] for index in part])
-                values[np.concatenate([np.arange(firsts[index], firsts[index + 1]) for index in part])] = found
+            for part, found in halving.in_passes(parts, compute, tokens, lambda index: responses[index].id, "scoring"):
+                values[part] = found
         return [float(value) for value in values]
 
     def _parts(self, groups: Sequence[Sequence[PairTokens]], room: int) -> Iterable[list[int]]:

@@ -53,7 +53,7 @@ class Position:
 def position(state: Any, schedule: Any, watched: int) -> Position:
     """Take note of where a training stands."""
     plain = {name: value for name, value in schedule.state_dict().items() if name != "lr_lambdas"}
-    return Position(copy.copy(state), plain, _generators(), watched)
+    return Position(copy.copy(state), plain, generators(), watched)
 
 
 @dataclass(frozen=True)
@@ -170,6 +170,13 @@ def load_generators(checkpoint: Path, process: int = 0) -> None:
         torch.cuda.set_rng_state(saved[f"generator/{process}/cuda"])
 
 
+def set_generators(states: Generators) -> None:
+    """Set torch's random generators of this process to where they were."""
+    torch.set_rng_state(states["cpu"])
+    if "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"])
+
+
 def load_tensors(checkpoint: Path) -> dict[str, torch.Tensor]:
     """Return the tensors of `Extras`."""
     saved = load_file(checkpoint / "state.safetensors")
@@ -201,6 +208,7 @@ def _trained(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     return ((name, weight) for name, weight in model.named_parameters() if weight.requires_grad)
 
 
-def _generators() -> Generators:
+def generators() -> Generators:
+    """Return where torch's random generators of this process are."""
     states = {"cpu": torch.get_rng_state()}
     return states | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 import torch
@@ -11,15 +11,18 @@ from numpy.typing import NDArray
 
 from headwater.console import track
 from headwater.data.tokens import PairTokens
+from headwater.engine import halving
 from headwater.engine.attention import is_encoder, model_inputs
 from headwater.engine.divergence import log_collision, reference_kl
 from headwater.engine.finite import check_scores
 from headwater.engine.head import log_probs
 from headwater.engine.losses import Call, Loss, PairScores, Score
-from headwater.engine.packing import SIDES, UNIFORM, Layout, PairBatch, collate, parts_of
+from headwater.engine.packing import SIDES, UNIFORM, Layout, PairBatch, collate, parts_of, tokens_of
 from headwater.engine.positions import limit_of
 from headwater.engine.weights import Weights
 from headwater.errors import ModelError
+
+T = TypeVar("T")
 
 ScoreFunction = Callable[[torch.nn.Module, PairBatch], PairScores]
 TokenFunction = Callable[[torch.nn.Module, PairBatch], torch.Tensor]
@@ -136,10 +139,14 @@ def last_states(model: torch.nn.Module, pairs: Sequence[PairTokens], room: int, 
     device = next(model.parameters()).device
     states: dict[int, NDArray[np.float32]] = {}
     model.eval()
+
+    def read(batch: PairBatch) -> NDArray[np.float32]:
+        batch = to_device(batch, device)
+        found: NDArray[np.float32] = hidden_states(model, batch)[_last(batch)].float().cpu().numpy()
+        return found.reshape(batch["num_pairs"], SIDES, -1)
+
     with torch.inference_mode():
-        for indices, batch in batches(pairs, room, layout, "hidden states"):
-            batch = to_device(batch, device)
-            last = hidden_states(model, batch)[_last(batch)].float().cpu().numpy().reshape(len(indices), SIDES, -1)
+        for indices, last in computed(read, pairs, room, layout, "hidden states"):
             check_scores(last, [pairs[index].id for index in indices], "hidden states")
             states |= dict(zip(indices, last, strict=True))
     return np.stack([states[index] for index in range(len(pairs))])
@@ -222,22 +229,43 @@ def to_device(batch: PairBatch, device: torch.device) -> PairBatch:
     return cast(PairBatch, moved)
 
 
-class Part(NamedTuple):
-    """Pairs that go through the model at once, and where they stand among all."""
+def computed(
+    compute: Callable[[PairBatch], T],
+    pairs: Sequence[PairTokens],
+    room: int,
+    layout: Layout,
+    what: str,
+    weights: Weights = UNIFORM,
+) -> Iterator[tuple[list[int], T]]:
+    """Yield what `compute` makes of forward passes over all pairs, with their indices, under a progress bar.
 
-    indices: list[int]
-    batch: PairBatch
-
-
-def batches(
-    pairs: Sequence[PairTokens], room: int, layout: Layout, what: str, weights: Weights = UNIFORM
-) -> Iterator[Part]:
-    """Yield forward passes of at most `room` tokens over all pairs, under a progress bar."""
+    A pass has at most `room` tokens, and fewer where memory does not hold them. Errors: `ResourceError`.
+    """
     starts = range(0, len(pairs), WINDOW)
-    for start in track(starts, what, len(starts)):
-        window = pairs[start : start + WINDOW]
-        for part in parts_of(window, layout, room):
-            yield Part([start + i for i in part], collate([window[i] for i in part], layout, weights))
+    windows = track(starts, what, len(starts))
+    parts = (
+        [start + i for i in part] for start in windows for part in parts_of(pairs[start : start + WINDOW], layout, room)
+    )
+    yield from halving.in_passes(
+        parts,
+        lambda part: compute(collate([pairs[index] for index in part], layout, weights)),
+        lambda part: sum(tokens_of(pairs[index], layout) for index in part),
+        lambda index: pairs[index].id,
+        what,
+    )
+
+
+class ScoredModel(torch.nn.Module):
+    """A model and its way to score, as one module with one forward."""
+
+    def __init__(self, model: torch.nn.Module, score: ScoreFunction) -> None:
+        super().__init__()
+        self.model = model
+        self._score = score
+
+    def forward(self, batch: PairBatch) -> PairScores:
+        """Score the responses of a batch."""
+        return self._score(self.model, batch)
 
 
 def score_pairs(
@@ -253,12 +281,18 @@ def score_pairs(
     device = next(model.parameters()).device
     rewards = np.empty((len(pairs), SIDES))
     model.eval()
+
+    def of_pass(batch: PairBatch) -> NDArray[np.float64]:
+        batch = to_device(batch, device)
+        policy = score(model, batch)
+        result = loss(policy, reference_scores(batch, policy.chosen.value.dtype))
+        both = torch.stack([result.chosen_reward, result.rejected_reward], dim=1)
+        found: NDArray[np.float64] = both.double().cpu().numpy()
+        return found
+
     with torch.inference_mode():
-        for indices, batch in batches(pairs, room, layout, "scoring", weights):
-            batch = to_device(batch, device)
-            policy = score(model, batch)
-            result = loss(policy, reference_scores(batch, policy.chosen.value.dtype))
-            rewards[indices] = torch.stack([result.chosen_reward, result.rejected_reward], dim=1).double().cpu().numpy()
+        for indices, found in computed(of_pass, pairs, room, layout, "scoring", weights):
+            rewards[indices] = found
             check_scores(rewards[indices], [pairs[index].id for index in indices], "rewards")
     return rewards
 
@@ -280,10 +314,13 @@ def each_token_values(
     """
     device = next(model.parameters()).device
     model.eval()
+
+    def of_pass(batch: PairBatch) -> list[NDArray[np.float32]]:
+        by_token = read(model, to_device(batch, device)).float().cpu().numpy()
+        return np.split(by_token, np.cumsum(batch["lengths"])[:-1])
+
     with torch.inference_mode():
-        for indices, batch in batches(pairs, room, layout, what):
-            by_token = read(model, to_device(batch, device)).float().cpu().numpy()
-            sides = np.split(by_token, np.cumsum(batch["lengths"])[:-1])
+        for indices, sides in computed(of_pass, pairs, room, layout, what):
             ids = [pairs[index].id for index in indices for _ in range(SIDES)]
             check_scores(sides, ids, what)
             for number, index in enumerate(indices):

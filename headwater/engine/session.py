@@ -39,6 +39,7 @@ from headwater.engine import (
     readback,
     resuming,
 )
+from headwater.engine.arguments import arguments_for
 from headwater.engine.attention import is_encoder, layout_for
 from headwater.engine.compilation import compile_layers
 from headwater.engine.drift import Drift
@@ -50,7 +51,7 @@ from headwater.engine.recipe import Recipe, TrainConfig
 from headwater.engine.reference import Reference
 from headwater.engine.scoring import ScoreFunction, divergence_scores, response_values
 from headwater.engine.stopping import EvaluateEvery, KeepBest, StopWhenAsked
-from headwater.engine.training import PairTrainer, arguments_for
+from headwater.engine.training import PairTrainer
 from headwater.errors import DataError, UsageError
 from headwater.runs import RunWriter
 

@@ -26,33 +26,20 @@ from accelerate.utils import gather_object
 
 from headwater.console import draws_bars, say
 from headwater.data.tokens import PairTokens
-from headwater.engine import precision, processes, resuming, schedules
+from headwater.engine import halving, resuming, schedules
 from headwater.engine.drift import Drift
 from headwater.engine.finite import StepGuard, check_scores, check_weights
-from headwater.engine.losses import Loss, PairScores
+from headwater.engine.losses import Loss
 from headwater.engine.options import MAX_SKIPS, TOKENS_PER_PASS, TrainingOptions
 from headwater.engine.order import Shares
-from headwater.engine.packing import UNIFORM, Layout, Packs, PairBatch, pack
-from headwater.engine.scoring import ScoreFunction, batches, reference_scores
+from headwater.engine.packing import UNIFORM, Layout, Packs, PairBatch, pack, tokens_of
+from headwater.engine.scoring import ScoredModel, ScoreFunction, computed, reference_scores
 from headwater.engine.stopping import EvaluateBeforeSave
 from headwater.engine.watching import COLUMNS, bounds, figures, line, watch, wins
 from headwater.engine.weights import Weights
 from headwater.errors import UsageError, first_line
 
 Log = Callable[[dict[str, Any]], None]
-
-
-class ScoredModel(torch.nn.Module):
-    """A model and its way to score, as one module with one forward."""
-
-    def __init__(self, model: torch.nn.Module, score: ScoreFunction) -> None:
-        super().__init__()
-        self.model = model
-        self._score = score
-
-    def forward(self, batch: PairBatch) -> PairScores:
-        """Score the responses of a batch."""
-        return self._score(self.model, batch)
 
 
 class PairTrainer(transformers.Trainer):  # type: ignore[misc]
@@ -79,30 +66,25 @@ class PairTrainer(transformers.Trainer):  # type: ignore[misc]
         `drift` estimates once a batch what a loss that `needs` it wants to know. `options` say what happens at a step
         that is not finite. `fingerprints` stand in every checkpoint; without them none is written but for --save-steps.
         """
-
-        def laid_out(pairs: Sequence[PairTokens]) -> Packs:
-            packs = pack(pairs, layout, room, weights)
-            return {**packs, "partners": drift.partners(pairs, layout, room, weights)} if drift else packs
-
+        self._layout: Layout = layout
+        self._room, self._weights, self._drift = room, weights, drift
         super().__init__(
             model=ScoredModel(model, score),
             args=arguments,
             train_dataset=train_pairs,
             eval_dataset=held_out or None,
-            data_collator=laid_out,
+            data_collator=self._laid_out,
         )
         if self.is_fsdp_enabled and arguments.save_strategy != "no":
             raise UsageError("--save-steps", "does not gather a sharded model", "leave it out under FSDP")
         self.remove_callback(transformers.PrinterCallback)  # off a terminal, `log` says a line of its own
         self._loss = loss
-        self._layout: Layout = layout
-        self._room = room
-        self._weights = weights
         self._log = log
-        self._drift = drift
         self._drifted: torch.Tensor | None = None
         self._watched: list[torch.Tensor] = []
         self._watched_before = 0
+        self._step_batches: list[Packs] = []
+        self._step_begun: resuming.Generators = {}
         self._row_losses = torch.empty(0)
         self._begun_at = 0
         self.last_evaluation: dict[str, float] = {}
@@ -227,8 +209,54 @@ class PairTrainer(transformers.Trainer):  # type: ignore[misc]
     def training_step(
         self, model: torch.nn.Module, inputs: Packs, num_items_in_batch: int | torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Run the passes of a batch forward and backward, processes meeting at the last; return the loss."""
+        """Run the passes of a batch forward and backward, processes meeting at the last; return the loss.
+
+        Where memory runs out, the whole step is computed anew in smaller passes. Errors: `ResourceError`.
+        """
         model.train()
+        if any(each["num_pairs"] > 1 and each["input_ids"].numel() > self._room for each in inputs["packs"]):
+            inputs = self._laid_out(inputs["rows"].pairs)  # laid out before memory ran out
+        if not self._step_batches:
+            self._step_begun = resuming.generators()
+        self._step_batches.append(inputs)
+        error = ""
+        try:
+            return self._passes(model, inputs, num_items_in_batch)
+        except (RuntimeError, MemoryError) as problem:
+            if not halving.is_exhausted(problem):
+                raise
+            error = first_line(problem)
+        self._make_room(error)
+        batches = self._step_batches
+        self._step_batches = []
+        resuming.set_generators(self._step_begun)
+        for batch in batches:
+            loss = self.training_step(model, self._laid_out(batch["rows"].pairs), num_items_in_batch)
+        return loss
+
+    def _laid_out(self, pairs: Sequence[PairTokens]) -> Packs:
+        """Lay the pairs of a batch out in passes of at most `room` tokens."""
+        packs = pack(pairs, self._layout, self._room, self._weights)
+        if self._drift is not None:
+            packs["partners"] = self._drift.partners(pairs, self._layout, self._room, self._weights)
+        return packs
+
+    def _make_room(self, error: str) -> None:
+        """Forget what was computed of this step, and halve the passes from now on. Errors: `ResourceError`."""
+        self.model.zero_grad()
+        self.guard.forget_step()
+        del self._watched[self._watched_before :]
+        self._row_losses = torch.empty(0)
+        halving.release()
+        processes = self.accelerator.num_processes
+        self._room = halving.smaller(self._step_batches[-1], self._tokens_of, processes, error)
+
+    def _tokens_of(self, pair: PairTokens) -> int:
+        return tokens_of(pair, self._layout)
+
+    def _passes(
+        self, model: torch.nn.Module, inputs: Packs, num_items_in_batch: int | torch.Tensor | None
+    ) -> torch.Tensor:
         inputs = self._prepare_inputs(inputs)
         packs = inputs["packs"]
         self._estimate_drift(inputs["partners"])
@@ -245,6 +273,7 @@ class PairTrainer(transformers.Trainer):  # type: ignore[misc]
         """Decide, between the gradient and the step, whether the step is taken; return the norm."""
         norm = super()._get_grad_norm(model, grad_norm)
         takes = self.guard.decide(self.state.global_step + 1, norm, self.optimizer)
+        self._step_batches = []
         since, self._watched_before = self._watched_before, len(self._watched)
         # What was watched of a step that is not taken counts nowhere, as if no row had a response.
         self._watched[since:] = [torch.where(takes, rows, torch.nan) for rows in self._watched[since:]]
@@ -299,13 +328,16 @@ class PairTrainer(transformers.Trainer):  # type: ignore[misc]
         if self._drift is not None:
             partners = self._drift.partners(mine, self._layout, self._room, self._weights)
             self._estimate_drift(self._prepare_inputs(partners))
+
+        def of_pass(batch: PairBatch) -> torch.Tensor:
+            return self.compute_loss(self.model, self._prepare_inputs(batch), num_items_in_batch=1)
+
         places: list[int] = []
         losses: list[torch.Tensor] = []
         with torch.no_grad(), self.accelerator.autocast():
-            for part in batches(mine, self._room, self._layout, "held-out pairs", self._weights):
-                places += part.indices
-                batch = self._prepare_inputs(part.batch)
-                total += self.compute_loss(self.model, batch, num_items_in_batch=1)
+            for indices, loss in computed(of_pass, mine, self._room, self._layout, "held-out pairs", self._weights):
+                places += indices
+                total += loss
                 losses.append(self._row_losses)
         loss = self.accelerator.reduce(total, "sum").item() / self.accelerator.num_processes / len(pairs)
         if not math.isfinite(loss):
@@ -365,46 +397,3 @@ class PairTrainer(transformers.Trainer):  # type: ignore[misc]
         padded = self.accelerator.pad_across_processes(torch.cat([none, *watched]), pad_index=float("nan"))
         gathered: torch.Tensor = self.accelerator.gather(padded)
         return gathered
-
-
-def arguments_for(options: TrainingOptions, output: str) -> transformers.TrainingArguments:
-    """Translate options for `transformers.Trainer`; saving is headwater's own (`engine/checkpoints.py`).
-
-    Errors: `UsageError` for a value that transformers refuses, now or later.
-    """
-    schedules.check(options)
-    processes.join(options.ddp_timeout)
-    try:
-        arguments = transformers.TrainingArguments(
-            output_dir=output,
-            num_train_epochs=options.num_train_epochs,
-            learning_rate=options.learning_rate or 0.0,  # where it is searched for, the search sets it
-            per_device_train_batch_size=options.per_device_train_batch_size,
-            per_device_eval_batch_size=options.per_device_train_batch_size,
-            gradient_accumulation_steps=options.gradient_accumulation_steps,
-            lr_scheduler_type=options.lr_scheduler_type,
-            lr_scheduler_kwargs=schedules.arguments_of(options),
-            warmup_steps=options.warmup_ratio,
-            weight_decay=options.weight_decay,
-            max_grad_norm=options.max_grad_norm,
-            bf16=precision.resolve(options.precision) == "bf16",
-            use_cpu=not torch.cuda.is_available(),
-            logging_steps=options.logging_steps,
-            logging_first_step=True,
-            eval_strategy="no" if options.eval_fraction == 0 else "epoch",
-            save_strategy="steps" if options.save_steps else "no",
-            save_steps=options.save_steps or 500,
-            logging_nan_inf_filter=False,
-            remove_unused_columns=False,
-            dataloader_pin_memory=torch.cuda.is_available(),
-            disable_tqdm=not draws_bars(),
-            report_to=options.report_to,
-            ddp_timeout=options.ddp_timeout,
-            ddp_find_unused_parameters=False,
-            seed=options.seed,
-        )
-    except (ValueError, ImportError) as error:
-        raise UsageError("training options", first_line(error)) from error
-    _ = arguments.device  # counts the GPUs, once; afterwards the count can be set
-    arguments._n_gpu = 1  # DataParallel would scatter the rows of a batch away from their pairs
-    return arguments

@@ -15,8 +15,7 @@ from headwater.engine import head
 from headwater.engine.adapters import adapted
 from headwater.engine.options import TrainingOptions
 from headwater.engine.packing import collate
-from headwater.engine.scoring import policy_scores
-from headwater.engine.training import ScoredModel
+from headwater.engine.scoring import ScoredModel, policy_scores
 from tests.engine.test_parity import pairs_with_openings, policy
 
 

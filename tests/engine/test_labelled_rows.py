@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from headwater.data.tokens import PairTokens
+from headwater.engine.arguments import arguments_for
 from headwater.engine.drift import Drift
 from headwater.engine.losses import KTO
 from headwater.engine.packing import Layout, collate, pack, tokens_of
 from headwater.engine.scoring import policy_scores, with_reference
-from headwater.engine.training import PairTrainer, arguments_for
+from headwater.engine.training import PairTrainer
 from headwater.engine.weights import Decay, First, Mean, Weights
 from tests.conftest import random_pairs
 from tests.engine.test_parity import LENGTHS, VOCAB, policy, separate_log_probs

@@ -18,6 +18,7 @@ from headwater.data.corpus import Corpus, generate
 from headwater.data.preference import Preference, Response
 from headwater.data.tokens import PairTokens, tokenize
 from headwater.engine import models
+from headwater.engine.arguments import arguments_for
 from headwater.engine.attention import layout_for
 from headwater.engine.drift import Drift
 from headwater.engine.losses import (
@@ -44,7 +45,7 @@ from headwater.engine.scoring import (
     score_for,
     with_reference,
 )
-from headwater.engine.training import PairTrainer, arguments_for
+from headwater.engine.training import PairTrainer
 
 STEPS = 30
 HELD_OUT = 200

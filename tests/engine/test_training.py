@@ -10,11 +10,12 @@ import torch
 import transformers
 
 from headwater.data.tokens import PairTokens
+from headwater.engine.arguments import arguments_for
 from headwater.engine.losses import DPO, BradleyTerry, Loss
 from headwater.engine.options import TrainingOptions
 from headwater.engine.packing import Layout
 from headwater.engine.scoring import ScoreFunction, policy_scores, reward_scores, with_reference
-from headwater.engine.training import PairTrainer, arguments_for
+from headwater.engine.training import PairTrainer
 from headwater.errors import NumericalError, UsageError
 from tests.conftest import random_pairs
 from tests.engine.test_parity import LENGTHS, VOCAB, policy, reward

@@ -14,12 +14,13 @@ import trl
 
 from headwater.data.tokenizers import Tokenizer
 from headwater.data.tokens import PairTokens
+from headwater.engine.arguments import arguments_for
 from headwater.engine.attention import TREES, attend_with
 from headwater.engine.losses import DPO, BradleyTerry
 from headwater.engine.options import TrainingOptions
 from headwater.engine.order import Shares
 from headwater.engine.scoring import policy_scores, reward_scores, with_reference
-from headwater.engine.training import PairTrainer, arguments_for
+from headwater.engine.training import PairTrainer
 
 SETTINGS: dict[str, Any] = {"learning_rate": 1e-3, "per_device_train_batch_size": 4, "num_train_epochs": 2}
 
