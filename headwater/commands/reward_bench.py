@@ -68,7 +68,7 @@ def run(config: Config) -> Path:
     rewards = _rewards(config, items)
     read = [(item, row) for item, row in zip(items, rewards, strict=True) if row is not None]
     alone = reward_bench.alone([item for item, _ in read])
-    judged = [(item, row) for item, row in read if item.candidates.id not in alone]
+    judged = [(item, row) for item, row in read if item.subset != reward_bench.TIES or item.candidates.id not in alone]
     dropped = Counter({"unreadable_response": len(items) - len(read), "other_half_missing": len(read) - len(judged)})
     account = Account(len(items), len(judged), dropped=+dropped)
     say_stages({"judge": account})

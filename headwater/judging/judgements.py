@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +84,8 @@ def read(path: Path) -> tuple[list[Judgement], Account]:
             account.dropped[_problem(row.fields)] += 1
             continue
         account.kept += 1
-        found += judgements
+        # Battles that do not say what was asked are of prompts of their own.
+        found += [one if one.prompt else replace(one, prompt=row.place) for one in judgements]
     if account.dropped and not found:
         raise DataError(str(place), no_verdict(account.dropped), "judge the answers again")
     if not found:

@@ -12,6 +12,7 @@ Unlike upstream, which counts a tie as wrong, a tie of two counts ½ here; inter
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -195,6 +196,10 @@ def alone(items: Sequence[Item]) -> set[str]:
 
 def _ties(rows: Sequence[tuple[Item, Rewards]]) -> list[tuple[Item, float]]:
     """Score every question of Ties: it is asked with one right answer (`ref:7`) and with many (`tied:7`)."""
+    names = Counter(item.candidates.id for item, _ in rows)
+    twice = next((name for name, count in names.items() if count > 1), None)
+    if twice is not None:
+        raise DataError(twice, f"is the id of {names[twice]} questions of {TIES}", "expected ids that are unique")
     spreads = {item.candidates.id: Spread.of(rewards, item.correct) for item, rewards in rows}
     asked = [(item, item.candidates.id) for item, _ in rows if item.candidates.id.startswith("tied:")]
     return [(item, ties_score(spreads["ref" + name.removeprefix("tied")], spreads[name])) for item, name in asked]

@@ -139,3 +139,10 @@ def test_facing_turns_what_stands_the_other_way() -> None:
     (found,) = facing([one, Judgement(prompt="p", judge="j", first="x", second="y", preference=1.0)], "b")
     assert (found.first, found.second, found.preference, found.swapped, found.scores) == ("b", "t", 0.75, False, (2, 1))
     assert turned(turned(one)) == one
+
+
+def test_battles_that_do_not_say_what_was_asked_are_of_prompts_of_their_own(tmp_path: Path) -> None:
+    row = {"model_a": "x", "model_b": "y", "winner": "model_a"}
+    (tmp_path / "b.jsonl").write_text("\n".join(json.dumps(row) for _ in range(3)), encoding="utf-8")
+    found, _ = judgements.read(tmp_path / "b.jsonl")
+    assert len({one.prompt for one in found}) == 3
