@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from headwater.data.preference import Message, Preference, Response
 from headwater.data.reading import PREFERENCES, Account, data_file, load, write
-from headwater.errors import DataError, UsageError
+from headwater.errors import DataError, ResourceError, UsageError
 
 ROWS = [{"prompt": f"Why {n}?", "chosen": f"Because {n}.", "rejected": "Nø."} for n in range(8)]
 LINES = [json.dumps(row, ensure_ascii=False).encode() for row in ROWS]
@@ -435,12 +435,12 @@ def test_a_write_that_fails_leaves_what_was_there(suffix: str, tmp_path: Path, c
         raise OSError(28, "No space left on device")
 
     path = tmp_path / f"a{suffix}"
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(ResourceError, match="No space"):
         write(path, full())
     assert list(tmp_path.iterdir()) == []
     write(path, corpus)
     before = path.read_bytes()
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(ResourceError, match="No space"):
         write(path, full())
     assert list(tmp_path.iterdir()) == [path]
     assert path.read_bytes() == before
