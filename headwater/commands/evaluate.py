@@ -55,6 +55,8 @@ class Config:
     reference: str | None = None
     """Reference model of a policy. Default: the one its training run names; a run of simpo, orpo, cpo or slic has none,
     and its rewards are those of its loss."""
+    reward_head: int | None = None
+    """Which output of a reward model with several is the reward, from 0. [its only one]"""
     beta: float | None = None
     """Scale of a policy's implicit reward β (log π − log π_ref). [0.1]"""
     weights: str | None = None
@@ -170,7 +172,7 @@ def _task(config: Config) -> _Task:
     _refuse_without_pairs(config, rows[0])
     if not config.allow_leakage:
         rows, ledger.stages["leakage"] = unseen(rows, runs.trained_on(Path(config.model)))
-    model = rewarding.load(config.model, config.reference, config.beta, rows, config.seed)
+    model = rewarding.load(config.model, config.reference, config.beta, rows, config.seed, config.reward_head)
     models.check_conditions(config.model, (row.condition for row in rows))
     view = positions.fitted(view, *model.models)
     part = "evaluated responses" if isinstance(loaded.preferences[0], Unpaired) else "evaluated pairs"
@@ -284,7 +286,7 @@ def _untrained(config: Config, task: _Task) -> Floats:
     """Return a reward model's rewards [pairs, 2] before it was trained: its base (or random) weights, a new head."""
     from headwater.engine import models
 
-    fresh = models.untrained(task.model.members[0], task.facts.get("base"), config.seed)
+    fresh = models.untrained(task.model.members[0], task.facts.get("base"), config.seed, task.facts.get("reward_head"))
     rewards: Floats = dataclasses.replace(task.model, members=[fresh]).rewards(task.pairs, config.tokens_per_pass)[0]
     return rewards
 

@@ -47,7 +47,7 @@ PAGE = "lens.html"
 """In the run: the page; `lens.json` beside it holds what it shows, for the report."""
 SCRATCH = "scratch(vocab=4096)"
 SHOWN = 200
-MODEL_FLAGS = ("reference", "beta", "tokens_per_pass", "against", "allow_leakage", "serve")
+MODEL_FLAGS = ("reference", "beta", "reward_head", "tokens_per_pass", "against", "allow_leakage", "serve")
 DATA_FLAGS = ("pairs", "allow_leakage", "door")
 """What says nothing where nothing is read from a file."""
 PAIR_FLAGS = ("model", "tokenizer", "end", "max_length", "cut", "door", *MODEL_FLAGS)
@@ -68,6 +68,8 @@ class Config:
     """A second model that reads them, such as the first one before training, or a policy beside a reward model."""
     reference: str | None = None
     """Reference model of a policy. Default: the one its training run names."""
+    reward_head: int | None = None
+    """Which output of a reward model with several is the reward, from 0. [its only one]"""
     beta: float | None = None
     """Scale of a policy's implicit reward β (log π − log π_ref). [0.1]"""
     serve: bool = False
@@ -154,7 +156,10 @@ class Config:
         """Load them. Errors: `UsageError`, `ModelError`."""
         room = self.tokens_per_pass or TOKENS_PER_PASS
         wanted = [Wanted(model, end=self.end, max_length=self.max_length) for model in self.models]
-        wanted[:1] = [first._replace(reference=self.reference, beta=self.beta) for first in wanted[:1]]
+        wanted[:1] = [
+            first._replace(reference=self.reference, beta=self.beta, reward_head=self.reward_head)
+            for first in wanted[:1]
+        ]
         return [tokenwise.load(one, room, self.seed) for one in wanted]
 
 

@@ -41,6 +41,8 @@ class Config:
     """Directory of the run."""
     reference: str | None = None
     """Reference model of a policy. Default: the one its training run names."""
+    reward_head: int | None = None
+    """Which output of a reward model with several is the reward, from 0. [its only one]"""
     beta: float | None = None
     """Scale of a policy's implicit reward β (log π − log π_ref). [0.1]"""
     end: EndToken | None = None
@@ -117,7 +119,7 @@ def _rewards(config: Config, items: Sequence[Item]) -> list[list[float] | None]:
 
     end = config.end or end_rule(config.model)
     how = Reading(end, config.max_length, config.tokens_per_pass)
-    judge = load_judge(config.model, config.reference, config.beta, how, config.seed)
+    judge = load_judge(config.model, config.reference, config.beta, how, config.seed, config.reward_head)
     found: list[list[float] | None] = []
     starts = range(0, len(items), WINDOW)
     for start in track(starts, "judging", len(starts)):

@@ -57,6 +57,8 @@ class Config:
     reference: str | None = None
     """Reference model of a policy. Default: the one its training run names; a run of simpo, orpo, cpo or slic has none,
     and its rewards are those of its loss."""
+    reward_head: int | None = None
+    """Which output of a reward model with several is the reward, from 0. [its only one]"""
     beta: float | None = None
     """Scale of a policy's implicit reward β (log π − log π_ref). [0.1]"""
     end: EndToken | None = None
@@ -84,6 +86,7 @@ def run(config: Config) -> Path:
     target, home = free_places(config.output, config.input, config.overwrite)
     began = time.monotonic()
     settings = {name: getattr(config, name) for name in ("value", "beta", "reference", "end", "chat_template")}
+    settings |= {} if config.reward_head is None else {"reward_head": config.reward_head}
     settings["max_length"] = config.max_length or MAX_LENGTH
     settings["models"] = _fingerprints(config)
     ledger = Ledger(config.output.with_name(config.output.name + ".ledger"), settings)
@@ -124,9 +127,11 @@ def _check(config: Config) -> None:
         raise UsageError("--model", "names a model twice, or none", "name each one once")
     if config.reference is not None and len(config.model) > 1:
         raise UsageError("--reference", f"for {len(config.model)} models", "score with one policy at a time")
-    for name in ("reference", "beta") if config.value != "reward" else ():
+    for name in ("reference", "beta", "reward_head") if config.value != "reward" else ():
         if getattr(config, name) is not None:
-            raise UsageError(f"--{name}", f"has no effect with --value {config.value}", "leave one out")
+            raise UsageError(
+                f"--{name.replace('_', '-')}", f"has no effect with --value {config.value}", "leave one out"
+            )
     for name in ("max_length", "tokens_per_pass"):
         if (getattr(config, name) or 2) < 2:
             raise UsageError(f"--{name.replace('_', '-')} {getattr(config, name)}", "expected a value above 1")
@@ -153,7 +158,7 @@ def _score(config: Config, name: str, ledger: Ledger) -> int:
             end = config.end or end_rule(name)
             how = Reading(end, config.max_length, config.tokens_per_pass)
             if config.value == "reward":
-                judge = load_judge(name, config.reference, config.beta, how, config.seed)
+                judge = load_judge(name, config.reference, config.beta, how, config.seed, config.reward_head)
             else:
                 judge = load_likelihood(name, config.value == "mean_log_prob", how, config.seed)
             if done > len(window):

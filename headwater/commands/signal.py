@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 EXAMPLE = "headwater signal pairs.jsonl"
 CURVES = "curves.json"
 """In the run: every point that was measured, with n and interval."""
-MODEL_FLAGS = ("reference", "beta", "tokens_per_pass", "end", "max_length", "span_ratios")
+MODEL_FLAGS = ("reference", "beta", "reward_head", "tokens_per_pass", "end", "max_length", "span_ratios")
 SPAN_RATIOS = ("20%", "50%")
 
 
@@ -58,6 +58,8 @@ class Config:
     """What reads the prefixes: a reward model, or a policy with its reference. Default: a bag of words."""
     reference: str | None = None
     """Reference model of a policy. Default: the one its training run names."""
+    reward_head: int | None = None
+    """Which output of a reward model with several is the reward, from 0. [its only one]"""
     beta: float | None = None
     """Scale of a policy's implicit reward β (log π − log π_ref). [0.1]"""
     ratios: tuple[str, ...] = ("5%", "10%", "20%", "30%", "40%", "50%", "60%", "70%", "80%", "90%")
@@ -238,7 +240,9 @@ def _by_model(
     if not config.allow_leakage:
         preferences, ledger.stages["leakage"] = unseen(preferences, runs.trained_on(Path(model)))
     view = View(Truncation(), config.end or end_rule(model), config.max_length)
-    request = passes.Request(preferences, view, config.tokens_per_pass or TOKENS_PER_PASS, config.seed, ledger, spans)
+    request = passes.Request(
+        preferences, view, config.tokens_per_pass or TOKENS_PER_PASS, config.seed, ledger, spans, config.reward_head
+    )
     if head == "reward":
         prepared = passes.reward_model(model, request)
     else:

@@ -41,6 +41,8 @@ class Config:
     """Train an ensemble of so many models, whose seeds count up from --seed; a command that was stopped goes on."""
     chat_template: str | None = None
     """Render conversations by this template instead of the model's own: plain, chatml, or a Jinja file."""
+    reward_head: int | None = None
+    """Which output of a reward model with several is trained on as the reward, from 0. [its only one]"""
     overwrite: bool = False
     """Replace an earlier run at --output."""
     door: Annotated[Door, tyro.conf.OmitArgPrefixes] = field(default_factory=Door)
@@ -64,7 +66,9 @@ def run(config: Config) -> Path:
     from headwater.engine.scoring import reward_scores
     from headwater.engine.session import train
 
-    recipe = Recipe("train-reward", "reward model", "reward", REWARD_LOSSES, reward_scores, 1e-5)
+    recipe = Recipe(
+        "train-reward", "reward model", "reward", REWARD_LOSSES, reward_scores, 1e-5, reward_head=config.reward_head
+    )
     if config.length_balanced:
         recipe = dataclasses.replace(recipe, choose=balanced_by_length)
     if config.at is not None:

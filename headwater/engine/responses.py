@@ -80,12 +80,19 @@ class Judge:
         return rewards
 
 
-def load_judge(name: str, reference: str | None, beta: float | None, reading: Reading, seed: int) -> Judge:
+def load_judge(
+    name: str,
+    reference: str | None,
+    beta: float | None,
+    reading: Reading,
+    seed: int,
+    reward_head: int | None = None,
+) -> Judge:
     """Load a reward model, or a policy, whose rewards are those that `rewarding.load` says.
 
     An ensemble of reward models gives the mean of its members' rewards. Errors: those of `rewarding.load`.
     """
-    found = rewarding.load(name, reference, beta, (), seed)
+    found = rewarding.load(name, reference, beta, (), seed, reward_head)
     reading = _fitted(reading, *found.models)
     return Judge(name, found.tokenizer, _voices(found), reading)
 

@@ -61,15 +61,24 @@ class Rewarding:
         return np.stack([score_pairs(model, score, self.rule, rows, room, how, weights) for model, how in each])
 
 
-def load(name: str, reference: str | None, beta: float | None, records: Sequence[Record], seed: int) -> Rewarding:
+def load(
+    name: str,
+    reference: str | None,
+    beta: float | None,
+    records: Sequence[Record],
+    seed: int,
+    reward_head: int | None = None,
+) -> Rewarding:
     """Load a reward model, an ensemble, or a policy, with its reference where its rule needs one (β: 0.1).
 
-    `reference` None stands for the one that the training run names. Errors: `UsageError` for a reference or β of a
-    reward model, which has none; those of `models.load_members` and `models.reference_of`.
+    `reference` None stands for the one that the training run names; `reward_head` is the output of a reward model with
+    several. Errors: `UsageError` for a reference or β of a reward model, which has none, and for a reward head of a
+    policy; those of `models.load_members` and `models.reference_of`.
     """
     head = models.head_of(runs.members_of(name)[0])
     refuse_flags(name, head, reference=reference, beta=beta)
-    members = models.load_members(name, head, records, seed)
+    refuse_head(name, head, reward_head)
+    members = models.load_members(name, head, records, seed, reward_head)
     tokenizer = members[0].tokenizer
     rule = BradleyTerry() if head == "reward" else rule_of(name, reference, beta)
     other = models.reference_of(name, reference, tokenizer, seed) if rule.needs_reference else None
@@ -81,6 +90,12 @@ def refuse_flags(name: str, head: Head, **flags: object) -> None:
     for flag, value in flags.items() if head == "reward" else ():
         if value is not None:
             raise UsageError(f"--{flag}", f"{name} is a reward model", f"leave --{flag} out")
+
+
+def refuse_head(name: str, head: Head, reward_head: int | None) -> None:
+    """Refuse to name an output of a policy as the reward. Errors: `UsageError`."""
+    if reward_head is not None and head == "policy":
+        raise UsageError(f"--reward-head {reward_head}", f"{name} is a policy", "leave --reward-head out")
 
 
 def rule_of(policy: str, reference: str | None, beta: float | None) -> Call:

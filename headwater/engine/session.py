@@ -306,6 +306,7 @@ def _start(
     """Open the run directory with what is known before training, or again, to go on from a checkpoint."""
     before = runs.facts_of(config.data)
     facts = before | facts_of(config.view.view(config.training.seed), before)
+    facts |= {} if recipe.reward_head is None else {"reward_head": recipe.reward_head}
     facts |= {"conditional": True} if any(preference.condition for preference in data.train) else {}
     facts |= {"kind": recipe.kind, "base": config.model, "notes": dict(ledger.notes)}
     facts["flops_saved"] = examples.saved_so_far(before, pairs.train, ledger)

@@ -232,6 +232,8 @@ class Reward:
     """Training run, path or Hugging Face name."""
     reference: str | None = None
     """Reference of a policy. Default: the one its training run names."""
+    reward_head: int | None = None
+    """Which output of a reward model with several is the reward, from 0. [its only one]"""
     beta: float | None = None
     """Of a policy; 0.1."""
     max_length: int | None = None
@@ -250,7 +252,8 @@ class Reward:
         from headwater.engine.responses import Reading, load_judge
 
         end = end_rule(self.model)
-        rewards = load_judge(self.model, self.reference, self.beta, Reading(end, self.max_length, TOKENS_PER_PASS), 0)
+        how = Reading(end, self.max_length, TOKENS_PER_PASS)
+        rewards = load_judge(self.model, self.reference, self.beta, how, 0, self.reward_head)
         answers: dict[tuple[Message, ...], dict[Answer, None]] = {}
         for comparison in comparisons:
             answers.setdefault(comparison.first.conversation, {}).update(dict.fromkeys(comparison))

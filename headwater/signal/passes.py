@@ -23,6 +23,7 @@ from headwater.engine.finite import check_scores
 from headwater.engine.heads import Head
 from headwater.engine.packing import Layout
 from headwater.engine.responses import Voice, reward_voice, tokens_read
+from headwater.engine.rewarding import refuse_head as refuse_head
 from headwater.engine.scoring import (
     WINDOW,
     ScoreFunction,
@@ -67,6 +68,8 @@ class Request:
     ledger: Ledger
     spans: Sequence[Truncation] = ()
     """Parts of responses, other than beginnings, that a reward model reads in passes of their own."""
+    reward_head: int | None = None
+    """Which output of a reward model with several is the reward."""
 
 
 @dataclass(frozen=True)
@@ -99,9 +102,9 @@ class _Values:
         return token_values(self._model, self._read, pairs, self._room, self.layout(pairs), self._what)
 
 
-def reward_reader(model: str, room: int, seed: int) -> Reader:
+def reward_reader(model: str, room: int, seed: int, reward_head: int | None = None) -> Reader:
     """Load a reward model that computes `room` tokens at once. Errors: `UsageError`, `ModelError`."""
-    scorer, tokenizer = models.load(model, "reward", (), seed)
+    scorer, tokenizer = models.load(model, "reward", (), seed, reward_head=reward_head)
     values = _Values(scorer, reward_scores, token_rewards, room, "rewards")
 
     def read(pairs: Sequence[PairTokens]) -> TokenRewards:
@@ -113,7 +116,7 @@ def reward_reader(model: str, room: int, seed: int) -> Reader:
 def reward_model(model: str, request: Request) -> Prepared:
     """Load a reward model that will be read at every response token."""
     models.check_conditions(model, (preference.condition for preference in request.preferences))
-    scorer, tokenizer = models.load(model, "reward", request.preferences, request.seed)
+    scorer, tokenizer = models.load(model, "reward", request.preferences, request.seed, reward_head=request.reward_head)
     view = positions.fitted(request.view, scorer)
     pairs = prepare("read pairs", request.preferences, view, tokenizer, request.ledger)
     values = _Values(scorer, reward_scores, token_rewards, request.room, "rewards")
@@ -206,6 +209,7 @@ def _both(
 
 def policy_and_reference(model: str, reference: str | None, beta: float, request: Request) -> Prepared:
     """Load a policy and its reference, read at every response token; see `both_policies`."""
+    refuse_head(model, "policy", request.reward_head)
     two = both_policies(model, reference, request)
     read = _implicit(two.policy, two.reference, beta, request.room, two.closing)
     return Prepared(two.pairs, two.policy.num_parameters(), lambda: read(two.pairs))

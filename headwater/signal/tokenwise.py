@@ -43,6 +43,8 @@ class Wanted(NamedTuple):
     """None: the one its training run names."""
     beta: float | None = None
     """Scale of the implicit reward; None: 0.1."""
+    reward_head: int | None = None
+    """Which output of a reward model with several is the reward."""
     end: EndToken | None = None
     """None: as the model was trained, or complete."""
     max_length: int | None = None
@@ -62,9 +64,10 @@ def load(wanted: Wanted, room: int, seed: int) -> Reader:
         for flag in ("reference", "beta"):
             if getattr(wanted, flag) is not None:
                 raise UsageError(f"--{flag}", f"{model} is a reward model", f"leave --{flag} out")
-        reader = passes.reward_reader(model, room, seed)
+        reader = passes.reward_reader(model, room, seed, wanted.reward_head)
         facts["score"] = "reward"
         return Reader(reader.tokenizer, reader.fitted(view), Reading("reward", False, name), reader.read, facts)
+    passes.refuse_head(model, head, wanted.reward_head)
     beta, reference = wanted.beta or 0.1, wanted.reference or trained.get("reference")
     reader = passes.policy_reader(model, reference, beta, room, seed)
     facts |= {"score": "implicit reward", "beta": beta, "reference": reference}

@@ -14,6 +14,9 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
+from headwater import cli
+from headwater.data import reading
+from headwater.data.preference import Preference
 from headwater.data.tokenizers import Tokenizer
 from headwater.engine import models
 from headwater.errors import ModelError, UsageError
@@ -264,6 +267,22 @@ def test_of_several_outputs_one_is_named(several: Path, reward: Path, tmp_path: 
         with pytest.raises(UsageError, match=f"--reward-head {index}"):
             models.load(str(name), "reward", (), 1, reward_head=index)
     assert models.load(str(reward), "reward", (), 1, reward_head=0).model.config.num_labels == 1
+
+
+def test_commands_name_the_output(several: Path, corpus: list[Preference], tmp_path: Path) -> None:
+    reading.write(tmp_path / "pairs.jsonl", corpus[:12])
+    uses = {
+        "score": ["--input", "PAIRS"],
+        "evaluate": ["--dataset", "PAIRS"],
+        "signal": ["PAIRS"],
+        "lens": ["PAIRS"],
+        "train-reward": ["--data", "PAIRS", "--precision", "fp32", "--eval-fraction", "0"],
+    }
+    for command, flags in uses.items():
+        call = [command, *(str(tmp_path / "pairs.jsonl") if flag == "PAIRS" else flag for flag in flags)]
+        call += ["--model", str(several), "--output", str(tmp_path / f"{command}.jsonl")]
+        assert cli.main(call) == 4
+        assert cli.main([*call, "--reward-head", "2"]) == 0
 
 
 def test_one_output_of_an_encoder_s_head(tokenizer: Tokenizer, tmp_path: Path) -> None:
