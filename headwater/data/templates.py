@@ -214,16 +214,26 @@ class ChatTemplate:
     @cached_property
     def opening(self) -> str:
         """What it writes between the head of an answer to come and a response, which a model has to write itself."""
+        if self._heads is None or self.has_another_head:
+            return ""
+        prompt, before = self._heads
+        opening = before[len(prompt) :]
+        return opening if self.has_generation_prompt or opening.isspace() else ""
+
+    @property
+    def has_another_head(self) -> bool:
+        """Whether a past answer has not the head of one that is to come (DeepSeek R1): generation's is taken then."""
+        return self._heads is not None and not self._heads[1].startswith(self._heads[0])
+
+    @cached_property
+    def _heads(self) -> tuple[str, str] | None:
+        """What it writes before an answer to come, and before a past one; None where it refuses a question."""
         question: list[Turn] = [{"role": "user", "content": "…"}]
         try:
             prompt = self.render(question, generate=True)
-            before, _, _ = self.render([*question, assistant(SENTINEL)]).rpartition(SENTINEL)
+            return prompt, self.render([*question, assistant(SENTINEL)]).rpartition(SENTINEL)[0]
         except RefusedError:
-            return ""
-        if not before.startswith(prompt):
-            return ""
-        opening = before[len(prompt) :]
-        return opening if self.has_generation_prompt or opening.isspace() else ""
+            return None
 
     @cached_property
     def has_generation_prompt(self) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from headwater.data.templates import ChatTemplate
 from headwater.data.tokenizers import Tokenizer
 from headwater.data.tokens import EndToken
 from headwater.data.turns import turn_end
@@ -39,7 +40,7 @@ name = "{name}"
 tokenizer = AutoTokenizer.from_pretrained(name)
 model = AutoModelForSequenceClassification.from_pretrained(name).eval()
 messages = [{{"role": "user", "content": "What is a headwater?"}}, {{"role": "assistant", "content": "A source."}}]
-text = tokenizer.apply_chat_template(messages, tokenize=False){through_end}
+text = {text}
 with torch.no_grad():
     reward = model(**tokenizer(text, add_special_tokens=False, return_tensors="pt")).logits[0, 0].item()
 ```
@@ -80,8 +81,8 @@ def text_of(path: Path, card: Mapping[str, Any], rewards: bool, tokenizer: Token
     inputs = environment.get("inputs", {})
     if accuracy is not None:
         front["model-index"] = [_index(card["title"], accuracy, inputs, rewards)]
-    end = _through_end(tokenizer, card["facts"].get("end", "complete")) if rewards else ""
-    usage = (REWARD if rewards else POLICY).format(name=card["title"], through_end=end)
+    text = _text(tokenizer, card["facts"].get("end", "complete")) if rewards else ""
+    usage = (REWARD if rewards else POLICY).format(name=card["title"], text=text)
     sections = [part for part in (_results(metrics, card["facts"]), _data(inputs), usage) if part]
     return CARD.format(
         front=yaml.safe_dump(front, sort_keys=False),
@@ -89,6 +90,16 @@ def text_of(path: Path, card: Mapping[str, Any], rewards: bool, tokenizer: Token
         command=card["command"],
         sections="\n".join(sections),
     )
+
+
+def _text(tokenizer: Tokenizer, rule: EndToken) -> str:
+    """Return code that writes a conversation as it is read for a reward."""
+    if not ChatTemplate(tokenizer).has_another_head:
+        return f"tokenizer.apply_chat_template(messages, tokenize=False){_through_end(tokenizer, rule)}"
+    # The template opens a past answer otherwise than one that is to come, which is what the model was trained on.
+    end = "" if rule == "never" else f" + {turn_end(tokenizer).text!r}"
+    prompt = "tokenizer.apply_chat_template(messages[:-1], tokenize=False, add_generation_prompt=True)"
+    return f'{prompt}\ntext += messages[-1]["content"]{end}'
 
 
 def _through_end(tokenizer: Tokenizer, rule: EndToken) -> str:
