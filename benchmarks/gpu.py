@@ -24,9 +24,9 @@ from headwater.data.corpus import Corpus, generate
 from headwater.data.tokenizers import ScratchTokenizer, texts_of
 from headwater.data.tokens import PairTokens
 from headwater.engine import precision
-from headwater.engine.attention import layout_for
+from headwater.engine.layout_check import layout_for
 from headwater.engine.packing import collate
-from headwater.engine.scoring import policy_scores, response_values, to_device, token_log_probs
+from headwater.engine.scoring import to_device, token_log_probs
 
 SIZES: dict[str, dict[str, int]] = {
     "tiny": {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
@@ -65,7 +65,7 @@ def random_pairs(count: int, vocab: int, keep: float) -> list[PairTokens]:
 def parity(model: Any, pairs: list[PairTokens]) -> None:
     """Print how far log-probabilities are from float32 padded rows, in bf16, packed and plain."""
     oracle, packed = copy.deepcopy(model).eval(), copy.deepcopy(model).eval()
-    layout = layout_for(packed, pairs, response_values(policy_scores))
+    layout = layout_for(packed, pairs)
     rows = {name: to_device(collate(pairs, name), training.DEVICE) for name in (layout, "padded")}
     with torch.no_grad():
         exact = token_log_probs(oracle, rows["padded"])

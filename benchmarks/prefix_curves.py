@@ -37,9 +37,10 @@ from headwater.data.corpus import Corpus, generate
 from headwater.data.tokenizers import ScratchTokenizer, texts_of
 from headwater.data.tokens import PairTokens, tokenize
 from headwater.data.truncation import Keep, Truncation
-from headwater.engine.attention import TREES, attend_with, layout_for
+from headwater.engine.attention import TREES, attend_with
+from headwater.engine.layout_check import layout_for
 from headwater.engine.packing import tokens_of
-from headwater.engine.scoring import response_values, reward_scores, token_rewards, token_values
+from headwater.engine.scoring import token_rewards, token_values
 from headwater.signal.rulers import kept_of, reward_ruler
 from headwater.statistics import Floats
 
@@ -136,7 +137,7 @@ def spread(values: Sequence[float]) -> str:
 def compare(pairs: Sequence[PairTokens], vocab: int, rounds: int) -> None:
     """Time both ways in both precisions, in alternated rounds, and print them."""
     models = {name: model_of(vocab, dtype) for name, dtype in PRECISIONS.items()}
-    layouts = {name: layout_for(model, pairs, response_values(reward_scores)) for name, model in models.items()}
+    layouts = {name: layout_for(model, pairs) for name, model in models.items()}
     print(f"padded against one pass: {counted(models['fp32'], pairs)}")
     seconds: dict[tuple[str, str], list[float]] = {(way, name): [] for way in WAYS for name in models}
     margins: dict[tuple[str, str], Floats] = {}

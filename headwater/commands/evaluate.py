@@ -316,12 +316,12 @@ def _refuse_embedding(config: Config) -> None:
 
 def _embedded(config: Config, task: _Task, pairs: list[PairTokens]) -> dict[str, Any]:
     """Lay out the responses of `pairs` by what the model holds of them at their last tokens."""
-    from headwater.engine.attention import attend_with
+    from headwater.engine.layout_check import layout_for
     from headwater.engine.scoring import last_states
 
     (model,) = task.model.members
-    attend_with(model, "eager")  # separate forwards, which every model can: these are few pairs
-    states = last_states(model, pairs, config.tokens_per_pass, "padded")
+    layout = layout_for(model, pairs, config.tokens_per_pass)
+    states = last_states(model, pairs, config.tokens_per_pass, layout)
     found = embedding.project(states.reshape(2 * len(pairs), -1).astype(np.float64), config.seed)
     of = f"last hidden states, {states.shape[-1]} numbers"
     return embedding.as_rows([pair.id for pair in pairs], found, of, config.seed)

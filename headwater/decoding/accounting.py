@@ -16,14 +16,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from headwater.data.sampling import seed_of
+from headwater.data.tokens import PairTokens
 from headwater.decoding.draws import Shaping
 from headwater.decoding.loop import Decoded
 from headwater.decoding.options import DecodingOptions
 from headwater.decoding.strategies import Said, Strategy, divergence
+from headwater.engine.forward import hidden_states
 from headwater.engine.head import shape_of
+from headwater.engine.layout_check import ROWS_OF_ONE, layout_for
+from headwater.engine.packing import collate
+from headwater.engine.scoring import to_device
 
 LOGITS = 2**23
 """Logits a model and chunk of positions: 64 MB in float64."""
@@ -127,14 +133,19 @@ def _probability(used: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 
 def hidden(model: Any, responses: Sequence[Decoded]) -> list[torch.Tensor]:
     """Return the hidden state before every token of each response, [tokens, hidden]."""
-    rows = [[*one.request.prompt, *one.tokens, *([] if one.end is None else [one.end])][:-1] for one in responses]
-    width, device = max(map(len, rows)), next(model.parameters()).device
-    # Padded at the end, where no token of a causal model looks.
-    ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=device)
-    states = model.base_model(input_ids=ids, use_cache=False)[0]
-    return [
-        state[len(one.request.prompt) - 1 : len(row)] for state, row, one in zip(states, rows, responses, strict=True)
-    ]
+    texts = [[*one.tokens, *([] if one.end is None else [one.end])] for one in responses]
+    pairs = [_as_pair(one.request.prompt, text) for one, text in zip(responses, texts, strict=True)]
+    # The layouts in which the model attends by itself: it goes on to decode afterwards.
+    layout = layout_for(model, pairs, allowed=ROWS_OF_ONE)
+    batch = to_device(collate(pairs, layout), next(model.parameters()).device)
+    states = hidden_states(model, batch)[batch["predictor"]][batch["token"]]
+    return list(torch.split(states, [len(text) for text in texts]))
+
+
+def _as_pair(prompt: Sequence[int], response: Sequence[int]) -> PairTokens:
+    """Return a response as the one side of a pair."""
+    ids, said = (np.asarray(part, dtype=np.int32) for part in (prompt, response))
+    return PairTokens(ids, said, said[:0], id="", source="", opening="")
 
 
 def log_probs(model: Any, states: torch.Tensor) -> torch.Tensor:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from headwater.decoding import cache_check
 from headwater.decoding.draws import PROPOSE, Shaping, drawn, random_numbers
 from headwater.decoding.options import DecodingOptions
 from headwater.decoding.readers import Reader
@@ -95,7 +96,11 @@ class Loop:
     @torch.inference_mode()
     def run(self, requests: Iterable[Request]) -> Iterator[Decoded]:
         """Yield responses as they are done; requests of like length should follow each other."""
-        waiting = (self._row(request) for request in requests)
+        asked = list(requests)
+        longest = max((len(one.prompt) for one in asked), default=0) + self._options.max_new_tokens
+        for reader in (self.policy, self.reference):
+            cache_check.settle(reader, longest)
+        waiting = (self._row(request) for request in asked)
         active: list[Row] = []
         while True:
             active += islice(waiting, self._options.batch_size - len(active))

@@ -15,6 +15,7 @@ import torch
 from transformers import Cache
 from transformers.cache_utils import DynamicLayer
 
+from headwater.engine.forward import text_logits
 from headwater.errors import ModelError
 
 
@@ -79,6 +80,13 @@ class Reader:
         self._width = 0
         self.tokens = 0
         """Tokens fed to the model so far, padding not counted."""
+        self.anew = False
+        """Whether every row is read alone and from its beginning each time (decoding/cache_check.py)."""
+
+    @property
+    def model(self) -> Any:
+        """The model that reads."""
+        return self._model
 
     @torch.inference_mode()
     def read(self, rows: Sequence[Text], last: Sequence[int]) -> list[torch.Tensor]:
@@ -86,6 +94,9 @@ class Reader:
 
         The longest prefix is the whole row. Errors: `ModelError` for a model without an ordinary cache.
         """
+        if self.anew:
+            self.tokens += sum(len(row.ids) for row in rows)
+            return [text_logits(self._model, row.ids, count) for row, count in zip(rows, last, strict=True)]
         wanted = {id(row): count for row, count in zip(rows, last, strict=True)}
         self._adopt(rows, wanted)
         self._let_go(wanted)

@@ -1,4 +1,4 @@
-"""What a token may see, once; the fast ways to compute it; and the check that an architecture keeps to it.
+"""What a token may see, once, and the fast ways to compute it.
 
     visible(q, k) = same tree and k ≤ q and (k in the trunk or in q's own branch)
 
@@ -9,12 +9,12 @@ on CUDA by one variable-length kernel. Positions count from the start of a tree 
 window keeps its meaning.
 
 An architecture may do something of its own instead (alibi, a state, a mask that ignores us) and would be silently
-wrong: `layout_for` compares rows with separate forwards before anything is trained, and falls back where they differ.
+wrong: engine/layout_check.py compares rows with separate forwards before anything is read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any, cast
 
@@ -22,9 +22,7 @@ import torch
 import torch.nn.functional as F
 from transformers import AttentionInterface
 
-from headwater.console import say
-from headwater.data.tokens import PairTokens
-from headwater.engine.packing import Layout, PairBatch, Tree, collate
+from headwater.engine.packing import PairBatch, Tree
 
 TREES = "headwater"
 """Our name in transformers' attention interface."""
@@ -178,7 +176,7 @@ AttentionInterface.register(TREES, tree_attention)
 
 
 def model_inputs(batch: PairBatch) -> dict[str, Any]:
-    """Return what a backbone's forward takes for a batch."""
+    """Return what a backbone's forward takes for a batch, which is not "single"."""
     if not batch["trees"]:
         # Right padding: positions count up from 0 on their own, which also models without position_ids understand.
         return {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
@@ -187,32 +185,6 @@ def model_inputs(batch: PairBatch) -> dict[str, Any]:
         "position_ids": batch["position_ids"],
         "plan": Plan(batch["trees"]),
     }
-
-
-Values = Callable[[torch.nn.Module, PairBatch], torch.Tensor]
-"""A model and a batch to one value a response."""
-
-
-def layout_for(model: Any, pairs: Sequence[PairTokens], values: Values) -> Layout:
-    """Return the tightest layout in which `model` gives the `values` of separate forwards, and set the model to it.
-
-    Says in one line when rows cannot be shared. Errors: nothing is caught from the separate forwards.
-    """
-    by_length = sorted(pairs, key=lambda pair: pair.length)
-    # The longest shows what only distance brings out: a window, a cache of positions.
-    sample = [*by_length[:2], *by_length[2:][-1:]]
-    own, was_training = model.config._attn_implementation, model.training
-    model.eval()
-    problems: list[str] = []
-    try:
-        with torch.no_grad():
-            layout = _tightest(model, sample, values, problems)
-    finally:
-        model.train(was_training)
-    attend_with(model, own if layout == "padded" else TREES)
-    if problems:
-        say(f"attention: {type(model).__name__} gets {layout} rows, slower ({'; '.join(problems)})")
-    return layout
 
 
 def is_encoder(model: Any) -> bool:
@@ -224,42 +196,8 @@ def is_encoder(model: Any) -> bool:
     return type(inner).__name__.endswith("ForSequenceClassification") and not hasattr(inner, "score")
 
 
-def _tightest(model: Any, sample: Sequence[PairTokens], values: Values, problems: list[str]) -> Layout:
-    """Try the layouts, the tightest first; what is wrong with one goes to `problems`."""
-    separate = values(model, collate(sample, "padded"))
-    if is_encoder(model):
-        problems.append("an encoder, whose tokens see all of their row")
-        return "padded"
-    tight: tuple[Layout, ...] = ("shared", "packed")
-    for layout in tight:
-        problem = _difference(model, sample, layout, values, separate)
-        if not problem:
-            return layout
-        problems.append(f"{layout} rows: {problem}")
-    return "padded"
-
-
 def attend_with(model: Any, implementation: str) -> None:
     """Set how a model computes attention: `TREES`, or a name that transformers knows."""
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    inner.set_attn_implementation(implementation)
-
-
-def _difference(
-    model: Any, sample: Sequence[PairTokens], layout: Layout, values: Values, separate: torch.Tensor
-) -> str:
-    """Describe how the values of rows in `layout` differ from `separate` ones; empty when they agree."""
-    try:
-        attend_with(model, TREES)
-        found = values(model, collate(sample, layout))
-    except (TypeError, ValueError, RuntimeError, KeyError, AttributeError) as error:
-        # Architectures refuse what they do not know each in their own way; any refusal means the same.
-        return f"{type(error).__name__}: {str(error).splitlines()[0][:120]}" if str(error) else type(error).__name__
-    # Half-precision weights round each forward differently; wrong masks are off by far more than this.
-    precise = separate.dtype in (torch.float32, torch.float64) and _dtype(model) in (torch.float32, torch.float64)
-    off = ((found - separate).abs() / (1 + separate.abs())).max().item()
-    return "" if off <= (1e-3 if precise else 5e-2) else f"values differ by {off:.2g}"
-
-
-def _dtype(model: torch.nn.Module) -> torch.dtype:
-    return next(model.parameters()).dtype
+    if inner.config._attn_implementation != implementation:
+        inner.set_attn_implementation(implementation)

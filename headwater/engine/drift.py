@@ -69,6 +69,13 @@ def _with_responses(pair: PairTokens, other: PairTokens, max_length: int) -> Pai
     )
 
 
+def longest_partner(pairs: Sequence[PairTokens], max_length: int) -> int:
+    """Return the most tokens that a prompt can have with the response to another one."""
+    response = max((max(len(pair.chosen), len(pair.rejected)) for pair in pairs), default=0)
+    prompt = max((len(pair.prompt) for pair in pairs), default=0)
+    return max(prompt + 1, min(max_length, prompt + response))
+
+
 def drift(policy: torch.nn.Module, reference: torch.nn.Module, passes: Sequence[PairBatch]) -> torch.Tensor:
     """Return the mean of log π − log π_ref over the responses of deranged rows, in nats: [], without a gradient.
 

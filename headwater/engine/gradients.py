@@ -21,9 +21,9 @@ from headwater.data.preference import Candidates, Preference
 from headwater.data.tokenizers import Tokenizer
 from headwater.data.tokens import PairTokens
 from headwater.engine.finite import check_scores
-from headwater.engine.head import log_probs
+from headwater.engine.packing import collate
 from headwater.engine.responses import Reading, encoded
-from headwater.engine.scoring import backbone
+from headwater.engine.scoring import to_device, token_log_probs
 from headwater.statistics import Floats
 
 
@@ -93,8 +93,5 @@ def _square(values: torch.Tensor) -> float:
 
 def _log_prob(model: Any, response: PairTokens) -> torch.Tensor:
     """Return log π(response | prompt)."""
-    device = next(model.parameters()).device
-    ids = torch.from_numpy(np.concatenate([response.prompt, response.chosen]).astype(np.int64)).to(device)
-    start = len(response.prompt)
-    hidden = backbone(model)(input_ids=ids[None, :-1], use_cache=False)[0][0, start - 1 :]
-    return log_probs(model, hidden, ids[start:]).sum()
+    batch = collate([response._replace(rejected=response.chosen[:0])], "single")
+    return token_log_probs(model, to_device(batch, next(model.parameters()).device)).sum()

@@ -27,9 +27,10 @@ from headwater.engine.weights import Uniform, Weights
 
 UNIFORM = Uniform()
 
-Layout = Literal["shared", "packed", "padded"]
+Layout = Literal["shared", "packed", "padded", "single"]
 """shared: a tree a pair, in one row. packed: prompt and response, one after another in one row. padded: one response a
-row, filled up on the right, as any architecture can take it."""
+row, filled up on the right. single: every response in a forward of its own, without padding, for architectures whose
+numbers depend on what else is in a batch (engine/layout_check.py finds out)."""
 
 SIDES = 2
 """Responses of a pair: chosen, rejected."""
@@ -54,10 +55,13 @@ class Tree:
 class PairBatch(TypedDict):
     """R rows of T tokens (R = 1 unless padded) that hold M response tokens, which N tokens of responses refer to.
 
+    In the layout "single" the trees of the one row are read in forwards of their own (`scoring.hidden_states`).
+
     M < N where two responses begin alike. A TypedDict instead of a dataclass because transformers.Trainer rebuilds
     batches as mappings.
     """
 
+    layout: Layout
     input_ids: torch.Tensor  # [R, T] int64; padding 0
     position_ids: torch.Tensor  # [R, T] int64; every branch restarts at the end of its trunk
     attention_mask: torch.Tensor  # [R, T] int64: 0 on padding
@@ -272,7 +276,7 @@ def _batch(row: _Row, layout: Layout, columns: dict[str, Any], known: dict[str, 
     }
     tensors = {name: torch.from_numpy(np.ascontiguousarray(column)) for name, column in batch.items()}
     trees = () if layout == "padded" else tuple(row.trees)
-    return cast(PairBatch, {**tensors, "trees": trees, **known})
+    return cast(PairBatch, {**tensors, "layout": layout, "trees": trees, **known})
 
 
 def _padded(trees: Sequence[Tree]) -> tuple[tuple[int, int], NDArray[np.int64]]:

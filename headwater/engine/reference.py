@@ -28,6 +28,7 @@ from headwater import files
 from headwater.console import say
 from headwater.data import token_cache
 from headwater.data.tokens import PairTokens
+from headwater.engine.layout_check import layout_for
 from headwater.engine.packing import SIDES, Layout, tokens_of
 from headwater.engine.scoring import (
     WINDOW,
@@ -39,7 +40,7 @@ from headwater.engine.scoring import (
 )
 from headwater.errors import UsageError
 
-FORMAT = "1"
+FORMAT = "2"
 CHECKED = 3
 """Pairs that are computed again before a file is used."""
 WORTH = 4.0
@@ -53,7 +54,6 @@ class Reference:
     """How the values of a reference model are computed: all that they depend on, beside the tokens."""
 
     model: Any
-    layout: Layout
     room: int
     """Tokens of a forward pass."""
     bf16: bool
@@ -74,7 +74,8 @@ class Reference:
         if missing:
             say(f"reference: {len(missing)} of {len(pairs)} pairs are not how whole ones begin, and are computed apart")
             with self._precision():
-                computed = with_reference(self.model, [filled[i] for i in missing], self.room, self.layout)
+                apart = [filled[i] for i in missing]
+                computed = with_reference(self.model, apart, self.room, self._layout(apart))
             for index, pair in zip(missing, computed, strict=True):
                 filled[index] = pair
         return filled
@@ -105,6 +106,9 @@ class Reference:
                 digest.update(ids.tobytes())
         return digest.hexdigest()
 
+    def _layout(self, pairs: Sequence[PairTokens]) -> Layout:
+        return layout_for(self.model, pairs, self.room, bf16=self.bf16)
+
     def _precision(self) -> torch.autocast:
         device = next(self.model.parameters()).device.type
         return torch.autocast(device, torch.bfloat16, enabled=self.bf16)
@@ -132,8 +136,9 @@ class Reference:
             return f"holds {len(values)} tokens, not {starts[-1]}"
         sample = np.unique(np.linspace(0, len(pairs) - 1, CHECKED, dtype=int))
         chosen = [pairs[index] for index in sample]
+        layout = self._layout(pairs)
         with self._precision():
-            again = token_values(self.model, token_log_probs, chosen, self.room, self.layout, "reference, check")
+            again = token_values(self.model, token_log_probs, chosen, self.room, layout, "reference, check")
         known = list(_by_pair(values, starts))
         off = np.concatenate(
             [
@@ -175,9 +180,9 @@ class Reference:
         self, values: Values, pairs: Sequence[PairTokens], indices: Sequence[int], starts: NDArray[np.int64]
     ) -> None:
         """Compute the values of the pairs at `indices` into their places."""
-        chosen = [pairs[index] for index in indices]
+        chosen, layout = [pairs[index] for index in indices], self._layout(pairs)
         with self._precision():
-            found = each_token_values(self.model, token_log_probs, chosen, self.room, self.layout, "reference")
+            found = each_token_values(self.model, token_log_probs, chosen, self.room, layout, "reference")
             for number, value in found:
                 start = starts[SIDES * indices[number]]
                 values[start : start + len(value.chosen) + len(value.rejected)] = np.concatenate(value)

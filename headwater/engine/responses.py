@@ -20,18 +20,14 @@ from headwater.data.preference import Preference, Record
 from headwater.data.tokenizers import Tokenizer
 from headwater.data.tokens import MAX_LENGTH, EndToken, PairTokens, tokenize
 from headwater.engine import halving, models, positions, rewarding
-from headwater.engine.attention import layout_for
 from headwater.engine.finite import check_scores
+from headwater.engine.layout_check import layout_for
 from headwater.engine.losses import DPO, BradleyTerry, Call, PairScores, Score
 from headwater.engine.packing import Group, Layout, collate_groups, fill
 from headwater.engine.rewarding import Rewarding
 from headwater.engine.scoring import (
-    ScoreFunction,
     TokenFunction,
-    policy_scores,
     response_rewards,
-    response_values,
-    reward_scores,
     to_device,
     token_log_probs,
 )
@@ -108,9 +104,9 @@ def _voices(found: Rewarding) -> list[Voice]:
         return [reward_voice(each, scale=1 / len(found.members)) for each in found.members]
     (policy,) = found.members
     if not isinstance(found.rule, DPO):
-        return [Voice(policy, token_log_probs, policy_scores, _rewarded_by(found.rule))]
+        return [Voice(policy, token_log_probs, _rewarded_by(found.rule))]
     both = ((policy, found.rule.beta), (found.reference, -found.rule.beta))
-    return [Voice(each, token_log_probs, policy_scores, _sum, by) for each, by in both]
+    return [Voice(each, token_log_probs, _sum, by) for each, by in both]
 
 
 def _rewarded_by(rule: Call) -> Reduce:
@@ -132,7 +128,7 @@ def load_likelihood(name: str, mean: bool, reading: Reading, seed: int) -> Judge
         raise ModelError(name, "is a reward model: it gives no probabilities", "name a policy")
     model, tokenizer = models.load(name, "policy", (), seed)
     reading = _fitted(reading, model)
-    return Judge(name, tokenizer, [Voice(model, token_log_probs, policy_scores, _mean if mean else _sum)], reading)
+    return Judge(name, tokenizer, [Voice(model, token_log_probs, _mean if mean else _sum)], reading)
 
 
 class Encoded(NamedTuple):
@@ -206,19 +202,15 @@ def tokens_read(responses: Sequence[PairTokens], room: int) -> int:
 class Voice:
     """One model, what it says of tokens, and how that makes a number of a response."""
 
-    def __init__(
-        self, model: Any, tokens: TokenFunction, score: ScoreFunction, reduce: Reduce, scale: float = 1.0
-    ) -> None:
-        self._model, self._tokens, self._score, self._reduce = model, tokens, score, reduce
+    def __init__(self, model: Any, tokens: TokenFunction, reduce: Reduce, scale: float = 1.0) -> None:
+        self._model, self._tokens, self._reduce = model, tokens, reduce
         self.scale = scale
         self.layout: Layout | None = None
-        """How rows are laid out; None before the first responses have shown it."""
+        """How rows were laid out the last time."""
 
     def read(self, responses: Sequence[PairTokens], room: int) -> list[float]:
         """Return the number of every response (`chosen`), in their order; those of one id stand together."""
-        if self.layout is None:
-            sample = [each._replace(rejected=each.chosen) for each in responses]
-            self.layout = layout_for(self._model, sample, response_values(self._score))
+        self.layout = layout_for(self._model, responses, room)
         groups = list(_groups(responses, room))
         firsts = np.cumsum([0, *map(len, groups)])
         values = np.empty(len(responses))
@@ -242,7 +234,7 @@ class Voice:
     def _parts(self, groups: Sequence[Sequence[PairTokens]], room: int) -> Iterable[list[int]]:
         if self.layout == "shared":
             return fill([_length(group) for group in groups], room)
-        if self.layout == "packed":
+        if self.layout in ("packed", "single"):
             return fill([sum(each.length - len(each.rejected) for each in group) for group in groups], room)
         # Padded rows are as wide as the longest: groups one by one waste nothing on strangers.
         return ([index] for index in range(len(groups)))
@@ -257,14 +249,9 @@ class Voice:
         return [self._reduce(column[-count:]) for column, count in zip(columns, counted, strict=True)]
 
 
-def reward_voice(model: Any, layout: Layout | None = None, scale: float = 1.0) -> Voice:
-    """Return the voice of a reward model: what it says at the last token of a response.
-
-    `layout` is that of `layout_for`, where the model has been set to it already.
-    """
-    voice = Voice(model, response_rewards, reward_scores, _last, scale)
-    voice.layout = layout
-    return voice
+def reward_voice(model: Any, scale: float = 1.0) -> Voice:
+    """Return the voice of a reward model: what it says at the last token of a response."""
+    return Voice(model, response_rewards, _last, scale)
 
 
 def _last(values: NDArray[np.float64]) -> float:

@@ -20,11 +20,11 @@ from headwater.data.preference import Record
 from headwater.data.tokenizers import Tokenizer
 from headwater.data.tokens import PairTokens
 from headwater.engine import models
-from headwater.engine.attention import layout_for
 from headwater.engine.heads import Head
+from headwater.engine.layout_check import layout_for
 from headwater.engine.losses import DPO, POLICY_LOSSES, BradleyTerry, Call
 from headwater.engine.packing import UNIFORM
-from headwater.engine.scoring import exact_policy_scores, response_values, reward_scores, score_pairs, with_reference
+from headwater.engine.scoring import exact_policy_scores, reward_scores, score_pairs, with_reference
 from headwater.engine.weights import Weights
 from headwater.errors import UsageError
 
@@ -53,9 +53,9 @@ class Rewarding:
         nothing.
         """
         score = reward_scores if isinstance(self.rule, BradleyTerry) else exact_policy_scores
-        layouts = [layout_for(model, rows, response_values(score)) for model in self.members]
+        layouts = [layout_for(model, rows, room) for model in self.members]
         if self.reference is not None:
-            layout = layout_for(self.reference, rows, response_values(score))
+            layout = layout_for(self.reference, rows, room)
             rows = with_reference(self.reference, rows, room, layout)
         each = zip(self.members, layouts, strict=True)
         return np.stack([score_pairs(model, score, self.rule, rows, room, how, weights) for model, how in each])

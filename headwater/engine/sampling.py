@@ -6,7 +6,6 @@ in between do not change it, but for the rounding of the logits.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -21,12 +20,14 @@ from headwater.data.preference import Preference, Response
 from headwater.data.sampling import Asked, Drawn, Sampling, uniforms
 from headwater.data.templates import ChatTemplate
 from headwater.data.tokenizers import Tokenizer
-from headwater.data.tokens import EndToken, Ids, tokenize
+from headwater.data.tokens import EndToken, Ids, PairTokens, tokenize
 from headwater.engine import models
-from headwater.engine.attention import is_encoder
 from headwater.engine.endings import end_tokens
 from headwater.engine.finite import FiniteLogits, check_scores
+from headwater.engine.generating import Drawing, drawing_for, generate, plain_generation
+from headwater.engine.options import TOKENS_PER_PASS
 from headwater.engine.positions import readable
+from headwater.engine.responses import reward_voice
 from headwater.errors import ModelError
 
 
@@ -99,79 +100,39 @@ def longest_prompt(model: Any, sampling: Sampling) -> int:
 def draw(
     model: Any, tokenizer: Tokenizer, prompts: Sequence[tuple[Asked, Ids]], sampling: Sampling, seed: int, batch: int
 ) -> Iterator[tuple[Asked, list[Drawn]]]:
-    """Yield every prompt with its draws, `batch` prompts at a time, those of like length together."""
+    """Yield every prompt with its draws, those of like length together: `batch` prompts at a time where that is right.
+
+    Errors: `ModelError` for a model that cannot be drawn from (engine/generating.py).
+    """
     ends, opening = end_tokens(model, tokenizer), ChatTemplate(tokenizer).opening
     ordered = sorted(prompts, key=lambda one: len(one[1]))
     model.eval()
+    longest = max((len(ids) for _, ids in ordered), default=0) + sampling.max_new_tokens
+    way = drawing_for(model, longest)
+    batch = batch if way.together else 1
     for start in range(0, len(ordered), batch):
         chunk = ordered[start : start + batch]
-        tokens = _generate(model, tokenizer, chunk, sampling, seed, ends)
+        tokens = _generate(model, chunk, sampling, seed, ends, way)
         texts = [_drawn(row, tokenizer, ends, opening) for row in tokens.tolist()]
         for place, (one, _) in enumerate(chunk):
             yield one, texts[place * sampling.n : (place + 1) * sampling.n]
 
 
-@torch.inference_mode()
 def _generate(
-    model: Any, tokenizer: Tokenizer, chunk: Sequence[tuple[Asked, Ids]], sampling: Sampling, seed: int, ends: list[int]
+    model: Any, chunk: Sequence[tuple[Asked, Ids]], sampling: Sampling, seed: int, ends: list[int], way: Drawing
 ) -> torch.Tensor:
     """Draw for some prompts; returns the new tokens, [prompts · n, at most max_new_tokens], padded by an end token."""
-    device = next(model.parameters()).device
     width = max(len(ids) for _, ids in chunk)
-    input_ids = torch.full((len(chunk), width), ends[0], device=device)
-    mask = torch.zeros_like(input_ids)
-    for row, (_, ids) in enumerate(chunk):
-        input_ids[row, width - len(ids) :] = torch.from_numpy(ids.astype(np.int64)).to(device)
-        mask[row, width - len(ids) :] = 1
-    cache = _read_once(model, input_ids, mask, sampling.n)
     u = np.concatenate([uniforms(seed, one.key, sampling.n, sampling.max_new_tokens) for one, _ in chunk])
+    settings = transformers.GenerationConfig(
+        do_sample=False, max_new_tokens=sampling.max_new_tokens, eos_token_id=ends, pad_token_id=ends[0]
+    )
+    names = [one.id for one, _ in chunk for _ in range(sampling.n)]
+    processors = [FiniteLogits(names, "sampling"), InverseTransform(u, sampling, width)]
     with plain_generation(model):
-        found = model.generate(
-            input_ids.repeat_interleave(sampling.n, 0),
-            attention_mask=mask.repeat_interleave(sampling.n, 0),
-            past_key_values=cache,
-            logits_processor=transformers.LogitsProcessorList(
-                [
-                    FiniteLogits([one.id for one, _ in chunk for _ in range(sampling.n)], "sampling"),
-                    InverseTransform(u, sampling, width),
-                ]
-            ),
-            generation_config=transformers.GenerationConfig(
-                do_sample=False, max_new_tokens=sampling.max_new_tokens, eos_token_id=ends, pad_token_id=ends[0]
-            ),
-        )
+        found = generate(model, [ids.tolist() for _, ids in chunk], sampling.n, way, settings, processors)
     tokens: torch.Tensor = found[:, width:].cpu()
     return tokens
-
-
-def _read_once(model: Any, input_ids: torch.Tensor, mask: torch.Tensor, n: int) -> Any:
-    """Return a cache of all prompt tokens but the last, read once and repeated n times."""
-    if input_ids.shape[1] < 2:
-        return None
-    positions = (mask.cumsum(1) - 1).clamp(min=0)
-    cache = transformers.DynamicCache(config=model.config)
-    model.base_model(
-        input_ids=input_ids[:, :-1],
-        attention_mask=mask[:, :-1],
-        position_ids=positions[:, :-1],
-        past_key_values=cache,
-        use_cache=True,
-    )
-    cache.batch_repeat_interleave(n)
-    return cache
-
-
-class plain_generation:  # noqa: N801 - used as a with-statement
-    """Sets a model's own generation settings (penalties, suppressed tokens, …) aside: they would change the draw."""
-
-    def __init__(self, model: Any) -> None:
-        self._model, self._before = model, copy.deepcopy(model.generation_config)
-
-    def __enter__(self) -> None:
-        self._model.generation_config = transformers.GenerationConfig()
-
-    def __exit__(self, *error: object) -> None:
-        self._model.generation_config = self._before
 
 
 def _drawn(tokens: Sequence[int], tokenizer: Tokenizer, ends: Sequence[int], opening: str = "") -> Drawn:
@@ -180,7 +141,6 @@ def _drawn(tokens: Sequence[int], tokenizer: Tokenizer, ends: Sequence[int], ope
     return Drawn(words_of(tokens[:end], tokenizer, opening), end < len(tokens), end)
 
 
-@torch.inference_mode()
 def scores(
     model: Any,
     tokenizer: Tokenizer,
@@ -192,35 +152,23 @@ def scores(
 ) -> list[float | None]:
     """Return the reward of every draw at its last token, None for one that is empty or too long.
 
-    `end` says who gets an end-of-turn token: see `endings.end_rule`.
+    They are read as `headwater score` reads responses, `batch` of them at a time. `end` says who gets an end-of-turn
+    token: see `endings.end_rule`.
     """
-    rows: list[Ids | None] = []
+    rows: list[PairTokens | None] = []
     for each in drawn:
         # Encoded as training encodes a pair; the other side does not count.
         pair = Preference(prompt=one.prompt, chosen=each.response(), rejected=Response("-"), id=one.id)
         found = tokenize([pair], tokenizer, longest, end).pairs if each.text.strip() else []
-        rows.append(np.concatenate([found[0].prompt, found[0].chosen]) if found else None)
-    usable = [place for place, ids in enumerate(rows) if ids is not None]
+        rows.append(found[0] if found else None)
+    usable = [place for place, row in enumerate(rows) if row is not None]
     rewards: list[float | None] = [None] * len(rows)
-    model.eval()
+    voice = reward_voice(model)
     for start in range(0, len(usable), batch):
         places = usable[start : start + batch]
-        read = _rewards(model, [rows[place] for place in places])
+        responses = [row for place in places if (row := rows[place]) is not None]
+        read = voice.read(responses, TOKENS_PER_PASS)
         check_scores(np.array(read), [one.id] * len(read), "rewards")
         for place, reward in zip(places, read, strict=True):
             rewards[place] = reward
     return rewards
-
-
-def _rewards(model: Any, rows: Sequence[Any]) -> list[float]:
-    device = next(model.parameters()).device
-    lengths = torch.tensor([len(ids) for ids in rows], device=device)
-    input_ids = torch.zeros((len(rows), int(lengths.max())), dtype=torch.long, device=device)
-    for row, ids in enumerate(rows):
-        input_ids[row, : len(ids)] = torch.from_numpy(ids.astype(np.int64)).to(device)
-    mask = (torch.arange(input_ids.shape[1], device=device) < lengths[:, None]).long()
-    if is_encoder(model):
-        return [float(reward) for reward in model(input_ids=input_ids, attention_mask=mask).logits[:, 0].float()]
-    hidden = model.base_model(input_ids=input_ids, attention_mask=mask, use_cache=False)[0]
-    last = hidden[torch.arange(len(rows), device=device), lengths - 1]
-    return [float(reward) for reward in model.score(last)[:, 0].float()]

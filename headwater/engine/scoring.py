@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from headwater.console import track
 from headwater.data.tokens import PairTokens
 from headwater.engine import halving
-from headwater.engine.attention import is_encoder, model_inputs
+from headwater.engine.attention import is_encoder
 from headwater.engine.divergence import log_collision, reference_kl
 from headwater.engine.finite import check_scores
+from headwater.engine.forward import hidden_states, row_logits
 from headwater.engine.head import log_probs
 from headwater.engine.losses import Call, Loss, PairScores, Score
 from headwater.engine.packing import SIDES, UNIFORM, Layout, PairBatch, collate, parts_of, tokens_of
@@ -30,18 +31,6 @@ TokenFunction = Callable[[torch.nn.Module, PairBatch], torch.Tensor]
 
 WINDOW = 512
 """Pairs that are laid out together: enough to fill rows, few enough to hold."""
-
-
-def backbone(model: Any) -> Any:
-    """Return `model` without its head; of an adapted model, with the adapters that lie inside."""
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return inner.base_model
-
-
-def hidden_states(model: Any, batch: PairBatch) -> torch.Tensor:
-    """Run the backbone of `model` over a batch: [R × T, hidden]."""
-    hidden: torch.Tensor = backbone(model)(**model_inputs(batch), use_cache=False)[0]
-    return hidden.flatten(0, 1)
 
 
 def token_log_probs(model: torch.nn.Module, batch: PairBatch) -> torch.Tensor:
@@ -78,7 +67,7 @@ def typical_scores(model: torch.nn.Module, batch: PairBatch) -> PairScores:
 def divergence_scores(reference: torch.nn.Module) -> ScoreFunction:
     """Return a function like `policy_scores` whose scores have the `divergence` from `reference`, a frozen model.
 
-    `reference` takes part in every forward pass, and must be set to the layout of the batches (`attention.layout_for`).
+    `reference` takes part in every forward pass, and must be set to the layout of the batches (engine/layout_check.py).
     """
 
     def score(model: torch.nn.Module, batch: PairBatch) -> PairScores:
@@ -190,12 +179,17 @@ def response_rewards(model: torch.nn.Module, batch: PairBatch) -> torch.Tensor:
 
 
 def _row_rewards(model: Any, batch: PairBatch) -> torch.Tensor:
-    """Return an encoder's rewards of padded rows, one a response: [R]. Errors: `ModelError` for rows it cannot read."""
-    width, longest = batch["input_ids"].shape[1], limit_of(model)
+    """Return an encoder's rewards of rows of one response each: [R]. Errors: `ModelError` for rows it cannot read."""
+    width, longest = _longest_in(batch), limit_of(model)
     if longest is not None and width > longest:
         problem = f"reads {longest} tokens, a prompt with its response has {width}"
         raise ModelError(type(model).__name__, problem, f"give --max-length {longest}")
-    return _one_label(model, model(**model_inputs(batch)).logits)
+    return one_label(model, row_logits(model, batch))
+
+
+def _longest_in(batch: PairBatch) -> int:
+    """Return the tokens of the longest row that a model sees."""
+    return max((tree.length for tree in batch["trees"]), default=batch["input_ids"].shape[1])
 
 
 def _rewards(model: Any, hidden: torch.Tensor) -> torch.Tensor:
@@ -203,10 +197,10 @@ def _rewards(model: Any, hidden: torch.Tensor) -> torch.Tensor:
     head = getattr(model, "score", None)
     if not isinstance(head, torch.nn.Module):
         raise ModelError(type(model).__name__, "has no score head", "name a sequence-classification model")
-    return _one_label(model, head(hidden))
+    return one_label(model, head(hidden))
 
 
-def _one_label(model: torch.nn.Module, rewards: torch.Tensor) -> torch.Tensor:
+def one_label(model: torch.nn.Module, rewards: torch.Tensor) -> torch.Tensor:
     """Take the only column of [n, labels], in float32 or wider. Errors: `ModelError` for several labels."""
     if rewards.shape[1] != 1:
         raise ModelError(type(model).__name__, f"has {rewards.shape[1]} labels", "a reward model has one")
@@ -214,7 +208,7 @@ def _one_label(model: torch.nn.Module, rewards: torch.Tensor) -> torch.Tensor:
 
 
 def response_values(score: ScoreFunction) -> Callable[[torch.nn.Module, PairBatch], torch.Tensor]:
-    """Return a function that gives the value of every response in one tensor: what the self-check compares."""
+    """Return a function that gives the value of every response in one tensor."""
 
     def values(model: torch.nn.Module, batch: PairBatch) -> torch.Tensor:
         scores = score(model, to_device(batch, next(model.parameters()).device))

@@ -40,16 +40,18 @@ from headwater.engine import (
     resuming,
 )
 from headwater.engine.arguments import arguments_for
-from headwater.engine.attention import is_encoder, layout_for
+from headwater.engine.attention import is_encoder
 from headwater.engine.compilation import compile_layers
-from headwater.engine.drift import Drift
+from headwater.engine.drift import Drift, longest_partner
 from headwater.engine.endings import give_padding
 from headwater.engine.flops import training_cost
+from headwater.engine.layout_check import layout_for
 from headwater.engine.losses import Loss
 from headwater.engine.options import TrainingOptions
+from headwater.engine.packing import Layout
 from headwater.engine.recipe import Recipe, TrainConfig
 from headwater.engine.reference import Reference
-from headwater.engine.scoring import ScoreFunction, divergence_scores, response_values
+from headwater.engine.scoring import ScoreFunction, divergence_scores
 from headwater.engine.stopping import EvaluateEvery, KeepBest, StopWhenAsked
 from headwater.engine.training import PairTrainer
 from headwater.errors import DataError, UsageError
@@ -91,18 +93,21 @@ def _train(config: TrainConfig, recipe: Recipe, arguments: TrainingArguments, ch
     _check_needs(loss, pairs, options, arguments.world_size)
     adapters.check_targets(model, options)
     attention = model.config._attn_implementation
-    layout = layout_for(model, pairs.train, response_values(recipe.score))
+    layout = _layout(model, pairs, options, view, loss, bf16=arguments.bf16)
     if options.torch_compile:
         compile_layers(model)
 
     prints = _fingerprints(config, checkpoint, data, pairs, models.Loaded(model, tokenizer))
     run = _start(config, recipe, loss, data, pairs, ledger, checkpoint) if first else runs.Bystander(config.output, {})
-    run.facts |= {"layout": layout} | ({"drift": prints["drift"]} if "drift" in prints else {})
     if loss.needs_reference:
         if first:
             _keep_reference(run, config, model, tokenizer)
-        reference = Reference(model, layout, options.tokens_per_pass, arguments.bf16)
-        pairs = examples.with_reference(pairs, reference, data, view, tokenizer)
+        pairs = examples.with_reference(
+            pairs, Reference(model, options.tokens_per_pass, arguments.bf16), data, view, tokenizer
+        )
+        # Whole responses may have taken another one.
+        layout = _layout(model, pairs, options, view, loss, bf16=arguments.bf16)
+    run.facts |= {"layout": layout} | ({"drift": prints["drift"]} if "drift" in prints else {})
     score, drift = _with_live_reference(loss, recipe.score, model, view)
     model = _trainable(model, recipe, options)
     estimate = memory.estimate(model, pairs.train, layout, options, bf16=arguments.bf16)
@@ -209,6 +214,15 @@ def _load(config: TrainConfig, recipe: Recipe, data: examples.Examples) -> model
     size = f"{model.num_parameters() / 1e6:.2f} M parameters · {len(tokenizer)} tokens"
     say(f"model: {config.model} · {size} · trained in {config.training.precision}")
     return models.Loaded(model, tokenizer)
+
+
+def _layout(
+    model: Any, pairs: examples.Pairs, options: TrainingOptions, view: View, loss: Loss, *, bf16: bool
+) -> Layout:
+    """Return how the rows of `pairs` are laid out, and of prompts with other responses, where a loss has those."""
+    rows = [*pairs.train, *pairs.held_out]
+    longest = longest_partner(rows, view.longest) if "drift" in _needs(loss) else 0
+    return layout_for(model, rows, options.tokens_per_pass, longest=longest, bf16=bf16)
 
 
 def _trainable(model: Any, recipe: Recipe, options: TrainingOptions) -> Any:

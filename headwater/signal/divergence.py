@@ -23,14 +23,12 @@ from numpy.typing import NDArray
 
 from headwater.console import track
 from headwater.data.tokens import PairTokens
-from headwater.engine.attention import layout_for
 from headwater.engine.divergence import log_distribution
-from headwater.engine.packing import Layout, PairBatch
+from headwater.engine.forward import hidden_states
+from headwater.engine.layout_check import common_layout
+from headwater.engine.packing import PairBatch
 from headwater.engine.scoring import (
     TokenFunction,
-    hidden_states,
-    policy_scores,
-    response_values,
     token_values,
 )
 from headwater.signal.bootstrap import Bootstrap
@@ -61,8 +59,7 @@ class Readings(NamedTuple):
 
 def read_divergence(policy: Any, reference: Any, pairs: Sequence[PairTokens], room: int, draws: int) -> Readings:
     """Read both responses of every pair by both models, `room` tokens at once; `draws` a position for Monte-Carlo."""
-    layouts = {layout_for(model, pairs, response_values(policy_scores)) for model in (policy, reference)}
-    layout: Layout = layouts.pop() if len(layouts) == 1 else "padded"
+    layout = common_layout([policy, reference], pairs, room)
     values = token_values(policy, _divergence(reference, draws), pairs, room, layout, "divergence")
     sides = [side.astype(np.float64) for value in values for side in (value.chosen, value.rejected)]
     columns = [[side[:, column] for side in sides] for column in range(2 + bool(draws))]
@@ -75,13 +72,12 @@ def sampled_pairs(
     """Draw two responses of at most `tokens` tokens to every prompt, as the two sides of a pair.
 
     Plain ancestral sampling, whatever the model's own generation settings, seeded by torch's global generator. `ends`
-    are the ids that end a response, which is part of it. Call it before the policy's attention is set for packed rows.
+    are the ids that end a response, which is part of it.
     """
-    import torch
     import transformers
 
     from headwater.engine.finite import FiniteLogits
-    from headwater.engine.sampling import plain_generation
+    from headwater.engine.generating import drawing_for, generate, plain_generation
 
     settings = transformers.GenerationConfig(
         do_sample=True, top_k=0, top_p=1.0, max_new_tokens=tokens, eos_token_id=list(ends), pad_token_id=ends[0]
@@ -89,23 +85,15 @@ def sampled_pairs(
     found: list[PairTokens] = []
     policy.eval()
     ordered = sorted(prompts, key=lambda pair: len(pair.prompt))
+    way = drawing_for(policy, max((len(pair.prompt) for pair in prompts), default=0) + tokens)
+    batch = batch if way.together else 1
     starts = range(0, len(ordered), batch)
     for start in track(starts, "sampling", len(starts)):
         chunk = ordered[start : start + batch]
         width = max(len(pair.prompt) for pair in chunk)
-        rows = np.full((len(chunk), width), ends[0], dtype=np.int64)
-        for row, pair in zip(rows, chunk, strict=True):
-            row[width - len(pair.prompt) :] = pair.prompt
-        lengths = np.array([[len(pair.prompt)] for pair in chunk])
-        mask = np.arange(width)[None] >= width - lengths
-        with torch.inference_mode(), plain_generation(policy):
-            inputs = (torch.from_numpy(each).repeat_interleave(2, 0).to(policy.device) for each in (rows, mask))
-            ids, attention = inputs
-            names = [pair.id for pair in chunk for _ in range(2)]
-            finite = transformers.LogitsProcessorList([FiniteLogits(names, "sampling")])
-            drawn = policy.generate(
-                ids, attention_mask=attention.long(), generation_config=settings, logits_processor=finite
-            )
+        finite = FiniteLogits([pair.id for pair in chunk for _ in range(2)], "sampling")
+        with plain_generation(policy):
+            drawn = generate(policy, [pair.prompt.tolist() for pair in chunk], 2, way, settings, [finite])
         sides = [_until_end(row, ends) for row in drawn[:, width:].cpu().numpy().astype(np.int32)]
         found += [p._replace(chosen=a, rejected=b) for p, a, b in zip(chunk, sides[::2], sides[1::2], strict=True)]
     return found

@@ -17,21 +17,16 @@ from headwater.data.tokens import PairTokens, View
 from headwater.data.truncation import Truncation
 from headwater.data.turns import turn_end
 from headwater.engine import models, positions, sampling
-from headwater.engine.attention import layout_for
 from headwater.engine.endings import end_tokens
 from headwater.engine.finite import check_scores
 from headwater.engine.heads import Head
-from headwater.engine.packing import Layout
+from headwater.engine.layout_check import layout_for
 from headwater.engine.responses import Voice, reward_voice, tokens_read
 from headwater.engine.rewarding import refuse_head as refuse_head
 from headwater.engine.scoring import (
     WINDOW,
-    ScoreFunction,
     TokenFunction,
     TokenValues,
-    policy_scores,
-    response_values,
-    reward_scores,
     token_log_probs,
     token_rewards,
     token_values,
@@ -87,25 +82,20 @@ class Reader:
 
 
 class _Values:
-    """What a model says of every response token; the first pairs settle how its rows are laid out."""
+    """What a model says of every response token."""
 
-    def __init__(self, model: Any, score: ScoreFunction, read: TokenFunction, room: int, what: str) -> None:
-        self._model, self._score, self._read, self._room, self._what = model, score, read, room, what
-        self._layout: Layout | None = None
-
-    def layout(self, pairs: Sequence[PairTokens]) -> Layout:
-        if self._layout is None:
-            self._layout = layout_for(self._model, pairs, response_values(self._score))
-        return self._layout
+    def __init__(self, model: Any, read: TokenFunction, room: int, what: str) -> None:
+        self._model, self._read, self._room, self._what = model, read, room, what
 
     def __call__(self, pairs: Sequence[PairTokens]) -> list[TokenValues]:
-        return token_values(self._model, self._read, pairs, self._room, self.layout(pairs), self._what)
+        layout = layout_for(self._model, pairs, self._room)
+        return token_values(self._model, self._read, pairs, self._room, layout, self._what)
 
 
 def reward_reader(model: str, room: int, seed: int, reward_head: int | None = None) -> Reader:
     """Load a reward model that computes `room` tokens at once. Errors: `UsageError`, `ModelError`."""
     scorer, tokenizer = models.load(model, "reward", (), seed, reward_head=reward_head)
-    values = _Values(scorer, reward_scores, token_rewards, room, "rewards")
+    values = _Values(scorer, token_rewards, room, "rewards")
 
     def read(pairs: Sequence[PairTokens]) -> TokenRewards:
         return reward_ruler(pairs, values(pairs), turn_end(tokenizer).ids)
@@ -119,14 +109,13 @@ def reward_model(model: str, request: Request) -> Prepared:
     scorer, tokenizer = models.load(model, "reward", request.preferences, request.seed, reward_head=request.reward_head)
     view = positions.fitted(request.view, scorer)
     pairs = prepare("read pairs", request.preferences, view, tokenizer, request.ledger)
-    values = _Values(scorer, reward_scores, token_rewards, request.room, "rewards")
+    values = _Values(scorer, token_rewards, request.room, "rewards")
 
     def read() -> TokenRewards:
         ruler = reward_ruler(pairs, values(pairs), turn_end(tokenizer).ids)
         if not request.spans:
             return ruler
-        voice = reward_voice(scorer, values.layout(pairs))
-        return replace(ruler, spans=_span_rewards(voice, pairs, ruler, request))
+        return replace(ruler, spans=_span_rewards(reward_voice(scorer), pairs, ruler, request))
 
     return Prepared(pairs, scorer.num_parameters(), read)
 
@@ -226,7 +215,7 @@ def _implicit(
     policy: Any, reference: Any, beta: float, room: int, closing: Sequence[int]
 ) -> Callable[[Sequence[PairTokens]], TokenRewards]:
     own, other = (
-        _Values(model, policy_scores, token_log_probs, room, f"log-probabilities of the {name}")
+        _Values(model, token_log_probs, room, f"log-probabilities of the {name}")
         for model, name in ((policy, "policy"), (reference, "reference"))
     )
     return lambda pairs: implicit_reward_ruler(pairs, own(pairs), other(pairs), beta, closing)

@@ -221,12 +221,37 @@ def test_rows_of_unlike_vocabularies_are_refused() -> None:
         decode(model_of(), other, "policy")
 
 
-def test_a_model_without_an_ordinary_cache_is_refused() -> None:
+def test_a_model_without_an_ordinary_cache_is_read_anew(capsys: pytest.CaptureFixture[str]) -> None:
     mamba = transformers.MambaForCausalLM(
         transformers.MambaConfig(vocab_size=VOCAB, hidden_size=32, num_hidden_layers=2, state_size=4)
     ).eval()
-    with pytest.raises(ModelError, match="state"):
-        decode(mamba, mamba, "policy")
+    found, _ = decode(mamba, mamba, "policy", max_new_tokens=5)
+    assert capsys.readouterr().err.count("MambaForCausalLM reads every text anew") == 1
+    for one in found:
+        assert one.tokens == greedy(mamba, one.request.prompt, len(one.tokens))
+
+
+def greedy(model: Any, prompt: Sequence[int], tokens: int) -> list[int]:
+    """The oracle: every token from a forward of its own, without a cache."""
+    ids = list(prompt)
+    for _ in range(tokens):
+        with torch.no_grad():
+            ids.append(int(model(torch.tensor([ids]), use_cache=False).logits[0, -1].argmax()))
+    return ids[len(prompt) :]
+
+
+def test_a_rotary_embedding_that_changes_with_length_is_read_anew() -> None:
+    """In the middle of a response the frequencies of all its tokens become others, and a cache holds the old ones."""
+    factors = {"short_factor": [1.0] * 4, "long_factor": [1.0, 2.0, 4.0, 8.0], "factor": 4.0}
+    rope = {"rope_type": "longrope", "original_max_position_embeddings": 16, "rope_theta": 100.0, **factors}
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(**SIZES | {"rope_parameters": rope, "initializer_range": 0.3, "head_dim": 8})
+    model = transformers.LlamaForCausalLM(config).eval()
+    prompts = [[5, 9, 11, 3, 8, 6, 7], [4, 6, 7, 12, 9, 8, 10, 11, 5, 3, 6, 7]]
+    found, _ = decode(model, model, "policy", prompts, max_new_tokens=12)
+    assert max(len(one.request.prompt) + len(one.tokens) for one in found) > 16
+    for one in found:
+        assert one.tokens == greedy(model, one.request.prompt, len(one.tokens))
 
 
 class Line:

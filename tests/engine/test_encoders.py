@@ -19,10 +19,10 @@ from headwater.data.corpus import Corpus, generate
 from headwater.data.preference import Preference
 from headwater.data.tokenizers import texts_of
 from headwater.data.tokens import tokenize
-from headwater.engine.attention import layout_for
+from headwater.engine.layout_check import layout_for
 from headwater.engine.packing import collate
 from headwater.engine.positions import limit_of
-from headwater.engine.scoring import response_rewards, response_values, reward_scores, token_rewards
+from headwater.engine.scoring import response_rewards, reward_scores, token_rewards
 from headwater.errors import ModelError
 
 SIZES = {
@@ -100,7 +100,7 @@ def test_rewards_are_those_of_the_models_own_forward(name: str, rows: list[Prefe
     tokenizer.cls_token, tokenizer.sep_token = tokenizer.bos_token, tokenizer.eos_token
     model = encoder(name, tokenizer).double()
     pairs = tokenize(rows[:6], tokenizer, 256).pairs
-    assert layout_for(model, pairs, response_values(reward_scores)) == "padded"
+    assert layout_for(model, pairs) == "padded"
     batch = collate(pairs, "padded")
     assert int(batch["attention_mask"].sum(1).min()) < batch["input_ids"].shape[1], "no padding: nothing tested"
     with torch.no_grad():

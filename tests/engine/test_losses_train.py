@@ -19,8 +19,8 @@ from headwater.data.preference import Preference, Response
 from headwater.data.tokens import PairTokens, tokenize
 from headwater.engine import models
 from headwater.engine.arguments import arguments_for
-from headwater.engine.attention import layout_for
 from headwater.engine.drift import Drift
+from headwater.engine.layout_check import layout_for
 from headwater.engine.losses import (
     CPO,
     DPO,
@@ -40,7 +40,6 @@ from headwater.engine.scoring import (
     divergence_scores,
     policy_scores,
     reference_scores,
-    response_values,
     reward_scores,
     score_for,
     with_reference,
@@ -79,7 +78,7 @@ def start(head: models.Head, score: ScoreFunction) -> Start:
     preferences = corpus()
     model, tokenizer = models.load("scratch(hidden=64, layers=1, vocab=800)", head, preferences, seed=0)
     pairs = tokenize(preferences, tokenizer, 512).pairs
-    return Start(model, pairs, layout_for(model, pairs, response_values(score)))
+    return Start(model, pairs, layout_for(model, pairs))
 
 
 @pytest.fixture(scope="module")

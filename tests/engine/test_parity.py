@@ -10,13 +10,13 @@ import torch
 import transformers
 
 from headwater.data.tokens import PairTokens
-from headwater.engine.attention import TREES, attend_with, layout_for
+from headwater.engine.attention import TREES, attend_with
+from headwater.engine.layout_check import layout_for
 from headwater.engine.losses import DPO, BradleyTerry
 from headwater.engine.packing import Layout, collate
 from headwater.engine.scoring import (
     ScoreFunction,
     policy_scores,
-    response_values,
     reward_scores,
     score_pairs,
     token_log_probs,
@@ -223,7 +223,7 @@ def test_dpo_of_a_policy_against_itself_is_log_2() -> None:
 @pytest.mark.parametrize("name", CONFIGS)
 def test_the_self_check_lets_faithful_architectures_share(name: str) -> None:
     model, pairs = policy(name, torch.float32, trees=False), pairs_with_openings()
-    assert layout_for(model, pairs, response_values(policy_scores)) == "shared"
+    assert layout_for(model, pairs) == "shared"
 
 
 @pytest.mark.parametrize("name", UNLIKE)
@@ -232,7 +232,7 @@ def test_the_self_check_catches_what_sees_otherwise_and_padded_rows_are_right(
 ) -> None:
     model, oracle = policy(name, torch.float32, trees=False), policy(name, torch.float32, trees=False)
     pairs = pairs_with_openings()
-    layout = layout_for(model, pairs, response_values(policy_scores))
+    layout = layout_for(model, pairs)
     assert layout == "padded"
     assert f"{type(model).__name__} gets padded rows" in capsys.readouterr().err
     with torch.no_grad():

@@ -39,7 +39,7 @@ def reference_of(dtype: torch.dtype = torch.float32, seed: int = 0) -> Reference
     if seed:
         with torch.no_grad():
             model.lm_head.weight.add_(0.1)  # type: ignore[union-attr, operator]
-    return Reference(model, "shared", 40, bf16=False)
+    return Reference(model, 40, bf16=False)
 
 
 def same(pairs: list[PairTokens], others: list[PairTokens]) -> bool:
@@ -96,7 +96,7 @@ def test_another_model_data_or_precision_has_another_file(change: str) -> None:
     given = {
         "weights": lambda: reference_of(seed=1),
         "tokens": reference_of,
-        "precision": lambda: Reference(policy("llama", torch.float32), "shared", 40, bf16=True),
+        "precision": lambda: Reference(policy("llama", torch.float32), 40, bf16=True),
     }[change]()
     filled = given.fill(pairs, pairs)
     assert [len(pairs), len(pairs)] == COMPUTED

@@ -14,7 +14,7 @@ from headwater.data.preference import Message, Preference, Response
 from headwater.data.sampling import Asked, Drawn, Sampling, asked, uniforms
 from headwater.data.tokenizers import Tokenizer
 from headwater.data.tokens import tokenize
-from headwater.engine import sampling
+from headwater.engine import generating, sampling
 from headwater.engine.endings import end_tokens
 from headwater.errors import ModelError
 
@@ -70,7 +70,7 @@ def test_reading_a_prompt_once_gives_what_reading_it_for_every_draw_gives(
 ) -> None:
     settings = Sampling(n=3, max_new_tokens=10)
     shared = drawn(model, tokenizer, prompts, settings)
-    monkeypatch.setattr(sampling, "_read_once", lambda *arguments: None)
+    monkeypatch.setattr(generating, "_read_once", lambda *arguments: None)
     assert drawn(model, tokenizer, prompts, settings) == shared
 
 
@@ -90,7 +90,7 @@ def test_draws_follow_the_models_distribution(
     n = 4000
     settings = Sampling(n=n, max_new_tokens=1, temperature=temperature, top_p=top_p)
     ends = end_tokens(model, tokenizer)
-    found = sampling._generate(model, tokenizer, [(prompts[0], ids)], settings, 0, ends)[:, 0]
+    found = sampling._generate(model, [(prompts[0], ids)], settings, 0, ends, generating.WAYS["together"])[:, 0]
     p = exact(model, ids, []) ** (1 / temperature)
     p /= p.sum()
     if top_p < 1:
@@ -120,7 +120,7 @@ def test_later_tokens_follow_the_tokens_before_them(model: Any, tokenizer: Token
     settings = Sampling(n=4, max_new_tokens=6)
     ends = end_tokens(model, tokenizer)
     rows = [(one, ids) for one, ids in zip(prompts[:2], sampling.prompt_ids(prompts[:2], tokenizer, 200), strict=True)]
-    found = sampling._generate(model, tokenizer, rows, settings, 7, ends).tolist()  # type: ignore[arg-type]
+    found = sampling._generate(model, rows, settings, 7, ends, generating.WAYS["together"]).tolist()  # type: ignore[arg-type]
     for place, (one, ids) in enumerate(rows):
         u = uniforms(7, one.key, 4, 6)
         for draw in range(4):
