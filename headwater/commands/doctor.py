@@ -114,13 +114,12 @@ def _packing() -> Iterator[Finding]:
     from headwater.data.corpus import Corpus, generate
     from headwater.data.tokens import tokenize
     from headwater.engine import models
-    from headwater.engine.attention import layout_for
-    from headwater.engine.scoring import policy_scores, response_values
+    from headwater.engine.layout_check import layout_for
 
     records = generate(Corpus(pairs=4, seed=0))
     model, tokenizer = models.load("scratch(hidden=32, layers=1, vocab=400)", "policy", records, 0)
     pairs = tokenize(records, tokenizer, 512)[0]
-    layout = layout_for(model, pairs, response_values(policy_scores))
+    layout = layout_for(model, pairs)
     said = f"rows of a pair are {layout}, with the log-probabilities of separate ones"
     yield Finding("packing", True if layout == "shared" else None, said)
 
