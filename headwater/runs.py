@@ -36,7 +36,7 @@ from headwater import config as configs
 from headwater import destinations, locks
 from headwater.console import RowAccount
 from headwater.errors import DataError, UsageError
-from headwater.files import digest, sha256, to_json, write_atomically, write_json, write_text
+from headwater.files import digest, room_for, sha256, to_json, write_atomically, write_json, write_text
 from headwater.masking import mask, mask_all, mask_values
 from headwater.statistics import Estimate
 
@@ -62,7 +62,8 @@ class RunWriter:
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Append one line to the history; it is on disk when this returns."""
-        with (self.path / "history.jsonl").open("a", encoding="utf-8") as handle:
+        path = self.path / "history.jsonl"
+        with room_for(path), path.open("a", encoding="utf-8") as handle:
             handle.write(mask_values(to_json(row)) + "\n")
 
     def count(

@@ -38,7 +38,7 @@ from headwater.engine.scoring import (
     token_values,
     with_reference,
 )
-from headwater.errors import UsageError
+from headwater.errors import ResourceError, UsageError
 
 FORMAT = "2"
 CHECKED = 3
@@ -155,8 +155,14 @@ class Reference:
         path.parent.mkdir(parents=True, exist_ok=True)
         group = os.getppid() if state.num_processes > 1 else os.getpid()
         unfinished = path.with_name(f".tmp-{group}-{path.name}")
-        if state.is_main_process:
-            np.lib.format.open_memmap(unfinished, "w+", np.float32, (int(starts[-1]),))
+        if state.is_main_process and not _reserve(unfinished, int(starts[-1])):
+            if state.num_processes > 1:
+                fix = "free some space, or set HEADWATER_CACHE to another disk"
+                raise ResourceError(str(path), "there is no room for the values of the reference", fix)
+            say(f"reference: there is no room for {path}; the values are kept in memory alone")
+            in_memory: Values = np.empty(int(starts[-1]), dtype=np.float32)
+            self._fill(in_memory, pairs, range(len(pairs)), starts)
+            return in_memory
         state.wait_for_everyone()
         values = np.lib.format.open_memmap(unfinished, "r+")
         mine = range(state.process_index, len(pairs), state.num_processes)
@@ -186,6 +192,24 @@ class Reference:
             for number, value in found:
                 start = starts[SIDES * indices[number]]
                 values[start : start + len(value.chosen) + len(value.rejected)] = np.concatenate(value)
+
+
+def _reserve(path: Path, tokens: int) -> bool:
+    """Make a file with room for so many values; say whether the disk has it, and leave nothing where it has not.
+
+    The room is taken at once: a page of a mapped file that finds none later ends the process without a word.
+    """
+    try:
+        np.lib.format.open_memmap(path, "w+", np.float32, (tokens,))
+        with path.open("r+b") as handle:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(handle.fileno(), 0, path.stat().st_size)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        if not files.is_full(error):
+            raise
+        return False
+    return True
 
 
 def _cost(pairs: Sequence[PairTokens]) -> int:
