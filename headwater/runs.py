@@ -290,6 +290,7 @@ def beside(data: Path) -> Path:
 
     So have its shards, one by one (`cut-00001-of-00004.jsonl`) or all of them (`cut-*-of-*.jsonl`).
     """
+    data = data if data.name else data.resolve()  # the working directory has no name of its own
     return data.with_name(_SHARD.sub("", data.name) + ".run")
 
 

@@ -122,6 +122,14 @@ def test_a_relative_base_is_found_beside_the_adapter(study: Path, adapter: Path,
         assert torch.equal(logits(models.load(str(home / "around" / "adapter"), "policy", (), 1).model), expected)
 
 
+def test_an_adapter_is_named_from_the_folder_around_it(
+    study: Path, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(study)
+    call = ["score", "--input", "pairs.jsonl", "--model", "adapter", "--value", "log_prob"]
+    assert cli.main([*call, "--output", str(tmp_path / "scored.jsonl")]) == 0
+
+
 def write(adapter: Path, **settings: Any) -> None:
     file = adapter / "adapter_config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), **settings}))
