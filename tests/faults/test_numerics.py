@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from headwater import cli
 from headwater.commands import train_dpo, train_reward
-from headwater.engine import models
+from headwater.engine import finite, models
 from headwater.engine.finite import check_logits, check_scores
 from headwater.errors import ModelError, NumericalError
 from tests.faults.training_runs import MODEL, OPTIONS, STEPS, at_step, config_of, history, same_weights, write_pairs
@@ -251,3 +251,41 @@ def test_a_beta_that_is_not_positive_is_refused(
     assert cli.main(["train-dpo", *typed]) == 2
     assert "beta" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.fault("N2")
+@pytest.mark.parametrize("policy", ["stop", "skip"])
+def test_flags_that_are_read_a_step_late_come_to_the_same(
+    policy: str, data: Path, whole: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """On a GPU nobody waits for the flags: the fused optimizer leaves the step out by itself, on the device."""
+
+    class Event:
+        def synchronize(self) -> None:
+            read.append(trainers[-1].state.global_step)
+
+    read: list[int] = []
+    trainers: list[Any] = []
+    monkeypatch.setattr(finite, "_to_host", lambda flags: (flags, Event()))
+    apart = config_of(data, tmp_path / "run", nan_policy=policy)
+    before: list[torch.Tensor] = []
+
+    def step(trainer: Any, loss: torch.Tensor) -> torch.Tensor:
+        trainers.append(trainer)
+        before.append(torch.cat([each.detach().flatten().clone() for each in trainer.model.parameters()]))
+        return loss
+
+    with monkeypatch.context() as patch:
+        for number in range(STEPS):
+            at_step(number, step, patch)
+        at_step(4, infinite_gradient, patch)
+        if policy == "skip":
+            run = train_dpo.run(apart)
+            assert json.loads((run / "metrics.json").read_text())["skipped_steps"] == 1
+        else:
+            with pytest.raises(NumericalError, match=r"step 5 · gradient not finite.*checkpoint-4"):
+                train_dpo.run(apart)
+    assert torch.equal(before[4], before[5]), "the step was left out on the device"
+    assert 5 in read, "its flags were read when the next step was ready"
+    if policy == "stop":
+        assert same_weights(whole, train_dpo.run(apart))
