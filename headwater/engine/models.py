@@ -5,6 +5,7 @@ Only safetensors weights are read, and no code that comes with a model is run.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,10 +140,9 @@ def load(
         model = AUTO[head].from_config(config)
     else:
         heads.check_place(Path(name))
-        if not unfinished:
-            finished.check(Path(name))
-        tokenizer = load_tokenizer(name, records)  # which refuses what comes with code
-        model = _pretrained(name, Wanted(head, new_head, reward_head))
+        with contextlib.nullcontext() if unfinished else finished.checking(Path(name)):
+            tokenizer = load_tokenizer(name, records)  # which refuses what comes with code
+            model = _pretrained(name, Wanted(head, new_head, reward_head))
     _check_fit(model, tokenizer, name)
     _check_finite(model, name)
     if model.config.pad_token_id is None:
