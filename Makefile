@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check lint types format clean
+.PHONY: demo test check lint types format architectures clean
 
 demo: $(VENV)/.user
 	$(BIN)/headwater demo --output demo --overwrite
@@ -19,6 +19,10 @@ lint: $(VENV)/.dev
 
 types: $(VENV)/.dev
 	$(BIN)/mypy
+
+# Every family of transformers for text, from a tiny configuration: about ten minutes; writes docs/architectures.md.
+architectures: $(VENV)/.test
+	$(BIN)/python -m benchmarks.architectures --output docs/architectures.md
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

@@ -148,6 +148,9 @@ def examined(name: str, kind: str) -> Row:
         layout = layout_for(model, pairs)
     except HeadwaterError as error:
         return Row(name, kind, title, "refused", None, None, time.perf_counter() - began, str(error).split(" · ")[1])
+    except Exception as error:  # a bug of ours, which the table shall show
+        problem = f"{type(error).__name__}: {first_line(error)}"
+        return Row(name, kind, title, "failed", None, None, time.perf_counter() - began, problem)
     scale = np.maximum(1, abs(expected)) if reader_of(model) is token_log_probs else expected.std()
     error = max(float((abs(each - expected) / scale).max()) for each in found)
     company = max(float((abs(each - found[0]) / scale).max()) for each in found[1:])
@@ -192,7 +195,7 @@ def page(rows: Sequence[Row]) -> str:
     """Return the table as Markdown."""
     built = [row for row in rows if row.layout != "not built"]
     counts = {layout: sum(row.layout == layout for row in built) for layout in
-              ("shared", "packed", "padded", "single", "refused")}  # fmt: skip
+              ("shared", "packed", "padded", "single", "refused", "failed")}  # fmt: skip
     lines = [
         "# Architectures",
         "",
@@ -221,7 +224,9 @@ def page(rows: Sequence[Row]) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.0e}"
+    if value is None:
+        return ""
+    return f"{value:.0e}" if np.isfinite(value) else "not finite"
 
 
 def _cell(text: str) -> str:

@@ -20,6 +20,8 @@ LEAST = 512
 """Tokens of the row that is tried at least, where rows of the data may be as long."""
 SHARE = 100
 """Otherwise a row of one hundredth of the data: the check shall cost little of what it guards."""
+CHARACTERS = 256
+"""Ids that are drawn for a model without a vocabulary, which reads characters (CANINE)."""
 LIMIT = re.compile("position|window|chunk|block|length|context|local")
 """What configurations call the lengths at which something begins or ends."""
 
@@ -111,7 +113,7 @@ def ordinary_ids(model: Any) -> tuple[NDArray[np.int32], int | None]:
     """
     config = base_of(model).config.get_text_config()
     named = {value for name, value in _numbers(base_of(model).config.to_dict()) if "token_id" in name}
-    size = int(getattr(config, "vocab_size", None) or base_of(model).get_input_embeddings().weight.shape[0])
+    size = int(getattr(config, "vocab_size", None) or CHARACTERS)
     ids = np.setdiff1d(np.arange(size), list(named)).astype(np.int32)
     ends: Any = getattr(config, "eos_token_id", None)
     end: Any = ends[0] if isinstance(ends, list) and ends else ends
