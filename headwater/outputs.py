@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from headwater import destinations, runs
 from headwater.data import reading
@@ -26,8 +26,8 @@ def places_of(output: Path) -> Places:
     return Places(output, runs.beside(output)) if output.suffix else Places(output / reading.PREFERENCES, output)
 
 
-def free_places(output: Path, source: Path, overwrite: bool) -> Places:
-    """Return the places of an output that is made from `source`, before any work.
+def free_places(output: Path, source: Path, overwrite: bool, config: Any = None) -> Places:
+    """Return the places of an output that is made from `source`, before any work; `config` as for `runs.check_free`.
 
     Errors: `UsageError` where they are taken and not to be overwritten, or would replace the data that is read.
     """
@@ -36,8 +36,8 @@ def free_places(output: Path, source: Path, overwrite: bool) -> Places:
     data = source.resolve()
     if overwrite and (data == target.resolve() or home.resolve() in (data, *data.parents)):
         raise UsageError(f"--output {output}", "would replace the data that is read", "name another place")
-    check_data_file(target, home, overwrite)
-    runs.check_free(home, overwrite)
+    check_data_file(target, home, overwrite or (config is not None and runs.begun(home, config)))
+    runs.check_free(home, overwrite, config)
     return Places(target, home)
 
 

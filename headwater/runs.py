@@ -23,6 +23,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -34,7 +35,7 @@ import pyarrow.parquet
 
 from headwater import config as configs
 from headwater import destinations, locks
-from headwater.console import RowAccount
+from headwater.console import RowAccount, say
 from headwater.errors import DataError, UsageError
 from headwater.files import digest, room_for, sha256, to_json, write_atomically, write_json, write_text
 from headwater.masking import mask, mask_all, mask_values
@@ -135,16 +136,20 @@ class Bystander(RunWriter):
         return self.path
 
 
-def check_free(path: Path, overwrite: bool) -> None:
+def check_free(path: Path, overwrite: bool, config: Any = None) -> None:
     """Refuse, before any work, an output that exists (unless `overwrite`) or cannot be made, or that another writes.
 
-    Only a run of headwater's, whole and alone in its directory, is ever replaced. Errors: `UsageError`.
+    Only a run of headwater's, whole and alone in its directory, is ever replaced. A run that the same command (by its
+    `config`) began and did not finish is no obstacle: it starts over. Errors: `UsageError`.
     """
     destinations.check_directory(path)
     if path.is_dir() and any(path.iterdir()):
         destinations.check_own(path)
-        if not overwrite:
+        again = config is not None and begun(path, config)
+        if not overwrite and not again:
             raise UsageError(f"--output {path}", "already holds a run", "name another directory or add --overwrite")
+        if again:
+            say(f"{path}: was begun by this command and not finished; it starts over")
     locks.hold(path)
 
 
@@ -165,7 +170,7 @@ def begun(path: Path, config: Any) -> bool:
     """Say whether `path` holds a run that was begun with this config (`overwrite` aside) and has not finished."""
     if (path / "done").is_file() or not (path / "environment.json").is_file():
         return False
-    before, now = configs.read_yaml(path / "config.yaml"), configs.flatten(config)
+    before, now = config_of(path), mask_all(configs.flatten(config), mask)
     return all(before.get(name) == value for name, value in now.items() if name != "overwrite")
 
 
@@ -184,8 +189,11 @@ def start(
     `path` is replaced here (`check_free` has asked). `began` is `time.monotonic()` when the work did; default: now.
     """
     destinations.remove_own(path)
-    path.mkdir(parents=True)
-    write_text(path / "config.yaml", configs.to_yaml(mask_all(configs.flatten(config), mask)))
+    # Filled under another name: a command that is killed here leaves nothing that would not be a run.
+    begun_at = path.absolute().with_name(f".tmp-{path.absolute().name}")
+    shutil.rmtree(begun_at, ignore_errors=True)
+    begun_at.mkdir(parents=True)
+    write_text(begun_at / "config.yaml", configs.to_yaml(mask_all(configs.flatten(config), mask)))
     environment = {
         "written_by": "headwater",
         "command": command,
@@ -195,7 +203,8 @@ def start(
         "machine": {"system": platform.platform(), "processor": platform.machine(), "cpus": os.cpu_count()},
         "inputs": {str(p): sha256(p) for p in inputs if p.is_file()},
     }
-    write_json(path / "environment.json", environment)
+    write_json(begun_at / "environment.json", environment)
+    begun_at.replace(path)
     return RunWriter(path, facts or {}, began)
 
 

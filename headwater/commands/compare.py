@@ -120,7 +120,7 @@ def _check(config: Config) -> None:
         raise UsageError("--answers", "has no effect without --style-control", "add it, or leave --answers out")
     if config.examples < 0:
         raise UsageError(f"--examples {config.examples}", "expected 0 or more")
-    runs.check_free(config.output, config.overwrite)
+    runs.check_free(config.output, config.overwrite, config)
 
 
 def _read(config: Config) -> tuple[list[Judgement], dict[str, Account]]:

@@ -102,7 +102,7 @@ def run(config: Config) -> Path:
     from headwater.decoding.session import Judges
 
     strategy = _strategy(config)
-    runs.check_free(config.output, config.overwrite)
+    runs.check_free(config.output, config.overwrite, config)
     intake = reading.stream(config.input, config.door)
     prompts, account = asked(intake)
     if not prompts:

@@ -85,7 +85,7 @@ def run(config: Config) -> Path:
     from headwater.signal.divergence import by_position, profile, read_divergence, sampled_pairs
 
     output = config.output or Path(f"{Path(config.model).name}-divergence-on-{config.dataset.name.split('.')[0]}")
-    runs.check_free(output, config.overwrite)
+    runs.check_free(output, config.overwrite, config)
     if passes.head_of(config.model) == "reward":
         raise ModelError(config.model, "is a reward model", "name a policy")
     loaded = reading.load(config.dataset, config.door)

@@ -93,7 +93,7 @@ def run(config: Config) -> Path:
     from headwater.judging.scrutiny import FILE
 
     output = config.output or _default_output(config)
-    runs.check_free(output, config.overwrite)
+    runs.check_free(output, config.overwrite, config)
     _refuse_embedding(config)
     others = [Rival.load(path) for path in config.against]
     task = _task(config)

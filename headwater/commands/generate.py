@@ -117,7 +117,7 @@ def _checked(config: Config) -> tuple[Sampling, dict[str, str]]:
         raise UsageError("--model", "names a model twice" if names else "names nothing", "name each one once")
     if len(set(names.values())) < len(names):
         names = {model: model for model in names}  # runs/a/final and runs/b/final
-    runs.check_free(config.output, config.overwrite)
+    runs.check_free(config.output, config.overwrite, config)
     return sampling, names
 
 

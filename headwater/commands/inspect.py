@@ -80,7 +80,7 @@ def run(config: Config) -> dict[str, Any]:
 def _refuse(config: Config) -> None:
     """Refuse what cannot work, before any row is read."""
     if config.output:
-        runs.check_free(config.output, config.overwrite)
+        runs.check_free(config.output, config.overwrite, config)
     if config.embed is not None:
         embedding.check(config.embed)
         if not config.output:

@@ -69,7 +69,7 @@ def run(config: Config) -> Path:
     from headwater.judging.alpaca_eval import read_answers
 
     judges = _judges(config)
-    runs.check_free(config.output, config.overwrite)
+    runs.check_free(config.output, config.overwrite, config)
     baseline = read_answers(config.baseline)
     _say_capped(baseline)
     comparisons: list[Comparison] = []

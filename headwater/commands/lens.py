@@ -182,7 +182,7 @@ def run(config: Config) -> Path | None:
     output = config.output or _default_output(config.data, config.model)
     if runs.command_of(config.data) == "decode":
         return _decoded(config, runs.load(config.data), output)
-    runs.check_free(output, config.overwrite)
+    runs.check_free(output, config.overwrite, config)
     subject = _read(config, config.data)
     metrics = _metrics(subject, config.seed)
     facts = {**subject.readers[0].facts, "end": subject.readers[0].view.end}
@@ -354,7 +354,7 @@ def _share(estimate: Estimate) -> str:
 def _decoded(config: Config, source: runs.Run, output: Path) -> Path:
     """Write the page of a run of `decode`."""
     config.refuse_pair_flags()
-    runs.check_free(output, config.overwrite)
+    runs.check_free(output, config.overwrite, config)
     rows = decodes.records(source)
     if not rows:
         raise DataError(str(source.path), "does not say where its tokens end, or their KL", "decode with both models")

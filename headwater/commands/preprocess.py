@@ -73,7 +73,7 @@ def run(config: Config) -> Path:
     truncation = Truncation(_kept(config), config.cut, config.part, config.boundary, config.seed)
     target, home = places_of(config.output)
     _check_free(config, target, home)
-    runs.check_free(home, config.overwrite)
+    runs.check_free(home, config.overwrite, config)
 
     tokenizer = load_tokenizer(config.tokenizer, reading.examples(reading.stream(config.input, config.door)))
     if is_call(config.tokenizer):
@@ -139,8 +139,9 @@ def _check_free(config: Config, target: Path, home: Path) -> None:
     reading.check_writable(target)
     if config.shards > 1 and not config.output.suffix:
         raise UsageError(f"--shards {config.shards}", f"--output {config.output} is a run directory", "name a file")
+    replaces = config.overwrite or runs.begun(home, config)
     for path in shard_paths(target, config.shards):
-        check_data_file(path, home, config.overwrite)
+        check_data_file(path, home, replaces)
 
 
 def _show(effect: Effect) -> None:

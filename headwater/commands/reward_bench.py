@@ -64,7 +64,7 @@ class Config:
 @renders_conversations
 def run(config: Config) -> Path:
     """Judge the model, print the figures and return the run directory."""
-    runs.check_free(config.output, config.overwrite)
+    runs.check_free(config.output, config.overwrite, config)
     name, items, files = _read(config)
     say(f"data: {config.dataset} · {name} · {len(items):,} rows")
     rewards = _rewards(config, items)

@@ -67,7 +67,7 @@ class Config:
 def run(config: Config) -> Path:
     """Draw the responses and return the data file."""
     _check(config)
-    target, home = free_places(config.output, config.input, config.overwrite)
+    target, home = free_places(config.output, config.input, config.overwrite, config)
     intake = reading.stream(config.input, config.door)
     prompts, account = asked(_only_prompts(config) if config.column else intake)
     if not prompts:

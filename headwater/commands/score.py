@@ -16,7 +16,7 @@ import tyro
 import xxhash
 from rich.table import Table
 
-from headwater import runs, statistics
+from headwater import interrupts, runs, statistics
 from headwater.console import say, say_stages, show
 from headwater.data import reading
 from headwater.data.preference import Candidates, Preference, Record
@@ -83,7 +83,7 @@ def run(config: Config) -> Path:
     members = tuple(member for name in config.model for member in runs.members_of(name))
     config = dataclasses.replace(config, model=members)
     _check(config)
-    target, home = free_places(config.output, config.input, config.overwrite)
+    target, home = free_places(config.output, config.input, config.overwrite, config)
     began = time.monotonic()
     settings = {name: getattr(config, name) for name in ("value", "beta", "reference", "end", "chat_template")}
     settings |= {} if config.reward_head is None else {"reward_head": config.reward_head}
@@ -151,6 +151,7 @@ def _score(config: Config, name: str, ledger: Ledger) -> int:
     done, began = 0, time.monotonic()
     intake = reading.stream(config.input, config.door)
     for window in _windows(intake):
+        interrupts.check()
         done += len(window)
         if _key(name, window) in ledger:
             continue

@@ -119,7 +119,7 @@ def run(config: Config) -> Path:
     """Choose rows, write them and what they were chosen by, and return the data file."""
     plan = _plan(config)
     _check_files(config)
-    target, home = free_places(config.output, config.input, config.overwrite)
+    target, home = free_places(config.output, config.input, config.overwrite, config)
     rows = _read(config)
     _check_needs(plan, rows, config)
     pool, account = rows.pool, rows.intake.account

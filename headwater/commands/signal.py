@@ -120,7 +120,7 @@ def run(config: Config) -> Path:
     from headwater.signal.depth import advise, figures
 
     output = config.output or _default_output(config)
-    runs.check_free(output, config.overwrite)
+    runs.check_free(output, config.overwrite, config)
     head = _head(config)
     spans = (SPAN_RATIOS if config.span_ratios is None else config.span_ratios) if head == "reward" else ()
     grid = _grid(config, spans)

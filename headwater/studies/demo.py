@@ -8,14 +8,15 @@ both are judged on full held-out responses. The report shows where accuracy stop
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
+from headwater import config as configs
 from headwater import runs
 from headwater.commands import evaluate, preprocess, report, train_dpo, train_reward, train_sft
-from headwater.console import show, steps
+from headwater.console import say, show, steps
 from headwater.data import reading
 from headwater.data.corpus import Corpus, generate
 from headwater.data.view import ViewOptions
@@ -70,6 +71,7 @@ class Places:
 
 def run(config: Config) -> Path:
     """Run the study and return the path of its report."""
+    config = _taken_up(config)
     runs.check_free(config.output / "corpus", config.overwrite)
     corpus = Corpus(pairs=config.pairs, planted_depth=config.planted_depth, seed=config.seed)
     places = Places(config.output)
@@ -90,6 +92,16 @@ def run(config: Config) -> Path:
     show(" ".join(findings([runs.load(path) for path in _shown(config, places)])))
     show(f"\nReport: {written.resolve()}")
     return written
+
+
+def _taken_up(config: Config) -> Config:
+    """Let a demo that was stopped before its report start over, where the settings are the same."""
+    before = runs.config_of(config.output / "corpus")
+    same = all(before.get(name) == value for name, value in configs.flatten(config).items() if name != "overwrite")
+    if config.overwrite or not before or not same or (config.output / "report.html").exists():
+        return config
+    say(f"{config.output}: was begun by this command and not finished; it starts over")
+    return replace(config, overwrite=True)
 
 
 def kept_ratios(planted_depth: float) -> list[Fraction]:

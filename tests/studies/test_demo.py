@@ -36,5 +36,8 @@ def test_the_demo_runs_from_corpus_to_report(tmp_path: Path, capsys: pytest.Capt
 
 def test_a_demo_is_not_overwritten_unasked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     runs.start(tmp_path / "demo" / "corpus", "demo-corpus", Config(tmp_path / "demo")).finish()
-    assert cli.main(["demo", "--output", str(tmp_path / "demo")]) == 2
+    assert cli.main(["demo", "--output", str(tmp_path / "demo"), "--seed", "7"]) == 2, "another one was stopped"
+    assert "--overwrite" in capsys.readouterr().err
+    (tmp_path / "demo" / "report.html").touch()
+    assert cli.main(["demo", "--output", str(tmp_path / "demo")]) == 2, "it is finished"
     assert "--overwrite" in capsys.readouterr().err
