@@ -253,6 +253,7 @@ def _watch(trainer: PairTrainer, options: TrainingOptions, figure: str) -> KeepB
         return None
     best = KeepBest(options.early_stopping_patience, figure)
     trainer.add_callback(best)
+    trainer.best = best
     return best
 
 

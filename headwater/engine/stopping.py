@@ -7,6 +7,7 @@ here the best weights wait in host memory, and nothing is written but the model 
 from __future__ import annotations
 
 import signal
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -134,6 +135,19 @@ class KeepBest(transformers.TrainerCallback):  # type: ignore[misc]
         with torch.no_grad():
             for name, kept in self._weights.items():
                 weights[name].copy_(kept)
+
+    def saved(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """Return what a checkpoint keeps of this: the best weights, and the figures."""
+        weights = {f"best/{name}": weight for name, weight in self._weights.items()}
+        figures = {"since": self._since, "step": self.step, "evaluation": self.evaluation, "seen": sorted(self._seen)}
+        return weights, figures
+
+    def go_on(self, tensors: Mapping[str, torch.Tensor], figures: Mapping[str, Any]) -> None:
+        """Take up what a checkpoint has kept."""
+        best = {name: each for name, each in tensors.items() if name.startswith("best/")}
+        self._weights = {name.removeprefix("best/"): each for name, each in best.items()}
+        self._since, self.step, self._seen = figures["since"], figures["step"], set(figures["seen"])
+        self.evaluation = dict(figures["evaluation"])
 
     def summary(self, last: int) -> str:
         """Say in one line what was kept of a training that ended after step `last`."""

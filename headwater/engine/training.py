@@ -14,6 +14,7 @@ It is the only class that inherits from `transformers.Trainer`. What it changes,
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -34,7 +35,7 @@ from headwater.engine.options import MAX_SKIPS, TOKENS_PER_PASS, TrainingOptions
 from headwater.engine.order import Shares
 from headwater.engine.packing import UNIFORM, Layout, Packs, PairBatch, pack, tokens_of
 from headwater.engine.scoring import ScoredModel, ScoreFunction, computed, reference_scores
-from headwater.engine.stopping import EvaluateBeforeSave
+from headwater.engine.stopping import EvaluateBeforeSave, KeepBest
 from headwater.engine.watching import COLUMNS, bounds, figures, line, watch, wins
 from headwater.engine.weights import Weights
 from headwater.errors import UsageError, first_line
@@ -82,12 +83,12 @@ class PairTrainer(transformers.Trainer):  # type: ignore[misc]
         self._log = log
         self._drifted: torch.Tensor | None = None
         self._watched: list[torch.Tensor] = []
-        self._watched_before = 0
         self._step_batches: list[Packs] = []
         self._step_begun: resuming.Generators = {}
         self._row_losses = torch.empty(0)
-        self._begun_at = 0
+        self._begun_at = self._watched_before = 0
         self.last_evaluation: dict[str, float] = {}
+        self.best: KeepBest | None = None
         self._fingerprints = fingerprints
         self._positions: list[resuming.Position] = []
         options = options or TrainingOptions()
@@ -115,6 +116,8 @@ class PairTrainer(transformers.Trainer):  # type: ignore[misc]
         saved, plain = resuming.load_tensors(checkpoint), resuming.load_plain(checkpoint)
         self.guard.go_on(saved, plain["skipped"])
         self.last_evaluation = plain["last_evaluation"]
+        if self.best is not None and plain["best"]:
+            self.best.go_on(saved, plain["best"])
         if self.accelerator.is_main_process:
             self._watched, self._watched_before = [saved["watched"].to(self.args.device)], 1
 
@@ -134,10 +137,11 @@ class PairTrainer(transformers.Trainer):  # type: ignore[misc]
         rows = self._gathered(self._watched[: position.watched])
         taken = self.accelerator.reduce(self.guard.taken, "sum")
         every = gather_object([position.generators]) if self.accelerator.num_processes > 1 else [position.generators]
+        best, figures_of_best = ({}, None) if self.best is None else self.best.saved()
         extras = resuming.Extras(
             every,
-            {"watched": rows, "taken": taken, "logged": self.guard.logged},
-            {"skipped": self.guard.skipped, "last_evaluation": self.last_evaluation},
+            {"watched": rows, "taken": taken, "logged": self.guard.logged, **best},
+            {"skipped": self.guard.skipped, "last_evaluation": self.last_evaluation, "best": figures_of_best},
         )
         whole = self.accelerator.unwrap_model(self.model)
         check_weights(whole, f"{folder}, step {position.step}")
@@ -248,11 +252,8 @@ class PairTrainer(transformers.Trainer):  # type: ignore[misc]
         del self._watched[self._watched_before :]
         self._row_losses = torch.empty(0)
         halving.release()
-        processes = self.accelerator.num_processes
-        self._room = halving.smaller(self._step_batches[-1], self._tokens_of, processes, error)
-
-    def _tokens_of(self, pair: PairTokens) -> int:
-        return tokens_of(pair, self._layout)
+        of_pair = functools.partial(tokens_of, layout=self._layout)
+        self._room = halving.smaller(self._step_batches[-1], of_pair, self.accelerator.num_processes, error)
 
     def _passes(
         self, model: torch.nn.Module, inputs: Packs, num_items_in_batch: int | torch.Tensor | None

@@ -86,6 +86,19 @@ def test_it_leaves_a_checkpoint_and_the_same_command_goes_on(
     assert not list(resumed.glob("checkpoint-*"))
 
 
+def test_the_best_weights_so_far_are_kept(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rate so high that the best evaluation comes before the stop: the continued run ends with its weights."""
+    options = dataclasses.replace(OPTIONS, early_stopping_patience=9, eval_steps=1, learning_rate=0.5)
+    config, other = (dataclasses.replace(config_of(data, tmp_path / name), training=options) for name in ("run", "all"))
+    whole = train_dpo.run(other)
+    assert json.loads((whole / "facts.json").read_text())["early_stopping"]["kept_step"] < 7
+    assert stop_in(6, config, monkeypatch) is None
+    resumed = train_dpo.run(config)
+    expected, found = (load_file(run / "model.safetensors") for run in (whole, resumed))
+    assert all(torch.equal(found[name], weight) for name, weight in expected.items())
+    assert (resumed / "metrics.json").read_bytes() == (whole / "metrics.json").read_bytes()
+
+
 def test_after_the_last_step_the_run_is_finished(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     finished = stop_in(7, config_of(data, tmp_path / "run"), monkeypatch)
     assert finished is not None
