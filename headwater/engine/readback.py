@@ -75,7 +75,8 @@ def _values(model: Any, score: ScoreFunction, pairs: Sequence[PairTokens]) -> to
 
 def let_go(trainer: Any) -> None:
     """Give back the memory of what a trainer trained, when it is saved; nothing can be asked of it any more."""
-    trainer.optimizer.state.clear()
+    if trainer.optimizer is not None:  # none was made where a training went on after its last step
+        trainer.optimizer.state.clear()
     trainer.model.zero_grad(set_to_none=True)
     if not trainer.is_fsdp_enabled:
         trainer.model.to("meta")
