@@ -28,12 +28,15 @@ from headwater import files
 from headwater.console import say
 from headwater.data import token_cache
 from headwater.data.tokens import PairTokens
+from headwater.engine import stopped
 from headwater.engine.layout_check import layout_for
-from headwater.engine.packing import SIDES, Layout, tokens_of
+from headwater.engine.packing import Layout, tokens_of
 from headwater.engine.scoring import (
     WINDOW,
     TokenValues,
     each_token_values,
+    place,
+    starts_of,
     token_log_probs,
     token_values,
     with_reference,
@@ -83,7 +86,7 @@ class Reference:
     def stored(self, pairs: Sequence[PairTokens]) -> list[PairTokens]:
         """Return pairs with their values from the file, which is made where there is none, or not the right one."""
         path = token_cache.home() / "reference" / f"{self._key(pairs)}.npy"
-        starts = np.cumsum([0, *(len(response) for pair in pairs for response in (pair.chosen, pair.rejected))])
+        starts = starts_of(pairs)
         values = self._load(path, pairs, starts)
         if values is None:
             try:
@@ -169,9 +172,13 @@ class Reference:
         share = -(len(pairs) // -state.num_processes)
         # Several processes meet after each window, so that nobody waits for another longer than a window takes.
         window = share if state.num_processes == 1 else WINDOW
-        for start in range(0, share, window):
-            self._fill(values, pairs, mine[start : start + window], starts)
-            state.wait_for_everyone()
+        try:
+            for start in range(0, share, window):
+                self._fill(values, pairs, mine[start : start + window], starts)
+                state.wait_for_everyone()
+        except BaseException:
+            unfinished.unlink(missing_ok=True)
+            raise
         values.flush()
         state.wait_for_everyone()
         if state.is_main_process:
@@ -186,12 +193,16 @@ class Reference:
         self, values: Values, pairs: Sequence[PairTokens], indices: Sequence[int], starts: NDArray[np.int64]
     ) -> None:
         """Compute the values of the pairs at `indices` into their places."""
-        chosen, layout = [pairs[index] for index in indices], self._layout(pairs)
-        with self._precision():
+        layout, done = self._layout(pairs), np.zeros(len(indices), dtype=bool)
+        # Several processes share the file, and none knows what the others have done: they start over.
+        key = (lambda: f"reference-{self._key(pairs)}") if PartialState().num_processes == 1 else None
+        with self._precision(), stopped.kept(key, values, done):
+            left = np.flatnonzero(~done).tolist()
+            chosen = [pairs[indices[number]] for number in left]
             found = each_token_values(self.model, token_log_probs, chosen, self.room, layout, "reference")
             for number, value in found:
-                start = starts[SIDES * indices[number]]
-                values[start : start + len(value.chosen) + len(value.rejected)] = np.concatenate(value)
+                place(values, starts, indices[left[number]], value)
+                done[left[number]] = True
 
 
 def _reserve(path: Path, tokens: int) -> bool:

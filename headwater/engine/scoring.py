@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from headwater import interrupts
 from headwater.console import track
 from headwater.data.tokens import PairTokens
-from headwater.engine import halving
+from headwater.engine import halving, stopped
 from headwater.engine.attention import is_encoder
 from headwater.engine.divergence import log_collision, reference_kl
 from headwater.engine.finite import check_scores
@@ -233,20 +234,24 @@ def computed(
 ) -> Iterator[tuple[list[int], T]]:
     """Yield what `compute` makes of forward passes over all pairs, with their indices, under a progress bar.
 
-    A pass has at most `room` tokens, and fewer where memory does not hold them. Errors: `ResourceError`.
+    A pass has at most `room` tokens, and fewer where memory does not hold them; between two passes the command can be
+    stopped. Errors: `ResourceError`, `Stopped`.
     """
     starts = range(0, len(pairs), WINDOW)
     windows = track(starts, what, len(starts))
     parts = (
         [start + i for i in part] for start in windows for part in parts_of(pairs[start : start + WINDOW], layout, room)
     )
-    yield from halving.in_passes(
+    passes = halving.in_passes(
         parts,
         lambda part: compute(collate([pairs[index] for index in part], layout, weights)),
         lambda part: sum(tokens_of(pairs[index], layout) for index in part),
         lambda index: pairs[index].id,
         what,
     )
+    for found in passes:
+        yield found
+        interrupts.check()
 
 
 class ScoredModel(torch.nn.Module):
@@ -271,9 +276,12 @@ def score_pairs(
     layout: Layout,
     weights: Weights = UNIFORM,
 ) -> NDArray[np.float64]:
-    """Return the rewards that `loss` gives to pairs, [pairs, 2] chosen and rejected, in the order given."""
+    """Return the rewards that `loss` gives to pairs, [pairs, 2] chosen and rejected, in the order given.
+
+    A pass that a signal stops goes on from there the next time (`engine/stopped.py`).
+    """
     device = next(model.parameters()).device
-    rewards = np.empty((len(pairs), SIDES))
+    rewards, done = np.zeros((len(pairs), SIDES)), np.zeros(len(pairs), dtype=bool)
     model.eval()
 
     def of_pass(batch: PairBatch) -> NDArray[np.float64]:
@@ -284,10 +292,14 @@ def score_pairs(
         found: NDArray[np.float64] = both.double().cpu().numpy()
         return found
 
-    with torch.inference_mode():
-        for indices, found in computed(of_pass, pairs, room, layout, "scoring", weights):
-            rewards[indices] = found
-            check_scores(rewards[indices], [pairs[index].id for index in indices], "rewards")
+    what = f"rewards by {loss!r}, {weights!r}, {score.__qualname__}"
+    key = stopped.key_for(score, lambda: stopped.key_of(model, what, pairs))
+    with torch.inference_mode(), stopped.kept(key, rewards, done):
+        left = np.flatnonzero(~done).tolist()
+        for indices, found in computed(of_pass, [pairs[place] for place in left], room, layout, "scoring", weights):
+            places = [left[index] for index in indices]
+            check_scores(found, [pairs[place].id for place in places], "rewards")
+            rewards[places], done[places] = found, True
     return rewards
 
 
@@ -324,9 +336,31 @@ def each_token_values(
 def token_values(
     model: torch.nn.Module, read: TokenFunction, pairs: Sequence[PairTokens], room: int, layout: Layout, what: str
 ) -> list[TokenValues]:
-    """Return `each_token_values` in the order of `pairs`."""
-    values = dict(each_token_values(model, read, pairs, room, layout, what))
-    return [values[index] for index in range(len(pairs))]
+    """Return `each_token_values` in the order of `pairs`.
+
+    A pass that a signal stops goes on from there the next time (`engine/stopped.py`).
+    """
+    starts = starts_of(pairs)
+    values, done = np.zeros(starts[-1], dtype=np.float32), np.zeros(len(pairs), dtype=bool)
+    key = stopped.key_for(read, lambda: stopped.key_of(model, f"{what} by {read.__qualname__}", pairs))
+    with stopped.kept(key, values, done):
+        left = np.flatnonzero(~done).tolist()
+        for number, value in each_token_values(model, read, [pairs[row] for row in left], room, layout, what):
+            place(values, starts, left[number], value)
+            done[left[number]] = True
+    sides = np.split(values, starts[1:-1])
+    return [TokenValues(*sides[SIDES * row : SIDES * row + SIDES]) for row in range(len(pairs))]
+
+
+def starts_of(pairs: Sequence[PairTokens]) -> NDArray[np.int64]:
+    """Return where the values of every response begin in one array of all, [SIDES × pairs + 1]; last, their number."""
+    lengths = (len(response) for pair in pairs for response in (pair.chosen, pair.rejected))
+    return np.cumsum([0, *lengths], dtype=np.int64)
+
+
+def place(values: NDArray[np.float32], starts: NDArray[np.int64], row: int, found: TokenValues) -> None:
+    """Put the values of a pair into their place."""
+    values[starts[SIDES * row] : starts[SIDES * row + SIDES]] = np.concatenate(found)
 
 
 def with_reference(model: torch.nn.Module, pairs: Sequence[PairTokens], room: int, layout: Layout) -> list[PairTokens]:
