@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check lint types format architectures clean
+.PHONY: demo test check lint types format architectures fuzz clean
 
 demo: $(VENV)/.user
 	$(BIN)/headwater demo --output demo --overwrite
@@ -23,6 +23,10 @@ types: $(VENV)/.dev
 # Every family of transformers for text, from a tiny configuration: about ten minutes; writes docs/architectures.md.
 architectures: $(VENV)/.test
 	$(BIN)/python -m benchmarks.architectures --output docs/architectures.md
+
+# Thousands of random inputs to everything that reads what others wrote: about a quarter of an hour.
+fuzz: $(VENV)/.test
+	HEADWATER_FUZZ=3000 $(BIN)/python -m pytest tests/fuzz
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

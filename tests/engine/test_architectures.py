@@ -28,6 +28,7 @@ EXPECTED = {
 }
 
 
+@pytest.mark.fault("T5")
 @pytest.mark.parametrize(("name", "kind"), EXPECTED)
 def test_values_are_those_of_texts_read_alone(name: str, kind: str) -> None:
     row = examined(name, kind)

@@ -1,12 +1,26 @@
-"""The summary of the matrix counts a case that fails, or was not run, as such."""
+"""Every case of the matrix has a test, and a case that fails is counted as such."""
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from tests.faults.matrix import Record
+from tests.faults.matrix import CASES, Record
+
+TESTS = Path(__file__).parent.parent
+
+
+def test_every_case_has_a_test_and_every_mark_a_case() -> None:
+    named = set()
+    for path in TESTS.rglob("test_*.py"):
+        text = path.read_text(encoding="utf-8")
+        if "mark.fault" in text:
+            named |= {name for name in re.findall(r'"([DTRNJS]\d{1,2})(?: [^"]*)?"', text)}
+    assert not set(CASES) - named, f"no test is marked with {sorted(set(CASES) - named)}"
+    assert not named - set(CASES), f"not in the matrix: {sorted(named - set(CASES))}"
 
 
 def report(outcome: str, text: str = "", when: str = "call") -> SimpleNamespace:

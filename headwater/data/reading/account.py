@@ -70,6 +70,8 @@ class Quarantine:
             self.codes[code] += 1
         # 4 bytes a character at most; cut before decoding, because a row can be as long as its file.
         text = raw[: 4 * RAW_CHARACTERS].decode("utf-8", "backslashreplace").rstrip("\r\n")[:RAW_CHARACTERS]
+        # Names of columns and files may hold bytes that are no UTF-8.
+        file, message = (said.encode("utf-8", "backslashreplace").decode() for said in (file, message))
         place = {"file": file, "line": line, "offset": offset}
         entry = place | {"verdict": verdict, "code": code, "message": message, "raw": text}
         self._spool.write(orjson.dumps(entry, option=orjson.OPT_APPEND_NEWLINE))
