@@ -8,8 +8,9 @@ BIN := $(VENV)/bin
 demo: $(VENV)/.user
 	$(BIN)/headwater demo --output demo --overwrite
 
+# Two processes with one thread each: the models of the tests are too small for more threads to help.
 test: $(VENV)/.test
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: lint types test
 
