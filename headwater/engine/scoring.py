@@ -176,7 +176,8 @@ def response_rewards(model: torch.nn.Module, batch: PairBatch) -> torch.Tensor:
     """Like `token_rewards`, of which only the last token of a response is to be read: encoders have no others, [N]."""
     if not is_encoder(model):
         return token_rewards(model, batch)
-    return _row_rewards(model, batch).repeat_interleave(batch["lengths"])
+    lengths = batch["lengths"]
+    return _row_rewards(model, batch).repeat_interleave(lengths[lengths > 0])  # a labelled row has one side
 
 
 def _row_rewards(model: Any, batch: PairBatch) -> torch.Tensor:
@@ -293,7 +294,7 @@ def score_pairs(
         return found
 
     what = f"rewards by {loss!r}, {weights!r}, {score.__qualname__}"
-    key = stopped.key_for(score, lambda: stopped.key_of(model, what, pairs))
+    key = (lambda: stopped.key_of(model, what, pairs)) if stopped.is_named(score) else None
     with torch.inference_mode(), stopped.kept(key, rewards, done):
         left = np.flatnonzero(~done).tolist()
         for indices, found in computed(of_pass, [pairs[place] for place in left], room, layout, "scoring", weights):
@@ -340,10 +341,11 @@ def token_values(
 
     A pass that a signal stops goes on from there the next time (`engine/stopped.py`).
     """
+    if not stopped.is_named(read):
+        return list(dict(sorted(each_token_values(model, read, pairs, room, layout, what))).values())
     starts = starts_of(pairs)
     values, done = np.zeros(starts[-1], dtype=np.float32), np.zeros(len(pairs), dtype=bool)
-    key = stopped.key_for(read, lambda: stopped.key_of(model, f"{what} by {read.__qualname__}", pairs))
-    with stopped.kept(key, values, done):
+    with stopped.kept(lambda: stopped.key_of(model, f"{what} by {read.__qualname__}", pairs), values, done):
         left = np.flatnonzero(~done).tolist()
         for number, value in each_token_values(model, read, [pairs[row] for row in left], room, layout, what):
             place(values, starts, left[number], value)

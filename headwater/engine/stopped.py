@@ -62,9 +62,9 @@ def kept(key: Key | None, values: NDArray[Any], done: NDArray[np.bool_]) -> Iter
         path.unlink(missing_ok=True)
 
 
-def key_for(function: Callable[..., Any], key: Key) -> Key | None:
-    """Return `key` for a function whose name tells what it computes; None for one that closes over other values."""
-    return key if "<" not in function.__qualname__ else None
+def is_named(function: Callable[..., Any]) -> bool:
+    """Say whether the name of a function tells what it computes: one that closes over other values has none."""
+    return "<" not in function.__qualname__
 
 
 def key_of(model: Any, what: str, rows: Sequence[PairTokens], *others: Any) -> str:

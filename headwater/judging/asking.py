@@ -117,18 +117,24 @@ def _heard(judge: Asking, given: Sequence[Reply], calls: Sequence[Call]) -> list
     """Read replies. Errors: `ModelError` for a server that never says what is needed."""
     found, lacking = [], []
     for reply, call in zip(given, calls, strict=True):
-        verdict, problem = None, reply.problem
+        verdict, problem = None, ""
         try:
-            verdict = None if problem else judge.verdict(reply, call.shown)
+            verdict = judge.verdict(reply, call.shown) if _is_read(reply) else None
         except ModelError as error:
             lacking.append(error)
             problem = NO_LOG_PROBS
         if verdict is None and not problem:
-            problem = "cut_off" if not reply.complete else judge.problem(reply, call.shown)
+            unread = "cut_off" if not reply.complete else judge.problem(reply, call.shown)
+            problem = reply.problem or unread
         found.append(Heard(verdict, problem))
-    if lacking and len(lacking) == sum(not reply.problem for reply in given):
+    if lacking and len(lacking) == sum(map(_is_read, given)):
         raise lacking[0]
     return found
+
+
+def _is_read(reply: Reply) -> bool:
+    """Say whether a judge looks at a reply: one without a text can still have log-probabilities."""
+    return reply.problem in ("", "cut_off", "empty_reply")
 
 
 def _first_tokens(choice: Mapping[str, Any]) -> dict[str, float] | None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from headwater.data.preference import Candidates, Message, Preference, Response, Unpaired
 from headwater.data.reading import export, load, stream, write
 from headwater.data.writing import ROW_GROUP, SUFFIXES
-from headwater.errors import UsageError
+from headwater.errors import ResourceError, UsageError
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 ANSWERS = st.tuples(st.text("ab\u202eé🦉", min_size=1, max_size=3), TEXTS).map("".join)
@@ -98,7 +98,7 @@ def test_shards_appear_together_or_not_at_all(tmp_path: Path) -> None:
         raise OSError(28, "No space left on device")
 
     for suffix in SUFFIXES:
-        with pytest.raises(OSError, match="No space"):
+        with pytest.raises(ResourceError, match="No space"):
             write(tmp_path / f"a{suffix}", full(), shards=2)
     assert list(tmp_path.iterdir()) == []
 

@@ -63,6 +63,9 @@ def test_a_saved_model_has_its_adapters_merged_in(tmp_path: Path) -> None:
     expected = scores(model, policy_scores, pairs)
 
     class NoTokenizer:
+        chat_template = None
+        eos_token_id = pad_token_id = None
+
         def save_pretrained(self, path: Path) -> None: ...
 
     checkpoints.save(model, NoTokenizer(), tmp_path / "saved")  # type: ignore[arg-type]

@@ -344,7 +344,7 @@ def test_data_without_scores_is_refused_where_they_are_needed(make: type[Call]) 
 
 @pytest.mark.parametrize(
     "call",
-    [f"{name}(beta={beta})" for name, loss in ALL.items() if hasattr(loss, "beta") for beta in ("0", "-0.1", "1e999")],
+    [f"{name}(beta={beta})" for name, loss in ALL.items() if hasattr(loss, "beta") for beta in ("0", "-0.1")],
 )
 def test_a_beta_that_is_not_positive_is_refused(call: str) -> None:
     with pytest.raises(UsageError, match=r"beta must be above 0"):
@@ -365,7 +365,8 @@ def test_a_beta_that_is_not_positive_is_refused(call: str) -> None:
         ("dpop(penalty=-1)", "0 or more"),
         ("slic(delta=0)", "above 0"),
         ("bees(low=1, high=1)", "above low"),
-        ("bees(low=-1e999)", "low must be finite"),
+        ("bees(low=-1e999)", "finite"),
+        ("dpo(beta=1e999)", "finite"),
         ("kto(desirable_weight=0)", "above 0"),
     ],
 )

@@ -68,7 +68,7 @@ def test_a_pickle_in_the_reference_cache_is_made_anew(
 
     monkeypatch.setenv("HEADWATER_CACHE", str(tmp_path / "cache"))
     model, _ = models.load(SCRATCH.replace("300", "512"), "policy", generate(Corpus(pairs=60, seed=1)), 0)
-    reference = Reference(model, "padded", 2048, False)
+    reference = Reference(model, 2048, False)
     expected = [np.array(one.chosen_reference) for one in reference.stored(pairs[:4])]
     for file in (tmp_path / "cache").rglob("*.npy"):
         np.save(file, np.array([Payload(tmp_path / "marker")], dtype=object), allow_pickle=True)
