@@ -27,11 +27,11 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from benchmarks.architecture_configs import NOT_SMALL, SETTINGS, SIZES, VARIANTS
 from headwater.data.tokens import PairTokens
-from headwater.engine.attention import is_encoder
-from headwater.engine.forward import forget_longer_texts
-from headwater.engine.layout_check import layout_for, reader_of
-from headwater.engine.scoring import token_log_probs, token_values
 from headwater.errors import HeadwaterError, first_line
+from headwater.forward.attention import is_encoder
+from headwater.forward.format_check import layout_for, reader_of
+from headwater.forward.hidden_states import forget_longer_texts
+from headwater.forward.scores import token_log_probs, token_values
 
 POLICY, REWARD = "causal", "sequence classification"
 NAMES = {POLICY: auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, REWARD: auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES}

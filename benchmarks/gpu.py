@@ -23,10 +23,10 @@ import transformers
 from headwater.data.corpus import Corpus, generate
 from headwater.data.tokenizers import ScratchTokenizer, texts_of
 from headwater.data.tokens import PairTokens
-from headwater.engine import precision
-from headwater.engine.layout_check import layout_for
-from headwater.engine.packing import collate
-from headwater.engine.scoring import to_device, token_log_probs
+from headwater.forward.format_check import layout_for
+from headwater.forward.packing import collate
+from headwater.forward.scores import to_device, token_log_probs
+from headwater.models import precision
 
 SIZES: dict[str, dict[str, int]] = {
     "tiny": {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,

@@ -21,8 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
-from headwater.judging import judgements, length_control
-from headwater.judging.length_control import CONSTANT, DIFFICULTY, LENGTH, NOTHING, Reference
+from headwater.evaluation import judgements, length_control
+from headwater.evaluation.length_control import CONSTANT, DIFFICULTY, LENGTH, NOTHING, Reference
 from headwater.statistics import Floats
 
 

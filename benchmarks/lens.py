@@ -23,7 +23,7 @@ from headwater.data.truncation import Keep, Truncation
 from headwater.report.lens.page import page
 from headwater.report.lens.pieces import Piece, Pieces
 from headwater.report.lens.views import PAIR, Entry, Lens, Reading, Side, contents
-from tests.browser import Browser
+from tests.support.browser import Browser
 
 STEPS = 20
 STEP = """(() => {

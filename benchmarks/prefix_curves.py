@@ -37,11 +37,11 @@ from headwater.data.corpus import Corpus, generate
 from headwater.data.tokenizers import ScratchTokenizer, texts_of
 from headwater.data.tokens import PairTokens, tokenize
 from headwater.data.truncation import Keep, Truncation
-from headwater.engine.attention import TREES, attend_with
-from headwater.engine.layout_check import layout_for
-from headwater.engine.packing import tokens_of
-from headwater.engine.scoring import token_rewards, token_values
-from headwater.signal.rulers import kept_of, reward_ruler
+from headwater.forward.attention import TREES, attend_with
+from headwater.forward.format_check import layout_for
+from headwater.forward.packing import tokens_of
+from headwater.forward.scores import token_rewards, token_values
+from headwater.signal.prefix_scorers import kept_of, reward_ruler
 from headwater.statistics import Floats
 
 RATIOS = tuple(Fraction(n, 10) for n in range(1, 11))

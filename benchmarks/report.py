@@ -18,10 +18,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from headwater import runs
 from headwater.report import page
 from headwater.report.scripts import vega
-from tests.browser import Browser
+from headwater.results import runs
+from tests.support.browser import Browser
 
 TIMES = 10
 CHARTS = "document.querySelectorAll('.chart')"

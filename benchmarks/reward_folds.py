@@ -18,12 +18,12 @@ from pathlib import Path
 import numpy as np
 
 from headwater import config as configs
-from headwater import runs
 from headwater.commands import evaluate, train_reward
 from headwater.console import silence
 from headwater.data import reading
 from headwater.data.truncation import Truncation
-from headwater.judging.comparison import compare, summarise_rewards, wins
+from headwater.evaluation.comparison import compare, summarise_rewards, wins
+from headwater.results import runs
 from headwater.signal.words import FOLDS, Words
 from headwater.statistics import Estimate, Floats
 

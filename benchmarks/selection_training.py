@@ -20,16 +20,16 @@ from pathlib import Path
 
 import numpy as np
 
-from headwater import runs
 from headwater.commands import evaluate, train_reward
 from headwater.console import silence
 from headwater.data import reading
 from headwater.data import selection as picking
 from headwater.data.corpus import PHRASES, Corpus, generate
 from headwater.data.preference import Candidates, Preference, Response
-from headwater.data.view import ViewOptions
-from headwater.engine import models
-from headwater.engine.options import TrainingOptions
+from headwater.data.truncation_options import ViewOptions
+from headwater.models import loading
+from headwater.results import runs
+from headwater.training.options import TrainingOptions
 
 ANSWERS = 4
 MODEL = "scratch(hidden=64, layers=2, vocab=1024)"
@@ -129,7 +129,7 @@ def main() -> None:
     results: dict[str, list[float]] = defaultdict(list)
     for seed in range(arguments.seeds):
         start = arguments.output / f"start-{seed}"
-        loaded = models.load(MODEL, "policy", texts, seed)
+        loaded = loading.load(MODEL, "policy", texts, seed)
         loaded.model.save_pretrained(start)
         loaded.tokenizer.save_pretrained(start)
         for arm, pairs in arms(rows, arguments.temperature, seed).items():

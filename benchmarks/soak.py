@@ -23,7 +23,7 @@ from headwater.commands import train_dpo
 from headwater.console import silence
 from headwater.data.corpus import Corpus, generate
 from headwater.data.writing import write
-from headwater.engine.options import TrainingOptions
+from headwater.training.options import TrainingOptions
 
 OPTIONS = TrainingOptions(
     precision="fp32", num_train_epochs=8, logging_steps=1, per_device_train_batch_size=4, learning_rate=1e-3,

@@ -44,18 +44,19 @@ from headwater.data import reading
 from headwater.data.tokenizers import ScratchTokenizer, Tokenizer, texts_of
 from headwater.data.tokens import PairTokens, token_ends, tokenize
 from headwater.data.truncation import Keep, Truncation, truncate
-from headwater.engine import memory, models, precision
-from headwater.engine.attention import TREES, attend_with
-from headwater.engine.compilation import compile_layers
-from headwater.engine.losses import DPO, BradleyTerry
-from headwater.engine.options import TrainingOptions
-from headwater.engine.packing import opening_length, tokens_of
-from headwater.engine.precision import Precision
-from headwater.engine.scoring import policy_scores, reward_scores, with_reference
-from headwater.engine.training import PairTrainer, arguments_for
+from headwater.forward.attention import TREES, attend_with
+from headwater.forward.compilation import compile_layers
+from headwater.forward.packing import opening_length, tokens_of
+from headwater.forward.scores import policy_scores, reward_scores, with_reference
+from headwater.losses import DPO, BradleyTerry
+from headwater.models import loading, precision
+from headwater.models.precision import Precision
+from headwater.training import memory
+from headwater.training.options import TrainingOptions
+from headwater.training.trainer import PairTrainer, arguments_for
 
 BATCH = 8
-DEVICE = models.device()
+DEVICE = loading.device()
 ROOM = 8192
 POOL = 400
 """Pairs that TRL's length-grouping sampler sorts at a time (50 batches)."""

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import headwater
-from headwater import caches, config, interrupts, locks, masking
+from headwater import config, interrupts, masking
 from headwater.errors import HeadwaterError, UsageError, did_you_mean, first_line
-from headwater.files import write_text
+from headwater.files import caches, locks, write_text
 from headwater.marks import marked
 
 

@@ -13,8 +13,8 @@ from headwater.data.corpus import Corpus, generate
 from headwater.data.preference import Preference
 from headwater.data.tokenizers import ScratchTokenizer, Tokenizer, texts_of
 from headwater.data.tokens import PairTokens, tokenize
-from tests.browser import CHROMIUM, Browser
 from tests.faults.matrix import Record
+from tests.support.browser import CHROMIUM, Browser
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -82,7 +82,7 @@ def chat_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address, http://127.0.0.1:PORT/v1, of a real server; any saved policy's path is a model that it knows."""
     from transformers.utils.import_utils import is_serve_available
 
-    from tests.serving import transformers_server
+    from tests.support.serving import transformers_server
 
     if not is_serve_available():
         pytest.skip("transformers cannot serve: fastapi, uvicorn and openai are not installed (pip install '.[test]')")
@@ -93,7 +93,7 @@ def chat_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def served_policy(corpus: list[Preference], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A policy with random weights: what it says has no sense, and differs from draw to draw."""
-    from tests.serving import save_policy
+    from tests.support.serving import save_policy
 
     return save_policy(tmp_path_factory.mktemp("policy") / "p", corpus, "scratch(hidden=32, layers=1, vocab=400)")
 

@@ -11,53 +11,50 @@ from pathlib import Path
 import pytest
 
 import headwater
+from tests.support import tree
 
 PACKAGE = Path(headwater.__file__).parent
 
 FLOORS = {
-    "headwater.cli": 7,
-    "headwater.__main__": 8,
-    "headwater.studies": 6,
-    "headwater.commands": 5,
-    "headwater.judging": 4,
-    "headwater.signal": 4,
-    "headwater.decoding": 4,
-    "headwater.engine": 3,
-    "headwater.outputs": 3,
-    "headwater.report": 3,
-    "headwater.data": 2,
-    "headwater.runs": 2,
-    "headwater.manifest": 2,
-    "headwater.loopback": 2,
-    "headwater.hub": 1,
+    "headwater.__main__": 12,
+    "headwater.cli": 11,
+    "headwater.studies": 10,
+    "headwater.commands": 9,
+    "headwater.signal": 8,
+    "headwater.decoding": 8,
+    "headwater.evaluation": 8,
+    "headwater.training": 7,
+    "headwater.rewards": 7,
+    "headwater.report": 7,
+    "headwater.forward": 6,
+    "headwater.models": 5,
+    "headwater.results": 4,
+    "headwater.data": 3,
+    "headwater.losses": 3,
+    "headwater.network": 2,
     "headwater.config": 1,
     "headwater.console": 1,
-    "headwater.statistics": 1,
     "headwater.files": 1,
-    "headwater.endpoint": 1,
-    "headwater.ledger": 1,
-    "headwater.destinations": 1,
-    "headwater.locks": 1,
+    "headwater.journal": 1,
+    "headwater.statistics": 1,
     "headwater.errors": 0,
-    "headwater.replies": 0,
-    "headwater.caches": 0,
-    "headwater.masking": 0,
-    "headwater.marks": 0,
     "headwater.interrupts": 0,
+    "headwater.marks": 0,
+    "headwater.masking": 0,
     "headwater": 0,
 }
-"""A module imports lower floors, and its own wing; the wings of one floor never import each other."""
+"""A module imports lower floors and its own folder; folders of one floor do not import each other."""
 
 WITHOUT_TORCH = (
     "headwater.cli",
-    "headwater.runs",
+    "headwater.results.runs",
     "headwater.report.page",
     "headwater.commands.train_dpo",
     "headwater.commands.signal",
     "headwater.commands.judge",
     "headwater.commands.compare",
-    "headwater.judging.judges",
-    "headwater.judging.policies",
+    "headwater.evaluation.judges",
+    "headwater.evaluation.policies",
     "headwater.commands.lens",
     "headwater.signal.words",
     "headwater.signal.tokenwise",
@@ -65,6 +62,9 @@ WITHOUT_TORCH = (
     "headwater.signal.depth",
 )
 """Modules that start without torch; and all of `headwater.data`."""
+
+TORCH = tuple(f"headwater.{name}" for name in ("training", "rewards", "forward", "models", "losses", "decoding"))
+"""Folders whose modules may import torch and transformers at the top."""
 
 FORBIDDEN_NAMES = {"utils", "common", "helpers", "misc"}
 
@@ -78,7 +78,7 @@ def modules() -> Iterator[tuple[str, Path]]:
 def wing(module: str) -> str:
     """The longest name in FLOORS that `module` is or lies in."""
     fitting = [name for name in FLOORS if module == name or (module.startswith(name + ".") and name != "headwater")]
-    assert fitting, f"{module} has no floor: give it one in tests/test_architecture.py and README.md"
+    assert fitting, f"{module} has no floor: give it one in tests/test_architecture.py and docs/architecture.md"
     return max(fitting, key=len)
 
 
@@ -115,13 +115,13 @@ def test_commands_never_import_each_other() -> None:
     assert not culprits, "\n".join(culprits)
 
 
-def test_transformers_stays_in_the_engine_and_the_decoder() -> None:
+def test_torch_and_transformers_stay_in_their_folders() -> None:
     culprits = [
         f"{module} imports {imported}"
         for module, path in modules()
         for imported in imports(path, top_level_only=True)
         if imported.split(".")[0] in ("transformers", "torch", "accelerate", "tokenizers")
-        and not module.startswith(("headwater.engine", "headwater.decoding"))
+        and not module.startswith(TORCH)
     ]
     assert not culprits, "\n".join(culprits)
 
@@ -156,8 +156,5 @@ def test_files_stay_readable_in_one_sitting() -> None:
     assert not long, "\n".join(long)
 
 
-def test_the_readme_tree_names_every_module() -> None:
-    readme = (PACKAGE.parent / "README.md").read_text(encoding="utf-8")
-    tree = readme[readme.index("headwater/\n") : readme.index("```", readme.index("headwater/\n"))]
-    missing = [str(path.name) for _, path in modules() if path.name != "__init__.py" and path.name not in tree]
-    assert not missing, f"not in the README's tree: {missing}"
+def test_the_tree_of_the_documentation_is_the_code() -> None:
+    assert tree.in_the_documentation() == tree.of_the_code(), "run `python -m tests.support.tree`"

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from headwater import endpoint
-from headwater.endpoint import Endpoint
 from headwater.errors import NetworkError, UsageError
+from headwater.network import endpoint
+from headwater.network.endpoint import Endpoint
 
 Reply = tuple[int, dict[str, str], bytes]
 Script = Callable[[dict[str, Any]], Reply]

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from headwater.errors import DataError, UsageError
-from headwater.loopback import LIMIT, Server
+from headwater.network.page_server import LIMIT, Server
 
 SECRET = "what somebody typed"
 

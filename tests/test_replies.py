@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from headwater import replies
+from headwater.network import replies
 
 
 def reply(message: Any, finish: str = "stop") -> dict[str, Any]:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from headwater import files, runs
+from headwater import files
 from headwater.errors import ResourceError, UsageError
+from headwater.results import runs
 from headwater.statistics import Estimate
 
 

@@ -13,17 +13,18 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import tyro
 
-from headwater import files, runs
+from headwater import files
 from headwater.console import say_stages, show
 from headwater.data.reading import Account
 from headwater.errors import DataError, UsageError
+from headwater.results import runs
 from headwater.statistics import LEVEL, Estimate
 
 if TYPE_CHECKING:
-    from headwater.judging.agreement import Agreement
-    from headwater.judging.judgements import Judgement
-    from headwater.judging.length_control import Fit
-    from headwater.judging.policies import Standing
+    from headwater.evaluation.agreement import Agreement
+    from headwater.evaluation.judgements import Judgement
+    from headwater.evaluation.length_control import Fit
+    from headwater.evaluation.policies import Standing
 
 EXAMPLE = "headwater compare runs/judged annotations.json --output runs/compared"
 RESULTS = "comparison.json"
@@ -76,7 +77,7 @@ class Between(NamedTuple):
 
 def run(config: Config) -> Path:
     """Compare, print what follows and return the run directory."""
-    from headwater.judging import agreement, policies, tables
+    from headwater.evaluation import agreement, policies, tables
 
     _check(config)
     judgements, stages = _read(config)
@@ -124,7 +125,7 @@ def _check(config: Config) -> None:
 
 
 def _read(config: Config) -> tuple[list[Judgement], dict[str, Account]]:
-    from headwater.judging import judgements
+    from headwater.evaluation import judgements
 
     found: list[Judgement] = []
     stages = {}
@@ -143,7 +144,7 @@ def _read(config: Config) -> tuple[list[Judgement], dict[str, Account]]:
 
 def _facing(judgements: Sequence[Judgement], found: Sequence[Standing]) -> Account:
     """Count the looks with a verdict that show the baseline; the others count for rankings alone."""
-    from headwater.judging.judgements import whole
+    from headwater.evaluation.judgements import whole
 
     every, kept = len(whole(judgements)), sum(len(one.looks) for one in found)
     return Account(every, kept, +Counter({"without_baseline": every - kept}))
@@ -159,7 +160,7 @@ def _baseline(judgements: Sequence[Judgement]) -> str:
 
 def _figures(config: Config, found: Sequence[Standing]) -> tuple[dict[str, Estimate], dict[tuple[str, str], Fit]]:
     """Return the figures of every model under every judge, and the fits at equal length."""
-    from headwater.judging import arena_hard, length_control, policies
+    from headwater.evaluation import arena_hard, length_control, policies
 
     reference = length_control.read_reference(config.lc_data) if config.lc_data else length_control.NOTHING
     metrics: dict[str, Estimate] = {}
@@ -191,8 +192,8 @@ def _mode(fits: Mapping[Any, Fit]) -> str | None:
 
 def _rankings(config: Config, judgements: Sequence[Judgement], baseline: str) -> dict[str, Estimate]:
     """Return Bradley–Terry strengths by judge and model, of more than two models or at equal style."""
-    from headwater.judging import bradley_terry
-    from headwater.judging.judgements import whole
+    from headwater.evaluation import bradley_terry
+    from headwater.evaluation.judgements import whole
 
     found: dict[str, Estimate] = {}
     usable = whole(judgements)
@@ -204,7 +205,7 @@ def _rankings(config: Config, judgements: Sequence[Judgement], baseline: str) ->
         ranking = bradley_terry.rank(own, baseline, styles, config.seed)
         found |= {f"{judge}/{name}": s for name, s in zip(ranking.models, ranking.strengths, strict=True)}
         if styles is not None:
-            from headwater.judging.arena_hard import STYLES
+            from headwater.evaluation.arena_hard import STYLES
 
             found |= {f"{judge}/style: {name}": s for name, s in zip(STYLES, ranking.styles, strict=True)}
     return found
@@ -212,7 +213,7 @@ def _rankings(config: Config, judgements: Sequence[Judgement], baseline: str) ->
 
 def _styles(config: Config, judgements: Sequence[Judgement]) -> Any:
     """Return style differences [n, 4]. Errors: `DataError` for an answer whose style nobody knows."""
-    from headwater.judging.arena_hard import look, read_looks, style_differences
+    from headwater.evaluation.arena_hard import look, read_looks, style_differences
 
     known = read_looks(config.answers)
     sides = []
@@ -231,8 +232,8 @@ def _sentences(
     found: Sequence[Standing], metrics: Mapping[str, Estimate], fits: Mapping[tuple[str, str], Fit], baseline: str
 ) -> list[str]:
     """Say what follows, with numbers."""
-    from headwater.judging.length_control import is_extreme
-    from headwater.judging.policies import mismatches
+    from headwater.evaluation.length_control import is_extreme
+    from headwater.evaluation.policies import mismatches
 
     rates = {(one.judge, one.model): metrics[f"win_rate/{one.judge}/{one.model}"] for one in found}
     says = []
@@ -256,8 +257,8 @@ def _sentences(
 
 def _undefined(config: Config, found: Sequence[Standing], fits: Mapping[tuple[str, str], Fit]) -> list[str]:
     """Say where there is no win rate at equal length, and why."""
-    from headwater.judging.length_control import NOTHING, read_reference
-    from headwater.judging.policies import why_undefined
+    from headwater.evaluation.length_control import NOTHING, read_reference
+    from headwater.evaluation.policies import why_undefined
 
     reference = read_reference(config.lc_data) if config.lc_data else NOTHING
     return [
@@ -291,8 +292,8 @@ def _results(
     config: Config, found: Sequence[Standing], judgements: Sequence[Judgement], fits: Mapping[tuple[str, str], Fit]
 ) -> dict[str, Any]:
     """Return what has no place among metrics: official figures, who beat whom, and examples."""
-    from headwater.judging import alpaca_eval, bradley_terry, policies
-    from headwater.judging.judgements import whole
+    from headwater.evaluation import alpaca_eval, bradley_terry, policies
+    from headwater.evaluation.judgements import whole
 
     official = []
     for one in found:
@@ -321,7 +322,7 @@ def _show(
     figures: Mapping[str, str],
 ) -> None:
     """Print the models under all judges and under each, scores and lengths, agreement, examples and who beat whom."""
-    from headwater.judging import tables
+    from headwater.evaluation import tables
 
     judges = list(dict.fromkeys(one.judge for one in found))
     beaten = results["win_matrix"]

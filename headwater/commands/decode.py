@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from headwater import config as configs
-from headwater import files, runs, statistics
+from headwater import files, statistics
 from headwater.config import build
 from headwater.console import say_stages, show
 from headwater.data import reading
@@ -28,8 +28,9 @@ from headwater.data.sampling import Asked, Drawn, asked
 from headwater.data.templates import renders_conversations
 from headwater.decoding.options import DecodingOptions, Servers
 from headwater.errors import DataError, UsageError
-from headwater.ledger import Ledger
+from headwater.journal import Ledger
 from headwater.marks import visible
+from headwater.results import runs
 from headwater.statistics import LEVEL, Estimate
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ def _strategy(config: Config) -> Strategy:
 
 def _settings(config: Config) -> dict[str, Any]:
     """Return what the responses depend on."""
-    from headwater.engine import fingerprint
+    from headwater.models import fingerprint
 
     local = None if config.servers.endpoint else fingerprint.of_models([config.model, config.reference])
     free = ("output", "overwrite", "batch_size", "draft", "draws", "reward_model", "concurrency")

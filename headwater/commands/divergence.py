@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 from rich.table import Table
 
-from headwater import files, runs
+from headwater import files
 from headwater.console import say, say_notes, say_stages, show
 from headwater.data import reading
 from headwater.data.preparation import Ledger
 from headwater.data.reading import Door
 from headwater.data.templates import renders_conversations
-from headwater.data.tokens import PairTokens, View
+from headwater.data.tokens import TOKENS_PER_PASS, PairTokens, View
 from headwater.data.truncation import Truncation
-from headwater.engine.options import TOKENS_PER_PASS
 from headwater.errors import ModelError, UsageError
+from headwater.results import runs
 from headwater.statistics import LEVEL
 
 if TYPE_CHECKING:

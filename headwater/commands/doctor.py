@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from headwater import caches, masking
+from headwater import masking
 from headwater.console import show_line
 from headwater.errors import ResourceError, first_line
+from headwater.files import caches
 
 EXAMPLE = "headwater doctor --output runs"
 ROOM = 5 * 2**30
@@ -113,11 +114,11 @@ def _packing() -> Iterator[Finding]:
     """Compare packed rows with separate ones, on a scratch model."""
     from headwater.data.corpus import Corpus, generate
     from headwater.data.tokens import tokenize
-    from headwater.engine import models
-    from headwater.engine.layout_check import layout_for
+    from headwater.forward.format_check import layout_for
+    from headwater.models import loading
 
     records = generate(Corpus(pairs=4, seed=0))
-    model, tokenizer = models.load("scratch(hidden=32, layers=1, vocab=400)", "policy", records, 0)
+    model, tokenizer = loading.load("scratch(hidden=32, layers=1, vocab=400)", "policy", records, 0)
     pairs = tokenize(records, tokenizer, 512)[0]
     layout = layout_for(model, pairs)
     said = f"rows of a pair are {layout}, with the log-probabilities of separate ones"

@@ -9,8 +9,9 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from headwater import caches, masking
+from headwater import masking
 from headwater.console import show_line
+from headwater.files import caches
 
 EXAMPLE = "headwater env > env.txt"
 PACKAGES = (

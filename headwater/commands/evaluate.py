@@ -13,7 +13,7 @@ import tyro
 from numpy.typing import NDArray
 from rich.table import Table
 
-from headwater import files, runs, statistics
+from headwater import files, statistics
 from headwater.config import build
 from headwater.console import say, say_notes, say_stages, show, sparkline
 from headwater.data import embedding, reading
@@ -23,16 +23,16 @@ from headwater.data.reading import Door, Loaded
 from headwater.data.recorded import RowName
 from headwater.data.splitting import unseen
 from headwater.data.templates import renders_conversations
-from headwater.data.tokens import PairTokens
-from headwater.data.view import ViewOptions, facts_of
-from headwater.engine.options import TOKENS_PER_PASS
+from headwater.data.tokens import TOKENS_PER_PASS, PairTokens
+from headwater.data.truncation_options import ViewOptions, facts_of
 from headwater.errors import UsageError
+from headwater.results import runs
 from headwater.statistics import LEVEL, Estimate, Floats
 
 if TYPE_CHECKING:
-    from headwater.engine.rewarding import Rewarding
-    from headwater.engine.weights import Weights
-    from headwater.judging.length_bias import Correction
+    from headwater.evaluation.length_bias import Correction
+    from headwater.losses.token_weights import Weights
+    from headwater.rewards.reward_models import Rewarding
 
 EXAMPLE = "headwater evaluate --model runs/reward --dataset pairs.jsonl --output runs/reward-eval"
 
@@ -89,8 +89,8 @@ class Config:
 @renders_conversations
 def run(config: Config) -> Path:
     """Score the rows, print the tables and return the run directory."""
-    from headwater.judging.rivals import Rival
-    from headwater.judging.scrutiny import FILE
+    from headwater.evaluation.baselines import Rival
+    from headwater.evaluation.diagnostics import FILE
 
     output = config.output or _default_output(config)
     runs.check_free(output, config.overwrite, config)
@@ -153,15 +153,17 @@ class _Task:
 
 def _task(config: Config) -> _Task:
     """Load model and data, and leave out what the model was trained on."""
-    from headwater.engine import labels, models, positions, rewarding
-    from headwater.engine.endings import end_rule
-    from headwater.engine.weights import WEIGHTS
+    from headwater.losses.token_weights import WEIGHTS
+    from headwater.models import loading, positions
+    from headwater.models.turn_ends import end_rule
+    from headwater.rewards import reward_models
+    from headwater.training import labels
 
     facts = runs.facts_of(Path(config.model))
     view = config.view.view(config.seed, config.view.end or end_rule(config.model))
-    head = models.head_of(runs.members_of(config.model)[0])
+    head = loading.head_of(runs.members_of(config.model)[0])
     _refuse_flags(config, head)
-    rewarding.refuse_flags(config.model, head, reference=config.reference, beta=config.beta, weights=config.weights)
+    reward_models.refuse_flags(config.model, head, reference=config.reference, beta=config.beta, weights=config.weights)
     weights: Weights = build(config.weights or "uniform()", WEIGHTS, "weights")
     correction = _correction(config)
     loaded = reading.load_examples(config.dataset, config.door)
@@ -172,8 +174,8 @@ def _task(config: Config) -> _Task:
     _refuse_without_pairs(config, rows[0])
     if not config.allow_leakage:
         rows, ledger.stages["leakage"] = unseen(rows, runs.trained_on(Path(config.model)))
-    model = rewarding.load(config.model, config.reference, config.beta, rows, config.seed, config.reward_head)
-    models.check_conditions(config.model, (row.condition for row in rows))
+    model = reward_models.load(config.model, config.reference, config.beta, rows, config.seed, config.reward_head)
+    loading.check_conditions(config.model, (row.condition for row in rows))
     view = positions.fitted(view, *model.models)
     part = "evaluated responses" if isinstance(loaded.preferences[0], Unpaired) else "evaluated pairs"
     pairs = prepare(part, rows, view, model.tokenizer, ledger)
@@ -200,8 +202,8 @@ class _Found(NamedTuple):
 
 def _of_pairs(config: Config, task: _Task, by_member: Floats, compared: Mapping[str, Floats]) -> _Found:
     """Judge pairs by rewards [models, pairs, 2], beside what others made of them, `compared` [pairs, 2] by name."""
-    from headwater.judging.comparison import summarise_rewards, wins
-    from headwater.judging.scrutiny import Judged, scrutinise
+    from headwater.evaluation.comparison import summarise_rewards, wins
+    from headwater.evaluation.diagnostics import Judged, scrutinise
 
     plain: Floats = by_member.mean(axis=0)
     lengths, openings = task.lengths, task.openings
@@ -225,7 +227,7 @@ def _of_pairs(config: Config, task: _Task, by_member: Floats, compared: Mapping[
 
 def _of_labels(config: Config, task: _Task, by_member: Floats) -> _Found:
     """Judge labelled responses by rewards [models, rows, 2]."""
-    from headwater.judging.labels import summarise_labels
+    from headwater.evaluation.labels import summarise_labels
 
     rewards, lengths = by_member.mean(axis=0), task.lengths
     desirable = lengths[:, 0] > 0
@@ -259,7 +261,7 @@ def _refuse_flags(config: Config, head: str) -> None:
 
 def _correction(config: Config) -> Correction | None:
     """Build the length correction; what it is fitted on must be the same model's."""
-    from headwater.judging.length_bias import CORRECTIONS, Regress
+    from headwater.evaluation.length_bias import CORRECTIONS, Regress
 
     if config.correct is None:
         return None
@@ -276,7 +278,7 @@ def _both_biases(
     before: Floats, after: Floats, lengths: Floats, openings: list[str], seed: int
 ) -> dict[str, dict[str, Any]]:
     """Return the figures of length bias before and after: a correction, or another way to train."""
-    from headwater.judging.length_bias import bias
+    from headwater.evaluation.length_bias import bias
 
     one, other = (bias(rewards, lengths, openings, seed) for rewards in (before, after))
     return {name: {"before": one[name]._asdict(), "after": other[name]._asdict()} for name in one}
@@ -284,16 +286,16 @@ def _both_biases(
 
 def _untrained(config: Config, task: _Task) -> Floats:
     """Return a reward model's rewards [pairs, 2] before it was trained: its base (or random) weights, a new head."""
-    from headwater.engine import models
+    from headwater.models import loading
 
-    fresh = models.untrained(task.model.members[0], task.facts.get("base"), config.seed, task.facts.get("reward_head"))
+    fresh = loading.untrained(task.model.members[0], task.facts.get("base"), config.seed, task.facts.get("reward_head"))
     rewards: Floats = dataclasses.replace(task.model, members=[fresh]).rewards(task.pairs, config.tokens_per_pass)[0]
     return rewards
 
 
 def _members(config: Config, by_member: Floats) -> dict[str, Floats]:
     """Return what every member of an ensemble won of the pairs alone."""
-    from headwater.judging.comparison import wins
+    from headwater.evaluation.comparison import wins
 
     names = [Path(member).name for member in runs.members_of(config.model)]
     return {name: wins(*rewards.T) for name, rewards in zip(names, by_member, strict=True)}
@@ -316,8 +318,8 @@ def _refuse_embedding(config: Config) -> None:
 
 def _embedded(config: Config, task: _Task, pairs: list[PairTokens]) -> dict[str, Any]:
     """Lay out the responses of `pairs` by what the model holds of them at their last tokens."""
-    from headwater.engine.layout_check import layout_for
-    from headwater.engine.scoring import last_states
+    from headwater.forward.format_check import layout_for
+    from headwater.forward.scores import last_states
 
     (model,) = task.model.members
     layout = layout_for(model, pairs, config.tokens_per_pass)

@@ -19,7 +19,7 @@ import tyro
 from rich.table import Table
 
 from headwater import config as configs
-from headwater import destinations, files, locks, runs
+from headwater import files
 from headwater.console import say, say_stages, show, steps
 from headwater.data import reading
 from headwater.data.published import published_points
@@ -29,6 +29,8 @@ from headwater.data.templates import renders_conversations
 from headwater.decoding.frontier import BASELINE, Point, Row, best_of, frontier, recommended
 from headwater.decoding.options import DecodingOptions
 from headwater.errors import DataError, UsageError
+from headwater.files import destinations, locks
+from headwater.results import runs
 from headwater.statistics import LEVEL, Estimate
 
 if TYPE_CHECKING:

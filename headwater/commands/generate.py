@@ -15,17 +15,18 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 from rich.table import Table
 
-from headwater import files, runs, statistics
+from headwater import files, statistics
 from headwater.console import say, say_stages, show, track
 from headwater.data.reading import Account
 from headwater.data.sampling import Asked, Drawn, Ledger, Sampling, ask_many
 from headwater.data.templates import renders_conversations
-from headwater.endpoint import Endpoint, Refusals
 from headwater.errors import DataError, NetworkError, UsageError
+from headwater.network.endpoint import Endpoint, Refusals
+from headwater.results import runs
 from headwater.statistics import LEVEL, Estimate
 
 if TYPE_CHECKING:
-    from headwater.judging.alpaca_eval import Answer
+    from headwater.evaluation.alpaca_eval import Answer
 
 EXAMPLE = "headwater generate --prompts alpaca_eval.json --model runs/sft runs/dpo --output runs/answers"
 AT_ONCE = 8
@@ -64,7 +65,7 @@ class Config:
 @renders_conversations
 def run(config: Config) -> Path:
     """Let every model answer, print how long the answers are and return the run directory."""
-    from headwater.judging import alpaca_eval, prompts
+    from headwater.evaluation import alpaca_eval, prompts
 
     sampling, names = _checked(config)
     asked, stages = prompts.read(config.prompts)
@@ -139,7 +140,7 @@ def _answers(
     `refusals` takes the requests that a server refuses. Errors: `DataError` where no prompt leaves room for an answer,
     `NetworkError` where the server answers none.
     """
-    from headwater.judging.alpaca_eval import answer_to
+    from headwater.evaluation.alpaca_eval import answer_to
 
     content = "" if config.endpoint else f" {_fingerprint(model)}"  # a folder may be trained anew meanwhile
 
@@ -164,7 +165,7 @@ def _answers(
 
 
 def _fingerprint(model: str) -> str:
-    from headwater.engine import fingerprint
+    from headwater.models import fingerprint
 
     return fingerprint.of_model_files(model)
 
@@ -177,7 +178,7 @@ def _drawn(
     if config.endpoint:
         at_once = config.concurrency or AT_ONCE
         return ask_many(Endpoint(config.endpoint), model, prompts, sampling, config.seed, at_once, refusals)
-    from headwater.engine.sampling import draw_from
+    from headwater.rewards.sampling import draw_from
 
     return draw_from(model, prompts, sampling, config.seed, config.batch_size or AT_ONCE)
 

@@ -14,7 +14,6 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from headwater import runs
 from headwater.console import say, show
 from headwater.data import embedding, reading
 from headwater.data.preference import Preference, Record, Response
@@ -24,6 +23,7 @@ from headwater.data.terms import contrast
 from headwater.errors import UsageError
 from headwater.files import to_json, write_json
 from headwater.marks import visible
+from headwater.results import runs
 from headwater.statistics import Estimate
 
 EXAMPLE = "headwater inspect pairs.jsonl"

@@ -14,20 +14,21 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from headwater import files, runs
+from headwater import files
 from headwater.config import build
 from headwater.console import say, say_stages, show, track
 from headwater.data.reading import Account
 from headwater.data.templates import renders_conversations
-from headwater.endpoint import Endpoint
 from headwater.errors import DataError, NetworkError, UsageError
-from headwater.ledger import Ledger
+from headwater.journal import Ledger
+from headwater.network.endpoint import Endpoint
+from headwater.results import runs
 from headwater.statistics import LEVEL, Estimate
 
 if TYPE_CHECKING:
-    from headwater.judging.alpaca_eval import Answer
-    from headwater.judging.judgements import Judgement
-    from headwater.judging.judges import Asking, Comparison, Scoring
+    from headwater.evaluation.alpaca_eval import Answer
+    from headwater.evaluation.judgements import Judgement
+    from headwater.evaluation.judges import Asking, Comparison, Scoring
 
 EXAMPLE = (
     "headwater judge --baseline base.json --answers dpo.json --output runs/judged "
@@ -66,7 +67,7 @@ class Config:
 @renders_conversations
 def run(config: Config) -> Path:
     """Judge, print the win rates and return the run directory (which a dry run does not write)."""
-    from headwater.judging.alpaca_eval import read_answers
+    from headwater.evaluation.alpaca_eval import read_answers
 
     judges = _judges(config)
     runs.check_free(config.output, config.overwrite, config)
@@ -95,7 +96,7 @@ def run(config: Config) -> Path:
 
 def _judges(config: Config) -> list[Asking | Scoring]:
     """Build the judges and refuse flags that cannot work. Errors: `UsageError`."""
-    from headwater.judging.judges import JUDGES, Asking
+    from headwater.evaluation.judges import JUDGES, Asking
 
     if not config.judge or not config.answers:
         raise UsageError("--judge" if not config.judge else "--answers", "names nothing", "name one or more")
@@ -126,7 +127,7 @@ def _say_capped(answers: Sequence[Answer]) -> None:
 
 def _compared(baseline: Sequence[Answer], answers: Sequence[Answer]) -> tuple[list[Comparison], Account]:
     """Put answers beside the baseline's, with an account of the prompts of either."""
-    from headwater.judging.judges import Comparison
+    from headwater.evaluation.judges import Comparison
 
     known = {answer.prompt: answer for answer in baseline}
     found = [Comparison(known[answer.prompt], answer) for answer in answers if answer.prompt in known]
@@ -141,8 +142,8 @@ def _desk_files(config: Config) -> tuple[Endpoint, Ledger]:
 
 def _say_plan(config: Config, judges: Sequence[Asking | Scoring], comparisons: Sequence[Comparison]) -> Path:
     """Show how many requests each LLM judge takes."""
-    from headwater.judging.asking import Desk
-    from headwater.judging.judges import Asking
+    from headwater.evaluation.judge_client import Desk
+    from headwater.evaluation.judges import Asking
 
     endpoint, ledger = _desk_files(config)
     try:
@@ -163,8 +164,8 @@ def _judged(
     config: Config, judge: Asking | Scoring, comparisons: Sequence[Comparison], said: dict[str, str]
 ) -> list[Judgement]:
     """Let one judge judge; `said` takes what a server says of requests that it refuses, by problem."""
-    from headwater.judging.asking import Desk
-    from headwater.judging.judges import Asking
+    from headwater.evaluation.judge_client import Desk
+    from headwater.evaluation.judges import Asking
 
     if not isinstance(judge, Asking):
         return judge.judge(comparisons)
@@ -181,7 +182,7 @@ def _judged(
 
 def _check_judged(config: Config, judgements: Sequence[Judgement], said: Mapping[str, str]) -> None:
     """Refuse to report on nothing. Errors: `NetworkError` where a server was asked, `DataError` elsewhere."""
-    from headwater.judging.judgements import no_verdict, whole
+    from headwater.evaluation.judgements import no_verdict, whole
 
     if whole(judgements):
         return
@@ -194,7 +195,7 @@ def _check_judged(config: Config, judgements: Sequence[Judgement], said: Mapping
 
 def _write(config: Config, judgements: Sequence[Judgement], stages: dict[str, Account]) -> Path:
     """Write the run, and print who wins and how sure that is."""
-    from headwater.judging.judgements import ANNOTATIONS, as_annotations
+    from headwater.evaluation.judgements import ANNOTATIONS, as_annotations
 
     metrics: dict[str, Estimate | float | int | str | None] = {}
     title = f"share of votes against {judgements[0].first}"
@@ -234,9 +235,9 @@ def _account(judgements: Sequence[Judgement]) -> Account:
 
 def _figures(judge: str, judgements: Sequence[Judgement], seed: int) -> dict[str, Estimate]:
     """Return the win rate of every model, and how much the judge prefers what it is shown first."""
-    from headwater.judging.agreement import position_bias
-    from headwater.judging.arena_hard import score
-    from headwater.judging.judgements import whole
+    from headwater.evaluation.agreement import position_bias
+    from headwater.evaluation.arena_hard import score
+    from headwater.evaluation.judgements import whole
 
     usable = whole(judgements)
     found = {}

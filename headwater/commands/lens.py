@@ -19,7 +19,7 @@ import numpy as np
 import tyro
 from rich.text import Text
 
-from headwater import files, runs
+from headwater import files
 from headwater.console import say, say_notes, say_stages, show
 from headwater.data import reading
 from headwater.data.preference import Preference
@@ -28,15 +28,15 @@ from headwater.data.reading import Account, Door
 from headwater.data.splitting import unseen
 from headwater.data.templates import renders_conversations
 from headwater.data.tokenizers import load_tokenizer
-from headwater.data.tokens import EndToken, View
+from headwater.data.tokens import TOKENS_PER_PASS, EndToken, View
 from headwater.data.truncation import CutBy, Truncation, parse_keep
-from headwater.engine.options import TOKENS_PER_PASS
 from headwater.errors import DataError, UsageError
-from headwater.loopback import Server
 from headwater.marks import visible
+from headwater.network.page_server import Server
 from headwater.report.lens import decodes
 from headwater.report.lens.page import DATA, page
 from headwater.report.lens.views import PAIR, Lens, Reading, contents
+from headwater.results import runs
 from headwater.signal import tokenwise
 from headwater.signal.tokenwise import Reader, Shown, Typed, Wanted
 from headwater.statistics import LEVEL, Estimate
@@ -284,7 +284,7 @@ def _readings(readers: Sequence[Reader]) -> list[Reading]:
 
 def _metrics(subject: Subject, seed: int) -> dict[str, Estimate]:
     """Return what the scores of the whole responses say, with intervals; a second model's are `against_…`."""
-    from headwater.judging.comparison import summarise_rewards
+    from headwater.evaluation.comparison import summarise_rewards
 
     records = [_record(one) for one in subject.pairs]
     found: dict[str, Estimate] = {}

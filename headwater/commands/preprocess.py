@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from headwater import files, runs
+from headwater import files
 from headwater.console import say, say_stages
 from headwater.data import reading
 from headwater.data.preference import Preference, Unpaired
@@ -30,10 +30,11 @@ from headwater.data.truncation import (
     parse_percentage,
     shortened,
 )
-from headwater.data.view import facts_of
+from headwater.data.truncation_options import facts_of
 from headwater.data.writing import shard_paths
 from headwater.errors import DataError, UsageError
-from headwater.outputs import check_data_file, places_of
+from headwater.results import runs
+from headwater.results.outputs import check_data_file, places_of
 
 EXAMPLE = "headwater preprocess --input pairs.jsonl --output cut.jsonl --truncate-percentage 50"
 

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import tyro
 
-from headwater import destinations, runs
 from headwater.console import say, show
 from headwater.errors import UsageError
+from headwater.files import destinations
 from headwater.report import figures, page
 from headwater.report.findings import distinct, findings
 from headwater.report.terminal import key_figures
+from headwater.results import runs
 
 EXAMPLE = "headwater report runs/reward runs/reward-on-pairs --output report.html"
 

@@ -12,16 +12,15 @@ from typing import Annotated
 import tyro
 from rich.table import Table
 
-from headwater import runs
 from headwater.console import say, say_stages, show, track
 from headwater.data import reading
 from headwater.data.reading import Account, Door
 from headwater.data.templates import renders_conversations
-from headwater.data.tokens import EndToken
-from headwater.engine.options import TOKENS_PER_PASS
+from headwater.data.tokens import TOKENS_PER_PASS, EndToken
 from headwater.errors import DataError, UsageError
-from headwater.judging import reward_bench
-from headwater.judging.reward_bench import Item
+from headwater.evaluation import reward_bench
+from headwater.evaluation.reward_bench import Item
+from headwater.results import runs
 from headwater.statistics import LEVEL, Estimate
 
 EXAMPLE = "headwater reward-bench --model runs/reward --dataset allenai/reward-bench --split filtered"
@@ -114,8 +113,8 @@ def _read(config: Config) -> tuple[str, list[Item], list[Path]]:
 
 def _rewards(config: Config, items: Sequence[Item]) -> list[list[float] | None]:
     """Return the rewards of all responses of every item; None where one of them cannot be read."""
-    from headwater.engine.endings import end_rule
-    from headwater.engine.responses import Reading, load_judge
+    from headwater.models.turn_ends import end_rule
+    from headwater.rewards.responses import Reading, load_judge
 
     end = config.end or end_rule(config.model)
     how = Reading(end, config.max_length, config.tokens_per_pass)

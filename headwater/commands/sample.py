@@ -12,18 +12,18 @@ from typing import Annotated
 
 import tyro
 
-from headwater import runs
 from headwater.console import say, say_stages, track
 from headwater.data import reading
+from headwater.data.layouts import Broken, fields, with_messages
 from headwater.data.preference import Candidates, Prompted
 from headwater.data.reading import Account, Door
 from headwater.data.recorded import RowName
 from headwater.data.sampling import Asked, Drawn, Ledger, Sampling, ask_many, asked
-from headwater.data.sources import Broken, fields, with_messages
 from headwater.data.templates import given_template, renders_conversations
-from headwater.endpoint import Endpoint, Refusals
 from headwater.errors import DataError, NetworkError, UsageError
-from headwater.outputs import free_places
+from headwater.network.endpoint import Endpoint, Refusals
+from headwater.results import runs
+from headwater.results.outputs import free_places
 
 EXAMPLE = "headwater sample --input pairs.jsonl --output candidates.jsonl --model runs/sft --n 8"
 AT_ONCE = 8
@@ -169,7 +169,7 @@ def _check_column(config: Config) -> None:
 
 def _settings(config: Config) -> dict[str, object]:
     """Return what the draws depend on."""
-    from headwater.engine import fingerprint
+    from headwater.models import fingerprint
 
     return {
         "model": config.model,
@@ -189,7 +189,7 @@ def _from_server(config: Config, prompts: Sequence[Asked], refusals: Refusals) -
 
 def _from_model(config: Config, prompts: Sequence[Asked]) -> Iterator[tuple[Asked, list[Drawn]]]:
     """Draw from a local model; prompts without room for a response are left out."""
-    from headwater.engine.sampling import draw_from
+    from headwater.rewards.sampling import draw_from
 
     if prompts:
         yield from draw_from(config.model, prompts, config.sampling, config.seed, config.batch_size or AT_ONCE)
@@ -197,15 +197,16 @@ def _from_model(config: Config, prompts: Sequence[Asked]) -> Iterator[tuple[Aske
 
 def _rewards(config: Config, prompts: Sequence[Asked], ledger: Ledger) -> dict[str, list[Rewards]]:
     """Score what was drawn, prompt by prompt, with every reward model that is named."""
-    from headwater.engine import models, positions, sampling
-    from headwater.engine.endings import end_rule
+    from headwater.models import loading, positions
+    from headwater.models.turn_ends import end_rule
+    from headwater.rewards import sampling
 
     found: dict[str, list[Rewards]] = {}
     batch = config.batch_size or AT_ONCE
     for name in config.reward_model:
-        models.check_conditions(name, [config.door.told])
+        loading.check_conditions(name, [config.door.told])
         with given_template(None):  # a reward model is asked as it was trained
-            (model, tokenizer), end = models.load(name, "reward", (), config.seed), end_rule(name)
+            (model, tokenizer), end = loading.load(name, "reward", (), config.seed), end_rule(name)
         longest = positions.readable(model)
         found[name] = [
             sampling.scores(model, tokenizer, one, ledger.drawn(one.key), longest, batch, end)

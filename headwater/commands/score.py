@@ -16,23 +16,23 @@ import tyro
 import xxhash
 from rich.table import Table
 
-from headwater import interrupts, runs, statistics
+from headwater import interrupts, statistics
 from headwater.console import say, say_stages, show
 from headwater.data import reading
 from headwater.data.preference import Candidates, Preference, Record
 from headwater.data.reading import Door
 from headwater.data.recorded import RowName
 from headwater.data.templates import renders_conversations
-from headwater.data.tokens import MAX_LENGTH, EndToken
+from headwater.data.tokens import MAX_LENGTH, TOKENS_PER_PASS, EndToken
 from headwater.data.writing import row_of
-from headwater.engine.options import TOKENS_PER_PASS
 from headwater.errors import DataError, UsageError
-from headwater.ledger import Ledger
-from headwater.outputs import free_places
+from headwater.journal import Ledger
+from headwater.results import runs
+from headwater.results.outputs import free_places
 from headwater.statistics import LEVEL, Estimate, Floats
 
 if TYPE_CHECKING:
-    from headwater.engine.responses import Rewards
+    from headwater.rewards.responses import Rewards
 
 EXAMPLE = "headwater score --input candidates.jsonl --output scored.jsonl --model runs/reward"
 WINDOW = 256
@@ -116,7 +116,7 @@ def run(config: Config) -> Path:
 
 
 def _fingerprints(config: Config) -> dict[str, str]:
-    from headwater.engine import fingerprint
+    from headwater.models import fingerprint
 
     return fingerprint.of_models([*config.model, config.reference])
 
@@ -144,8 +144,8 @@ def _windows(records: Iterator[Any]) -> Iterator[list[Any]]:
 
 def _score(config: Config, name: str, ledger: Ledger) -> int:
     """Score with one model what is not in the ledger yet; returns the tokens that went through it."""
-    from headwater.engine.endings import end_rule
-    from headwater.engine.responses import Judge, Reading, load_judge, load_likelihood
+    from headwater.models.turn_ends import end_rule
+    from headwater.rewards.responses import Judge, Reading, load_judge, load_likelihood
 
     judge: Judge | None = None
     done, began = 0, time.monotonic()

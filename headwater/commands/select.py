@@ -10,7 +10,7 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 import tyro
 
-from headwater import files, runs
+from headwater import files
 from headwater.config import build
 from headwater.console import say, say_stages, show, track
 from headwater.data import reading
@@ -40,7 +40,8 @@ from headwater.data.selection import (
 )
 from headwater.data.tokenizers import is_call, load_tokenizer
 from headwater.errors import DataError, UsageError
-from headwater.outputs import check_data_file, free_places
+from headwater.results import runs
+from headwater.results.outputs import check_data_file, free_places
 from headwater.statistics import Estimate, std
 
 EXAMPLE = "headwater select --input ultrafeedback.jsonl --output selected.jsonl --by pvar --budget 10%"
@@ -375,14 +376,14 @@ def _gradients(
     config: Config, plan: Plan, pool: Pool, scores: Floats, choice: Choice, harvest: Harvest
 ) -> list[dict[str, Any]]:
     """Measure what the score of some rows should foretell: one row each, norm and bound divided by β."""
-    from headwater.engine import models
-    from headwater.engine.gradients import measure
-    from headwater.engine.positions import readable
-    from headwater.engine.responses import Reading
+    from headwater.models import loading
+    from headwater.models.positions import readable
+    from headwater.rewards.gradients import measure
+    from headwater.rewards.responses import Reading
 
     pvar = plan.selector if isinstance(plan.selector, PVar) else PVar()
     unit = picking.unit_of(pool, pvar.tau, pvar.scale)
-    model, tokenizer = models.load(str(config.policy), "policy", (), config.seed)
+    model, tokenizer = loading.load(str(config.policy), "policy", (), config.seed)
     longest = readable(model)
     taken = set(choice.rows.tolist())
     rows = ((record, pool.rewards[:, pool.of_row(row)]) for row, record in harvest.wanted.items())

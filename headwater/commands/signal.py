@@ -19,7 +19,7 @@ import numpy as np
 import tyro
 from rich.table import Table
 
-from headwater import files, runs
+from headwater import files
 from headwater.console import say, say_notes, say_stages, show
 from headwater.data import reading
 from headwater.data.preference import Preference
@@ -28,16 +28,16 @@ from headwater.data.published import published_points
 from headwater.data.reading import Door
 from headwater.data.splitting import unseen
 from headwater.data.templates import renders_conversations
-from headwater.data.tokens import EndToken, View
+from headwater.data.tokens import TOKENS_PER_PASS, EndToken, View
 from headwater.data.truncation import Truncation, parse_keep
-from headwater.engine.options import TOKENS_PER_PASS
 from headwater.errors import UsageError
+from headwater.results import runs
 from headwater.statistics import LEVEL, Estimate
 
 if TYPE_CHECKING:
     from headwater.signal.curves import Curves, Grid
     from headwater.signal.depth import Advice
-    from headwater.signal.rulers import Ints, Ruler
+    from headwater.signal.prefix_scorers import Ints, Ruler
 
 EXAMPLE = "headwater signal pairs.jsonl"
 CURVES = "curves.json"
@@ -232,7 +232,7 @@ def _by_words(config: Config, preferences: list[Preference]) -> Subject:
 def _by_model(
     config: Config, head: str, preferences: list[Preference], spans: Sequence[Truncation], ledger: Ledger
 ) -> Subject:
-    from headwater.engine.endings import end_rule
+    from headwater.models.turn_ends import end_rule
     from headwater.signal import passes
 
     model = str(config.model)

@@ -17,8 +17,8 @@ from headwater.data.templates import renders_conversations
 from headwater.data.tokenizers import Tokenizer, load_tokenizer
 from headwater.data.tokens import Ids, token_ends, tokenize
 from headwater.data.truncation import truncate
+from headwater.data.truncation_options import ViewOptions
 from headwater.data.turns import closing_of, turn_end
-from headwater.data.view import ViewOptions
 from headwater.errors import UsageError
 
 EXAMPLE = "headwater tokens pairs.jsonl --row 3 --tokenizer Qwen/Qwen2.5-0.5B-Instruct --keep 40%"

@@ -11,8 +11,8 @@ import tyro
 from headwater.config import build
 from headwater.data.reading import Door
 from headwater.data.templates import renders_conversations
-from headwater.data.view import ViewOptions
-from headwater.engine.options import TrainingOptions
+from headwater.data.truncation_options import ViewOptions
+from headwater.training.options import TrainingOptions
 
 EXAMPLE = 'headwater train-dpo --data cut.jsonl --output runs/dpo --model runs/sft --loss "dpo(beta=0.1)"'
 
@@ -50,11 +50,11 @@ class Config:
 @renders_conversations
 def run(config: Config) -> Path:
     """Train a policy and return its run directory; the reference's log-probabilities are computed once, before."""
-    from headwater.engine.losses import LIVE_REFERENCE_LOSSES, POLICY_LOSSES
-    from headwater.engine.recipe import Recipe
-    from headwater.engine.scoring import score_for
-    from headwater.engine.session import train
-    from headwater.engine.weights import WEIGHTS
+    from headwater.forward.scores import score_for
+    from headwater.losses import LIVE_REFERENCE_LOSSES, POLICY_LOSSES
+    from headwater.losses.token_weights import WEIGHTS
+    from headwater.training.run import train
+    from headwater.training.task import Recipe
 
     weights = build(config.weights, WEIGHTS, "weights")
     losses = POLICY_LOSSES | LIVE_REFERENCE_LOSSES

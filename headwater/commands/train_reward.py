@@ -11,9 +11,9 @@ import tyro
 
 from headwater.data.reading import Door
 from headwater.data.templates import renders_conversations
-from headwater.data.view import ViewOptions
-from headwater.engine.options import TrainingOptions
+from headwater.data.truncation_options import ViewOptions
 from headwater.errors import UsageError
+from headwater.training.options import TrainingOptions
 
 EXAMPLE = "headwater train-reward --data cut.jsonl --output runs/reward --model Qwen/Qwen2.5-0.5B-Instruct"
 
@@ -59,12 +59,12 @@ class Config:
 def run(config: Config) -> Path:
     """Train a reward model, or an ensemble of them, and return its run directory."""
     from headwater.data.balancing import balanced_by_length
-    from headwater.engine.ensembles import train_ensemble
-    from headwater.engine.losses import REWARD_LOSSES
-    from headwater.engine.prefixes import PREFIX_LOSSES, PrefixScores, parse_cuts
-    from headwater.engine.recipe import Recipe
-    from headwater.engine.scoring import reward_scores
-    from headwater.engine.session import train
+    from headwater.forward.scores import reward_scores
+    from headwater.losses import REWARD_LOSSES
+    from headwater.training.ensembles import train_ensemble
+    from headwater.training.prefixes import PREFIX_LOSSES, PrefixScores, parse_cuts
+    from headwater.training.run import train
+    from headwater.training.task import Recipe
 
     recipe = Recipe(
         "train-reward", "reward model", "reward", REWARD_LOSSES, reward_scores, 1e-5, reward_head=config.reward_head

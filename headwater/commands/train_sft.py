@@ -10,8 +10,8 @@ import tyro
 
 from headwater.data.reading import Door
 from headwater.data.templates import renders_conversations
-from headwater.data.view import ViewOptions
-from headwater.engine.options import TrainingOptions
+from headwater.data.truncation_options import ViewOptions
+from headwater.training.options import TrainingOptions
 
 EXAMPLE = 'headwater train-sft --data pairs.jsonl --output runs/sft --model "scratch(hidden=256, layers=4)"'
 
@@ -40,9 +40,9 @@ class Config:
 @renders_conversations
 def run(config: Config) -> Path:
     """Fine-tune a policy and return its run directory."""
-    from headwater.engine.losses import SFT
-    from headwater.engine.recipe import Recipe
-    from headwater.engine.scoring import policy_scores
-    from headwater.engine.session import train
+    from headwater.forward.scores import policy_scores
+    from headwater.losses import SFT
+    from headwater.training.run import train
+    from headwater.training.task import Recipe
 
     return train(config, Recipe("train-sft", "sft", "policy", {"sft": SFT}, policy_scores, 2e-5, watched="eval_loss"))

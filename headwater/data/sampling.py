@@ -11,11 +11,12 @@ import orjson
 import xxhash
 from numpy.typing import NDArray
 
-from headwater import ledger, replies
+from headwater import journal
 from headwater.data.preference import Message, Prompted, Response
 from headwater.data.reading import Account
-from headwater.endpoint import Endpoint, Refusals, RefusedError, in_parallel
 from headwater.errors import NetworkError, UsageError
+from headwater.network import replies
+from headwater.network.endpoint import Endpoint, Refusals, RefusedError, in_parallel
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,7 @@ def ask_many(
     refusals.check()
 
 
-class Ledger(ledger.Ledger):
+class Ledger(journal.Ledger):
     """What has been drawn, a line a prompt."""
 
     def add(self, key: str, drawn: Sequence[Drawn]) -> None:

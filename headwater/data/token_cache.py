@@ -17,7 +17,6 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from headwater import caches
 from headwater.data.preference import Example
 from headwater.data.reading import Account
 from headwater.data.templates import current_template
@@ -25,7 +24,7 @@ from headwater.data.tokenizers import Tokenizer
 from headwater.data.tokens import PairTokens, View
 from headwater.data.turns import special_tokens
 from headwater.errors import ResourceError
-from headwater.files import write_atomically
+from headwater.files import caches, write_atomically
 
 FORMAT = "4"
 PARTS = ("prompt", "chosen", "rejected")

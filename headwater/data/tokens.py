@@ -32,7 +32,10 @@ from headwater.errors import ModelError, first_line
 Ids = NDArray[np.int32]
 
 MAX_LENGTH = 2048
-"""Tokens of prompt and response, unless said otherwise."""
+"""Default limit of the tokens of prompt and response."""
+
+TOKENS_PER_PASS = 8192
+"""Default number of tokens of one forward pass: enough to keep a device busy."""
 
 BATCH = 512
 """Texts a call to the tokenizer: enough to keep all its threads busy, few enough to keep memory flat."""

@@ -27,9 +27,9 @@ from typing import Generic, Literal, NamedTuple, TypeVar
 
 from headwater.config.calls import fraction, shown
 from headwater.data import segmentation
+from headwater.data.layouts import NoPreference, check_responses
 from headwater.data.preference import Example, Response, Side, Unpaired
 from headwater.data.reading import Account
-from headwater.data.sources import NoPreference, check_responses
 from headwater.errors import UsageError
 
 TokenEnds = Callable[[Sequence[str]], Sequence[Sequence[int]]]

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from headwater import hub
 from headwater.data import adapter_files
 from headwater.errors import ModelError, first_line
+from headwater.network import hub
 
 CONFIGS = (
     "config.json",

@@ -18,8 +18,8 @@ import pyarrow
 import pyarrow.parquet
 
 from headwater import files
+from headwater.data.layouts import canonical_row, condition_of
 from headwater.data.preference import Candidates, Message, Preference, Record, Response
-from headwater.data.sources import canonical_row, condition_of
 from headwater.errors import DataError, UsageError
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
@@ -66,7 +66,7 @@ def export(path: Path, preferences: Iterable[Preference], shards: int = 1) -> li
 
 
 def row_of(record: Record) -> dict[str, Any]:
-    """Return the row that headwater writes for a record; `headwater.data.sources` reads it back.
+    """Return the row that headwater writes for a record; `headwater.data.layouts` reads it back.
 
     A condition is read back by `--condition-column condition`.
     """

@@ -25,11 +25,11 @@ from headwater.decoding.draws import Shaping
 from headwater.decoding.loop import Decoded
 from headwater.decoding.options import DecodingOptions
 from headwater.decoding.strategies import Said, Strategy, divergence
-from headwater.engine.forward import hidden_states
-from headwater.engine.head import shape_of
-from headwater.engine.layout_check import ROWS_OF_ONE, layout_for
-from headwater.engine.packing import collate
-from headwater.engine.scoring import to_device
+from headwater.forward.format_check import ROWS_OF_ONE, layout_for
+from headwater.forward.head import shape_of
+from headwater.forward.hidden_states import hidden_states
+from headwater.forward.packing import collate
+from headwater.forward.scores import to_device
 
 LOGITS = 2**23
 """Logits a model and chunk of positions: 64 MB in float64."""

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 
 from headwater.console import say
-from headwater.decoding.readers import Reader
-from headwater.engine import alone
-from headwater.engine.check_sample import limits_of, ordinary_ids
-from headwater.engine.forward import base_of
-from headwater.engine.generating import FURTHER, SHORT
-from headwater.engine.layout_check import attend_as_it_came, checked, reached
+from headwater.decoding.cached_model import Reader
+from headwater.forward import alone
+from headwater.forward.check_sample import limits_of, ordinary_ids
+from headwater.forward.format_check import attend_as_it_came, checked, reached
+from headwater.forward.hidden_states import base_of
+from headwater.rewards.generation import FURTHER, SHORT
 
 
 def settle(reader: Reader, longest: int) -> None:

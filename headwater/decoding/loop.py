@@ -17,13 +17,13 @@ import torch
 from numpy.typing import NDArray
 
 from headwater.decoding import cache_check
+from headwater.decoding.cached_model import Reader
 from headwater.decoding.draws import PROPOSE, Shaping, drawn, random_numbers
 from headwater.decoding.options import DecodingOptions
-from headwater.decoding.readers import Reader
 from headwater.decoding.speculation import Draft, Pace, check
 from headwater.decoding.strategies import Strategy, Turn
-from headwater.engine.finite import check_logits
 from headwater.errors import ModelError
+from headwater.forward.finite import check_logits
 
 KEPT = 2**26
 """Logits of drafts, of either model, that are held until they are checked: 256 MiB in float32."""

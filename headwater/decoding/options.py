@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from headwater.endpoint import Endpoint
 from headwater.errors import UsageError
+from headwater.network.endpoint import Endpoint
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ from headwater.decoding.loop import Decoded, Loop, Request
 from headwater.decoding.options import DecodingOptions
 from headwater.decoding.session import Answer, Prompts, ends_of, key_of, longest_of
 from headwater.decoding.strategies import Alone, LengthControl, Strategy
-from headwater.engine import models
-from headwater.ledger import Ledger
+from headwater.journal import Ledger
+from headwater.models import loading
 
 
 class First(NamedTuple):
@@ -56,7 +56,7 @@ class Relay:
         ends, longest = ends_of(other, self._tokenizer), longest_of(other, options)
         del other
         _let_go()
-        self._policy: Any = models.load(policy, "policy", (), seed).model.eval()
+        self._policy: Any = loading.load(policy, "policy", (), seed).model.eval()
         self._ends = sorted(ends | ends_of(self._policy, self._tokenizer))
         self._prompts = Prompts(prompts, self._tokenizer, min(longest, longest_of(self._policy, options)))
         self.prompts, self.dropped = self._prompts.kept, {"too_long": self._prompts.too_long}
@@ -64,7 +64,7 @@ class Relay:
 
     def _load_reference(self) -> Any:
         policy, reference = self._names
-        return models.reference_of(policy, reference, self._tokenizer, self._seed).eval()
+        return loading.reference_of(policy, reference, self._tokenizer, self._seed).eval()
 
     def answers(self, strategy: Strategy, seed: int, draws: int = 0) -> Iterator[Answer]:
         """Decode and yield every response, in the order of the prompts and their draws; once only."""

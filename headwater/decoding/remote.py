@@ -24,9 +24,9 @@ from headwater.decoding.accounting import Spoken
 from headwater.decoding.options import DecodingOptions, Servers
 from headwater.decoding.session import Answer, Prompts, ends_in, key_of
 from headwater.decoding.strategies import LengthControl, Strategy
-from headwater.endpoint import Endpoint, Refusals, RefusedError, in_parallel
 from headwater.errors import ModelError, NetworkError
-from headwater.ledger import Ledger
+from headwater.journal import Ledger
+from headwater.network.endpoint import Endpoint, Refusals, RefusedError, in_parallel
 
 AT_ONCE = 8
 HALF = "\ufffd"

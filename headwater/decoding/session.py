@@ -16,10 +16,11 @@ from headwater.decoding.accounting import Accountant, Spoken
 from headwater.decoding.loop import Decoded, Loop, Request, requests
 from headwater.decoding.options import DecodingOptions
 from headwater.decoding.strategies import Strategy
-from headwater.engine import models, positions, sampling
-from headwater.engine.endings import end_rule, end_tokens
 from headwater.errors import ModelError, UsageError
-from headwater.ledger import Ledger
+from headwater.journal import Ledger
+from headwater.models import loading, positions
+from headwater.models.turn_ends import end_rule, end_tokens
+from headwater.rewards import sampling
 
 
 class Pair(NamedTuple):
@@ -86,10 +87,10 @@ def ends_in(text: str, tokens: Sequence[int], tokenizer: Tokenizer) -> list[int]
 
 def load_pair(model: str, reference: str | None, seed: int) -> Pair:
     """Load a policy and its reference (None: the one its training run names). Errors: `UsageError`, `ModelError`."""
-    if models.head_of(model) == "reward":
+    if loading.head_of(model) == "reward":
         raise ModelError(model, "is a reward model", "name a policy")
-    policy, tokenizer = models.load(model, "policy", (), seed)
-    other = models.reference_of(model, reference, tokenizer, seed)
+    policy, tokenizer = loading.load(model, "policy", (), seed)
+    other = loading.reference_of(model, reference, tokenizer, seed)
     ends = ends_of(policy, tokenizer) | ends_of(other, tokenizer)
     return Pair(policy.eval(), other.eval(), tokenizer, sorted(ends))
 
@@ -201,9 +202,9 @@ class Judges:
         if len(set(names)) < len(names):
             raise UsageError("--reward-model", "names a model twice", "name each one once")
         for name in names:
-            models.check_conditions(name, [told])
+            loading.check_conditions(name, [told])
         with given_template(None):  # a reward model is asked as it was trained
-            self._models = {name: (*models.load(name, "reward", (), seed), end_rule(name)) for name in names}
+            self._models = {name: (*loading.load(name, "reward", (), seed), end_rule(name)) for name in names}
         self._batch = batch
 
     def rewards(self, answer: Answer) -> dict[str, float | None]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from headwater.report.cells import MISSING, Cell, duration, large
 from headwater.report.findings import count
-from headwater.runs import Run
+from headwater.results.runs import Run
 
 GIB = 1 << 30
 

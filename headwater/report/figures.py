@@ -15,7 +15,7 @@ from headwater.files import write_atomically
 from headwater.report.inspected import inspected
 from headwater.report.interactive import Spec, interactive
 from headwater.report.plots import DATA_PLOTS, PLOTS, SECTIONS, Block, Mark, Panel, Plot
-from headwater.runs import Run
+from headwater.results.runs import Run
 
 INK, PAPER = "#1d1c1a", "#ffffff"
 LINE = 16

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from headwater.runs import Run
+from headwater.results.runs import Run
 from headwater.statistics import Estimate
 
 CHANCE = 0.5

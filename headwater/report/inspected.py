@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from headwater.marks import visible
 from headwater.report.findings import count, labels, number, percent, with_interval
-from headwater.runs import Run
+from headwater.results.runs import Run
 from headwater.statistics import Estimate
 
 FILE = "inspection.json"

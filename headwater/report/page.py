@@ -28,7 +28,7 @@ from headwater.report.lens.sections import embedded as embedded_lenses
 from headwater.report.plots import PLOTS
 from headwater.report.plots.drawing import BETTER, DARK, WORSE
 from headwater.report.scripts import embedded, own, source, vega
-from headwater.runs import Run
+from headwater.results.runs import Run
 from headwater.statistics import Estimate
 
 EXAMPLE_LENGTH = 140

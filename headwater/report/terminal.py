@@ -14,7 +14,7 @@ from headwater.console import sparkline
 from headwater.marks import visible
 from headwater.report.findings import estimate, labels, number, percent, with_interval
 from headwater.report.plots.signal import CURVES
-from headwater.runs import Run
+from headwater.results.runs import Run
 
 SPANS = 10
 """Bars of a course: a row fits 80 columns."""

@@ -19,7 +19,7 @@ from headwater.console import track
 from headwater.data.preference import Preference
 from headwater.data.truncation import CutBy, Keep, Part, Truncation
 from headwater.signal.bootstrap import Bootstrap
-from headwater.signal.rulers import Ints, Ruler, kept_of
+from headwater.signal.prefix_scorers import Ints, Ruler, kept_of
 from headwater.statistics import Estimate, Floats
 
 SHUFFLES = 19

@@ -12,7 +12,7 @@ import numpy as np
 
 from headwater.data.truncation import Keep, Truncation, flops_saved
 from headwater.signal.curves import Curves, Key
-from headwater.signal.rulers import Ints, kept_of
+from headwater.signal.prefix_scorers import Ints, kept_of
 from headwater.statistics import LEVEL, Estimate, Floats
 
 CHANCE = 0.5

@@ -23,16 +23,13 @@ from numpy.typing import NDArray
 
 from headwater.console import track
 from headwater.data.tokens import PairTokens
-from headwater.engine.divergence import log_distribution
-from headwater.engine.forward import hidden_states
-from headwater.engine.layout_check import common_layout
-from headwater.engine.packing import PairBatch
-from headwater.engine.scoring import (
-    TokenFunction,
-    token_values,
-)
+from headwater.forward.distributions import log_distribution
+from headwater.forward.format_check import common_layout
+from headwater.forward.hidden_states import hidden_states
+from headwater.forward.packing import PairBatch
+from headwater.forward.scores import TokenFunction, token_values
 from headwater.signal.bootstrap import Bootstrap
-from headwater.signal.rulers import Ints
+from headwater.signal.prefix_scorers import Ints
 from headwater.statistics import Estimate, Floats
 
 if TYPE_CHECKING:
@@ -76,8 +73,8 @@ def sampled_pairs(
     """
     import transformers
 
-    from headwater.engine.finite import FiniteLogits
-    from headwater.engine.generating import drawing_for, generate, plain_generation
+    from headwater.forward.finite import FiniteLogits
+    from headwater.rewards.generation import drawing_for, generate, plain_generation
 
     settings = transformers.GenerationConfig(
         do_sample=True, top_k=0, top_p=1.0, max_new_tokens=tokens, eos_token_id=list(ends), pad_token_id=ends[0]

@@ -16,23 +16,17 @@ from headwater.data.tokenizers import Tokenizer
 from headwater.data.tokens import PairTokens, View
 from headwater.data.truncation import Truncation
 from headwater.data.turns import turn_end
-from headwater.engine import models, positions, sampling
-from headwater.engine.endings import end_tokens
-from headwater.engine.finite import check_scores
-from headwater.engine.heads import Head
-from headwater.engine.layout_check import layout_for
-from headwater.engine.responses import Voice, reward_voice, tokens_read
-from headwater.engine.rewarding import refuse_head as refuse_head
-from headwater.engine.scoring import (
-    WINDOW,
-    TokenFunction,
-    TokenValues,
-    token_log_probs,
-    token_rewards,
-    token_values,
-)
 from headwater.errors import DataError
-from headwater.signal.rulers import Ints, TokenRewards, implicit_reward_ruler, reward_ruler
+from headwater.forward.finite import check_scores
+from headwater.forward.format_check import layout_for
+from headwater.forward.scores import WINDOW, TokenFunction, TokenValues, token_log_probs, token_rewards, token_values
+from headwater.models import loading, positions
+from headwater.models.heads import Head
+from headwater.models.turn_ends import end_tokens
+from headwater.rewards import sampling
+from headwater.rewards.responses import Voice, reward_voice, tokens_read
+from headwater.rewards.reward_models import refuse_head as refuse_head
+from headwater.signal.prefix_scorers import Ints, TokenRewards, implicit_reward_ruler, reward_ruler
 from headwater.statistics import Floats
 
 
@@ -48,7 +42,7 @@ class Prepared:
 
 def head_of(model: str) -> Head:
     """Say whether `model` is a reward model or a policy. Errors: `ModelError`."""
-    return models.head_of(model)
+    return loading.head_of(model)
 
 
 @dataclass(frozen=True)
@@ -94,7 +88,7 @@ class _Values:
 
 def reward_reader(model: str, room: int, seed: int, reward_head: int | None = None) -> Reader:
     """Load a reward model that computes `room` tokens at once. Errors: `UsageError`, `ModelError`."""
-    scorer, tokenizer = models.load(model, "reward", (), seed, reward_head=reward_head)
+    scorer, tokenizer = loading.load(model, "reward", (), seed, reward_head=reward_head)
     values = _Values(scorer, token_rewards, room, "rewards")
 
     def read(pairs: Sequence[PairTokens]) -> TokenRewards:
@@ -105,8 +99,10 @@ def reward_reader(model: str, room: int, seed: int, reward_head: int | None = No
 
 def reward_model(model: str, request: Request) -> Prepared:
     """Load a reward model that will be read at every response token."""
-    models.check_conditions(model, (preference.condition for preference in request.preferences))
-    scorer, tokenizer = models.load(model, "reward", request.preferences, request.seed, reward_head=request.reward_head)
+    loading.check_conditions(model, (preference.condition for preference in request.preferences))
+    scorer, tokenizer = loading.load(
+        model, "reward", request.preferences, request.seed, reward_head=request.reward_head
+    )
     view = positions.fitted(request.view, scorer)
     pairs = prepare("read pairs", request.preferences, view, tokenizer, request.ledger)
     values = _Values(scorer, token_rewards, request.room, "rewards")
@@ -192,8 +188,8 @@ def with_room(two: TwoPolicies, pairs: Sequence[PairTokens], tokens: int) -> lis
 def _both(
     model: str, reference: str | None, seed: int, preferences: Sequence[Preference]
 ) -> tuple[Any, Any, Tokenizer]:
-    policy, tokenizer = models.load(model, "policy", preferences, seed)
-    return policy, models.reference_of(model, reference, tokenizer, seed), tokenizer
+    policy, tokenizer = loading.load(model, "policy", preferences, seed)
+    return policy, loading.reference_of(model, reference, tokenizer, seed), tokenizer
 
 
 def policy_and_reference(model: str, reference: str | None, beta: float, request: Request) -> Prepared:

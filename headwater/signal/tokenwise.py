@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from headwater import runs
 from headwater.data.preference import Message, Preference, Response
 from headwater.data.reading import Account
 from headwater.data.tokenizers import Tokenizer
@@ -20,7 +19,8 @@ from headwater.data.truncation import Keep, Truncation
 from headwater.errors import DataError, NumericalError, UsageError
 from headwater.report.lens.pieces import Pieces, at_pieces, by_characters, pieces_of
 from headwater.report.lens.views import PAIR, Contents, Entry, Reading, Side, entry_of, scales
-from headwater.signal.rulers import TokenRewards
+from headwater.results import runs
+from headwater.signal.prefix_scorers import TokenRewards
 from headwater.statistics import Floats
 
 
@@ -53,7 +53,7 @@ class Wanted(NamedTuple):
 
 def load(wanted: Wanted, room: int, seed: int) -> Reader:
     """Load a model; `room` is how many tokens it computes at once. Errors: `UsageError`, `ModelError`."""
-    from headwater.engine.endings import end_rule
+    from headwater.models.turn_ends import end_rule
     from headwater.signal import passes
 
     model, name, trained = wanted.model, Path(wanted.model).name, runs.facts_of(Path(wanted.model))

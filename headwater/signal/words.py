@@ -20,7 +20,7 @@ from headwater.data import segmentation
 from headwater.data.preference import Preference
 from headwater.data.truncation import Truncation
 from headwater.errors import DataError
-from headwater.signal.rulers import Ints, first_of, kept_of
+from headwater.signal.prefix_scorers import Ints, first_of, kept_of
 from headwater.statistics import Floats
 
 FOLDS = 5

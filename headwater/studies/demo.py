@@ -14,14 +14,14 @@ from functools import partial
 from pathlib import Path
 
 from headwater import config as configs
-from headwater import runs
 from headwater.commands import evaluate, preprocess, report, train_dpo, train_reward, train_sft
 from headwater.console import say, show, steps
 from headwater.data import reading
 from headwater.data.corpus import Corpus, generate
-from headwater.data.view import ViewOptions
-from headwater.engine.options import TrainingOptions
+from headwater.data.truncation_options import ViewOptions
 from headwater.report.findings import findings
+from headwater.results import runs
+from headwater.training.options import TrainingOptions
 
 EXAMPLE = "headwater demo --output demo"
 DEPTHS = (Fraction(1, 3), Fraction(2, 3), Fraction(1), Fraction(3, 2))

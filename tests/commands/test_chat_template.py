@@ -10,8 +10,8 @@ import yaml
 from headwater.commands import sample, tokens, train_sft
 from headwater.data.sampling import Sampling
 from headwater.data.tokenizers import load_tokenizer
-from headwater.engine.options import TrainingOptions
 from headwater.errors import UsageError
+from headwater.training.options import TrainingOptions
 
 ROWS = '{"prompt": "Say %d.", "chosen": "It is %d.", "rejected": "No."}\n'
 

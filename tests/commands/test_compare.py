@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headwater import cli, runs
+from headwater import cli
+from headwater.results import runs
 
 
 def rows(judge: str, model: str, *, wins: float, count: int = 60, gain: float | None = None) -> list[dict[str, Any]]:

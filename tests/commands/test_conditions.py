@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from headwater import cli, runs
+from headwater import cli
 from headwater.data import reading
 from headwater.data.corpus import Corpus, generate
 from headwater.data.preference import Message, Prompted
 from headwater.data.reading import Door
 from headwater.errors import UsageError
+from headwater.results import runs
 
 TRAIN = ["--model", "scratch(hidden=32, layers=2, vocab=400)", "--precision", "fp32", "--learning-rate", "5e-3"]
 TRAIN += ["--eval-fraction", "0.3", "--per-device-train-batch-size", "16"]

@@ -11,11 +11,12 @@ import pytest
 import torch
 import transformers
 
-from headwater import cli, runs
+from headwater import cli
 from headwater.data import reading
 from headwater.data.preference import Message, Preference, Response
 from headwater.data.tokenizers import Tokenizer
 from headwater.decoding.loop import Loop
+from headwater.results import runs
 from tests.decoding import stories
 from tests.decoding.test_loop import nudged
 

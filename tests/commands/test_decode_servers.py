@@ -13,7 +13,7 @@ import pytest
 import torch
 import transformers
 
-from headwater import cli, runs
+from headwater import cli
 from headwater.config import build
 from headwater.data import reading
 from headwater.data.preference import Preference
@@ -21,10 +21,11 @@ from headwater.data.sampling import asked
 from headwater.decoding.options import DecodingOptions
 from headwater.decoding.relay import Relay
 from headwater.decoding.strategies import STRATEGIES
-from headwater.engine import models
-from headwater.ledger import Ledger
+from headwater.journal import Ledger
+from headwater.models import loading
+from headwater.results import runs
 from tests.commands.test_decode import lines
-from tests.serving import save_policy
+from tests.support.serving import save_policy
 from tests.test_endpoint import Handler, Reply, Server, url
 
 FIRST, MOST = 5, 12
@@ -95,7 +96,7 @@ class Models:
 
     def __init__(self, pair: Path) -> None:
         names = [str(pair / name) for name in ("policy", "reference")]
-        self._models = {name: models.load(name, "policy", (), 0).model.eval() for name in names}
+        self._models = {name: loading.load(name, "policy", (), 0).model.eval() for name in names}
         self._tokenizer = transformers.AutoTokenizer.from_pretrained(names[0])
         self._alone = threading.Lock()
 

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from headwater import cli, runs
+from headwater import cli
 from headwater.commands import divergence
 from headwater.data import reading
 from headwater.data.corpus import Corpus, generate
+from headwater.results import runs
 
 QUICK = ["--per-device-train-batch-size", "16", "--precision", "fp32", "--eval-fraction", "0.5"]
 

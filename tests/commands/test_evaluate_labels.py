@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headwater import cli, runs
+from headwater import cli
 from headwater.data import reading
 from headwater.data.corpus import Corpus, generate
 from headwater.data.preference import Unpaired
+from headwater.results import runs
 from tests.data.test_unpaired import labelled
 
 MODEL = "scratch(hidden=32, layers=1, vocab=400)"

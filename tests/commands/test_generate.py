@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
-from headwater import cli, runs
+from headwater import cli
 from headwater.data import reading
 from headwater.data.preference import Preference
 from headwater.errors import DataError
-from headwater.judging import prompts
-from headwater.judging.alpaca_eval import read_answers
-from tests.serving import save_policy
+from headwater.evaluation import prompts
+from headwater.evaluation.alpaca_eval import read_answers
+from headwater.results import runs
+from tests.support.serving import save_policy
 from tests.test_endpoint import Handler, Reply, Server, url
 
 SHORT = ("--max-new-tokens", "6")
@@ -70,7 +71,7 @@ def test_models_answer_and_judges_read_what_they_wrote(
 def test_a_stopped_command_goes_on_and_may_name_more_models(
     models: dict[str, Path], questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from headwater.engine import sampling
+    from headwater.rewards import sampling
 
     given = ("--prompts", questions, "--output", tmp_path / "a", *SHORT, "--batch-size", 1, "--temperature", 1)
     draw, drawn = sampling.draw, list[str]()

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from headwater import cli, runs
+from headwater import cli
 from headwater.data import reading
 from headwater.data.corpus import Corpus, generate
 from headwater.data.preference import Preference
-from tests.serving import save_policy
+from headwater.results import runs
+from tests.support.serving import save_policy
 
 MODEL = "scratch(hidden=32, layers=1, vocab=400)"
 NAMINGS: dict[str, Callable[[int], Any]] = {

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headwater import cli, runs
+from headwater import cli
 from headwater.data import reading
 from headwater.data.preference import Message, Preference, Response
 from headwater.data.profiling import NEAR, Profile, near_duplicates, script_of, spread
 from headwater.marks import visible
+from headwater.results import runs
 
 
 def row(number: int, chosen: str, rejected: str = "No.", **other: Any) -> bytes:

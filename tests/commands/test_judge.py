@@ -15,13 +15,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headwater import cli, endpoint, runs
+from headwater import cli
 from headwater.data import reading
 from headwater.data.corpus import Corpus, generate
 from headwater.data.preference import Message
-from headwater.judging import judgements
-from headwater.judging.alpaca_eval import answer_to, as_rows
-from tests.judging.test_judges import prefers_tuned, said
+from headwater.evaluation import judgements
+from headwater.evaluation.alpaca_eval import answer_to, as_rows
+from headwater.network import endpoint
+from headwater.results import runs
+from tests.evaluation.test_judges import prefers_tuned, said
 from tests.test_endpoint import Handler, Reply, Server, url
 
 PAIRWISE = "pairwise(model='m')"

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from headwater import runs
 from headwater.cli import main
 from headwater.commands import preprocess, train_dpo
 from headwater.commands.train_dpo import Config
 from headwater.data import reading
 from headwater.data.corpus import Corpus, generate
 from headwater.data.preference import Unpaired
-from headwater.data.view import ViewOptions
-from headwater.engine.options import TrainingOptions
+from headwater.data.truncation_options import ViewOptions
+from headwater.results import runs
+from headwater.training.options import TrainingOptions
 from tests.data.test_unpaired import labelled
 
 MODEL = "scratch(hidden=64, layers=1, vocab=600)"

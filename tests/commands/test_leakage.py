@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from headwater import cli, runs
+from headwater import cli
 from headwater.data import reading
 from headwater.data.corpus import Corpus, generate
 from headwater.data.preference import Message, Preference
 from headwater.data.splitting import split
+from headwater.results import runs
 from tests.commands.test_main_job import MODEL
 
 QUICK = ["--model", MODEL, "--per-device-train-batch-size", "16", "--precision", "fp32"]

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headwater import cli, runs
+from headwater import cli
 from headwater.commands.lens import PAGE, Config
 from headwater.data import reading
 from headwater.data.corpus import Corpus, generate
@@ -22,11 +22,12 @@ from headwater.data.preference import Message, Preference, Response
 from headwater.data.tokenizers import load_tokenizer
 from headwater.data.tokens import token_ends
 from headwater.errors import ModelError
-from headwater.loopback import Server
+from headwater.network.page_server import Server
+from headwater.results import runs
 from headwater.signal import tokenwise
-from headwater.signal.rulers import TokenRewards
+from headwater.signal.prefix_scorers import TokenRewards
 from headwater.signal.tokenwise import settled
-from tests.browser import Browser
+from tests.support.browser import Browser
 
 MODEL = "scratch(hidden=32, layers=1, vocab=400)"
 QUICK = ["--per-device-train-batch-size", "16", "--precision", "fp32", "--eval-fraction", "0.5"]

@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from headwater import runs
 from headwater.commands import evaluate, score, train_dpo
 from headwater.commands.train_dpo import Config
 from headwater.data import reading
 from headwater.data.corpus import Corpus, generate
 from headwater.data.tokens import tokenize
 from headwater.data.writing import write
-from headwater.engine import models
-from headwater.engine.options import TrainingOptions
-from headwater.engine.order import Shares
 from headwater.errors import DataError, UsageError
+from headwater.models import loading
+from headwater.results import runs
+from headwater.training.options import TrainingOptions
+from headwater.training.order import Shares
 
 MODEL = "scratch(hidden=64, layers=2, vocab=600)"
 OPTIONS = TrainingOptions(
@@ -68,7 +68,7 @@ def test_a_policy_without_a_reference_is_judged_by_the_rewards_of_its_loss(data:
     run = train_dpo.run(Config(data=data, output=tmp_path / "run", model=MODEL, loss=loss, training=OPTIONS))
     judged = evaluate.run(evaluate.Config(model=str(run), dataset=data, output=tmp_path / "judged", allow_leakage=True))
     record = runs.load(judged).records()[0]
-    model, tokenizer = models.load(str(run), "policy", (), 0)
+    model, tokenizer = loading.load(str(run), "policy", (), 0)
     preference = next(row for row in reading.load(data).preferences if row.id == record["id"])
     (pair,) = tokenize([preference], tokenizer, 2048).pairs
     for response, reward in ((pair.chosen, "chosen_reward"), (pair.rejected, "rejected_reward")):

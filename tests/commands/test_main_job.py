@@ -11,11 +11,12 @@ import pytest
 import torch
 import transformers
 
-from headwater import cli, runs
+from headwater import cli
 from headwater.commands import evaluate, preprocess, train_reward
 from headwater.data import reading
 from headwater.data.corpus import Corpus, generate
-from headwater.engine.options import TrainingOptions
+from headwater.results import runs
+from headwater.training.options import TrainingOptions
 
 MODEL = "scratch(hidden=32, layers=1, vocab=400)"
 QUICK = ["--per-device-train-batch-size", "16", "--precision", "fp32", "--eval-fraction", "0.25"]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from headwater import cli, runs
+from headwater import cli
 from headwater.commands import preprocess
 from headwater.data import reading, truncation
 from headwater.data.corpus import Corpus, generate
@@ -18,6 +18,7 @@ from headwater.data.tokenizers import ScratchTokenizer, Tokenizer, texts_of
 from headwater.data.tokens import token_ends
 from headwater.data.truncation import Effect, Keep, Truncation, shortened, truncate
 from headwater.data.writing import write
+from headwater.results import runs
 
 HALF = Keep(Fraction(1, 2))
 

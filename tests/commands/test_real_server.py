@@ -7,17 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from headwater import cli, runs
+from headwater import cli
 from headwater.data import reading
 from headwater.data.corpus import Corpus, generate
 from headwater.data.preference import Candidates, Message, Preference, Response
-from headwater.engine import models
-from headwater.judging import judgements
-from headwater.judging.alpaca_eval import read_answers
-from headwater.judging.asking import Call, looks
-from headwater.judging.judges import AlpacaEval, Comparison, Pairwise
-from headwater.judging.verdicts import line
-from tests.serving import llama_server, write_gguf
+from headwater.evaluation import judgements
+from headwater.evaluation.alpaca_eval import read_answers
+from headwater.evaluation.judge_client import Call, looks
+from headwater.evaluation.judges import AlpacaEval, Comparison, Pairwise
+from headwater.evaluation.verdicts import line
+from headwater.models import loading
+from headwater.results import runs
+from tests.support.serving import llama_server, write_gguf
 
 
 def command(*arguments: object, code: int = 0) -> None:
@@ -115,7 +116,7 @@ def test_probabilities_of_names_are_those_of_the_model(tmp_path: Path) -> None:
     reading.write(tmp_path / "names.jsonl", lessons)
     data = ("--data", tmp_path / "names.jsonl", "--output", tmp_path / "m", "--model", "scratch(hidden=64, layers=2)")
     command("train-sft", *data, *EPOCHS)
-    model, tokenizer = models.load(str(tmp_path / "m"), "policy", (), 0)
+    model, tokenizer = loading.load(str(tmp_path / "m"), "policy", (), 0)
     names = [tokenizer.convert_tokens_to_ids(name) for name in "mM"]
     with llama_server(write_gguf(tmp_path / "m", tmp_path / "m.gguf"), tmp_path / "log.txt") as address:
         given = ("--baseline", tmp_path / "base.json", "--answers", tmp_path / "tuned.json", "--endpoint", address)

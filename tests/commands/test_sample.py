@@ -10,13 +10,15 @@ from typing import Any
 
 import pytest
 
-from headwater import cli, runs
+from headwater import cli
 from headwater.data import reading
 from headwater.data.corpus import Corpus, generate
 from headwater.data.preference import Candidates
 from headwater.data.sampling import Asked, Drawn, Ledger
-from headwater.engine import models, sampling
 from headwater.errors import UsageError
+from headwater.models import loading
+from headwater.results import runs
+from headwater.rewards import sampling
 from tests.test_endpoint import Handler, Reply, Server, url
 
 MODEL = "scratch(hidden=32, layers=1, vocab=400)"
@@ -119,7 +121,7 @@ def test_rewards_are_those_that_evaluate_gives(study: Path, tmp_path: Path) -> N
     expected = {
         row["id"]: [row["chosen_reward"], row["rejected_reward"]] for row in runs.load(tmp_path / "e").records()
     }
-    model, tokenizer = models.load(str(study / "train-reward"), "reward", (), 0)
+    model, tokenizer = loading.load(str(study / "train-reward"), "reward", (), 0)
     for preference in reading.load(study / "few.jsonl").preferences:
         better, worse = (Drawn(r.text, r.complete) for r in (preference.chosen, preference.rejected))
         one = Asked(preference.prompt, preference.id, "s")

@@ -11,13 +11,14 @@ import pytest
 import torch
 import transformers
 
-from headwater import cli, runs
+from headwater import cli
 from headwater.commands import score
 from headwater.data import reading
 from headwater.data.corpus import Corpus, generate
 from headwater.data.preference import Candidates, Message, Preference, Response, Unpaired
-from headwater.engine import responses
-from headwater.engine.responses import Reading, load_judge
+from headwater.results import runs
+from headwater.rewards import responses
+from headwater.rewards.responses import Reading, load_judge
 
 MODEL = "scratch(hidden=32, layers=2, vocab=400)"
 QUICK = ["--per-device-train-batch-size", "16", "--precision", "fp32", "--eval-fraction", "0.25"]

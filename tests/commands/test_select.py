@@ -12,11 +12,12 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 
-from headwater import cli, runs
+from headwater import cli
 from headwater.data import reading
 from headwater.data import selection as picking
 from headwater.data.preference import Candidates, Message, Preference, Response
 from headwater.data.tokenizers import Tokenizer
+from headwater.results import runs
 
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
 

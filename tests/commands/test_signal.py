@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headwater import cli, runs
+from headwater import cli
 from headwater.commands import signal
 from headwater.data import reading
 from headwater.data.corpus import Corpus, generate
 from headwater.data.truncation import parse_keep
 from headwater.errors import UsageError
 from headwater.report.plots import PLOTS
+from headwater.results import runs
 
 FEW = ["--limit", "100"]
 MODEL = "scratch(hidden=32, layers=1, vocab=400)"

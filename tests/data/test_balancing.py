@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from headwater import cli, runs
+from headwater import cli
 from headwater.data import reading
 from headwater.data.balancing import balanced_by_length
 from headwater.data.corpus import Corpus, generate
 from headwater.errors import DataError
+from headwater.results import runs
 from tests.conftest import random_pairs
 
 SIZES = [(3, 9, 4)] * 7 + [(3, 4, 9)] * 3 + [(3, 5, 5)] * 2

@@ -145,7 +145,7 @@ def test_a_prompt_that_ends_in_an_assistant_turn_is_continued(name: str) -> None
 
 @pytest.mark.parametrize("name", EVERY)
 def test_both_responses_share_the_prompt_that_is_drawn_from(name: str) -> None:
-    from headwater.engine.sampling import prompt_ids
+    from headwater.rewards.sampling import prompt_ids
 
     found = tokens(name, pair(name, TALKS["several"], "Yes.", THOUGHT))
     (drawn,) = prompt_ids([Asked(TALKS["several"], "lab:1", "lab")], tokenizer_of(name), 1 << 20)

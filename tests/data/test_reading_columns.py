@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headwater.data.reading import Account, Door, blocks, columns, formats, intake, stream
-from headwater.data.sources import SOURCES, dialogues, fields, texts
+from headwater.data.layouts import SOURCES, dialogues, fields, texts
+from headwater.data.reading import Account, Door, blocks, columns, formats, reader, stream
 from headwater.data.writing import row_of
 from headwater.errors import DataError
 from tests.data.test_reading_door import ANY_LINE
@@ -146,7 +146,7 @@ def everything(path: Path, door: Door = LET_ALL) -> tuple[Any, ...]:
 
 def one_by_one(path: Path, door: Door = LET_ALL) -> tuple[Any, ...]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(intake.Intake, "_sure", lambda self, block: None)
+        patch.setattr(reader.Intake, "_sure", lambda self, block: None)
         return everything(path, door)
 
 
@@ -209,14 +209,14 @@ def test_good_rows_are_never_looked_at_one_by_one(
         saved(path, fields)
     else:
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(fields), path)
-    judged, alone = 0, intake.Intake._judged
+    judged, alone = 0, reader.Intake._judged
 
-    def counted(self: intake.Intake, *row: Any) -> Any:
+    def counted(self: reader.Intake, *row: Any) -> Any:
         nonlocal judged
         judged += 1
         return alone(self, *row)
 
-    monkeypatch.setattr(intake.Intake, "_judged", counted)
+    monkeypatch.setattr(reader.Intake, "_judged", counted)
     monkeypatch.setattr(formats, "BLOCK", 1 << 16)
     found = everything(path)
     assert found[1] == Account(rows_in=3000, kept=3000)
@@ -254,8 +254,8 @@ def test_odd_conversations_among_columns_are_found(odd: Any, tmp_path: Path, mon
     )
     path = saved(tmp_path / "a.jsonl", [good, good, same, bad, other])
     asked: list[Any] = []
-    sure = intake.Intake._sure
-    monkeypatch.setattr(intake.Intake, "_sure", lambda self, block: asked.append(block.columns) or sure(self, block))
+    sure = reader.Intake._sure
+    monkeypatch.setattr(reader.Intake, "_sure", lambda self, block: asked.append(block.columns) or sure(self, block))
     assert everything(path) == one_by_one(path)
     assert asked[1] is not None
 
@@ -269,7 +269,7 @@ def test_finishing_makes_no_records_and_counts_the_same(tmp_path: Path, monkeypa
     fields = [GOOD["explicit"](n % 2900) for n in range(3000)]
     path = saved(tmp_path / "a.jsonl", fields)
     counted = everything(path)[1]
-    monkeypatch.setattr(intake, "preference", lambda *texts: pytest.fail("made a record"))
+    monkeypatch.setattr(reader, "preference", lambda *texts: pytest.fail("made a record"))
     reading = stream(path)
     assert reading.finish() == counted == Account(3000, 2900, dropped=counted.dropped)
     assert counted.dropped == {"duplicate": 100}
@@ -317,9 +317,9 @@ def test_columns_that_come_later_are_learned(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(formats, "BLOCK", 1 << 12)
     fields = [GOOD["explicit"](n) | ({"id": f"r{n}", "score_chosen": 1} if n > 1500 else {}) for n in range(3000)]
     used: list[bool] = []
-    sure = intake.Intake._sure
+    sure = reader.Intake._sure
     monkeypatch.setattr(
-        intake.Intake, "_sure", lambda self, block: used.append(block.columns is not None) or sure(self, block)
+        reader.Intake, "_sure", lambda self, block: used.append(block.columns is not None) or sure(self, block)
     )
     assert everything(saved(tmp_path / "a.jsonl", fields))[1].kept == 3000
     assert used[0] is False

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from headwater import console
 from headwater.data.preference import Candidates, Preference, Unpaired
 from headwater.data.reading import Account, Door, Intake, formats, load, read_rows, stream, strict
-from headwater.data.reading.account import RAW_CHARACTERS
+from headwater.data.reading.counts import RAW_CHARACTERS
 from headwater.errors import DataError, UsageError
 
 LET_ALL = Door(max_bad_rows="100%")

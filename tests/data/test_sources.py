@@ -11,9 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headwater.data.preference import Candidates, Message, Preference, Response, Unpaired
-from headwater.data.reading import read_rows
-from headwater.data.sources import (
+from headwater.data.layouts import (
     SOURCES,
     Broken,
     CandidatesDraft,
@@ -27,6 +25,8 @@ from headwater.data.sources import (
     draft_to_record,
     renamed,
 )
+from headwater.data.preference import Candidates, Message, Preference, Response, Unpaired
+from headwater.data.reading import read_rows
 from headwater.errors import UsageError
 
 Fields = dict[str, Any]

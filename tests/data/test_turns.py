@@ -11,7 +11,7 @@ from headwater.data.tokenizers import Tokenizer
 from headwater.data.tokens import tokenize
 from headwater.data.turns import closing_of, padding_token, special_tokens, turn_end
 from headwater.errors import ModelError
-from tests.endings import ALPACA, CHATML, LLAMA2, LLAMA3, PHI, tokenizer_of
+from tests.support.endings import ALPACA, CHATML, LLAMA2, LLAMA3, PHI, tokenizer_of
 
 MADE: dict[str, Callable[[], Tokenizer]] = {
     "named by added_tokens_decoder alone": lambda: tokenizer_of(

@@ -14,13 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headwater.cli import main
+from headwater.data.layouts import SOURCES, Broken, Unread, json_text
+from headwater.data.layouts.judged import TIES
+from headwater.data.layouts.unread import COLUMNS, KEYS
 from headwater.data.preference import Message, Preference, Response
 from headwater.data.reading import Door, Intake, stream, write
-from headwater.data.sources import SOURCES, Broken, Unread, json_text
-from headwater.data.sources.judged import TIES
-from headwater.data.sources.unread import COLUMNS, KEYS
 from headwater.errors import DataError
-from headwater.judging import judgements
+from headwater.evaluation import judgements
 
 LET_ALL = Door(max_bad_rows="100%")
 CALL = [{"id": "1", "type": "function", "function": {"name": "legs", "arguments": '{"n": 2}'}}]

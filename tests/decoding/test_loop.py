@@ -12,9 +12,9 @@ import transformers
 
 from headwater.config import build
 from headwater.decoding import loop
+from headwater.decoding.cached_model import Reader
 from headwater.decoding.loop import Decoded, Loop, requests
 from headwater.decoding.options import DecodingOptions
-from headwater.decoding.readers import Reader
 from headwater.decoding.strategies import STRATEGIES
 from headwater.errors import ModelError
 

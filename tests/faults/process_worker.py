@@ -8,9 +8,9 @@ import time
 from typing import Any
 
 from headwater import cli
-from headwater.engine import training
+from headwater.training import trainer
 
-step_as_is = training.PairTrainer.training_step
+step_as_is = trainer.PairTrainer.training_step
 
 
 def broken(self: Any, *others: Any, **named: Any) -> Any:
@@ -23,5 +23,5 @@ def broken(self: Any, *others: Any, **named: Any) -> Any:
 
 
 if __name__ == "__main__":
-    training.PairTrainer.training_step = broken  # type: ignore[method-assign]
+    trainer.PairTrainer.training_step = broken  # type: ignore[method-assign]
     sys.exit(cli.main(sys.argv[1:]))

@@ -13,12 +13,15 @@ from typing import Any
 import pytest
 import torch
 
-from headwater import cli, files, manifest, runs
+from headwater import cli, files
 from headwater.commands import train_dpo
 from headwater.data.corpus import Corpus, generate
 from headwater.data.writing import write
-from headwater.engine import checkpoints, fingerprint, resuming, session, training
 from headwater.errors import DataError, ModelError, UsageError
+from headwater.files import manifest
+from headwater.models import fingerprint, saving
+from headwater.results import runs
+from headwater.training import checkpoints, run, trainer
 from tests.faults.training_runs import OPTIONS, config_of, history, same_weights, write_pairs
 
 
@@ -41,7 +44,7 @@ def stopped(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was killed in its seventh step, with the checkpoints of steps 3 and 6."""
     run = tmp_path_factory.mktemp("stopped") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(resuming, "remove", lambda *others, **named: None)
+        patch.setattr(checkpoints, "remove", lambda *others, **named: None)
         kill_in(6, patch)
         with pytest.raises(KilledError):
             train_dpo.run(config_of(data, run))
@@ -50,14 +53,14 @@ def stopped(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def kill_in(step: int, patch: pytest.MonkeyPatch) -> None:
-    step_as_is = training.PairTrainer.training_step
+    step_as_is = trainer.PairTrainer.training_step
 
     def killed(self: Any, *others: Any, **named: Any) -> torch.Tensor:
         if self.state.global_step == step:
             raise KilledError
         return step_as_is(self, *others, **named)
 
-    patch.setattr(training.PairTrainer, "training_step", killed)
+    patch.setattr(trainer.PairTrainer, "training_step", killed)
 
 
 def flip(path: Path) -> None:
@@ -101,7 +104,7 @@ def test_a_damaged_checkpoint_is_passed_over(
     run = tmp_path / "run"
     shutil.copytree(stopped, run)
     damage(run / "checkpoint-6")
-    assert resuming.latest(run) == run / "checkpoint-3"
+    assert checkpoints.latest(run) == run / "checkpoint-3"
     assert f"checkpoint-6: {said}" in capsys.readouterr().err
 
 
@@ -114,7 +117,7 @@ def test_the_training_goes_on_from_the_one_before(
     shutil.copytree(stopped, run)
     empty(run / "checkpoint-6")
     (run / ".tmp-checkpoint-9-0").mkdir()
-    monkeypatch.setattr(session, "say", lambda line: None)
+    monkeypatch.setattr(run, "say", lambda line: None)
     train_dpo.run(config_of(data, run))
     assert same_weights(whole, run)
     assert history(run) == history(whole)
@@ -140,8 +143,8 @@ def test_after_the_last_step_nothing_is_trained_again(
     """Killed while the finished model was written: the checkpoint of the last step is still there."""
     config = config_of(data, tmp_path / "run")
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoints, "save", lambda *others: (_ for _ in ()).throw(KilledError()))
-        patch.setattr(session, "_keep_reference", lambda *others: None)
+        patch.setattr(saving, "save", lambda *others: (_ for _ in ()).throw(KilledError()))
+        patch.setattr(run, "_keep_reference", lambda *others: None)
         with pytest.raises(KilledError):
             train_dpo.run(config)
     assert [path.name for path in config.output.glob("checkpoint-*")] == ["checkpoint-8"]
@@ -226,11 +229,11 @@ def test_a_fingerprint_of_model_files_sees_a_retrained_base_under_adapters(tmp_p
 def test_data_that_is_written_while_it_is_read_is_refused(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from headwater.data.reading import intake
+    from headwater.data.reading import reader
 
     own = tmp_path / "pairs.jsonl"
     shutil.copy(data, own)
-    check_as_is = intake.Intake._check_bad_rows
+    check_as_is = reader.Intake._check_bad_rows
 
     def written(self: Any, at_end: bool = False) -> None:
         if at_end:
@@ -238,7 +241,7 @@ def test_data_that_is_written_while_it_is_read_is_refused(
                 handle.write("\n")
         check_as_is(self, at_end=at_end)
 
-    monkeypatch.setattr(intake.Intake, "_check_bad_rows", written)
+    monkeypatch.setattr(reader.Intake, "_check_bad_rows", written)
     with pytest.raises(DataError, match=r"pairs\.jsonl · changed while it was read"):
         train_dpo.run(config_of(own, tmp_path / "run"))
     assert not (tmp_path / "run").exists()
@@ -260,7 +263,7 @@ def test_data_that_is_written_while_it_is_read_is_refused(
 def test_a_finished_model_is_what_its_run_wrote(
     damage: Callable[[Path], None], said: str, whole: Path, data: Path, tmp_path: Path
 ) -> None:
-    from headwater.engine import finished
+    from headwater.models import finished
 
     run = tmp_path / "run"
     shutil.copytree(whole, run)
@@ -313,7 +316,7 @@ def test_scores_of_a_model_that_was_trained_anew_are_not_mixed(
 ) -> None:
     """The ledger of a stopped command was written by another model under the same name."""
     from headwater.commands import score
-    from headwater.engine.responses import Judge
+    from headwater.rewards.responses import Judge
 
     run = tmp_path / "run"
     shutil.copytree(whole, run)

@@ -15,8 +15,8 @@ import headwater
 from headwater.cli import main
 from headwater.data.tokenizers import Tokenizer, load_tokenizer
 from headwater.data.untrusted import check_model
-from headwater.engine import models
 from headwater.errors import ModelError, NetworkError
+from headwater.models import loading
 
 pytestmark = pytest.mark.fault("S2")
 
@@ -87,9 +87,9 @@ def test_it_is_refused_before_anything_is_loaded(place: str, policy: Path, yes: 
     _edit(policy / file, **changes)
     for load in (
         lambda: load_tokenizer(str(policy), ()),
-        lambda: models.load(str(policy), "policy", (), 0),
-        lambda: models.load(str(policy), "reward", (), 0),
-        lambda: models.head_of(str(policy)),
+        lambda: loading.load(str(policy), "policy", (), 0),
+        lambda: loading.load(str(policy), "reward", (), 0),
+        lambda: loading.head_of(str(policy)),
     ):
         with pytest.raises(ModelError, match=f"names code to run: .* in {file}"):
             load()

@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 
-from headwater import runs
 from headwater.commands import train_dpo
-from headwater.engine import finished, reference, resuming, session
 from headwater.errors import ModelError, ResourceError
+from headwater.models import finished
+from headwater.results import runs
+from headwater.training import checkpoints, reference
+from headwater.training import run as training_run
 from tests.faults.training_runs import config_of, same_weights, write_pairs
 
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
@@ -53,7 +55,7 @@ def crash_at(number: int, folder: Path, work: Callable[[], object]) -> bool:
             if not reads and str(arguments[0]).startswith(str(folder)):
                 count()
 
-        fsync_as_is, save_as_is = os.fsync, resuming.save_file
+        fsync_as_is, save_as_is = os.fsync, checkpoints.save_file
 
         def fsync(handle: int) -> None:
             count()
@@ -63,7 +65,7 @@ def crash_at(number: int, folder: Path, work: Callable[[], object]) -> bool:
             save_as_is(tensors, path)
             count(path)
 
-        os.fsync, resuming.save_file = fsync, save_file  # type: ignore[assignment]
+        os.fsync, checkpoints.save_file = fsync, save_file  # type: ignore[assignment]
         _watch = watch
         work()
         os._exit(0)
@@ -99,20 +101,20 @@ def test_every_crash_in_a_save_leaves_a_run_that_goes_on(
     That a training goes on from either to the same weights is tested in test_checkpoints.py.
     """
     run = tmp_path / "run"
-    save_as_is, finish_as_is = resuming.save, session._finish
+    save_as_is, finish_as_is = checkpoints.save, training_run._finish
     saves: list[tuple[str, bytes]] = []
     ends: list[str] = []
 
     def save(folder: Path, position: Any, *others: Any) -> Path:
         for _ in points(run, lambda: save_as_is(folder, position, *others)) if position.step == 6 else ():
-            newest = resuming.latest(run)
+            newest = checkpoints.latest(run)
             assert newest is not None
             saves.append((newest.name, (newest / "state.safetensors").read_bytes()))
         return save_as_is(folder, position, *others)
 
     def finish(*others: Any) -> Path:
         for _ in points(run, lambda: finish_as_is(*others)):
-            newest = resuming.latest(run)
+            newest = checkpoints.latest(run)
             if (run / "done").exists():
                 finished.check(run)
                 ends.append("done")
@@ -123,8 +125,8 @@ def test_every_crash_in_a_save_leaves_a_run_that_goes_on(
             ends.append(newest.name)
         return finish_as_is(*others)
 
-    monkeypatch.setattr(resuming, "save", save)
-    monkeypatch.setattr(session, "_finish", finish)
+    monkeypatch.setattr(checkpoints, "save", save)
+    monkeypatch.setattr(training_run, "_finish", finish)
     train_dpo.run(config_of(data, run))
     names = [name for name, _ in saves]
     assert len(names) > 10
@@ -151,7 +153,7 @@ def test_a_checkpoint_without_room_ends_the_training_and_leaves_no_part_of_it(
     """The last good one stays; with room again, the same command ends with the undisturbed weights."""
     whole = train_dpo.run(config_of(data, tmp_path / "whole"))
     config = config_of(data, tmp_path / "run")
-    save_as_is = resuming.save
+    save_as_is = checkpoints.save
 
     def save(folder: Path, position: Any, *others: Any) -> Path:
         if position.step == 6:
@@ -159,7 +161,7 @@ def test_a_checkpoint_without_room_ends_the_training_and_leaves_no_part_of_it(
         return save_as_is(folder, position, *others)
 
     with monkeypatch.context() as patch:
-        patch.setattr(resuming, "save", save)
+        patch.setattr(checkpoints, "save", save)
         with pytest.raises(ResourceError, match="there is no room to write it") as ended:
             train_dpo.run(config)
     resource.setrlimit(resource.RLIMIT_FSIZE, (-1, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
@@ -192,7 +194,7 @@ def test_caches_without_room_are_done_without(
             small_files(20_000)
             return writer
 
-        patch.setattr(session, "_keep_reference", lambda *others: None)
+        patch.setattr(training_run, "_keep_reference", lambda *others: None)
         patch.setattr(runs, "start", start)
         run = train_dpo.run(config_of(data, tmp_path / "run"))
     assert "the values are kept in memory alone" in capsys.readouterr().err

@@ -13,10 +13,10 @@ import pytest
 
 from headwater import console
 from headwater.cli import main
-from headwater.endpoint import Endpoint
 from headwater.errors import NetworkError, UsageError
-from headwater.ledger import Ledger
+from headwater.journal import Ledger
 from headwater.marks import hidden_in, marked, visible
+from headwater.network.endpoint import Endpoint
 
 
 class Scripted(http.server.BaseHTTPRequestHandler):

@@ -13,9 +13,10 @@ from safetensors.torch import load_file
 
 from headwater import cli
 from headwater.commands import train_dpo, train_reward
-from headwater.engine import finite, models
-from headwater.engine.finite import check_logits, check_scores
 from headwater.errors import ModelError, NumericalError
+from headwater.forward import finite
+from headwater.forward.finite import check_logits, check_scores
+from headwater.models import loading
 from tests.faults.training_runs import MODEL, OPTIONS, STEPS, at_step, config_of, history, same_weights, write_pairs
 
 
@@ -116,7 +117,7 @@ def broken(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pa
     reward = train_reward.Config(data=data, output=home / "reward", model=MODEL, training=OPTIONS)
     found["reward"] = train_reward.run(reward)
     for head, path in found.items():
-        model, _ = models.load(str(path), head, (), 0)  # type: ignore[arg-type]
+        model, _ = loading.load(str(path), head, (), 0)  # type: ignore[arg-type]
         with torch.no_grad():
             for each in model.model.layers[0].mlp.parameters():
                 each.fill_(1e20)
@@ -191,24 +192,24 @@ def test_a_model_with_weights_that_are_not_finite_is_refused(where: str) -> None
     else:
         model.register_buffer("bias_of_positions", torch.tensor([0.0, torch.nan]), persistent=where == "buffer")
     with pytest.raises(ModelError, match="not finite in bias"):
-        models._check_finite(model, "model")
+        loading._check_finite(model, "model")
 
 
 @pytest.mark.fault("N3")
 def test_a_row_whose_tokens_all_count_nothing_has_a_finite_loss_and_no_gradient(tmp_path: Path) -> None:
     """Token weights may leave nothing of a response: it then says nothing, and harms nobody."""
-    from headwater.engine.losses import DPO
-    from headwater.engine.packing import collate
-    from headwater.engine.scoring import policy_scores, with_reference
+    from headwater.forward.packing import collate
+    from headwater.forward.scores import policy_scores, with_reference
+    from headwater.losses import DPO
     from tests.conftest import random_pairs
-    from tests.engine.test_parity import LENGTHS, VOCAB, policy
+    from tests.forward.test_parity import LENGTHS, VOCAB, policy
 
     model = policy("llama", torch.float32)
     pairs = with_reference(model, random_pairs(LENGTHS[:2], VOCAB), 1000, "shared")
     batch = collate(pairs)
     batch["weight"][batch["slot"] < 2] = 0.0
     scores = policy_scores(model, batch)
-    from headwater.engine.scoring import reference_scores
+    from headwater.forward.scores import reference_scores
 
     losses = DPO()(scores, reference_scores(batch)).loss
     assert torch.isfinite(losses).all()
@@ -220,9 +221,9 @@ def test_a_row_whose_tokens_all_count_nothing_has_a_finite_loss_and_no_gradient(
 @pytest.mark.fault("N4")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_huge_logits_and_extreme_beta_stay_finite(dtype: torch.dtype) -> None:
-    from headwater.engine.head import log_probs
-    from headwater.engine.losses import DPO, PairScores, Score
-    from tests.engine.test_parity import policy
+    from headwater.forward.head import log_probs
+    from headwater.losses import DPO, PairScores, Score
+    from tests.forward.test_parity import policy
 
     model = policy("llama", torch.float32).to(dtype)
     with torch.no_grad():

@@ -12,16 +12,16 @@ import torch
 import transformers
 
 from headwater import cli
-from headwater.engine import halving, scoring
-from headwater.engine.losses import BradleyTerry
-from headwater.engine.packing import tokens_of
-from headwater.engine.responses import reward_voice
-from headwater.engine.scoring import reward_scores, score_pairs, token_log_probs, token_values
 from headwater.errors import ResourceError
+from headwater.forward import halving, scores
+from headwater.forward.packing import tokens_of
+from headwater.forward.scores import reward_scores, score_pairs, token_log_probs, token_values
+from headwater.losses import BradleyTerry
+from headwater.rewards.responses import reward_voice
 from tests.conftest import random_pairs
-from tests.engine.test_parity import LENGTHS, VOCAB, policy, reward
-from tests.engine.test_training import Recorder, trainer, weights
 from tests.faults.training_runs import write_pairs
+from tests.forward.test_parity import LENGTHS, VOCAB, policy, reward
+from tests.training.test_training import Recorder, trainer, weights
 
 ERRORS: dict[str, Callable[[], BaseException]] = {
     "GPU": lambda: torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
@@ -34,7 +34,7 @@ ERRORS: dict[str, Callable[[], BaseException]] = {
 def hold(tokens: int, error: str, monkeypatch: pytest.MonkeyPatch, times: int = 10**9) -> list[int]:
     """Let passes of more than so many tokens fail in the backbone; returns the sizes of all that were tried."""
     tried: list[int] = []
-    states_as_is = scoring.hidden_states
+    states_as_is = scores.hidden_states
 
     def hidden_states(model: Any, batch: Any) -> torch.Tensor:
         size = batch["input_ids"].numel()
@@ -43,7 +43,7 @@ def hold(tokens: int, error: str, monkeypatch: pytest.MonkeyPatch, times: int = 
             raise ERRORS[error]()
         return states_as_is(model, batch)
 
-    monkeypatch.setattr(scoring, "hidden_states", hidden_states)
+    monkeypatch.setattr(scores, "hidden_states", hidden_states)
     return tried
 
 

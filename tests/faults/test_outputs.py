@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from headwater import caches, destinations, locks, runs
 from headwater.cli import main
 from headwater.errors import UsageError
-from headwater.outputs import free_places
+from headwater.files import caches, destinations, locks
+from headwater.results import runs
+from headwater.results.outputs import free_places
 
 
 @dataclasses.dataclass(frozen=True)

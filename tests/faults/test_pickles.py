@@ -12,9 +12,9 @@ import pytest
 from headwater.data.corpus import Corpus, generate
 from headwater.data.tokens import PairTokens
 from headwater.data.writing import write
-from headwater.engine.reference import Reference
+from headwater.training.reference import Reference
 from tests.faults.outcome import Command, runner
-from tests.serving import save_policy
+from tests.support.serving import save_policy
 
 SCRATCH = "scratch(hidden=32, layers=1, vocab=300)"
 pytestmark = pytest.mark.fault("S3")
@@ -64,10 +64,10 @@ def test_weights_in_a_pickle_are_refused(name: str, payload: bytes, data: Path, 
 def test_a_pickle_in_the_reference_cache_is_made_anew(
     payload: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pairs: list[PairTokens]
 ) -> None:
-    from headwater.engine import models
+    from headwater.models import loading
 
     monkeypatch.setenv("HEADWATER_CACHE", str(tmp_path / "cache"))
-    model, _ = models.load(SCRATCH.replace("300", "512"), "policy", generate(Corpus(pairs=60, seed=1)), 0)
+    model, _ = loading.load(SCRATCH.replace("300", "512"), "policy", generate(Corpus(pairs=60, seed=1)), 0)
     reference = Reference(model, 2048, False)
     expected = [np.array(one.chosen_reference) for one in reference.stored(pairs[:4])]
     for file in (tmp_path / "cache").rglob("*.npy"):

@@ -13,7 +13,7 @@ import pytest
 
 from headwater.data.corpus import Corpus, generate
 from headwater.data.writing import write
-from headwater.engine import resuming
+from headwater.training import checkpoints
 from tests.conftest import ROOT
 
 MODEL = "scratch(hidden=32, layers=1, vocab=300)"
@@ -52,5 +52,5 @@ def test_the_other_process_ends_with_a_reason_and_a_whole_checkpoint(fault: str,
     (line,) = [line for line in said.splitlines() if line.startswith("headwater: ")]
     assert "2 processes · one of them ended, or did not answer" in line
     assert "Traceback" not in said
-    assert resuming.latest(tmp_path / "run") == tmp_path / "run" / "checkpoint-2"
+    assert checkpoints.latest(tmp_path / "run") == tmp_path / "run" / "checkpoint-2"
     assert time.monotonic() - began < 200

@@ -18,12 +18,14 @@ from typing import Any
 
 import pytest
 
-from headwater import cli, endpoint, files, masking, runs
+from headwater import cli, files, masking
 from headwater.cli import main
-from headwater.endpoint import Endpoint
 from headwater.errors import NetworkError, UsageError
-from headwater.ledger import Ledger
+from headwater.journal import Ledger
 from headwater.masking import Secret, mask, mask_all, mask_values, masked_output
+from headwater.network import endpoint
+from headwater.network.endpoint import Endpoint
+from headwater.results import runs
 
 pytestmark = pytest.mark.fault("S6")
 

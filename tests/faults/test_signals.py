@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from headwater import console, interrupts, runs
+from headwater import console, interrupts
 from headwater.data.corpus import Corpus, generate
 from headwater.data.writing import write
+from headwater.results import runs
 from tests.faults.outcome import Command, runner
-from tests.serving import save_policy
+from tests.support.serving import save_policy
 
 SCRATCH = "scratch(hidden=32, layers=1, vocab=300)"
 
@@ -28,7 +29,7 @@ def run(capfd: pytest.CaptureFixture[str]) -> Command:
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Pairs, a policy and its reference, a reward model."""
     from headwater.commands import train_reward
-    from headwater.engine.options import TrainingOptions
+    from headwater.training.options import TrainingOptions
 
     home = tmp_path_factory.mktemp("signals")
     pairs = generate(Corpus(pairs=24, seed=1))

@@ -12,7 +12,7 @@ from headwater.data.preference import Message, Preference, Response
 from headwater.data.tokenizers import ScratchTokenizer
 from headwater.data.tokens import tokenize
 from tests.faults.outcome import Command, pair, runner, write_rows
-from tests.serving import save_policy
+from tests.support.serving import save_policy
 
 SCRATCH = "scratch(hidden=32, layers=1, vocab=300)"
 GOOD = [pair(number) for number in range(8)]

@@ -14,7 +14,7 @@ import tyro
 from headwater import config
 from headwater.cli import main
 from headwater.config import build, fraction, read_yaml, to_yaml
-from headwater.data.reading.door import BadRows
+from headwater.data.reading.options import BadRows
 from headwater.data.selection.choosing import Budget
 from headwater.data.truncation import parse_keep, parse_percentage
 from headwater.errors import UsageError

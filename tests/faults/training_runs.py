@@ -15,8 +15,8 @@ from headwater.commands import train_dpo
 from headwater.commands.train_dpo import Config
 from headwater.data.corpus import Corpus, generate
 from headwater.data.writing import write
-from headwater.engine import training
-from headwater.engine.options import TrainingOptions
+from headwater.training import trainer
+from headwater.training.options import TrainingOptions
 
 MODEL = "scratch(hidden=32, layers=1, vocab=300)"
 OPTIONS = TrainingOptions(
@@ -38,13 +38,13 @@ def config_of(data: Path, output: Path, **changes: Any) -> Config:
 
 def at_step(step: int, happens: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let `happens(trainer, model, batch)` replace what the loss of the step after `step` finished ones returns."""
-    loss_as_is = training.PairTrainer.compute_loss
+    loss_as_is = trainer.PairTrainer.compute_loss
 
     def compute_loss(self: Any, model: Any, inputs: Any, **named: Any) -> torch.Tensor:
         loss = loss_as_is(self, model, inputs, **named)
         return happens(self, loss) if model.training and self.state.global_step == step else loss
 
-    monkeypatch.setattr(training.PairTrainer, "compute_loss", compute_loss)
+    monkeypatch.setattr(trainer.PairTrainer, "compute_loss", compute_loss)
 
 
 def train(config: Config) -> Path:

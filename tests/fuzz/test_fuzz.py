@@ -27,9 +27,9 @@ from headwater.data.tokenizers import Tokenizer
 from headwater.data.tokens import PairTokens, tokenize
 from headwater.data.truncation import parse_keep
 from headwater.decoding.strategies import STRATEGIES
-from headwater.engine.losses import POLICY_LOSSES
-from headwater.engine.packing import SIDES, collate, parts_of
 from headwater.errors import DataError, ModelError, UsageError
+from headwater.forward.packing import SIDES, collate, parts_of
+from headwater.losses import POLICY_LOSSES
 
 EXAMPLES = int(os.environ.get("HEADWATER_FUZZ", "40"))
 fuzz = settings(

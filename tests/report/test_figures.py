@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from headwater import cli, runs
+from headwater import cli
 from headwater.errors import UsageError
 from headwater.report import figures, page
 from headwater.report.figures import Drawing
 from headwater.report.plots import PLOTS, SECTIONS
 from headwater.report.plots.drawing import COLOURS, DARK, GREY
+from headwater.results import runs
 from tests.report.colour import VISIONS, contrast, difference
 from tests.report.test_page import study
 from tests.report.test_plots import NEEDS, scrutinised, trained

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from headwater import runs
 from headwater.report.findings import findings, labels
+from headwater.results import runs
 from headwater.statistics import Estimate
 
 

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headwater import cli, runs
+from headwater import cli
 from headwater.report import page
 from headwater.report.findings import findings
 from headwater.report.inspected import inspected, inspection
 from headwater.report.plots import DATA_PLOTS, PLOTS
+from headwater.results import runs
 from tests.report.test_page import Elements
 
 ATTACK = "<script>alert(1)</script>\u202e"

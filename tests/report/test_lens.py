@@ -21,7 +21,6 @@ from tokenizers import Regex, models, normalizers, pre_tokenizers, processors
 from tokenizers import Tokenizer as Backend
 from transformers import PreTrainedTokenizerFast
 
-from headwater import runs
 from headwater.data.preference import Message, Preference, Response
 from headwater.data.templates import CHATML
 from headwater.data.tokenizers import ScratchTokenizer, Tokenizer
@@ -35,7 +34,8 @@ from headwater.report.lens.pieces import Piece, Pieces, at_pieces, by_characters
 from headwater.report.lens.sections import extremes
 from headwater.report.lens.views import ALONE, FULL_COLOUR, PAIR, Entry, Lens, Reading, Side, contents
 from headwater.report.scripts import source
-from tests.browser import Browser
+from headwater.results import runs
+from tests.support.browser import Browser
 
 BAD = "</script><img src=x onerror=\"document.title='broken'\"><!--"
 HARD = (

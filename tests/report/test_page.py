@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from headwater import runs
 from headwater.report import page
 from headwater.report.costs import costs
+from headwater.results import runs
 from headwater.statistics import Estimate
 
 ATTACK = "</script><img src=x onerror=alert(1)>"

@@ -13,13 +13,13 @@ import pyarrow.parquet
 import pytest
 import vl_convert
 
-from headwater import runs
 from headwater.files import write_json
 from headwater.report.findings import findings
 from headwater.report.page import render
 from headwater.report.plots import PLOTS
 from headwater.report.plots.drawing import COLOURS
 from headwater.report.plots.training import MAX_POINTS
+from headwater.results import runs
 from headwater.statistics import Estimate
 
 

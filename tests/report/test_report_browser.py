@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from headwater import cli, runs
+from headwater import cli
 from headwater.report import page
-from tests.browser import Browser
+from headwater.results import runs
 from tests.report.test_plots import NEEDS
+from tests.support.browser import Browser
 
 BAD = "</script><img src=x onerror=document.title='broken'>"
 MEGABYTE = 1 << 20

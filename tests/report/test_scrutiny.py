@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from headwater import files, runs
+from headwater import files
 from headwater.data.corpus import Corpus, generate
-from headwater.judging.scrutiny import Judged, scrutinise
+from headwater.evaluation.diagnostics import Judged, scrutinise
 from headwater.report import page
-from headwater.report.plots import scrutiny
+from headwater.report.plots import diagnostics
+from headwater.results import runs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,9 +21,9 @@ class Config:
 
 
 def test_the_report_reads_the_file_that_evaluate_writes() -> None:
-    from headwater.judging.scrutiny import FILE
+    from headwater.evaluation.diagnostics import FILE
 
-    assert scrutiny.RESULTS == FILE
+    assert diagnostics.RESULTS == FILE
 
 
 def test_a_page_shows_where_a_model_is_right_and_its_mistakes(tmp_path: Path) -> None:
@@ -30,9 +31,9 @@ def test_a_page_shows_where_a_model_is_right_and_its_mistakes(tmp_path: Path) ->
     rng = np.random.default_rng(0)
     rewards, lengths = rng.normal(0, 1, (80, 2)), rng.integers(10, 90, (80, 2)).astype(float)
     writer = runs.start(tmp_path / "judged", "evaluate", Config())
-    files.write_json(writer.path / scrutiny.RESULTS, scrutinise(Judged(preferences, rewards, lengths), {}, 0))
+    files.write_json(writer.path / diagnostics.RESULTS, scrutinise(Judged(preferences, rewards, lengths), {}, 0))
     run = runs.load(writer.finish())
-    (block,) = scrutiny.scrutiny_panels([run])
+    (block,) = diagnostics.scrutiny_panels([run])
     assert [panel.title for panel in block.panels] == ["Confidence", "Lengths", "Margin"]
     assert "on 80 pairs" in block.panels[0].says
     text = page.render([run])
@@ -41,5 +42,5 @@ def test_a_page_shows_where_a_model_is_right_and_its_mistakes(tmp_path: Path) ->
     assert worst.chosen.text.split()[0] in text
     assert 'id="scrutiny"' in text
     plain = runs.start(tmp_path / "plain", "evaluate", Config())
-    assert scrutiny.scrutiny_panels([runs.load(plain.finish())]) == []
+    assert diagnostics.scrutiny_panels([runs.load(plain.finish())]) == []
     assert "Mistakes" not in page.render([runs.load(tmp_path / "plain")])

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from headwater import cli, console, runs
+from headwater import cli, console
 from headwater.report.terminal import key_figures
+from headwater.results import runs
 from tests.report.test_page import ATTACK, study
 from tests.report.test_plots import signalled, trained
 

@@ -3,10 +3,10 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
-from headwater import runs
 from headwater.report.figures import figures
 from headwater.report.plots import DATA_PLOTS
 from headwater.report.plots.cloud import LARGEST, SMALLEST, extent, lay
+from headwater.results import runs
 from tests.report.test_inspected import inspect, pair
 
 

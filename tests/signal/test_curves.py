@@ -8,7 +8,7 @@ import pytest
 from headwater.data.preference import Message, Preference, Response
 from headwater.data.truncation import Keep, Truncation
 from headwater.signal.curves import LEAST, Grid, Key, groups_of, measure, wins, with_length_flips
-from headwater.signal.rulers import Ints
+from headwater.signal.prefix_scorers import Ints
 from headwater.statistics import Floats
 
 HALF = Fraction(1, 2)

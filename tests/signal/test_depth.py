@@ -11,7 +11,7 @@ from headwater.data.truncation import Keep
 from headwater.signal.bootstrap import Bootstrap
 from headwater.signal.curves import Curves, Grid, Key, measure
 from headwater.signal.depth import advise, figures, length_alone, losses, signal_depth, training_saved
-from headwater.signal.rulers import TokenRewards
+from headwater.signal.prefix_scorers import TokenRewards
 from headwater.statistics import Estimate, Floats
 
 TENTHS = tuple(Fraction(n, 10) for n in range(1, 11))

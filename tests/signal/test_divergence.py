@@ -8,14 +8,14 @@ import torch
 
 from headwater.data.preference import Preference
 from headwater.data.tokens import PairTokens
-from headwater.engine import models
+from headwater.models import loading
 from headwater.signal import divergence
 from headwater.signal.divergence import profile, read_divergence, sampled_pairs
 
 
 def policy(corpus: list[Preference], seed: int, scale: float = 8.0) -> Any:
     """A tiny model with opinions: random weights are nearly uniform."""
-    model = models.load("scratch(hidden=32, layers=1, vocab=512)", "policy", corpus, seed).model
+    model = loading.load("scratch(hidden=32, layers=1, vocab=512)", "policy", corpus, seed).model
     with torch.no_grad():
         model.get_output_embeddings().weight.mul_(scale)
     return model

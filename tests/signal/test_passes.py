@@ -16,10 +16,10 @@ from headwater.data.tokenizers import Tokenizer
 from headwater.data.tokens import EndToken, PairTokens, View, tokenize
 from headwater.data.truncation import CutBy, Keep, Part, Truncation
 from headwater.data.turns import turn_end
-from headwater.engine import models
-from headwater.engine.scoring import TokenFunction, TokenValues, token_log_probs, token_rewards, token_values
+from headwater.forward.scores import TokenFunction, TokenValues, token_log_probs, token_rewards, token_values
+from headwater.models import loading
 from headwater.signal.passes import Request, reward_model
-from headwater.signal.rulers import TokenRewards, implicit_reward_ruler, kept_of, reward_ruler
+from headwater.signal.prefix_scorers import TokenRewards, implicit_reward_ruler, kept_of, reward_ruler
 
 BETA = 0.1
 PARTS: tuple[Part, ...] = ("suffix", "middle", "random-span")
@@ -29,8 +29,8 @@ def pairs_of(corpus: list[Preference], tokenizer: Tokenizer, end: EndToken = "ne
     return tokenize(corpus[:9], tokenizer, 512, end).pairs
 
 
-def model(head: models.Head, corpus: list[Preference], seed: int = 0) -> Any:
-    return models.load("scratch(hidden=32, layers=2, vocab=512)", head, corpus, seed).model
+def model(head: loading.Head, corpus: list[Preference], seed: int = 0) -> Any:
+    return loading.load("scratch(hidden=32, layers=2, vocab=512)", head, corpus, seed).model
 
 
 def read(what: TokenFunction, each: Any, pairs: list[PairTokens]) -> list[TokenValues]:
@@ -71,7 +71,7 @@ def test_a_reward_model_reads_a_span_as_a_response_of_its_own(
     ledger = Ledger()
     prepared = reward_model(name, Request(few, View(Truncation(), end, 512), 700, 0, ledger, spans))
     ruler = prepared.read()
-    loaded = models.load(name, "reward", few, 0)
+    loaded = loading.load(name, "reward", few, 0)
     found = []
     for span in spans:
         first, last = (side.tolist() for side in ruler.bounds(span))

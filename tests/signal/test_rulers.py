@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from headwater.data.tokens import PairTokens
 from headwater.data.truncation import Keep, Truncation
-from headwater.engine.scoring import TokenValues
-from headwater.signal.rulers import first_of, implicit_reward_ruler, kept_of, reward_ruler
+from headwater.forward.scores import TokenValues
+from headwater.signal.prefix_scorers import first_of, implicit_reward_ruler, kept_of, reward_ruler
 
 END = 9
 ONES = np.ones(1)

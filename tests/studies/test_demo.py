@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from headwater import cli, runs
+from headwater import cli
+from headwater.results import runs
 from headwater.studies.demo import Config, kept_ratios
 
 

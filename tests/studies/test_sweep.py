@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headwater import cli, runs
+from headwater import cli
 from headwater.commands import train_reward
 from headwater.data import reading
 from headwater.data.corpus import Corpus, generate
 from headwater.errors import DataError, UsageError
+from headwater.results import runs
 from headwater.statistics import RESAMPLES, Estimate
 from headwater.studies import sweep
 from headwater.studies.sweep import summary

@@ -21,7 +21,7 @@ A record of JSON lines holds the `offset` of its line in bytes: `tail -c +$((off
     NO_USER_TURN, NO_ASSISTANT_TURN   has a conversation without the turn that is needed
     SCORE           has a score that is NaN or infinite
     TOOLS, MEDIA, REASONING, CONTEXT, WEIGHT, NAME   has a field that changes what the row means, and that its layout
-                    does not read (`data/sources/unread.py`); --ignore-columns passes over it
+                    does not read (`data/layouts/unread.py`); --ignore-columns passes over it
     MALFORMED       has something else in a column than the layout expects
 
 Columns that hold something else and are not read are named in the account.
@@ -34,10 +34,11 @@ the first one stays).
 from __future__ import annotations
 
 from headwater.data.preference import Record
-from headwater.data.reading.account import QUARANTINE, Account, Quarantine
-from headwater.data.reading.door import Door
+from headwater.data.reading.counts import QUARANTINE, Account, Quarantine
 from headwater.data.reading.formats import FORMATS, format_of
-from headwater.data.reading.intake import (
+from headwater.data.reading.options import Door
+from headwater.data.reading.places import PREFERENCES, data_file
+from headwater.data.reading.reader import (
     Intake,
     Loaded,
     Row,
@@ -48,7 +49,6 @@ from headwater.data.reading.intake import (
     read_rows,
     stream,
 )
-from headwater.data.reading.places import PREFERENCES, data_file
 from headwater.data.writing import check_writable, export, write
 
 __all__ = [

@@ -17,10 +17,10 @@ import pyarrow
 import pyarrow.ipc
 import pyarrow.parquet
 
+from headwater.data.layouts import Cells
 from headwater.data.reading.arrays import elements
 from headwater.data.reading.blocks import Batch, Block, Item, Lines, refused_if_damaged
 from headwater.data.reading.strict import Bad, decoded, parse
-from headwater.data.sources import Cells
 from headwater.errors import DataError, UsageError
 
 BOM = b"\xef\xbb\xbf"

@@ -14,13 +14,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from headwater import hub
 from headwater.data.reading import cards, splits
 from headwater.data.reading.blocks import Block, Item
-from headwater.data.reading.door import Door
 from headwater.data.reading.formats import Advance, format_of, read_blocks
+from headwater.data.reading.options import Door
 from headwater.errors import DataError, NetworkError, UsageError, first_line
 from headwater.marks import visible
+from headwater.network import hub
 
 PREFERENCES = "preferences.jsonl"
 """The data file of a run directory that holds data."""

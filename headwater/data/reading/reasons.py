@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from headwater.data.reading.account import Account, Quarantine
+from headwater.data.layouts import Broken
+from headwater.data.reading.counts import Account, Quarantine
 from headwater.data.reading.strict import Bad
-from headwater.data.sources import Broken
 from headwater.errors import DataError
 
 REASONS = {

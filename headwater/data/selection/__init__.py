@@ -24,15 +24,7 @@ from headwater.data.selection.effects import (
     gradient_figures,
 )
 from headwater.data.selection.pairing import PAIRINGS, Compared, Pairing, compared, costs, seed_of
-from headwater.data.selection.pool import (
-    PROBABILITIES,
-    Builder,
-    Measure,
-    Pool,
-    Rewards,
-    Scores,
-    responses_of,
-)
+from headwater.data.selection.pool import PROBABILITIES, Builder, Measure, Pool, Rewards, Scores, responses_of
 from headwater.data.selection.selectors import SELECTORS, Need, PVar, Random, Selector, lacking, rivals, unit_of
 from headwater.data.selection.variance import Floats, Ints, PairMean, logit, pair_mean, preference_variance
 from headwater.data.selection.writing import SCORES, Harvest, annotation_rows, write_annotation, write_scores

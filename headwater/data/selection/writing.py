@@ -14,6 +14,7 @@ import orjson
 import pyarrow
 import pyarrow.parquet
 
+from headwater.data.layouts import NoPreference, check_responses
 from headwater.data.preference import Candidates, Preference
 from headwater.data.reading import Account, Intake
 from headwater.data.selection.effects import columns_of
@@ -21,7 +22,6 @@ from headwater.data.selection.pairing import Pairing, compared, seed_of
 from headwater.data.selection.pool import Pool, responses_of
 from headwater.data.selection.selectors import PVar, Selector
 from headwater.data.selection.variance import Floats, Ints
-from headwater.data.sources import NoPreference, check_responses
 from headwater.errors import DataError
 from headwater.files import write_atomically
 

@@ -12,7 +12,7 @@ from headwater.data.preference import Message
 from headwater.data.truncation import Truncation
 from headwater.report.lens.pieces import Piece, Pieces, at_pieces, parts
 from headwater.report.lens.views import ALONE, Entry, Lens, Reading, Side
-from headwater.runs import DECODED, Run
+from headwater.results.runs import DECODED, Run
 from headwater.statistics import Floats
 
 READINGS = (Reading("KL", sums=True), Reading("log-ratio", sums=True))

@@ -12,7 +12,7 @@ from headwater.files import to_json
 from headwater.report.lens import decodes
 from headwater.report.lens.page import DATA, section
 from headwater.report.lens.views import BY_HALF, PAIR, Contents, contents
-from headwater.runs import Run
+from headwater.results.runs import Run
 
 ROOM = 1_500_000
 """Bytes that all lenses of a report may take together."""

@@ -10,13 +10,13 @@ from __future__ import annotations
 from headwater.report.plots.curves import accuracy_by_kept_ratio
 from headwater.report.plots.data import longer_by, response_lengths
 from headwater.report.plots.decoding import decoded, reward_against_kl
+from headwater.report.plots.diagnostics import scrutiny_panels
 from headwater.report.plots.divergence import divergence_by_position
 from headwater.report.plots.drawing import Block, Mark, Panel, Plot
 from headwater.report.plots.embedding import response_embeddings
 from headwater.report.plots.policies import length_and_gain, policy_scores, score_differences, win_rates
 from headwater.report.plots.rankings import judge_agreement, strengths, win_matrices
 from headwater.report.plots.scores import length_histograms, score_boxes, score_histograms
-from headwater.report.plots.scrutiny import scrutiny_panels
 from headwater.report.plots.selection import gradient_bounds, selection_effects, selection_scores, selector_agreement
 from headwater.report.plots.signal import prefix_curves
 from headwater.report.plots.sweep import sweep_curves

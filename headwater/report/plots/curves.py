@@ -18,7 +18,7 @@ from headwater.report.findings import (
     with_interval,
 )
 from headwater.report.plots.drawing import COLOURS, GREY, Block, Mark, Panel, chart, finish
-from headwater.runs import Run
+from headwater.results.runs import Run
 
 SIZE = (440, 300)  # pixels; one drawing that carries the argument may be wider than a panel
 

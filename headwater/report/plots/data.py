@@ -9,7 +9,7 @@ import altair as alt
 
 from headwater.report.inspected import inspection
 from headwater.report.plots.drawing import BETTER, COLOURS, WORSE, Block, Chart, Mark, Panel, chart, finish
-from headwater.runs import Run
+from headwater.results.runs import Run
 
 SIDES = {"chosen": BETTER, "rejected": WORSE, "desirable": BETTER, "undesirable": WORSE, "responses": COLOURS[2]}
 

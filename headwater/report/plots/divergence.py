@@ -9,7 +9,7 @@ import altair as alt
 
 from headwater.report.findings import distinct, labels, number
 from headwater.report.plots.drawing import COLOURS, Block, Mark, Panel, Rows, chart, finish
-from headwater.runs import Run
+from headwater.results.runs import Run
 
 PROFILE = "divergence.json"
 

@@ -10,7 +10,7 @@ import altair as alt
 import numpy as np
 from numpy.typing import NDArray
 
-from headwater.runs import Run
+from headwater.results.runs import Run
 
 # After Okabe and Ito, and Tol: told apart by every kind of colour vision, 3 : 1 against the page (WCAG 1.4.11).
 COLOURS = ("#0072B2", "#D55E00", "#00966C", "#CB75A4", "#5C4B00", "#882255")

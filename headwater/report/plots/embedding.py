@@ -12,7 +12,7 @@ import numpy as np
 from headwater.data.embedding import FILE
 from headwater.report.findings import distinct, labels, percent
 from headwater.report.plots.drawing import BETTER, WORSE, Block, Mark, Panel, chart, finish
-from headwater.runs import Run
+from headwater.results.runs import Run
 
 SIDES = {"chosen": BETTER, "rejected": WORSE}
 HEIGHT = 260

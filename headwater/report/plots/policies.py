@@ -10,7 +10,7 @@ import numpy as np
 
 from headwater.report.findings import CHANCE, distinct, estimate, labels, number, with_interval
 from headwater.report.plots.drawing import BETTER, COLOURS, GREY, WORSE, Block, Floats, Mark, Panel, Rows, chart, finish
-from headwater.runs import Run
+from headwater.results.runs import Run
 
 BINS = 24
 POINTS = 300

@@ -12,7 +12,7 @@ import altair as alt
 from headwater.report.findings import distinct, estimate, labels, number, with_interval
 from headwater.report.plots.drawing import BETTER, GREY, Block, Panel, Rows, chart, finish
 from headwater.report.plots.policies import short
-from headwater.runs import Run
+from headwater.results.runs import Run
 from headwater.statistics import Estimate
 
 Beaten = Mapping[tuple[str, str], float]

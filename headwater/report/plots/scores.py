@@ -10,7 +10,7 @@ import numpy as np
 
 from headwater.report.findings import distinct, kind_of, labels, number
 from headwater.report.plots.drawing import BETTER, WORSE, Block, Chart, Floats, Mark, Panel, chart, finish
-from headwater.runs import Run
+from headwater.results.runs import Run
 
 BINS = 30
 

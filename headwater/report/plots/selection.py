@@ -13,7 +13,7 @@ import pyarrow.parquet
 
 from headwater.report.findings import distinct, labels, number
 from headwater.report.plots.drawing import COLOURS, GREY, Block, Chart, Floats, Mark, Panel, chart, finish
-from headwater.runs import Run
+from headwater.results.runs import Run
 
 BINS = 30
 TAKEN = COLOURS[0]

@@ -11,7 +11,7 @@ import altair as alt
 
 from headwater.report.findings import CHANCE, distinct, estimate, labels, number, percent
 from headwater.report.plots.drawing import COLOURS, GREY, Block, Chart, Mark, Panel, Rows, chart, finish
-from headwater.runs import Run
+from headwater.results.runs import Run
 
 CURVES = "curves.json"
 MOST_LINES = 4

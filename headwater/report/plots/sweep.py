@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from headwater.report.findings import distinct, labels
 from headwater.report.plots.drawing import COLOURS, Block, Rows
 from headwater.report.plots.signal import Line, line_block
-from headwater.runs import Run
+from headwater.results.runs import Run
 
 RESULTS = "sweep.json"
 JUDGED = {"full": "judged on full responses", "same": "judged on the same beginnings"}

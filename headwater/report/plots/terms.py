@@ -11,7 +11,7 @@ from headwater.report.findings import count, number
 from headwater.report.inspected import inspection
 from headwater.report.plots.cloud import lay
 from headwater.report.plots.drawing import BETTER, GREY, PANEL_WIDTH, WORSE, Block, Mark, Panel, Rows, chart, finish
-from headwater.runs import Run
+from headwater.results.runs import Run
 
 CLOUDED, LISTED = 30, 10
 """Words of either side in the cloud, and in the list."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from headwater.report.findings import distinct, labels
 from headwater.report.plots.drawing import COLOURS, Block, Mark, Panel, Rows, chart, finish
-from headwater.runs import Run
+from headwater.results.runs import Run
 
 MAX_POINTS = 200
 

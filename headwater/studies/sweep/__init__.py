@@ -15,14 +15,15 @@ from pathlib import Path
 from rich.table import Table
 
 from headwater import config as configs
-from headwater import destinations, files, locks
+from headwater import files
 from headwater.commands import evaluate, train_dpo, train_reward
 from headwater.console import say, show, steps
-from headwater.data.view import ViewOptions
-from headwater.engine.options import TrainingOptions
+from headwater.data.truncation_options import ViewOptions
 from headwater.errors import HeadwaterError, UsageError
+from headwater.files import destinations, locks
 from headwater.studies.sweep.points import Config, Point, Sweep
 from headwater.studies.sweep.summary import cost, summarise
+from headwater.training.options import TrainingOptions
 
 __all__ = ["EXAMPLE", "Config", "run"]
 

@@ -12,9 +12,10 @@ from typing import NamedTuple
 import numpy as np
 from rich.table import Table
 
-from headwater import files, runs
+from headwater import files
 from headwater.commands import report, signal
 from headwater.console import show
+from headwater.results import runs
 from headwater.signal.bootstrap import Bootstrap
 from headwater.signal.curves import wins
 from headwater.statistics import LEVEL, RESAMPLES, Estimate, Floats

@@ -1,0 +1,257 @@
+"""Public dataset layouts, one small function each. ★ A newcomer adds a layout here.
+
+A layout's reader takes the fields of a row and returns a draft of what the row is: a pair, several candidates, or one
+labelled response. It raises `NoPreference(reason)` for a row that is well formed but compares nothing, and
+`Broken(found, expected)` for one that is not well formed, whatever stands in it. The names in `SOURCES` are what
+`--format` takes; they do not change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from headwater.data.layouts import candidates, judged, pairs, texts, unpaired
+from headwater.data.layouts.checks import (
+    canonical_row,
+    check_candidates,
+    check_responses,
+    condition_of,
+    draft_to_preference,
+    draft_to_record,
+)
+from headwater.data.layouts.fields import is_dialogue, is_whole_conversation
+from headwater.data.layouts.json_text import with_messages
+from headwater.data.layouts.layout import (
+    AnyDraft,
+    Broken,
+    CandidatesDraft,
+    Cells,
+    Draft,
+    Fields,
+    NoPreference,
+    Source,
+    UnpairedDraft,
+)
+from headwater.data.layouts.prompts import SEPARATOR
+from headwater.data.layouts.texts import Judged, Texts, identity_of, judge, preference
+from headwater.data.layouts.unread import Unread
+from headwater.errors import UsageError, did_you_mean
+
+__all__ = [
+    "SEPARATOR",
+    "SOURCES",
+    "AnyDraft",
+    "Broken",
+    "CandidatesDraft",
+    "Cells",
+    "Draft",
+    "Fields",
+    "Judged",
+    "NoPreference",
+    "Source",
+    "Texts",
+    "UnpairedDraft",
+    "Unread",
+    "canonical_row",
+    "check_candidates",
+    "check_responses",
+    "condition_of",
+    "detect",
+    "draft_to_preference",
+    "draft_to_record",
+    "identity_of",
+    "judge",
+    "preference",
+    "renamed",
+    "with_messages",
+]
+
+
+def detect(fields: Fields, layout: str | None = None) -> tuple[Source, str]:
+    """Return the layout of a row, or the one named, and why it was taken.
+
+    Errors: `Broken` when none or several layouts fit, or the named one's columns are not there; `UsageError` for a
+    name that is none.
+    """
+    if layout is not None:
+        return _named(fields, layout)
+    fitting = [name for name, source in SOURCES.items() if source.fits(fields)]
+    if not fitting:
+        raise Broken(f"{_columns(fields)} fit no known layout", _nearest(fields), "or name them with --columns")
+    if len(fitting) > 1:
+        raise Broken(f"{_columns(fields)} fit several layouts ({', '.join(fitting)})", "choose one with --format NAME")
+    name = fitting[0]
+    return SOURCES[name], f"{name} (has {', '.join(SOURCES[name].columns)})"
+
+
+def _named(fields: Fields, layout: str) -> tuple[Source, str]:
+    if layout not in SOURCES:
+        raise UsageError(f"--format {layout}", "no such layout", did_you_mean(layout, SOURCES))
+    source = SOURCES[layout]
+    missing = _missing(source, fields)
+    if missing:
+        raise Broken(f"{_columns(fields)} lack {', '.join(missing)}", f"--format {layout} expects them")
+    return source, f"{layout} (named by --format)"
+
+
+def _columns(fields: Fields) -> str:
+    return f"columns {', '.join(map(str, fields))}" if fields else "no columns"
+
+
+def _missing(source: Source, fields: Fields) -> list[str]:
+    return [column for column in source.columns if column not in fields]
+
+
+def _nearest(fields: Fields) -> str:
+    """Name the layouts that lack the fewest columns, and what they lack; all names where nothing is near."""
+    lacking = {name: _missing(source, fields) for name, source in SOURCES.items()}
+    near = [name for name, missing in lacking.items() if missing and len(missing) < len(SOURCES[name].columns)]
+    near.sort(key=lambda name: len(lacking[name]))
+    if not near:
+        return f"expected one of {', '.join(SOURCES)}"
+    return "expected one of " + "; ".join(f"{name} (lacks {', '.join(lacking[name])})" for name in near[:3])
+
+
+_NAMEABLE = (
+    *("id", "source", "system", "prompt", "chosen", "rejected", "completion", "label"),
+    *("score_chosen", "score_rejected", "chosen_complete", "rejected_complete", "score", "complete", "margin"),
+)
+
+
+def renamed(fields: Fields, columns: Mapping[str, str]) -> dict[str, Any]:
+    """Return a row under the names that the explicit layouts know, as `--columns prompt=x,chosen=y` asks.
+
+    `columns` maps those names to the row's. Columns that already have such a name keep it, unless they were moved or
+    belong to a side that was (the score of another response); all others are left out, so that no other layout fits.
+    Errors: `UsageError` for a name that no layout knows, `Broken` for a column that is not there.
+    """
+    for name in columns:
+        if name not in _NAMEABLE:
+            raise UsageError(f"--columns {name}=…", "no such name", did_you_mean(name, _NAMEABLE))
+    missing = [column for column in columns.values() if column not in fields]
+    if missing:
+        raise Broken(
+            f"no column {', '.join(missing)}", f"the row has {', '.join(map(str, fields)) or 'none'}", code="MISSING"
+        )
+    gone = {*columns.values()}.union(*(_ABOUT[name] for name in columns if name in _ABOUT))
+    kept = {name: fields[name] for name in _NAMEABLE if name in fields and name not in gone}
+    found = kept | {name: fields[column] for name, column in columns.items()}
+    return Cells(found) if isinstance(fields, Cells) else found
+
+
+_ABOUT = {
+    **{side: (f"score_{side}", f"{side}_complete") for side in pairs.SIDES},
+    "completion": ("score", "complete"),
+}
+
+
+def _has_conversations(fields: Fields) -> bool:
+    return is_whole_conversation(fields["chosen"])
+
+
+def _has_answers(fields: Fields) -> bool:
+    return not is_whole_conversation(fields["chosen"])
+
+
+def _has_dialogues(fields: Fields) -> bool:
+    return is_dialogue(fields["chosen"]) and is_dialogue(fields["rejected"])
+
+
+def _has_no_dialogues(fields: Fields) -> bool:
+    return not _has_dialogues(fields)
+
+
+_PAIR = ("chosen", "rejected")
+_PROMPTS = ("prompt", "instruction", "conversations")
+
+_SYSTEM = ("system",)
+_COMPLETION = ("response", "overall_score", "fine-grained_score", "complete")
+
+SOURCES: dict[str, Source] = {
+    # A pair, and which is the better one
+    "explicit-prompt": Source(
+        ("prompt", *_PAIR), pairs.explicit, _has_answers, reads=pairs.READS, texts=texts.explicit
+    ),
+    "prompt-and-conversations": Source(
+        ("prompt", *_PAIR),
+        pairs.prompt_and_conversations,
+        _has_conversations,
+        reads=pairs.READS,
+        texts=texts.prompt_and_conversations,
+    ),
+    "implicit-prompt": Source(
+        _PAIR, pairs.implicit, _has_no_dialogues, without=_PROMPTS, reads=pairs.READS, texts=texts.implicit
+    ),
+    "hh": Source(_PAIR, pairs.hh, _has_dialogues, without=_PROMPTS, reads=pairs.READS, texts=texts.hh),
+    "argilla": Source(
+        ("instruction", "chosen_response", "rejected_response"), pairs.argilla, reads=pairs.READS + pairs.ALPACA
+    ),
+    "llamafactory-alpaca": Source(("instruction", *_PAIR), pairs.llamafactory_alpaca, reads=pairs.READS + pairs.ALPACA),
+    "llamafactory-sharegpt": Source(("conversations", *_PAIR), pairs.llamafactory_sharegpt, reads=pairs.READS),
+    # Two responses, and a verdict
+    "align-anything": Source(
+        ("question", "response_1", "response_2", "overall_response"), judged.align_anything, reads=_SYSTEM
+    ),
+    "pku-saferlhf": Source(
+        ("prompt", "response_0", "response_1", "better_response_id"), judged.pku_saferlhf, reads=_SYSTEM
+    ),
+    "shp": Source(
+        ("history", "human_ref_A", "human_ref_B", "labels"), judged.shp, reads=("score_A", "score_B", *_SYSTEM)
+    ),
+    "helpsteer2": Source(
+        ("prompt", "response_1", "response_2", "preference_strength"), judged.helpsteer2, reads=_SYSTEM
+    ),
+    "helpsteer3": Source(("context", "response1", "response2", "overall_preference"), judged.helpsteer3, reads=_SYSTEM),
+    "chatbot-arena": Source(("conversation_a", "conversation_b", "winner"), judged.chatbot_arena, reads=_SYSTEM),
+    "arena-human-preference": Source(
+        ("prompt", "response_a", "response_b", "winner_model_a", "winner_model_b", "winner_tie"),
+        judged.arena_human_preference,
+        reads=_SYSTEM,
+    ),
+    "alpaca-eval": Source(
+        ("instruction", "output_1", "output_2", "preference"), judged.alpaca_eval, reads=_SYSTEM + pairs.ALPACA
+    ),
+    "llmbar": Source(("input", "output_1", "output_2", "label"), judged.llmbar, reads=_SYSTEM),
+    # Several responses, with scores
+    "ultrafeedback": Source(
+        ("instruction", "completions"),
+        candidates.ultrafeedback,
+        yields="candidates",
+        reads=_SYSTEM + pairs.ALPACA,
+        items=(*_COMPLETION, "role", "content"),
+    ),
+    "nectar": Source(
+        ("prompt", "answers"), candidates.nectar, yields="candidates", reads=_SYSTEM, items=("answer", "rank")
+    ),
+    "alpaca-eval-responses": Source(
+        ("instruction", "baseline_output", "responses"),
+        candidates.alpaca_eval_responses,
+        yields="candidates",
+        reads=_SYSTEM + pairs.ALPACA,
+        items=("output", "pref"),
+    ),
+    "best-of-n": Source(
+        ("instruction", "outputs", "pref_vs_reference"),
+        candidates.best_of_n,
+        yields="candidates",
+        reads=_SYSTEM + pairs.ALPACA,
+    ),
+    # One response, and a label
+    "unpaired": Source(
+        ("prompt", "completion", "label"),
+        unpaired.unpaired,
+        yields="unpaired",
+        reads=("score", "complete", *_SYSTEM),
+    ),
+    "llamafactory-kto": Source(("messages", "label"), unpaired.llamafactory_kto, yields="unpaired", reads=_SYSTEM),
+    "llamafactory-kto-sharegpt": Source(
+        ("conversations", "kto_tag"), unpaired.llamafactory_kto_sharegpt, yields="unpaired", reads=_SYSTEM
+    ),
+    "llamafactory-kto-alpaca": Source(
+        ("instruction", "output", "kto_tag"),
+        unpaired.llamafactory_kto_alpaca,
+        yields="unpaired",
+        reads=_SYSTEM + pairs.ALPACA,
+    ),
+}

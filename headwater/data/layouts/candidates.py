@@ -1,0 +1,91 @@
+"""Layouts with several responses to one prompt, each with a score: what preference variance is read from."""
+
+from __future__ import annotations
+
+from headwater.data.layouts.fields import (
+    complete,
+    dialogue_turns,
+    instructed,
+    items,
+    kind,
+    listed,
+    number,
+    text,
+    with_system,
+)
+from headwater.data.layouts.layout import Broken, CandidatesDraft, Fields
+from headwater.data.preference import Message, Response
+
+
+def ultrafeedback(fields: Fields) -> CandidatesDraft:
+    """UltraFeedback (OpenBMB): the `completions` of several models, scored by `overall_score`.
+
+    Where that is null, the mean over the aspects, `fine-grained_score`, stands in for it. headwater writes this form
+    too, and says in `complete` whether a response is whole.
+    """
+    return CandidatesDraft(
+        instructed(fields),
+        tuple(
+            Response(text(item, "response"), _ultrafeedback_score(item), complete(item, "complete"))
+            for item in items(fields, "completions")
+        ),
+    )
+
+
+def _ultrafeedback_score(item: Fields) -> float | None:
+    overall = number(item, "overall_score")
+    return number(item, "fine-grained_score") if overall is None else overall
+
+
+def nectar(fields: Fields) -> CandidatesDraft:
+    r"""Nectar (Berkeley): a dialogue up to `\n\nAssistant:`, and `answers` with a `rank`, 1 for the best.
+
+    The score is the rank with its sign turned, so that here too more is better: it orders, it does not measure.
+    """
+    turns = dialogue_turns(text(fields, "prompt"), "prompt")
+    if turns and turns[-1] == Message("assistant", ""):
+        turns = turns[:-1]
+    if not turns or turns[-1].role != "user":
+        raise Broken(
+            "prompt does not end where an answer is due",
+            r"expected \n\nHuman: … \n\nAssistant:",
+            code="NO_ASSISTANT_TURN",
+        )
+    return CandidatesDraft(
+        with_system(fields, turns),
+        tuple(Response(text(item, "answer"), _negative(number(item, "rank"))) for item in items(fields, "answers")),
+    )
+
+
+def _negative(rank: float | None) -> float | None:
+    return None if rank is None else -rank
+
+
+def alpaca_eval_responses(fields: Fields) -> CandidatesDraft:
+    """AlpacaEval, many models: `responses` with `pref`, the judge's probability that each beats `baseline_output`.
+
+    The baseline's own answer is not among them: nobody judged it.
+    """
+    return CandidatesDraft(
+        instructed(fields),
+        tuple(Response(text(item, "output"), number(item, "pref")) for item in items(fields, "responses")),
+    )
+
+
+def best_of_n(fields: Fields) -> CandidatesDraft:
+    """RewardBench best-of-16: `outputs`; `pref_vs_reference` holds P(better than the reference), or null."""
+    outputs, scores = (_list(fields, column) for column in ("outputs", "pref_vs_reference"))
+    if len(outputs) != len(scores):
+        raise Broken(f"{len(outputs)} outputs and {len(scores)} pref_vs_reference", "expected one for each")
+    rows = [{"outputs": output, "pref_vs_reference": score} for output, score in zip(outputs, scores, strict=True)]
+    return CandidatesDraft(
+        instructed(fields),
+        tuple(Response(text(row, "outputs"), number(row, "pref_vs_reference")) for row in rows),
+    )
+
+
+def _list(fields: Fields, column: str) -> list[object]:
+    value = listed(fields, column)
+    if not isinstance(value, list):
+        raise Broken(f"{column} is {kind(value)}", "expected a list")
+    return value

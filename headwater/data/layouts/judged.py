@@ -1,0 +1,171 @@
+"""Layouts with two responses and a verdict in a column of its own."""
+
+from __future__ import annotations
+
+import json
+import re
+
+from headwater.data.layouts.fields import choice, conversation, instructed, messages, number, prompt, text, with_system
+from headwater.data.layouts.layout import Broken, Draft, Fields, NoPreference
+from headwater.data.preference import Message, Response
+
+TIES = ("tie", "tie (bothbad)", "both_bad", "bothbad", "both bad", "both_good", "draw")
+"""How data says that neither of two answers is the better one; pairs and judgements read the same words."""
+
+
+def _draft(asked: tuple[Message, ...], first: Response, second: Response, first_is_better: bool) -> Draft:
+    return Draft(asked, *((first, second) if first_is_better else (second, first)))
+
+
+def _texts(fields: Fields, question: str, first: str, second: str, first_is_better: bool) -> Draft:
+    """Draft from a question, or an instruction with its input, and two columns of text."""
+    asked = instructed(fields) if question == "instruction" else prompt(fields, question)
+    return _draft(asked, Response(text(fields, first)), Response(text(fields, second)), first_is_better)
+
+
+def align_anything(fields: Fields) -> Draft:
+    """align-anything text-to-text: `overall_response` names the better response, 1 or 2."""
+    verdict = choice(fields, "overall_response", 1, 2)
+    return _texts(fields, "question", "response_1", "response_2", verdict == 1)
+
+
+def pku_saferlhf(fields: Fields) -> Draft:
+    """PKU-SafeRLHF: `better_response_id` names the more helpful response, 0 or 1.
+
+    `safer_response_id`, the other verdict these rows hold, does not count.
+    """
+    verdict = choice(fields, "better_response_id", 0, 1)
+    return _texts(fields, "prompt", "response_0", "response_1", verdict == 0)
+
+
+def shp(fields: Fields) -> Draft:
+    """Stanford Human Preferences: `labels` is 1 where `human_ref_A` is preferred; scores are upvotes."""
+    verdict = choice(fields, "labels", 1, 0)
+    first = Response(text(fields, "human_ref_A"), number(fields, "score_A"))
+    second = Response(text(fields, "human_ref_B"), number(fields, "score_B"))
+    return _draft(with_system(fields, (Message("user", text(fields, "history")),)), first, second, verdict == 1)
+
+
+def helpsteer2(fields: Fields) -> Draft:
+    """HelpSteer2-Preference (NVIDIA): `preference_strength` from -3 (response 1 is much better) to 3; 0 is a tie."""
+    asked = with_system(fields, _helpsteer_turns(text(fields, "prompt")))
+    first, second = (Response(text(fields, column)) for column in ("response_1", "response_2"))
+    return _draft(asked, first, second, _strength(fields, "preference_strength") < 0)
+
+
+_HELPSTEER_TURN = re.compile(r"\n?<extra_id_1>(User|Assistant)\n")
+
+
+def _helpsteer_turns(prompt: str) -> tuple[Message, ...]:
+    """Split a HelpSteer2 prompt, which starts with the user and marks the later turns with `<extra_id_1>`."""
+    start, *parts = _HELPSTEER_TURN.split(prompt)
+    later = [
+        Message("user" if speaker == "User" else "assistant", content)
+        for speaker, content in zip(parts[::2], parts[1::2], strict=True)
+    ]
+    return (*([Message("user", start)] if start or not later else []), *later)
+
+
+def helpsteer3(fields: Fields) -> Draft:
+    """HelpSteer3-Preference (NVIDIA): `context` messages; `overall_preference` from -3 (response 1) to 3; 0: tie."""
+    first, second = (Response(text(fields, column)) for column in ("response1", "response2"))
+    return _draft(
+        with_system(fields, messages(fields, "context")), first, second, _strength(fields, "overall_preference") < 0
+    )
+
+
+def _strength(fields: Fields, column: str) -> float:
+    strength = number(fields, column)
+    if strength is None or not -3 <= strength <= 3:
+        raise Broken(f"{column} is {'null' if strength is None else strength}", "expected a number from -3 to 3")
+    if strength == 0:
+        raise NoPreference("tie")
+    return strength
+
+
+def chatbot_arena(fields: Fields) -> Draft:
+    """LMSYS Chatbot Arena conversations: two whole conversations and a `winner`, which may be a tie.
+
+    The earlier answers of a longer conversation are the model's own, so most of those compare different prompts.
+    """
+    winner = choice(fields, "winner", "model_a", "model_b", *TIES)
+    asked, first = conversation(fields, "conversation_a")
+    other, second = conversation(fields, "conversation_b")
+    if winner in TIES:
+        raise NoPreference("tie")
+    if asked != other:
+        raise NoPreference("prompts_differ")
+    return _draft(with_system(fields, asked), Response(first), Response(second), winner == "model_a")
+
+
+_WINNERS = ("winner_model_a", "winner_model_b", "winner_tie")
+
+
+def arena_human_preference(fields: Fields) -> Draft:
+    """LMSYS Arena human preference (55k): three columns of 0 and 1 name the winner.
+
+    `prompt` and the responses are texts, or JSON lists of one text a turn (`["Hi", "Why?"]`), as the published files
+    have them. A turn without an answer is null there, and counts as empty.
+    """
+    won = [choice(fields, column, 0, 1) for column in _WINNERS]
+    if sum(won) != 1:
+        raise Broken(f"{', '.join(_WINNERS)} are {', '.join(map(str, won))}", "expected one of them to be 1")
+    questions, first, second = _turns_of_three(fields)
+    if won[2]:
+        raise NoPreference("tie")
+    if first[:-1] != second[:-1]:
+        raise NoPreference("prompts_differ")
+    asked = [Message("user", questions[0])]
+    for answer, question in zip(first[:-1], questions[1:], strict=True):
+        asked += (Message("assistant", answer), Message("user", question))
+    return _draft(with_system(fields, tuple(asked)), Response(first[-1]), Response(second[-1]), won[0] == 1)
+
+
+def _turns_of_three(fields: Fields) -> list[list[str]]:
+    columns = ("prompt", "response_a", "response_b")
+    plain = [text(fields, column) for column in columns]
+    turns = [value for value in map(_json_texts, plain) if value is not None]
+    # An answer may be a JSON list by itself: only where all three are, they are turns.
+    if len(turns) < 3:
+        return [[value] for value in plain]
+    counts = [len(value) for value in turns]
+    if min(counts) != max(counts):
+        found = ", ".join(f"{count} in {column}" for count, column in zip(counts, columns, strict=True))
+        raise Broken(f"turns differ in number: {found}", "expected as many answers as questions")
+    return turns
+
+
+def _json_texts(value: str) -> list[str] | None:
+    """Return the texts of a JSON list, null as an empty one; None for any other text."""
+    if not value.startswith("["):
+        return None
+    try:
+        turns = json.loads(value)
+    except (ValueError, RecursionError):
+        return None
+    if not turns or not all(turn is None or isinstance(turn, str) for turn in turns):
+        return None
+    return [turn or "" for turn in turns]
+
+
+def alpaca_eval(fields: Fields) -> Draft:
+    """AlpacaEval annotations: `preference` runs from 1 to 2, and above 1.5 `output_2` is the better one.
+
+    A null is a judgement that failed; 1.5, 0 and the words of `TIES` are ties.
+    """
+    is_tie = fields.get("preference") in TIES
+    preference = 1.5 if is_tie else number(fields, "preference")
+    preference = 1.5 if preference == 0 else preference
+    if preference is not None and not 1 <= preference <= 2:
+        raise Broken(f"preference is {preference}", "expected a number from 1 to 2, 0 for a tie, or null")
+    draft = _texts(fields, "instruction", "output_1", "output_2", preference is not None and preference < 1.5)
+    if preference is None:
+        raise NoPreference("no_verdict")
+    if preference == 1.5:
+        raise NoPreference("tie")
+    return draft
+
+
+def llmbar(fields: Fields) -> Draft:
+    """LLMBar (RewardBench Chat Hard): `label` names the better of `output_1` and `output_2`, 1 or 2."""
+    return _texts(fields, "input", "output_1", "output_2", choice(fields, "label", 1, 2) == 1)

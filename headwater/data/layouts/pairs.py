@@ -1,0 +1,182 @@
+"""Layouts whose columns say which response was chosen."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from headwater.data.layouts.fields import (
+    SHAREGPT,
+    answer,
+    begins_a_dialogue,
+    complete,
+    conversation,
+    dialogue,
+    dialogue_turns,
+    instructed,
+    is_dialogue,
+    listed,
+    message,
+    messages,
+    number,
+    prompt,
+    text,
+    with_system,
+)
+from headwater.data.layouts.layout import Broken, Draft, Fields, NoPreference
+from headwater.data.preference import Message, Response
+
+SIDES = ("chosen", "rejected")
+_RATINGS = [
+    ("chosen-rating", "rejected-rating"),
+    ("chosen_rating", "rejected_rating"),
+    ("chosen_avg_rating", "rejected_avg_rating"),
+]
+_SCORES = {
+    side: [f"score_{side}", f"{side}_score", *(columns[place] for columns in _RATINGS)]
+    for place, side in enumerate(SIDES)
+}
+BESIDE_THE_TEXTS = frozenset(
+    ("metadata", *(f"{side}_complete" for side in SIDES), *(column for side in SIDES for column in _SCORES[side]))
+)
+"""Columns that say something of a response beside its text: most rows have none."""
+READS = ("system", "margin", *sorted(BESIDE_THE_TEXTS))
+"""Columns that all layouts with `chosen` and `rejected` also read."""
+ALPACA = ("input", "history")
+"""Columns that are a part of the prompt beside an instruction."""
+
+
+def explicit(fields: Fields) -> Draft:
+    """TRL, explicit prompt: `prompt`, and in `chosen` and `rejected` the answers alone; texts or messages.
+
+    Scores are taken from `score_chosen` (or `chosen_score`, a rating, or `metadata.score_chosen`), as in all layouts
+    with these columns. A prompt with the markers of HH-RLHF is the dialogue that it spells (Dahoas/full-hh-rlhf), and
+    answers may hold it again.
+    """
+    if all(is_dialogue(fields.get(side)) for side in SIDES):
+        return _prompt_and_dialogues(fields)
+    asked = prompt(fields, "prompt")
+    chosen, rejected = (_response(fields, side) for side in SIDES)
+    if begins_a_dialogue(fields.get("prompt")):
+        chosen, rejected = (replace(side, text=side.text.strip()) for side in (chosen, rejected))
+    return _rated(Draft(asked, chosen, rejected), fields)
+
+
+def _prompt_and_dialogues(fields: Fields) -> Draft:
+    draft = hh(fields)
+    asked = prompt(fields, "prompt")
+    if asked != draft.prompt and not _asks(draft.prompt, asked[-1]):
+        raise NoPreference("prompts_differ")
+    return draft
+
+
+def implicit(fields: Fields) -> Draft:
+    """TRL, implicit prompt; Skywork-Reward-Preference, RLHFlow, OpenRLHF, Argilla's dpo-mix: two whole conversations.
+
+    Both are split at their last assistant turn, never by the characters they share: what the answers have in common
+    stays in them. Plain texts show no place to split at, and are refused.
+    """
+    for side in SIDES:
+        if isinstance(fields.get(side), str):
+            raise Broken(
+                f"{side} is a text that shows no place where the prompt ends",
+                r"expected messages, \n\nHuman: … \n\nAssistant: … dialogues, or a prompt in a column of its own",
+                "name it with --columns prompt=NAME",
+            )
+    before, chosen = conversation(fields, "chosen")
+    other, rejected = conversation(fields, "rejected")
+    _check_same(before, other)
+    draft = Draft(with_system(fields, before), _scored(chosen, fields, "chosen"), _scored(rejected, fields, "rejected"))
+    return _rated(draft, fields)
+
+
+def prompt_and_conversations(fields: Fields) -> Draft:
+    """UltraFeedback binarized (HuggingFaceH4), Argilla's cleaned one: a `prompt`, and two conversations that hold it.
+
+    The conversations are split at their last assistant turn; `prompt` must be one of their questions, or all that
+    came before the answer.
+    """
+    draft = implicit(fields)
+    asked = prompt(fields, "prompt")
+    is_question = isinstance(fields.get("prompt"), str)
+    if asked != draft.prompt and not (is_question and _asks(draft.prompt, asked[-1])):
+        raise NoPreference("prompts_differ")
+    return draft
+
+
+def _asks(turns: tuple[Message, ...], question: Message) -> bool:
+    return any(turn.role == "user" and turn.content.split() == question.content.split() for turn in turns)
+
+
+def hh(fields: Fields) -> Draft:
+    """Anthropic HH-RLHF: both dialogues, split at their last assistant turn; the openings must be one and the same."""
+    before, chosen = dialogue(fields, "chosen")
+    other, rejected = dialogue(fields, "rejected")
+    turns = dialogue_turns(before, "chosen")
+    if before != other:  # as texts; as turns they may still be the same
+        _check_same(turns, dialogue_turns(other, "rejected"))
+    draft = Draft(with_system(fields, turns), _scored(chosen, fields, "chosen"), _scored(rejected, fields, "rejected"))
+    return _rated(draft, fields)
+
+
+def argilla(fields: Fields) -> Draft:
+    """Argilla's UltraFeedback: `instruction`, `chosen_response`, `rejected_response`; equal ratings prefer nothing."""
+    asked = instructed(fields)
+    chosen, rejected = (_scored(text(fields, f"{side}_response"), fields, side) for side in SIDES)
+    return _rated(Draft(asked, chosen, rejected), fields)
+
+
+def llamafactory_alpaca(fields: Fields) -> Draft:
+    """LLaMA-Factory ranking, alpaca form: `instruction`, and `input`, `system`, `history` where they are given."""
+    return Draft(instructed(fields), _response(fields, "chosen"), _response(fields, "rejected"))
+
+
+def llamafactory_sharegpt(fields: Fields) -> Draft:
+    """LLaMA-Factory ranking, sharegpt form: `conversations`, and one message each in `chosen` and `rejected`."""
+    turns = with_system(fields, messages(fields, "conversations", SHAREGPT))
+    chosen, rejected = (message(fields.get(side), side, SHAREGPT) for side in SIDES)
+    for side, turn in (("chosen", chosen), ("rejected", rejected)):
+        if turn.role != "assistant":
+            raise Broken(f"{side} is a {turn.role} turn", "expected an assistant turn", code="ROLE")
+    return Draft(turns, _scored(chosen.content, fields, "chosen"), _scored(rejected.content, fields, "rejected"))
+
+
+def _check_same(prompt: tuple[Message, ...], other: tuple[Message, ...]) -> None:
+    if prompt != other:
+        raise NoPreference("prompts_differ")
+
+
+def _response(fields: Fields, side: str) -> Response:
+    return _scored(answer(fields, side), fields, side)
+
+
+def _scored(response: str, fields: Fields, side: str) -> Response:
+    return Response(response, *standing(fields, side))
+
+
+def standing(fields: Fields, side: str) -> tuple[float | None, bool]:
+    """Return a response's score, and whether it is whole (headwater writes `chosen_complete` after a cut)."""
+    if BESIDE_THE_TEXTS.isdisjoint(fields):
+        return None, True
+    return _score(fields, side), complete(fields, f"{side}_complete")
+
+
+def _score(fields: Fields, side: str) -> float | None:
+    for column in _SCORES[side]:
+        score = number(fields, column)
+        if score is not None:
+            return score
+    metadata = listed(fields, "metadata")
+    return number(metadata, f"score_{side}") if isinstance(metadata, dict) else None
+
+
+def _rated(draft: Draft, fields: Fields) -> Draft:
+    check_ratings(fields)
+    return draft
+
+
+def check_ratings(fields: Fields) -> None:
+    """Raise `NoPreference` where two answers were given one and the same rating: then neither was chosen."""
+    for chosen, rejected in _RATINGS:
+        rating = number(fields, chosen)
+        if rating is not None and rating == number(fields, rejected):
+            raise NoPreference("equal_ratings")

@@ -1,0 +1,44 @@
+"""Layouts with one response a row and a label, true for a desirable one: what KTO learns from."""
+
+from __future__ import annotations
+
+from headwater.data.layouts.fields import (
+    SHAREGPT,
+    answer,
+    complete,
+    conversation,
+    instructed,
+    label,
+    number,
+    prompt,
+    text,
+    with_system,
+)
+from headwater.data.layouts.layout import Fields, UnpairedDraft
+from headwater.data.preference import Response
+
+
+def unpaired(fields: Fields) -> UnpairedDraft:
+    """TRL, unpaired preference: `prompt` and `completion`, texts or messages, and `label`.
+
+    headwater writes this form too, with the response's `score`, and in `complete` whether it is whole.
+    """
+    response = Response(answer(fields, "completion"), number(fields, "score"), complete(fields, "complete"))
+    return UnpairedDraft(prompt(fields, "prompt"), response, label(fields, "label"))
+
+
+def llamafactory_kto(fields: Fields) -> UnpairedDraft:
+    """LLaMA-Factory KTO, chat messages: `messages` that end in the answer, and `label`."""
+    before, last = conversation(fields, "messages")
+    return UnpairedDraft(with_system(fields, before), Response(last), label(fields, "label"))
+
+
+def llamafactory_kto_sharegpt(fields: Fields) -> UnpairedDraft:
+    """LLaMA-Factory KTO, sharegpt form: `conversations` that end in the answer, and `kto_tag`."""
+    before, last = conversation(fields, "conversations", SHAREGPT)
+    return UnpairedDraft(with_system(fields, before), Response(last), label(fields, "kto_tag"))
+
+
+def llamafactory_kto_alpaca(fields: Fields) -> UnpairedDraft:
+    """LLaMA-Factory KTO, alpaca form: `instruction` (and `input`, `system`, `history`), `output`, `kto_tag`."""
+    return UnpairedDraft(instructed(fields), Response(text(fields, "output")), label(fields, "kto_tag"))

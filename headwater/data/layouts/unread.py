@@ -1,0 +1,245 @@
+"""What rows hold beside what their layout reads: named in the account, or refused where it changes what a row means.
+
+A layout names the columns that it reads (`Source.columns`, `Source.reads`). Of any other column that holds something,
+`HARMLESS` ones say nothing of the texts, those in `COLUMNS` are `Broken`, and all others are named: "not read: votes".
+Messages are held to the same by `KEYS`.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from headwater.data.layouts.layout import Broken, Cells, Fields, Source
+
+HARMLESS = frozenset(
+    (
+        *("id", "ids", "_id", "uid", "uuid", "idx", "index", "row_id", "prompt_id", "question_id", "conversation_id"),
+        *(
+            "source",
+            "dataset",
+            "dataset_name",
+            "datasplit",
+            "subset",
+            "split",
+            "metadata",
+            "model",
+            "model_a",
+            "model_b",
+            "__index_level_0__",
+        ),
+    )
+)
+"""Columns that name a row or where it comes from."""
+
+
+class Meaning(NamedTuple):
+    """Why what stands in a field cannot be passed over."""
+
+    code: str
+    """What the row is set aside under."""
+    holds: str
+
+
+_TOOLS = Meaning("TOOLS", "tools, or calls of them")
+_MEDIA = Meaning("MEDIA", "images, sound or video")
+_REASONING = Meaning("REASONING", "reasoning before the answer")
+_CONTEXT = Meaning("CONTEXT", "text that belongs to the prompt")
+_WEIGHT = Meaning("WEIGHT", "what the row weighs in training")
+_NAME = Meaning("NAME", "the name of a speaker")
+
+_OF_ALL = {
+    **dict.fromkeys(("tools", "tool_calls", "tool_call", "function_call", "functions", "tool_choice"), _TOOLS),
+    **dict.fromkeys(("images", "image", "videos", "video", "audios", "audio", "image_url", "input_audio"), _MEDIA),
+    **dict.fromkeys(("reasoning_content", "thinking_content"), _REASONING),
+    **dict.fromkeys(("weight", "sample_weight"), _WEIGHT),
+}
+COLUMNS: Mapping[str, Meaning] = _OF_ALL | {
+    **dict.fromkeys(("input", "context", "contexts", "history", "chat_history", "documents"), _CONTEXT),
+    **dict.fromkeys(("system", "system_prompt", "system_message", "developer"), _CONTEXT),
+    "margin": Meaning("WEIGHT", "by how much the chosen response is better"),
+    "chat_template_kwargs": Meaning("CONTEXT", "settings of the chat template"),
+}
+"""Columns that change what a row means, for layouts that do not read them."""
+KEYS: Mapping[str, Meaning] = _OF_ALL | {
+    **dict.fromkeys(("reasoning", "thinking", "reasoning_details", "thoughts"), _REASONING),
+    **dict.fromkeys(("tool_call_id", "tool_response", "tool_responses", "tool_results"), _TOOLS),
+    **dict.fromkeys(("name", "recipient"), _NAME),
+    "refusal": Meaning("MALFORMED", "a refusal in place of the content"),
+}
+"""Fields of a message, beside role and content, that change what it means."""
+ONLY_BY_ROW = frozenset(("margin",))
+"""Columns that pair layouts read, but not many rows at once."""
+TOOL_ROLES = frozenset(("tool", "function", "ipython", "tool_response", "function_call", "observation", "tool_call"))
+"""Roles of turns that call a tool, or hold what it gave back."""
+
+
+def code_of_part(kind: Any) -> str:
+    """Return what a row is set aside under whose message has a part that is no text, by the part's type."""
+    words = {"MEDIA": ("image", "video", "audio"), "TOOLS": ("tool", "function"), "REASONING": ("think", "reason")}
+    return next((code for code, some in words.items() if any(word in str(kind) for word in some)), "MALFORMED")
+
+
+def is_empty(value: Any) -> bool:
+    """Say whether a field holds nothing."""
+    return value is None or value == "" or (type(value) is list and not value)
+
+
+def says_nothing(name: str, value: Any) -> bool:
+    """Say whether a field that would change the meaning of a row leaves it as it is: no tools, a weight of 1."""
+    if isinstance(value, dict):
+        return all(says_nothing(name, item) for item in value.values())
+    if isinstance(value, list):
+        return all(says_nothing(name, item) for item in value)
+    if isinstance(value, str):
+        return value.strip() in ("", "[]", "{}", "null", "None") or (name in _WEIGHTS and value.strip() in ("1", "1.0"))
+    return value is None or (name in _WEIGHTS and value == 1)
+
+
+_WEIGHTS = [name for name, meaning in _OF_ALL.items() if meaning is _WEIGHT]
+
+
+def check_keys(item: Mapping[str, Any], place: str) -> None:
+    """Refuse a message with a field that changes its meaning. Errors: `Broken`."""
+    for key, value in item.items():
+        if key in KEYS and not says_nothing(key, value):
+            raise _refusal(f"{key} in {place}", key, KEYS[key])
+
+
+def _refusal(found: str, name: str, meaning: Meaning) -> Broken:
+    return Broken(
+        f"{found} changes what the row means ({meaning.holds})",
+        "this layout does not read it",
+        f"leave it out of the data, or pass it over with --ignore-columns {name}",
+        code=meaning.code,
+    )
+
+
+class Unread:
+    """Looks at what the rows of a layout hold beside what it reads."""
+
+    def __init__(self, source: Source, ignored: Iterable[str] = (), also_read: Iterable[str] = ()) -> None:
+        self.reads = frozenset((*source.columns, *source.reads, *also_read, *HARMLESS))
+        self._keys = frozenset(source.items)
+        self._ignored = frozenset(ignored)
+        self.names: list[str] = []
+        """What was found and is not read, in the order of the alphabet; a field of items as `prompt[].name`."""
+
+    @property
+    def looks_row_by_row(self) -> bool:
+        """Whether many rows at once cannot be looked at, because parts of them are left out."""
+        return bool(self._ignored)
+
+    def check(self, fields: Fields, beside: Fields = {}) -> Fields:  # noqa: B006 - never changed
+        """Name what is not read of a row, and return its fields without those to be ignored.
+
+        `beside` are columns that are surely not read. Errors: `Broken` for one that changes what the row means.
+        """
+        problem = None
+        for column, value in (*fields.items(), *((name, value) for name, value in beside.items())):
+            if column in self.reads and column not in beside:
+                if type(value) is list:
+                    self._name_keys(column, value)
+            elif column not in HARMLESS and not is_empty(value):
+                found = self._unread(column, value)
+                problem = problem or found
+        if problem:
+            raise problem
+        return self._without_ignored(fields) if self._ignored else fields
+
+    def _add(self, name: str) -> None:
+        if name not in self.names:
+            bisect.insort(self.names, name)
+
+    def _unread(self, column: str, value: Any) -> Broken | None:
+        if column in COLUMNS and column not in self._ignored:
+            return None if says_nothing(column, value) else _refusal(column, column, COLUMNS[column])
+        self._add(column)
+        return None
+
+    def _name_keys(self, column: str, items: list[Any]) -> None:
+        for item in items:
+            if type(item) is dict:
+                for key in item.keys() - self._keys:
+                    if not is_empty(item[key]) and (key not in KEYS or key in self._ignored):
+                        self._add(f"{column}[].{key}")
+
+    def _without_ignored(self, fields: Fields) -> Fields:
+        kept = {name: self._stripped(value) for name, value in fields.items() if name not in self._ignored}
+        return Cells(kept) if isinstance(fields, Cells) else kept
+
+    def _stripped(self, value: Any) -> Any:
+        if not isinstance(value, list):
+            return value
+        return [
+            {key: inner for key, inner in item.items() if key not in self._ignored} if isinstance(item, dict) else item
+            for item in value
+        ]
+
+    # --- many rows at once ----------------------------------------------------------------------------------------
+
+    def sure(self, batch: Any) -> NDArray[np.bool_]:
+        """Say which rows of a `pyarrow.RecordBatch` surely hold nothing that changes what they mean."""
+        sure = np.ones(batch.num_rows, np.bool_)
+        for name, column in self._columns(batch):
+            if (name in COLUMNS and name not in self.reads) or name in ONLY_BY_ROW:
+                sure &= ~_held(column)
+        for _, key, rows, values in self._fields_of_items(batch):
+            if key in KEYS:
+                sure[rows[_held(values)]] = False
+        return sure
+
+    def name(self, batch: Any) -> None:
+        """Name what is not read of many rows; of fields that change the meaning, `check` has something to say."""
+        for name, column in self._columns(batch):
+            if name not in self.reads and name not in COLUMNS and _held(column).any():
+                self._add(name)
+        for column, key, _, values in self._fields_of_items(batch):
+            if key not in KEYS and _held(values).any():
+                self._add(f"{column}[].{key}")
+
+    @staticmethod
+    def _columns(batch: Any) -> Iterator[tuple[str, Any]]:
+        return zip(batch.schema.names, batch.columns, strict=True)
+
+    def _fields_of_items(self, batch: Any) -> Iterator[tuple[str, str, NDArray[np.int64], Any]]:
+        """Yield what lists of objects hold beside what is read: column, field, the row of every value, the values."""
+        for name, column in self._columns(batch):
+            if name not in self.reads or not _is_list(column.type):
+                continue
+            kind = column.type.value_type
+            fields = [kind.field(place).name for place in range(kind.num_fields)] if _is_struct(kind) else []
+            others = [key for key in fields if key not in self._keys]
+            if others:
+                rows = pc.list_parent_indices(column).to_numpy()
+                items = pc.list_flatten(column)
+                yield from ((name, key, rows, pc.struct_field(items, key)) for key in others)
+
+
+def _held(column: Any) -> NDArray[np.bool_]:
+    """Say which values of a column are something; the same as `is_empty` turned round."""
+    kind = column.type
+    if pyarrow.types.is_dictionary(kind):
+        column, kind = column.dictionary_decode(), kind.value_type
+    if pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind):
+        held = pc.fill_null(pc.greater(pc.binary_length(column), 0), False)
+    elif _is_list(kind):
+        held = pc.fill_null(pc.greater(pc.list_value_length(column), 0), False)
+    else:
+        held = pc.is_valid(column)
+    values: NDArray[np.bool_] = held.to_numpy(zero_copy_only=False)
+    return values
+
+
+def _is_list(kind: Any) -> bool:
+    return bool(pyarrow.types.is_list(kind) or pyarrow.types.is_large_list(kind))
+
+
+def _is_struct(kind: Any) -> bool:
+    return bool(pyarrow.types.is_struct(kind))

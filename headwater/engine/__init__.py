@@ -1,1 +1,0 @@
-"""A model meets packed pairs."""

@@ -1,0 +1,73 @@
+"""Whether judges agree, and whether one prefers what it is shown first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from headwater import statistics
+from headwater.evaluation.judgements import Judgement, mean
+from headwater.statistics import Estimate
+
+Compared = tuple[str, str, str]
+"""A prompt and the two models that answered it."""
+
+
+class Agreement(NamedTuple):
+    """Two judges on the answers that both compared."""
+
+    judges: tuple[str, str]
+    same: Estimate
+    """Share of comparisons with the same winner, ties being a third outcome."""
+    kappa: Estimate
+    """Cohen's κ over win, tie and loss."""
+    rank: Estimate
+    """Spearman's correlation of preferences."""
+
+
+def opinions(judgements: Iterable[Judgement]) -> dict[str, dict[Compared, float]]:
+    """Return what every judge made of every comparison: the mean over its looks; unparsed ones are left out."""
+    looks: dict[str, dict[Compared, list[Judgement]]] = {}
+    for one in judgements:
+        looks.setdefault(one.judge, {}).setdefault((one.prompt, one.first, one.second), []).append(one)
+    return {
+        judge: {key: value for key, each in seen.items() if (value := mean(each)) is not None}
+        for judge, seen in looks.items()
+    }
+
+
+def agreements(judgements: Sequence[Judgement], seed: int = 0) -> list[Agreement]:
+    """Compare every two judges on what both have judged; two that share nothing are left out."""
+    found = opinions(judgements)
+    judges = list(found)
+    pairs = [(a, b) for place, a in enumerate(judges) for b in judges[place + 1 :]]
+    return [_agreement((a, b), found, seed) for a, b in pairs if set(found[a]) & set(found[b])]
+
+
+def _agreement(judges: tuple[str, str], found: dict[str, dict[Compared, float]], seed: int) -> Agreement:
+    from scipy.stats import rankdata
+
+    shared = sorted(set(found[judges[0]]) & set(found[judges[1]]))
+    prompts = [prompt for prompt, _, _ in shared]
+    a, b = (np.array([found[judge][key] for key in shared]) for judge in judges)
+    winners_a, winners_b = np.sign(a - 0.5).astype(int), np.sign(b - 0.5).astype(int)
+    return Agreement(
+        judges,
+        statistics.mean((winners_a == winners_b).astype(np.float64), prompts, seed),
+        statistics.kappa(winners_a.tolist(), winners_b.tolist(), prompts, seed),
+        statistics.correlation(rankdata(a), rankdata(b), prompts, seed),
+    )
+
+
+def position_bias(judgements: Sequence[Judgement], seed: int = 0) -> Estimate | None:
+    """Return how much a judge prefers what it is shown first, 0 to 1, ½ being none; None where no order is known.
+
+    It means something where both orders were shown, or an order drawn at random.
+    """
+    seen = [one for one in judgements if one.swapped is not None and one.preference is not None]
+    if not seen:
+        return None
+    of_shown_first = [one.preference if one.swapped else 1 - (one.preference or 0.0) for one in seen]
+    return statistics.mean(np.array(of_shown_first, dtype=np.float64), [one.prompt for one in seen], seed)

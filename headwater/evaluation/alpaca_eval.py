@@ -1,0 +1,152 @@
+"""AlpacaEval's answers and its official win rate (tatsu-lab/alpaca_eval).
+
+Answers are rows of instruction, output and generator, in one JSON array a model. Arena-Hard's answers (uid, messages,
+model) are read as the same thing, and so is what `headwater sample --n 1` writes. A conversation stands beside its
+text as a list of messages, in the column prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from headwater.data import reading
+from headwater.data.layouts import Broken
+from headwater.data.layouts.fields import messages
+from headwater.data.preference import Message
+from headwater.data.reading import Door
+from headwater.errors import DataError
+from headwater.evaluation.prompts import as_text
+
+
+class Answer(NamedTuple):
+    """What one model answered to one prompt."""
+
+    prompt: str
+    """As a judge is shown it."""
+    text: str
+    model: str
+    category: str = ""
+    complete: bool | None = None
+    """False for an answer that was cut off; None where nobody wrote that down."""
+    tokens: int | None = None
+    """How long it is, in tokens of the model that wrote it."""
+    turns: tuple[Message, ...] = ()
+    """The conversation that it answers; empty for a user's one message."""
+
+    @property
+    def conversation(self) -> tuple[Message, ...]:
+        """Return the prompt as models are asked it."""
+        return self.turns or (Message("user", self.prompt),)
+
+
+def answer_to(
+    conversation: tuple[Message, ...],
+    text: str,
+    model: str,
+    category: str = "",
+    complete: bool | None = None,
+    tokens: int | None = None,
+) -> Answer:
+    """Return an answer to a prompt of any number of turns."""
+    plain = len(conversation) == 1 and conversation[0].role == "user"
+    return Answer(as_text(conversation), text, model, category, complete, tokens, () if plain else conversation)
+
+
+class WinRate(NamedTuple):
+    """Upstream's figures of the second outputs, rates in per cent."""
+
+    win_rate: float
+    standard_error: float
+    n_wins: int
+    n_wins_base: int
+    n_draws: int
+    n_total: int
+    discrete_win_rate: float
+
+
+def win_rate(preferences: Sequence[float]) -> WinRate:
+    """Return the official figures of `preferences` for the second output, 0 to 1, ½ a draw.
+
+    `win_rate` is the mean; `discrete_win_rate` counts every preference as won, lost or drawn.
+    """
+    x = np.asarray(preferences, dtype=np.float64)
+    wins, losses, total = int((x > 0.5).sum()), int((x < 0.5).sum()), len(x)
+    draws = total - wins - losses
+    error = float(x.std(ddof=1) / np.sqrt(total)) if total > 1 else float("nan")
+    return WinRate(100 * float(x.mean()), 100 * error, wins, losses, draws, total, 100 * (wins + draws / 2) / total)
+
+
+def read_answers(path: Path, name: str | None = None) -> list[Answer]:
+    """Read the answers in a file; `name` stands for the model where rows do not say who wrote them.
+
+    Errors: `DataError` by row, for a row that is no answer and for a prompt that is answered twice.
+    """
+    found: dict[str, Answer] = {}
+    for row in reading.read_rows(path, Door()):
+        try:
+            answer = _answer(row.fields, name or path.name.split(".")[0])
+        except Broken as problem:
+            raise DataError(row.place, *problem.args) from None
+        except (KeyError, TypeError, IndexError) as error:
+            what = f"{type(error).__name__}: {error}"
+            raise DataError(row.place, what, "expected instruction and output, or uid and messages") from None
+        if answer.prompt in found:
+            raise DataError(row.place, "answers a prompt for the second time", "expected one answer a prompt")
+        found[answer.prompt] = answer
+    if not found:
+        raise DataError(str(path), "holds no answers")
+    models = {answer.model for answer in found.values()}
+    if len(models) > 1:
+        raise DataError(str(path), f"holds answers of {', '.join(sorted(models))}", "expected one model a file")
+    return list(found.values())
+
+
+def _answer(fields: Mapping[str, Any], name: str) -> Answer:
+    if "messages" in fields:
+        *before, last = fields["messages"]
+        content = last["content"]
+        text = content["answer"] if isinstance(content, Mapping) else content
+        prompt = _messages(before)
+        return answer_to(prompt, str(text), str(fields.get("model") or name), str(fields.get("category") or ""))
+    if "completions" in fields:
+        return _sampled(fields, name)
+    complete, tokens, turns = (fields.get(column) for column in ("complete", "tokens", "prompt"))
+    return Answer(
+        str(fields["instruction"]),
+        str(fields["output"]),
+        str(fields.get("generator") or name),
+        str(fields.get("dataset") or ""),
+        None if complete is None else bool(complete),
+        None if tokens is None else int(tokens),
+        _messages(turns) if isinstance(turns, list) else (),
+    )
+
+
+def _messages(turns: Any) -> tuple[Message, ...]:
+    """Read the turns of a conversation. Errors: `Broken`."""
+    return messages({"prompt": turns}, "prompt")
+
+
+def _sampled(fields: Mapping[str, Any], name: str) -> Answer:
+    """Read a row of sampled candidates that holds one response. Errors: TypeError, `Broken`."""
+    prompt, completions = fields["instruction"], fields["completions"]
+    if len(completions) != 1:
+        raise TypeError(f"{len(completions)} responses, expected one: sample with --n 1")
+    (one,) = completions
+    return answer_to(_messages(prompt), str(one["response"]), name, "", bool(one.get("complete", True)))
+
+
+def as_rows(answers: Sequence[Answer]) -> list[dict[str, Any]]:
+    """Return answers as AlpacaEval writes them, and what else is known: conversation, length, whether it is whole."""
+    return [
+        {"dataset": one.category, "instruction": one.prompt, "output": one.text, "generator": one.model}
+        | ({"prompt": [asdict(message) for message in one.turns]} if one.turns else {})
+        | ({} if one.complete is None else {"complete": one.complete})
+        | ({} if one.tokens is None else {"tokens": one.tokens})
+        for one in answers
+    ]

@@ -1,0 +1,310 @@
+"""A judgement: who preferred which of two answers to one prompt, read from whatever wrote it down.
+
+    AlpacaEval     annotations.json: instruction, output_1, output_2, generator_1, generator_2, annotator, preference
+                   (1 = the first, 2 = the second, anything between as a degree; 0 and 1.5 are ties)
+    human labels   the same columns, generators and annotator as far as known (CSV too); LLMBar's input, output_1,
+                   output_2, label; an empty preference has not been labelled
+    Arena-Hard     judgments: uid or question_id, model, judge, games[2] with a label each (v0.1 and v2.0)
+    battles        model_a, model_b, winner (model_a, model_b, tie), question_id
+
+Upstream writes preferences of 1 to 2 for the second output; here they are shares of 0 to 1, ½ a tie.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from headwater.data import reading
+from headwater.data.layouts.fields import listed
+from headwater.data.layouts.judged import TIES
+from headwater.data.reading import Account, Door
+from headwater.errors import DataError
+
+LABELS = {
+    "A>>B": (0.0, 3),
+    "A>B": (0.0, 1),
+    "A=B": (0.5, 1),
+    "B>A": (1.0, 1),
+    "B>>A": (1.0, 3),
+    "A<<B": (1.0, 3),
+    "A<B": (1.0, 1),
+    "B=A": (0.5, 1),
+    "B<A": (0.0, 1),
+    "B<<A": (0.0, 3),
+}
+"""Arena-Hard's verdicts: how much B is preferred, and how many votes that is (lmarena/arena-hard-auto)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """One look of one judge at two answers."""
+
+    prompt: str
+    """What both answered; judgements of one prompt are resampled together."""
+    judge: str
+    first: str
+    """Who wrote the first answer: the baseline, where there is one."""
+    second: str
+    preference: float | None
+    """How much the second is preferred, 0 to 1; None where the judge's reply held no verdict."""
+    weight: int = 1
+    """Votes that it counts for."""
+    swapped: bool | None = None
+    """Whether the judge saw the second answer first; None where nobody wrote that down."""
+    category: str = ""
+    outputs: tuple[str, str] | None = None
+    scores: tuple[float, float] | None = None
+    """Rewards of both answers, of a judge that gives them."""
+    problem: str = ""
+    """Why there is no verdict, in a word: `too_long`, `refusal`, `unparsed`, …"""
+
+
+def read(path: Path) -> tuple[list[Judgement], Account]:
+    """Read the judgements in a file, or in a judge run's directory; every row is accounted for.
+
+    A row without a verdict is kept, with `preference` None, unless it has two games: half a pair of games would count
+    the place in which answers are shown, so both are dropped by what the row says is the problem, or as `unparsed`.
+    Errors: `DataError` at the first row that is none, by file and line, and where no row is kept.
+    """
+    place = path / ANNOTATIONS if (path / ANNOTATIONS).is_file() else path
+    account, found = Account(), []
+    for row in reading.read_rows(place, Door()):
+        account.rows_in += 1
+        try:
+            fields = {**row.fields, "games": listed(row.fields, "games")}  # a cell of CSV is a text
+            judgements = list(_reader(fields)(fields))
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(row.place, f"{type(error).__name__}: {error}", "expected a judgement", HINT) from None
+        if not judgements:
+            account.dropped[_problem(row.fields)] += 1
+            continue
+        account.kept += 1
+        # Battles that do not say what was asked are of prompts of their own.
+        found += [one if one.prompt else replace(one, prompt=row.place) for one in judgements]
+    if account.dropped and not found:
+        raise DataError(str(place), no_verdict(account.dropped), "judge the answers again")
+    if not found:
+        raise DataError(str(place), "holds no judgements", HINT)
+    return found, account
+
+
+def no_verdict(reasons: Mapping[str, int]) -> str:
+    """Say that nothing was judged, and why."""
+    return "no judgement holds a verdict: " + ", ".join(f"{reason} {count}" for reason, count in reasons.items())
+
+
+def without_verdict(judgements: Sequence[Judgement]) -> Counter[str]:
+    """Count the looks of comparisons in which one has no verdict, by the reason of that one; see `whole`."""
+    reasons = {_compared(one): one.problem or "unparsed" for one in judgements if one.preference is None}
+    return Counter(reasons[key] for one in judgements if (key := _compared(one)) in reasons)
+
+
+def _problem(fields: Mapping[str, Any]) -> str:
+    return str(fields.get("problem") or "unparsed")
+
+
+ANNOTATIONS = "annotations.json"
+HINT = "AlpacaEval annotations, Arena-Hard judgments, or rows of model_a, model_b and winner"
+
+
+def _reader(fields: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], Iterator[Judgement]]:
+    if fields.get("games"):
+        return _annotated_games if "output_1" in fields else _arena_games
+    if "winner" in fields:
+        return _battle
+    if "preference" in fields or "label" in fields:
+        return _annotation
+    raise ValueError(f"columns {', '.join(name for name in fields if name != 'games')}")
+
+
+def share(preference: Any) -> float | None:
+    """Return a preference of 1 to 2 (0 and 1.5: a tie) as one of 0 to 1, nothing as None. Errors: ValueError."""
+    if preference is None or preference == "":
+        return None
+    if preference in TIES:
+        return 0.5
+    value = float(preference)
+    if math.isnan(value):
+        return None
+    if value == 0:
+        return 0.5
+    if not 1 <= value <= 2:
+        raise ValueError(f"preference {preference}, expected 1 to 2, or 0 for a tie")
+    return value - 1
+
+
+def _annotation(fields: Mapping[str, Any]) -> Iterator[Judgement]:
+    yield _judgement(fields, share(fields["preference"] if "preference" in fields else fields["label"]))
+
+
+def _annotated_games(fields: Mapping[str, Any]) -> Iterator[Judgement]:
+    """Yield what an LLM judge said game by game, as `as_annotations` writes it."""
+    games = [(share(game["preference"]), int(game["weight"]), bool(game["swapped"])) for game in fields["games"]]
+    if len(games) > 1 and any(preference is None for preference, _, _ in games):
+        return
+    for preference, weight, swapped in games:
+        yield _judgement(fields, preference, weight, swapped)
+
+
+def _judgement(
+    fields: Mapping[str, Any], preference: float | None, weight: int = 1, swapped: bool | None = None
+) -> Judgement:
+    first, second = (None if fields.get(name) == "" else fields.get(name) for name in ("score_1", "score_2"))
+    return Judgement(
+        prompt=_asked(fields),
+        judge=str(fields.get("annotator") or "human"),
+        first=str(fields.get("generator_1") or "output_1"),
+        second=str(fields.get("generator_2") or "output_2"),
+        preference=preference,
+        weight=weight,
+        swapped=swapped,
+        category=str(fields.get("dataset") or ""),
+        outputs=(str(fields["output_1"]), str(fields["output_2"])),
+        scores=None if first is None or second is None else (float(first), float(second)),
+        problem=str(fields.get("problem") or "") if preference is None else "",
+    )
+
+
+def _asked(fields: Mapping[str, Any]) -> str:
+    """Return what was asked: an instruction with its input, as the pairs of such rows have it."""
+    parts = [str(fields[name]) for name in ("instruction", "input") if fields.get(name)]
+    if not parts:
+        raise KeyError("instruction")
+    return "\n".join(parts)
+
+
+def _arena_games(fields: Mapping[str, Any]) -> Iterator[Judgement]:
+    """Yield two votes a row: the baseline is A in the first game, and B in the second."""
+    games = fields["games"]
+    labels = [game and game["score"] for game in games]
+    if len(labels) != 2:
+        raise ValueError(f"{len(labels)} games, expected two")
+    if None in labels:
+        return
+    for label, swapped in zip(labels, (False, True), strict=True):
+        if label not in LABELS:
+            raise ValueError(f"label {label}, expected one of {', '.join(LABELS)}")
+        of_b, weight = LABELS[label]
+        yield Judgement(
+            prompt=str(fields["uid"] if "uid" in fields else fields["question_id"]),
+            judge=str(fields.get("judge") or "judge"),
+            first=str(fields.get("baseline") or BASELINE),
+            second=str(fields["model"]),
+            preference=1 - of_b if swapped else of_b,
+            weight=weight,
+            swapped=swapped,
+            category=str(fields.get("category") or ""),
+        )
+
+
+BASELINE = "baseline"
+"""Arena-Hard's judgments do not say whom they compare with."""
+_WINNERS = {"model_a": 0.0, "model_b": 1.0}
+
+
+def _battle(fields: Mapping[str, Any]) -> Iterator[Judgement]:
+    winner = str(fields["winner"])
+    if winner not in _WINNERS and winner not in TIES and not winner.startswith("tie"):
+        raise ValueError(f"winner {winner}, expected model_a, model_b or tie")
+    yield Judgement(
+        prompt=str(fields.get("question_id", fields.get("prompt", ""))),
+        judge=str(fields.get("judge") or "human"),
+        first=str(fields["model_a"]),
+        second=str(fields["model_b"]),
+        preference=_WINNERS.get(winner, 0.5),
+    )
+
+
+def facing(judgements: Iterable[Judgement], baseline: str) -> list[Judgement]:
+    """Return the judgements with a verdict in which `baseline` took part, turned so that it is the first."""
+    found = []
+    for one in judgements:
+        if one.preference is None or baseline not in (one.first, one.second) or one.first == one.second:
+            continue
+        found.append(one if one.first == baseline else turned(one))
+    return found
+
+
+def whole(judgements: Sequence[Judgement]) -> list[Judgement]:
+    """Return the judgements of comparisons in which every look has a verdict.
+
+    Half a pair of looks would count the place in which answers are shown.
+    """
+    torn = {_compared(one) for one in judgements if one.preference is None}
+    return [one for one in judgements if _compared(one) not in torn]
+
+
+def _compared(one: Judgement) -> tuple[str, str, str, str]:
+    return one.judge, one.prompt, one.first, one.second
+
+
+def turned(one: Judgement) -> Judgement:
+    """Return the same judgement with first and second exchanged."""
+    return Judgement(
+        prompt=one.prompt,
+        judge=one.judge,
+        first=one.second,
+        second=one.first,
+        preference=None if one.preference is None else 1 - one.preference,
+        weight=one.weight,
+        swapped=None if one.swapped is None else not one.swapped,
+        category=one.category,
+        outputs=one.outputs and (one.outputs[1], one.outputs[0]),
+        scores=one.scores and (one.scores[1], one.scores[0]),
+        problem=one.problem,
+    )
+
+
+def as_annotations(judgements: Sequence[Judgement]) -> list[dict[str, Any]]:
+    """Return judgements as AlpacaEval annotations, a row a prompt, judge and pair of answers.
+
+    Several looks at one pair become one row: its preference is their weighted mean (None if any has no verdict), and
+    `games` holds each.
+    """
+    grouped: dict[tuple[str, str, str, str], list[Judgement]] = {}
+    for one in judgements:
+        grouped.setdefault((one.prompt, one.judge, one.first, one.second), []).append(one)
+    return [_row(looks) for looks in grouped.values()]
+
+
+def _row(looks: Sequence[Judgement]) -> dict[str, Any]:
+    one = looks[0]
+    first, second = one.outputs or ("", "")
+    row: dict[str, Any] = {
+        "dataset": one.category,
+        "instruction": one.prompt,
+        "output_1": first,
+        "generator_1": one.first,
+        "output_2": second,
+        "generator_2": one.second,
+        "annotator": one.judge,
+        "preference": _annotated(mean(looks)),
+    }
+    problem = next((each.problem for each in looks if each.problem), "")
+    if problem:
+        row["problem"] = problem
+    if one.scores:
+        row |= {"score_1": one.scores[0], "score_2": one.scores[1]}
+    if one.swapped is not None:
+        row["games"] = [
+            {"swapped": each.swapped, "preference": _annotated(each.preference), "weight": each.weight}
+            for each in looks
+        ]
+    return row
+
+
+def mean(looks: Sequence[Judgement]) -> float | None:
+    """Return the weighted mean preference of several looks at one pair; None if any has no verdict."""
+    if any(look.preference is None for look in looks):
+        return None
+    votes = sum(look.weight for look in looks)
+    return sum(look.weight * (look.preference or 0.0) for look in looks) / votes
+
+
+def _annotated(preference: float | None) -> float | None:
+    return None if preference is None else preference + 1

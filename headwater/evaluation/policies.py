@@ -1,0 +1,172 @@
+"""Policies under judges: who wins, by how much, at equal length, where most, and whether the judges agree on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from headwater import statistics
+from headwater.evaluation import length_control
+from headwater.evaluation.judgements import Judgement, facing, mean, whole
+from headwater.evaluation.length_control import Fit, Reference
+from headwater.statistics import Estimate, Floats
+
+
+class Opinion(NamedTuple):
+    """What a judge made of one comparison, over all its looks."""
+
+    prompt: str
+    preference: float
+    """For the model, against the baseline, 0 to 1."""
+    look: Judgement
+    """One of its looks, for texts, scores and category."""
+
+    @property
+    def gain(self) -> float:
+        """Return how much better the model was: by score where the judge gives scores, else by preference."""
+        scores = self.look.scores
+        return scores[1] - scores[0] if scores else self.preference - 0.5
+
+
+class Standing(NamedTuple):
+    """One model under one judge, against the baseline."""
+
+    judge: str
+    model: str
+    looks: list[Judgement]
+    opinions: list[Opinion]
+
+    @property
+    def prompts(self) -> list[str]:
+        """Return the prompt of every opinion."""
+        return [one.prompt for one in self.opinions]
+
+    def lengths(self) -> Floats | None:
+        """Return the characters of both answers, [n, 2]; None where the judgements do not hold them."""
+        rows = [one.look.outputs for one in self.opinions]
+        return None if None in rows else np.array([[len(text) for text in row or ()] for row in rows], dtype=np.float64)
+
+
+def standings(judgements: Sequence[Judgement], baseline: str) -> list[Standing]:
+    """Return every model under every judge, with the comparisons that have a verdict."""
+    grouped: dict[tuple[str, str], list[Judgement]] = {}
+    for one in facing(whole(judgements), baseline):
+        grouped.setdefault((one.judge, one.second), []).append(one)
+    return [Standing(judge, model, looks, _opinions(looks)) for (judge, model), looks in grouped.items()]
+
+
+def _opinions(looks: Sequence[Judgement]) -> list[Opinion]:
+    by_prompt: dict[str, list[Judgement]] = {}
+    for one in looks:
+        by_prompt.setdefault(one.prompt, []).append(one)
+    found = []
+    for prompt, each in by_prompt.items():
+        preference = mean(each)
+        assert preference is not None  # `standings` left those out
+        found.append(Opinion(prompt, preference, each[0]))
+    return found
+
+
+def figures(standing: Standing, seed: int) -> dict[str, Estimate]:
+    """Return win rate (by votes), and where they can be known: score difference, length difference, its correlation.
+
+    Lengths are characters, the model's less the baseline's; the correlation is Spearman's, with the gain.
+    """
+    from scipy.stats import rankdata
+
+    votes = np.array([one.weight for one in standing.looks], dtype=np.float64)
+    shares = np.array([one.preference for one in standing.looks], dtype=np.float64)
+    rate = statistics.weighted_mean(shares, votes, [one.prompt for one in standing.looks], seed)
+    found = {"win_rate": rate}
+    gains = np.array([one.gain for one in standing.opinions])
+    if all(one.look.scores for one in standing.opinions):
+        found["score_difference"] = statistics.mean(gains, standing.prompts, seed)
+    lengths = standing.lengths()
+    if lengths is not None:
+        longer = lengths[:, 1] - lengths[:, 0]
+        found["length_difference"] = statistics.mean(longer, standing.prompts, seed)
+        correlation = statistics.correlation(rankdata(longer), rankdata(gains), standing.prompts, seed)
+        if not np.isnan(correlation.value):
+            found["length_correlation"] = correlation
+    return found
+
+
+def why_undefined(standing: Standing, reference: Reference) -> str:
+    """Return why there is no win rate at equal length; nothing where there is one."""
+    lengths = standing.lengths()
+    if lengths is None:
+        return "the judgements do not hold the answers"
+    if len(lengths) < 2 * length_control.SPLITS:
+        return f"{len(lengths)} prompts are judged, and {2 * length_control.SPLITS} are needed"
+    if not np.ptp(lengths[:, 0] - lengths[:, 1]):
+        return "all answers differ by the same length"
+    one_sided = {one.preference for one in standing.opinions}
+    # Difficulties and gamed answers are known of the official prompts: with them, a fit has an end all the same.
+    if not len(reference.difficulty) and one_sided in ({0.0}, {1.0}):
+        return f"every prompt is {'won' if one_sided == {1.0} else 'lost'}"
+    return ""
+
+
+def at_equal_length(standing: Standing, reference: Reference, seed: int) -> Fit | None:
+    """Return the length-controlled win rate; None where it is undefined, as `why_undefined` says.
+
+    Errors: `DataError` where the reference does not fit.
+    """
+    lengths = standing.lengths()
+    if lengths is None or why_undefined(standing, reference):
+        return None
+    preferences = np.array([one.preference for one in standing.opinions])
+    return length_control.win_rate(preferences, lengths, standing.prompts, reference, seed)
+
+
+def differences(found: Sequence[Standing], seed: int) -> dict[tuple[str, str, str], Estimate]:
+    """Return by (judge, model, other) how much more the judge prefers the model, on the prompts that both answered.
+
+    Differences are taken prompt by prompt, so that what makes a prompt easy for both cancels out.
+    """
+    result = {}
+    for place, one in enumerate(found):
+        for other in found[place + 1 :]:
+            if one.judge != other.judge:
+                continue
+            theirs = {opinion.prompt: opinion.preference for opinion in other.opinions}
+            shared = [(o.prompt, o.preference - theirs[o.prompt]) for o in one.opinions if o.prompt in theirs]
+            if shared:
+                prompts, values = zip(*shared, strict=True)
+                result[one.judge, one.model, other.model] = statistics.mean(values, prompts, seed)
+    return result
+
+
+def mismatches(rates: dict[tuple[str, str], Estimate]) -> list[tuple[str, str, str]]:
+    """Return (model, judge that prefers it, judge that does not) where both intervals exclude ½.
+
+    A policy that was trained on one reward is better by it and may be worse by another.
+    """
+    found = []
+    for (judge, model), rate in rates.items():
+        for (other, same), against in rates.items():
+            apart = rate.low is not None and against.high is not None and rate.low > 0.5 > against.high
+            if model == same and apart:
+                found.append((model, judge, other))
+    return found
+
+
+def examples(standing: Standing, count: int) -> dict[str, list[dict[str, Any]]]:
+    """Return the prompts on which the model gained and lost most, `count` each, with both answers if known."""
+    order = sorted(standing.opinions, key=lambda one: -one.gain)
+    improved = [one for one in order if one.gain > 0][:count]
+    degraded = [one for one in reversed(order) if one.gain < 0][:count]
+    return {"improved": [_example(one) for one in improved], "degraded": [_example(one) for one in degraded]}
+
+
+def _example(one: Opinion) -> dict[str, Any]:
+    first, second = one.look.outputs or ("", "")
+    return {
+        "prompt": one.prompt,
+        "preference": one.preference,
+        "scores": list(one.look.scores) if one.look.scores else None,
+        "baseline": first,
+        "model": second,
+    }

@@ -1,0 +1,85 @@
+"""Evaluation prompts, from whatever holds them, and conversations as a judge is shown them.
+
+What is read:
+
+AlpacaEval     instruction, dataset (output and generator beside them do not count)
+Arena-Hard     prompt (v2.0 and its v0.1 file), category; or turns, with one turn
+conversations  prompt, a list of messages
+preferences    data of any kind that headwater reads, each prompt once
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from headwater.data import reading
+from headwater.data.layouts import Broken, fields, with_messages
+from headwater.data.preference import Message, Prompted
+from headwater.data.reading import Account, Door, Row
+from headwater.data.sampling import Asked, asked
+from headwater.errors import DataError
+
+COLUMNS = ("prompt", "instruction", "turns")
+"""Where a prompt stands, in order of preference: our own answers have a conversation beside its text."""
+_BESIDE = {"dataset", "datasplit", "category", "subcategory", "cluster", "id", "uid", "question_id", "system"}
+_ANSWERED = {"output", "generator", "complete", "tokens"}
+
+
+def read(path: Path) -> tuple[list[Asked], dict[str, Account]]:
+    """Return every different prompt once, named by its data set or category, with the accounts of the rows.
+
+    Errors: `DataError` for a row of evaluation prompts that holds none, and for data that nobody knows.
+    """
+    first = next(iter(reading.read_rows(path, Door())), None)
+    column = first and _column(first.fields)
+    if column:
+        prompts, account = asked(_prompts(path, column))
+        return prompts, {"prompts": account}
+    intake = reading.stream(path)
+    prompts, account = asked(intake)
+    return prompts, {"read": intake.account, "prompts": account}
+
+
+def _column(row: Mapping[str, Any]) -> str | None:
+    """Return the column of evaluation prompts, None for rows that compare something."""
+    known = {*COLUMNS} | _BESIDE | _ANSWERED
+    return next((column for column in COLUMNS if row.get(column) and set(row) <= known), None)
+
+
+def _prompts(path: Path, column: str) -> Iterator[Prompted]:
+    for row in reading.read_rows(path, Door()):
+        try:
+            prompt = _prompt(row._replace(fields=dict(with_messages(row.fields)[0])), column)
+        except Broken as problem:
+            raise DataError(row.place, *problem.args) from problem
+        source = row.fields.get("dataset") or row.fields.get("category") or ""
+        name = row.fields.get("id") or row.fields.get("uid") or row.fields.get("question_id")
+        yield Prompted(prompt=prompt, id=str(name or Path(row.place).name), source=str(source))
+
+
+def _prompt(row: Row, column: str) -> tuple[Message, ...]:
+    if column == "turns":
+        turns = fields.listed(row.fields, column)
+        turns = fields.items(row.fields, column) if _are_objects(turns) else turns
+        if len(turns) != 1:
+            raise Broken(f"{column} holds {len(turns)}", "expected one: a second turn needs an answer to the first")
+        return fields.prompt({"prompt": turns[0]["content"] if isinstance(turns[0], dict) else turns[0]}, "prompt")
+    # Of our own answers, conversations alone have a list of messages; the others say it all in the instruction.
+    place = column if row.fields.get(column) is not None else "instruction"
+    prompt = fields.prompt(row.fields, place)
+    if prompt[-1].role != "user":
+        raise Broken(f"{place} ends with the turn of the {prompt[-1].role}", "expected a user's")
+    return prompt
+
+
+def _are_objects(turns: Any) -> bool:
+    return not (isinstance(turns, list) and all(isinstance(turn, str) for turn in turns))
+
+
+def as_text(prompt: Sequence[Message]) -> str:
+    """Return a prompt as judges are shown it: a user's one message as it is, a conversation turn by turn."""
+    if len(prompt) == 1 and prompt[0].role == "user":
+        return prompt[0].content
+    return "\n\n".join(f"[{message.role}]\n{message.content}" for message in prompt)

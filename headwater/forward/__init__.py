@@ -1,0 +1,1 @@
+"""Forward passes: batches of packed rows, attention, the output head, scores."""

@@ -1,0 +1,144 @@
+"""What the start-up check reads (forward/format_check.py): texts of random token ids, and some of the data's."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headwater.data.tokens import PairTokens
+from headwater.forward.hidden_states import base_of
+from headwater.forward.packing import Layout
+
+SHAPES = ((7, 5, 9, 2), (3, 1, 4, 0), (12, 8, 2, 1), (1, 6, 3, 0))
+"""Tokens of prompt, chosen, rejected, and of what begins both responses."""
+LEAST = 512
+"""Tokens of the row that is tried at least, where rows of the data may be as long."""
+SHARE = 100
+"""Otherwise a row of one hundredth of the data: the check shall cost little of what it guards."""
+CHARACTERS = 256
+"""Ids that are drawn for a model without a vocabulary, which reads characters (CANINE)."""
+LIMIT = re.compile("position|window|chunk|block|length|context|local")
+"""What configurations call the lengths at which something begins or ends."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Pairs to be read together and alone."""
+
+    short: list[PairTokens]
+    """Of random ids: their sides differ, some begin alike."""
+    long: list[PairTokens]
+    """One as long as the longest of the data; none where the short ones are as long."""
+    data: list[PairTokens]
+    again: list[int]
+    """Which pairs are read a second time, to see whether the model remembers others."""
+    row: int
+    """Tokens of the row in which they are tried."""
+    ids: NDArray[np.int32]
+
+    @classmethod
+    def of(cls, model: Any, pairs: Sequence[PairTokens], longest: int, row: int) -> Sample:
+        """Make the sample for a model that is about to read `pairs`."""
+        ids, end = ordinary_ids(model)
+        rng = np.random.default_rng(0)
+        short = [_random_pair(rng, ids, end, shape) for shape in SHAPES]
+        long = []
+        if longest > max(each.length for each in short):
+            prompt = longest // 2
+            rest = longest - prompt - 3 - (end is not None)
+            # A few tokens shorter on the other side: both are beyond what only a long text brings out.
+            long = [_random_pair(rng, ids, end, (prompt, rest, rest - 3, 3))]
+        by_length = sorted(pairs, key=lambda pair: pair.length)
+        data = [*by_length[:1], *by_length[len(by_length) // 2 :][:1]]
+        again = [0, len(short)] if long and any(limit < longest for limit in limits_of(base_of(model).config)) else [0]
+        return cls(short, long, data, again, row, ids)
+
+    @property
+    def pairs(self) -> list[PairTokens]:
+        """All pairs."""
+        return [*self.short, *self.long, *self.data]
+
+    def order(self, layout: Layout) -> list[int]:
+        """Return which pairs stand in the row, in their order: short ones before and behind the long one.
+
+        In rows that texts share they are repeated until there are as many tokens as rows will have.
+        """
+        short, rest = list(range(len(self.short))), list(range(len(self.short), len(self.pairs)))
+        if layout == "padded":
+            # Every row is as wide as the longest: few of them do.
+            return [0, *rest, 1]
+        order = [*short[:2], *rest, *short[2:]]
+        lengths = [pair.length for pair in self.pairs]
+        while sum(lengths[place] for place in order) < self.row:
+            order += [*short, *rest[len(self.long) :]]
+        return order
+
+    def with_other_beginning(self, pair: PairTokens) -> PairTokens:
+        """Return a pair whose prompt has another first token."""
+        prompt = pair.prompt.copy()
+        prompt[0] = self.ids[(np.flatnonzero(self.ids == prompt[0])[0] + 1) % len(self.ids)]
+        return pair._replace(prompt=prompt)
+
+    @staticmethod
+    def row_tokens(pairs: Sequence[PairTokens], room: int, limits: Sequence[int]) -> int:
+        """Return how long a row is tried: beyond every limit that rows of `room` tokens can exceed."""
+        total = sum(pair.length for pair in pairs)
+        beyond = max((limit + 1 for limit in limits if limit < min(room, total)), default=0)
+        return min(room, max(beyond, min(LEAST, total), total // SHARE))
+
+
+def _random_pair(
+    rng: np.random.Generator, ids: NDArray[np.int32], end: int | None, shape: tuple[int, int, int, int]
+) -> PairTokens:
+    prompt, chosen, rejected, opening = shape
+    draw = [rng.choice(ids, size) for size in (prompt, opening, chosen, rejected)]
+    sides = [np.concatenate([draw[1], side]) for side in draw[2:]]
+    # Whatever else they draw, they part behind the opening.
+    if draw[2][0] == draw[3][0]:
+        sides[1][opening] = ids[(np.flatnonzero(ids == draw[3][0])[0] + 1) % len(ids)]
+    if end is not None:
+        sides = [np.append(side, np.int32(end)) for side in sides]
+    return PairTokens(draw[0], sides[0], sides[1], id="check", source="", opening="")
+
+
+def ordinary_ids(model: Any) -> tuple[NDArray[np.int32], int | None]:
+    """Return the token ids of `model` without those that its configuration gives a meaning, and the one that ends.
+
+    The last is None for a model that has none, or fills rows up with it.
+    """
+    config = base_of(model).config.get_text_config()
+    named = {value for name, value in _numbers(base_of(model).config.to_dict()) if "token_id" in name}
+    size = int(getattr(config, "vocab_size", None) or CHARACTERS)
+    ids = np.setdiff1d(np.arange(size), list(named)).astype(np.int32)
+    ends: Any = getattr(config, "eos_token_id", None)
+    end: Any = ends[0] if isinstance(ends, list) and ends else ends
+    usable = isinstance(end, int) and 0 <= end < size and end != getattr(config, "pad_token_id", None)
+    return (ids if len(ids) > 1 else np.arange(size, dtype=np.int32)), (int(end) if usable else None)
+
+
+def limits_of(config: Any) -> list[int]:
+    """Return the lengths that a configuration names, in rising order."""
+    found = {value for name, value in _numbers(config.to_dict()) if LIMIT.search(name) and value > 1}
+    return sorted(found)
+
+
+def _numbers(values: Any, name: str = "") -> Iterator[tuple[str, int]]:
+    """Yield the whole numbers of nested settings with the names they stand under."""
+    if isinstance(values, Mapping):
+        for key, value in values.items():
+            yield from _numbers(value, str(key))
+    elif isinstance(values, list | tuple):
+        for value in values:
+            yield from _numbers(value, name)
+    elif isinstance(values, int) and not isinstance(values, bool):
+        yield name, values
+
+
+def longest_of(pairs: Sequence[PairTokens]) -> int:
+    """Return the tokens of the longest response with its prompt."""
+    return max((len(pair.prompt) + max(len(pair.chosen), len(pair.rejected)) for pair in pairs), default=0)

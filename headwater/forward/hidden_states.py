@@ -1,0 +1,84 @@
+"""One forward pass of a model over a batch, whatever its layout: hidden states, and an encoder's own outputs.
+
+A batch in the layout "single" takes a forward for every response, without padding or a mask: what the model says of a
+response is then what plain transformers says of it alone. It is the reference that every other layout is compared with
+(forward/format_check.py), and the way to read the models that pass in no other.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+
+from headwater.forward.attention import model_inputs
+from headwater.forward.packing import PairBatch
+
+
+def base_of(model: Any) -> Any:
+    """Return the model that transformers built: `model` itself, or what its adapters lie in."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def backbone(model: Any) -> Any:
+    """Return `model` without its head; of an adapted model, with the adapters that lie inside."""
+    return base_of(model).base_model
+
+
+def hidden_states(model: Any, batch: PairBatch) -> torch.Tensor:
+    """Run the backbone of `model` over a batch: [R × T, hidden]."""
+    if batch["layout"] != "single":
+        hidden: torch.Tensor = backbone(model)(**model_inputs(batch), use_cache=False)[0]
+        return hidden.flatten(0, 1)
+    body = backbone(model)
+    return torch.cat([body(**row, use_cache=False)[0][0] for row in single_rows(model, body, batch)])
+
+
+def row_logits(model: Any, batch: PairBatch) -> torch.Tensor:
+    """Run a whole sequence classifier over rows of one response each, padded or single: [responses, labels]."""
+    if batch["layout"] != "single":
+        logits: torch.Tensor = model(**model_inputs(batch)).logits
+        return logits
+    return torch.cat([model(**row).logits for row in single_rows(model, base_of(model), batch)])
+
+
+def single_rows(model: Any, reader: Any, batch: PairBatch) -> Iterator[dict[str, torch.Tensor]]:
+    """Yield what `reader`, a part of `model`, takes for every response of a batch in the layout "single"."""
+    # A mask of ones says that no token is padding, also to models that guess it from the token ids.
+    masked = "attention_mask" in inspect.signature(reader.forward).parameters
+    for ids in torch.split(batch["input_ids"], [tree.length for tree in batch["trees"]], dim=1):
+        forget_longer_texts(model)
+        yield {"input_ids": ids, **({"attention_mask": torch.ones_like(ids)} if masked else {})}
+
+
+def text_logits(model: Any, ids: Sequence[int], last: int | None = None) -> torch.Tensor:
+    """Return what a whole causal model says after each token of one text read alone, [tokens, vocabulary].
+
+    `last` keeps that many of them. They are in float32 or wider.
+    """
+    forget_longer_texts(model)
+    row = torch.tensor([list(ids)], device=next(model.parameters()).device)
+    accepted = inspect.signature(base_of(model).forward).parameters
+    extra = {"attention_mask": torch.ones_like(row), "use_cache": False, "logits_to_keep": last or 0}
+    logits: torch.Tensor = model(input_ids=row, **{key: extra[key] for key in extra if key in accepted}).logits[0]
+    kept = logits if last is None else logits[-last:]
+    return kept if kept.dtype.itemsize >= 4 else kept.float()
+
+
+def forget_longer_texts(model: torch.nn.Module) -> None:
+    """Give rotary embeddings of dynamic length their state of a new model.
+
+    transformers keeps the frequencies of the longest text so far (`max_seq_len_cached`) until one below the trained
+    length comes, so that what a model says of a text depends on those before it.
+    """
+    for module in model.modules():
+        cached = [name for name in vars(module) if name.endswith("max_seq_len_cached")]
+        for name in cached if hasattr(module, "original_max_seq_len") else ():
+            prefix = name.removesuffix("max_seq_len_cached")
+            original = getattr(module, f"{prefix}original_inv_freq", None)
+            if original is not None and getattr(module, name) != module.original_max_seq_len:
+                device = getattr(module, f"{prefix}inv_freq").device
+                module.register_buffer(f"{prefix}inv_freq", original.to(device), persistent=False)
+                setattr(module, name, module.original_max_seq_len)

@@ -1,0 +1,377 @@
+"""A model and a batch to a number a response, or a number a token."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from headwater import interrupts
+from headwater.console import track
+from headwater.data.tokens import PairTokens
+from headwater.errors import ModelError
+from headwater.forward import halving, partial_results
+from headwater.forward.attention import is_encoder
+from headwater.forward.distributions import log_collision, reference_kl
+from headwater.forward.finite import check_scores
+from headwater.forward.head import log_probs
+from headwater.forward.hidden_states import hidden_states, row_logits
+from headwater.forward.packing import SIDES, UNIFORM, Layout, PairBatch, collate, parts_of, tokens_of
+from headwater.losses import Call, Loss, PairScores, Score
+from headwater.losses.token_weights import Weights
+from headwater.models.positions import limit_of
+
+T = TypeVar("T")
+
+ScoreFunction = Callable[[torch.nn.Module, PairBatch], PairScores]
+TokenFunction = Callable[[torch.nn.Module, PairBatch], torch.Tensor]
+"""A model and a batch to a value for each of the N tokens of its responses."""
+
+WINDOW = 512
+"""Pairs that are laid out together: enough to fill rows, few enough to hold."""
+
+
+def token_log_probs(model: torch.nn.Module, batch: PairBatch) -> torch.Tensor:
+    """Log-probability of every response token, [N] float32 (float64 for a float64 model).
+
+    The head runs on predicting positions only. The first response token is among them: its predictor is the last
+    prompt token.
+    """
+    hidden = hidden_states(model, batch)[batch["predictor"]]
+    targets = batch["input_ids"].flatten()[batch["position"]]
+    return log_probs(model, hidden, targets)[batch["token"]]
+
+
+def policy_scores(model: torch.nn.Module, batch: PairBatch) -> PairScores:
+    """Log-probability of every response, summed over its tokens by their weights."""
+    return _sums(token_log_probs(model, batch), batch)
+
+
+def exact_policy_scores(model: torch.nn.Module, batch: PairBatch) -> PairScores:
+    """`policy_scores` summed in float64: what is reported of a long response keeps its digits."""
+    return _sums(token_log_probs(model, batch).double(), batch)
+
+
+def typical_scores(model: torch.nn.Module, batch: PairBatch) -> PairScores:
+    """Return `policy_scores` with `typicality`: how likely the model itself is to write each response."""
+    hidden = hidden_states(model, batch)[batch["predictor"]]
+    by_token = log_probs(model, hidden, batch["input_ids"].flatten()[batch["position"]])
+    with torch.no_grad():
+        typical = (by_token - log_collision(model, hidden))[batch["token"]]
+    means = _by_response(typical, batch) / batch["lengths"]
+    return _with_sides(_sums(by_token[batch["token"]], batch), "typicality", means)
+
+
+def divergence_scores(reference: torch.nn.Module) -> ScoreFunction:
+    """Return a function like `policy_scores` whose scores have the `divergence` from `reference`, a frozen model.
+
+    `reference` takes part in every forward pass, and must be set to the layout of the batches
+    (forward/format_check.py).
+    """
+
+    def score(model: torch.nn.Module, batch: PairBatch) -> PairScores:
+        hidden = hidden_states(model, batch)[batch["predictor"]]
+        with torch.no_grad():
+            other = hidden_states(reference, batch)[batch["predictor"]]
+        by_token = log_probs(model, hidden, batch["input_ids"].flatten()[batch["position"]])[batch["token"]]
+        kl = reference_kl(model, reference, hidden, other)[batch["token"]]
+        weighted = kl * batch["weight"].to(kl.dtype)
+        return _with_sides(_sums(by_token, batch), "divergence", _by_response(weighted, batch))
+
+    return score
+
+
+def score_for(loss: Call) -> ScoreFunction:
+    """Return the way to score a policy that gives `loss` what it needs, short of a reference model at hand."""
+    return typical_scores if "typicality" in loss.needs else policy_scores
+
+
+def reference_scores(batch: PairBatch, dtype: torch.dtype = torch.float32) -> PairScores | None:
+    """Reference log-probabilities that the batch carries, summed by the same weights; None where it carries none."""
+    return _sums(batch["reference"].to(dtype), batch) if batch["has_reference"] else None
+
+
+def _sums(values: torch.Tensor, batch: PairBatch) -> PairScores:
+    """Sum per-token `values` [N], times their weights, over each response."""
+    weight = batch["weight"].to(values.dtype)
+    return _pair_scores(batch, value=_by_response(values * weight, batch), weight=_by_response(weight, batch))
+
+
+def _by_response(values: torch.Tensor, batch: PairBatch) -> torch.Tensor:
+    """Sum per-token `values` [N] over each response: [SIDES × pairs]."""
+    return values.new_zeros(len(batch["lengths"])).index_add(0, batch["slot"], values)
+
+
+def _pair_scores(batch: PairBatch, **fields: torch.Tensor) -> PairScores:
+    """Arrange the `fields` of scores, each [SIDES × pairs], by side."""
+    columns = {name: values.view(-1, SIDES) for name, values in (fields | {"tokens": batch["lengths"]}).items()}
+    chosen, rejected = (Score(**{name: column[:, side] for name, column in columns.items()}) for side in range(SIDES))
+    return PairScores(chosen, rejected, score_gap=batch["score_gap"] if batch["has_score_gap"] else None)
+
+
+def _with_sides(scores: PairScores, field: str, by_response: torch.Tensor) -> PairScores:
+    """Add a `field` [SIDES × pairs] to the scores of either side."""
+    chosen, rejected = by_response.view(-1, SIDES).unbind(1)
+    return scores._replace(
+        chosen=scores.chosen._replace(**{field: chosen}), rejected=scores.rejected._replace(**{field: rejected})
+    )
+
+
+def last_states(model: torch.nn.Module, pairs: Sequence[PairTokens], room: int, layout: Layout) -> NDArray[np.float32]:
+    """Return the hidden state at the last token of every response, [pairs, SIDES, hidden], in the order given.
+
+    Errors: `ModelError` for an encoder, whose last token is no summary of a row.
+    """
+    if is_encoder(model):
+        raise ModelError(type(model).__name__, "is an encoder, whose last token sums nothing up", "leave --embed out")
+    device = next(model.parameters()).device
+    states: dict[int, NDArray[np.float32]] = {}
+    model.eval()
+
+    def read(batch: PairBatch) -> NDArray[np.float32]:
+        batch = to_device(batch, device)
+        found: NDArray[np.float32] = hidden_states(model, batch)[_last(batch)].float().cpu().numpy()
+        return found.reshape(batch["num_pairs"], SIDES, -1)
+
+    with torch.inference_mode():
+        for indices, last in computed(read, pairs, room, layout, "hidden states"):
+            check_scores(last, [pairs[index].id for index in indices], "hidden states")
+            states |= dict(zip(indices, last, strict=True))
+    return np.stack([states[index] for index in range(len(pairs))])
+
+
+def _last(batch: PairBatch) -> torch.Tensor:
+    """Return where the last token of every response stands, [SIDES × pairs]; for an empty one, some token."""
+    return batch["position"][batch["token"][batch["lengths"].cumsum(0) - 1]]
+
+
+def token_rewards(model: torch.nn.Module, batch: PairBatch) -> torch.Tensor:
+    """Reward of the prefix that ends at every response token, [N] float32 (float64 for a float64 model).
+
+    Errors: `ModelError` for an encoder: its tokens see what follows them, so that a prefix would be a pass of its own.
+    """
+    if is_encoder(model):
+        problem = "is an encoder, which has no rewards of beginnings in one pass"
+        raise ModelError(type(model).__name__, problem, "use a causal model, or cut the responses with --keep")
+    return _rewards(model, hidden_states(model, batch)[batch["position"]])[batch["token"]]
+
+
+def reward_scores(model: torch.nn.Module, batch: PairBatch) -> PairScores:
+    """Reward of every response: the score head at its last token; 0 where a row has no such response.
+
+    transformers pools the last token of a row, which is wrong for two responses in one row. An encoder has rows of one
+    response, and gives its own reward of them.
+    """
+    there = batch["lengths"] > 0
+    if is_encoder(model):
+        rewards = _row_rewards(model, batch)
+        return _pair_scores(batch, value=rewards.new_zeros(len(there)).masked_scatter(there, rewards))
+    rewards = _rewards(model, hidden_states(model, batch)[_last(batch)])
+    return _pair_scores(batch, value=rewards.masked_fill(~there, 0.0))
+
+
+def response_rewards(model: torch.nn.Module, batch: PairBatch) -> torch.Tensor:
+    """Like `token_rewards`, of which only the last token of a response is to be read: encoders have no others, [N]."""
+    if not is_encoder(model):
+        return token_rewards(model, batch)
+    lengths = batch["lengths"]
+    return _row_rewards(model, batch).repeat_interleave(lengths[lengths > 0])  # a labelled row has one side
+
+
+def _row_rewards(model: Any, batch: PairBatch) -> torch.Tensor:
+    """Return an encoder's rewards of rows of one response each: [R]. Errors: `ModelError` for rows it cannot read."""
+    width, longest = _longest_in(batch), limit_of(model)
+    if longest is not None and width > longest:
+        problem = f"reads {longest} tokens, a prompt with its response has {width}"
+        raise ModelError(type(model).__name__, problem, f"give --max-length {longest}")
+    return one_label(model, row_logits(model, batch))
+
+
+def _longest_in(batch: PairBatch) -> int:
+    """Return the tokens of the longest row that a model sees."""
+    return max((tree.length for tree in batch["trees"]), default=batch["input_ids"].shape[1])
+
+
+def _rewards(model: Any, hidden: torch.Tensor) -> torch.Tensor:
+    """Apply the score head to [n, hidden]: [n], float32 or wider. Errors: `ModelError`."""
+    head = getattr(model, "score", None)
+    if not isinstance(head, torch.nn.Module):
+        raise ModelError(type(model).__name__, "has no score head", "name a sequence-classification model")
+    return one_label(model, head(hidden))
+
+
+def one_label(model: torch.nn.Module, rewards: torch.Tensor) -> torch.Tensor:
+    """Take the only column of [n, labels], in float32 or wider. Errors: `ModelError` for several labels."""
+    if rewards.shape[1] != 1:
+        raise ModelError(type(model).__name__, f"has {rewards.shape[1]} labels", "a reward model has one")
+    return rewards[:, 0] if rewards.dtype == torch.float64 else rewards[:, 0].float()
+
+
+def response_values(score: ScoreFunction) -> Callable[[torch.nn.Module, PairBatch], torch.Tensor]:
+    """Return a function that gives the value of every response in one tensor."""
+
+    def values(model: torch.nn.Module, batch: PairBatch) -> torch.Tensor:
+        scores = score(model, to_device(batch, next(model.parameters()).device))
+        return torch.cat([scores.chosen.value, scores.rejected.value])
+
+    return values
+
+
+def to_device(batch: PairBatch, device: torch.device) -> PairBatch:
+    """Move the tensors of a batch."""
+    moved = {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in batch.items()}
+    return cast(PairBatch, moved)
+
+
+def computed(
+    compute: Callable[[PairBatch], T],
+    pairs: Sequence[PairTokens],
+    room: int,
+    layout: Layout,
+    what: str,
+    weights: Weights = UNIFORM,
+) -> Iterator[tuple[list[int], T]]:
+    """Yield what `compute` makes of forward passes over all pairs, with their indices, under a progress bar.
+
+    A pass has at most `room` tokens, and fewer where memory does not hold them; between two passes the command can be
+    stopped. Errors: `ResourceError`, `Stopped`.
+    """
+    starts = range(0, len(pairs), WINDOW)
+    windows = track(starts, what, len(starts))
+    parts = (
+        [start + i for i in part] for start in windows for part in parts_of(pairs[start : start + WINDOW], layout, room)
+    )
+    passes = halving.in_passes(
+        parts,
+        lambda part: compute(collate([pairs[index] for index in part], layout, weights)),
+        lambda part: sum(tokens_of(pairs[index], layout) for index in part),
+        lambda index: pairs[index].id,
+        what,
+    )
+    for found in passes:
+        yield found
+        interrupts.check()
+
+
+class ScoredModel(torch.nn.Module):
+    """A model and its way to score, as one module with one forward."""
+
+    def __init__(self, model: torch.nn.Module, score: ScoreFunction) -> None:
+        super().__init__()
+        self.model = model
+        self._score = score
+
+    def forward(self, batch: PairBatch) -> PairScores:
+        """Score the responses of a batch."""
+        return self._score(self.model, batch)
+
+
+def score_pairs(
+    model: torch.nn.Module,
+    score: ScoreFunction,
+    loss: Loss,
+    pairs: Sequence[PairTokens],
+    room: int,
+    layout: Layout,
+    weights: Weights = UNIFORM,
+) -> NDArray[np.float64]:
+    """Return the rewards that `loss` gives to pairs, [pairs, 2] chosen and rejected, in the order given.
+
+    A pass that a signal stops goes on from there the next time (`forward/partial_results.py`).
+    """
+    device = next(model.parameters()).device
+    rewards, done = np.zeros((len(pairs), SIDES)), np.zeros(len(pairs), dtype=bool)
+    model.eval()
+
+    def of_pass(batch: PairBatch) -> NDArray[np.float64]:
+        batch = to_device(batch, device)
+        policy = score(model, batch)
+        result = loss(policy, reference_scores(batch, policy.chosen.value.dtype))
+        both = torch.stack([result.chosen_reward, result.rejected_reward], dim=1)
+        found: NDArray[np.float64] = both.double().cpu().numpy()
+        return found
+
+    what = f"rewards by {loss!r}, {weights!r}, {score.__qualname__}"
+    key = (lambda: partial_results.key_of(model, what, pairs)) if partial_results.is_named(score) else None
+    with torch.inference_mode(), partial_results.kept(key, rewards, done):
+        left = np.flatnonzero(~done).tolist()
+        for indices, found in computed(of_pass, [pairs[place] for place in left], room, layout, "scoring", weights):
+            places = [left[index] for index in indices]
+            check_scores(found, [pairs[place].id for place in places], "rewards")
+            rewards[places], done[places] = found, True
+    return rewards
+
+
+class TokenValues(NamedTuple):
+    """A value for every token of either response: log-probabilities, or rewards of the prefix that ends there."""
+
+    chosen: NDArray[np.float32]  # [len(chosen)]
+    rejected: NDArray[np.float32]  # [len(rejected)]
+
+
+def each_token_values(
+    model: torch.nn.Module, read: TokenFunction, pairs: Sequence[PairTokens], room: int, layout: Layout, what: str
+) -> Iterator[tuple[int, TokenValues]]:
+    """Yield what `read` (`token_log_probs`, `token_rewards`) says of every response token, with the pair's index.
+
+    A forward pass holds at most `room` tokens; `what` names the progress bar. Pairs come as rows are filled, not in
+    their order.
+    """
+    device = next(model.parameters()).device
+    model.eval()
+
+    def of_pass(batch: PairBatch) -> list[NDArray[np.float32]]:
+        by_token = read(model, to_device(batch, device)).float().cpu().numpy()
+        return np.split(by_token, np.cumsum(batch["lengths"])[:-1])
+
+    with torch.inference_mode():
+        for indices, sides in computed(of_pass, pairs, room, layout, what):
+            ids = [pairs[index].id for index in indices for _ in range(SIDES)]
+            check_scores(sides, ids, what)
+            for number, index in enumerate(indices):
+                yield index, TokenValues(*sides[SIDES * number : SIDES * number + SIDES])
+
+
+def token_values(
+    model: torch.nn.Module, read: TokenFunction, pairs: Sequence[PairTokens], room: int, layout: Layout, what: str
+) -> list[TokenValues]:
+    """Return `each_token_values` in the order of `pairs`.
+
+    A pass that a signal stops goes on from there the next time (`forward/partial_results.py`).
+    """
+    if not partial_results.is_named(read):
+        return list(dict(sorted(each_token_values(model, read, pairs, room, layout, what))).values())
+    starts = starts_of(pairs)
+    values, done = np.zeros(starts[-1], dtype=np.float32), np.zeros(len(pairs), dtype=bool)
+    with partial_results.kept(
+        lambda: partial_results.key_of(model, f"{what} by {read.__qualname__}", pairs), values, done
+    ):
+        left = np.flatnonzero(~done).tolist()
+        for number, value in each_token_values(model, read, [pairs[row] for row in left], room, layout, what):
+            place(values, starts, left[number], value)
+            done[left[number]] = True
+    sides = np.split(values, starts[1:-1])
+    return [TokenValues(*sides[SIDES * row : SIDES * row + SIDES]) for row in range(len(pairs))]
+
+
+def starts_of(pairs: Sequence[PairTokens]) -> NDArray[np.int64]:
+    """Return where the values of every response begin in one array of all, [SIDES × pairs + 1]; last, their number."""
+    lengths = (len(response) for pair in pairs for response in (pair.chosen, pair.rejected))
+    return np.cumsum([0, *lengths], dtype=np.int64)
+
+
+def place(values: NDArray[np.float32], starts: NDArray[np.int64], row: int, found: TokenValues) -> None:
+    """Put the values of a pair into their place."""
+    values[starts[SIDES * row] : starts[SIDES * row + SIDES]] = np.concatenate(found)
+
+
+def with_reference(model: torch.nn.Module, pairs: Sequence[PairTokens], room: int, layout: Layout) -> list[PairTokens]:
+    """Compute reference log-probabilities once and return the pairs with them, one value a response token."""
+    values = token_values(model, token_log_probs, pairs, room, layout, "reference log-probabilities")
+    return [
+        pair._replace(chosen_reference=value.chosen, rejected_reference=value.rejected)
+        for pair, value in zip(pairs, values, strict=True)
+    ]

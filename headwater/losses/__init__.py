@@ -1,0 +1,81 @@
+"""Losses: what is done with the scores of a pair. ★ A newcomer adds a loss here.
+
+A loss is a frozen value and a pure function of typed scores; its constructor call is its configuration
+(`dpo(beta=0.1)`). It knows nothing of models, batches or devices. Every loss returns one value a pair: the trainer
+averages over pairs. In a notebook, a loss is any callable of that shape (`Loss`):
+
+    class Linear:
+        needs_reference = True
+        def __call__(self, policy, reference):
+            chosen = policy.chosen.value - reference.chosen.value
+            rejected = policy.rejected.value - reference.rejected.value
+            return PairLoss(rejected - chosen, chosen.detach(), rejected.detach())
+
+Every docstring works its loss by hand, on the pair of `worked.py`; `docs/losses.md` says which loss is good for what.
+Length-normalised DPO, D²PO, LD-DPO and SamPO are DPO with weights (losses/token_weights.py), which combine
+with every loss on log-probabilities.
+"""
+
+from __future__ import annotations
+
+from headwater.losses.live_reference import KTO, TDPO1, TDPO2
+from headwater.losses.pairwise import DPO, DPOP, IPO, RDPO, RPO, WPO, Hinge, IPOSum, RobustDPO, RPOSum
+from headwater.losses.reference_free import CPO, ORPO, SFT, SimPO, SLiC
+from headwater.losses.rewards import BradleyTerry, LengthBradleyTerry, MarginBradleyTerry
+from headwater.losses.score_aware import BeeS, RPOBackwardKL, RPOForwardKL, RPOSquared
+from headwater.losses.types import Call, Loss, Need, PairLoss, PairScores, Score
+
+__all__ = [
+    "CPO",
+    "DPO",
+    "DPOP",
+    "IPO",
+    "KTO",
+    "LIVE_REFERENCE_LOSSES",
+    "ORPO",
+    "POLICY_LOSSES",
+    "RDPO",
+    "REWARD_LOSSES",
+    "RPO",
+    "SFT",
+    "TDPO1",
+    "TDPO2",
+    "WPO",
+    "BeeS",
+    "BradleyTerry",
+    "Call",
+    "Hinge",
+    "IPOSum",
+    "LengthBradleyTerry",
+    "Loss",
+    "MarginBradleyTerry",
+    "Need",
+    "PairLoss",
+    "PairScores",
+    "RPOBackwardKL",
+    "RPOForwardKL",
+    "RPOSquared",
+    "RPOSum",
+    "RobustDPO",
+    "SLiC",
+    "Score",
+    "SimPO",
+]
+
+POLICY_LOSSES: dict[str, type[Call]] = {
+    loss.name: loss
+    for loss in (
+        *(DPO, RobustDPO, IPO, IPOSum, Hinge, RDPO, DPOP, RPO, RPOSum, WPO),
+        *(RPOSquared, RPOBackwardKL, RPOForwardKL, BeeS),
+        *(SimPO, ORPO, CPO, SLiC),
+    )
+}
+"""Losses on the log-probabilities of a pair under a policy."""
+
+LIVE_REFERENCE_LOSSES: dict[str, type[Call]] = {loss.name: loss for loss in (TDPO1, TDPO2, KTO)}
+"""Losses on a policy that read the reference model at every step."""
+
+REWARD_LOSSES: dict[str, type[Call]] = {
+    loss.name: loss for loss in (BradleyTerry, MarginBradleyTerry, LengthBradleyTerry)
+}
+"""Losses on the scores of a reward model."""

@@ -1,0 +1,128 @@
+"""Losses that need the reference model itself while they train, not only its log-probabilities.
+
+TDPO compares whole next-token distributions; KTO needs both models' view of responses to other prompts. The notation
+is that of pairwise.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from headwater.losses.pairwise import LogRatios, log_ratios, logistic
+from headwater.losses.types import Call, Need, PairLoss, PairScores
+
+BALANCED = (1.0, 4 / 3)
+"""The advised weight of all desirable responses against that of all undesirable ones: arXiv:2402.01306, eq. 8."""
+DIVERGENCE: frozenset[Need] = frozenset({"divergence"})
+
+
+def _divergences(policy: PairScores) -> LogRatios:
+    assert policy.chosen.divergence is not None
+    assert policy.rejected.divergence is not None
+    return LogRatios(policy.chosen.divergence, policy.rejected.divergence)
+
+
+def _rewarded(beta: float, ratios: LogRatios, kl: LogRatios, loss: torch.Tensor) -> PairLoss:
+    """Return a loss with TDPO's rewards, β (Δ + D)."""
+    return LogRatios(ratios.chosen + kl.chosen, ratios.rejected + kl.rejected).rewarded(beta, loss)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class TDPO1(Call):
+    """Token-level DPO, arXiv:2404.11999: DPO with the divergence along either response.
+
+    loss = −log σ(β h − β [D(y_l) − D(y_w)]),  D(y) = Σ_t KL(π_ref(·|x, y_<t) ‖ π(·|x, y_<t)).
+
+    >>> worked(TDPO1(beta=0.5))  # −log σ(1 − 0.5 (0.5 − 0.3))
+    0.3412
+    """
+
+    name: ClassVar[str] = "tdpo1"
+    needs: ClassVar[frozenset[Need]] = DIVERGENCE
+    beta: float = 0.1
+
+    def __post_init__(self) -> None:
+        self._above_zero("beta")
+
+    def __call__(self, policy: PairScores, reference: PairScores | None) -> PairLoss:
+        """Return the loss and β (Δ + D) of either response as its reward."""
+        ratios, kl = log_ratios(policy, reference), _divergences(policy)
+        return _rewarded(self.beta, ratios, kl, logistic(self.beta * (ratios.margin + kl.margin)))
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class TDPO2(Call):
+    """Token-level DPO, arXiv:2404.11999, with the chosen response's divergence as a constant, and a weight.
+
+    loss = −log σ(β h − α β [D(y_l) − sg D(y_w)]),  sg: no gradient.
+
+    >>> worked(TDPO2(beta=0.5, alpha=0.25))  # −log σ(1 − 0.25 · 0.5 (0.5 − 0.3))
+    0.32
+    """
+
+    name: ClassVar[str] = "tdpo2"
+    needs: ClassVar[frozenset[Need]] = DIVERGENCE
+    beta: float = 0.1
+    alpha: float = 0.5
+
+    def __post_init__(self) -> None:
+        self._above_zero("beta")
+        self._not_negative("alpha")
+
+    def __call__(self, policy: PairScores, reference: PairScores | None) -> PairLoss:
+        """Return the loss and β (Δ + D) of either response as its reward."""
+        ratios, kl = log_ratios(policy, reference), _divergences(policy)
+        excess = self.alpha * (kl.rejected - kl.chosen.detach())
+        return _rewarded(self.beta, ratios, kl, logistic(self.beta * (ratios.margin - excess)))
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class KTO(Call):
+    """Kahneman–Tversky optimisation, arXiv:2402.01306, eq. 7: every response by itself is good or bad.
+
+    loss of a good one = λ_D (1 − σ(β [Δ − z])), of a bad one = λ_U (1 − σ(β [z − Δ])); z = max(0, drift), detached:
+    the KL estimate from responses to other prompts. λ_D = desirable_weight, λ_U = undesirable_weight. A row has a good
+    response, a bad one, or both (their mean).
+
+    >>> worked(KTO(beta=0.5, desirable_weight=2, undesirable_weight=3))  # [2 σ(−0.15) + 3 σ(−0.85)] / 2
+    0.9117
+    """
+
+    name: ClassVar[str] = "kto"
+    needs: ClassVar[frozenset[Need]] = frozenset({"drift"})
+    takes_unpaired: ClassVar[bool] = True
+    beta: float = 0.1
+    desirable_weight: float = 1.0
+    undesirable_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        self._above_zero("beta", "desirable_weight", "undesirable_weight")
+
+    def balance(self, desirable: int, undesirable: int) -> float:
+        """Return λ_D n_D / (λ_U n_U) of so many responses of either label: eq. 8."""
+        return self.desirable_weight * desirable / (self.undesirable_weight * undesirable)
+
+    def advice(self, desirable: int, undesirable: int) -> str:
+        """Say how the two labels are weighed, and what would weigh them equally where they are not."""
+        balance = self.balance(desirable, undesirable)
+        said = f"together, the desirable ones weigh {balance:.3g} times as much"
+        if BALANCED[0] <= balance <= BALANCED[1]:
+            return said
+        rarer = "undesirable_weight" if balance > 1 else "desirable_weight"
+        weight = getattr(self, rarer) * (balance if balance > 1 else 1 / balance)
+        return f"{said} ({BALANCED[0]:g} to {BALANCED[1]:.3g} is advised: {rarer}={weight:.3g} makes it 1)"
+
+    def __call__(self, policy: PairScores, reference: PairScores | None) -> PairLoss:
+        """Return the loss and β Δ of either response as its reward; 0 for a response that a row does not have."""
+        assert policy.drift is not None
+        ratios = log_ratios(policy, reference)
+        z = policy.drift.detach().clamp(min=0)
+        # 1 − σ(x) = σ(−x), without the rounding of the difference.
+        good = self.desirable_weight * torch.sigmoid(-self.beta * (ratios.chosen - z))
+        bad = self.undesirable_weight * torch.sigmoid(-self.beta * (z - ratios.rejected))
+        has_good, has_bad = policy.chosen.tokens > 0, policy.rejected.tokens > 0
+        loss = (good * has_good + bad * has_bad) / (has_good.int() + has_bad.int())
+        return ratios.rewarded(self.beta, loss)

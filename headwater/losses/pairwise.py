@@ -1,0 +1,290 @@
+"""Losses against a reference model, on the log-ratios of a pair.
+
+In every formula Δ(y) = log π(y) − log π_ref(y), h = Δ(y_w) − Δ(y_l), y_w is the chosen response, y_l the rejected one
+and |y| a number of tokens. log π is a sum over tokens, by their weights where there are any (losses/token_weights.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import torch
+import torch.nn.functional as F
+
+from headwater.losses.types import Call, Need, PairLoss, PairScores
+
+
+class LogRatios(NamedTuple):
+    """Δ of either response, each [pairs]."""
+
+    chosen: torch.Tensor
+    rejected: torch.Tensor
+
+    @property
+    def margin(self) -> torch.Tensor:
+        """Return h."""
+        return self.chosen - self.rejected
+
+    def rewarded(self, beta: float, loss: torch.Tensor) -> PairLoss:
+        """Return a loss with the implicit rewards β Δ."""
+        return PairLoss(loss, (beta * self.chosen).detach(), (beta * self.rejected).detach())
+
+
+def log_ratios(policy: PairScores, reference: PairScores | None) -> LogRatios:
+    """Return Δ of either response."""
+    assert reference is not None
+    return LogRatios(
+        policy.chosen.value - reference.chosen.value,
+        policy.rejected.value - reference.rejected.value,
+    )
+
+
+def logistic(margin: torch.Tensor, flipped: float = 0.0) -> torch.Tensor:
+    """Return −(1 − ε) log σ(margin) − ε log σ(−margin), with ε = `flipped`."""
+    loss = -(1 - flipped) * F.logsigmoid(margin)
+    return loss - flipped * F.logsigmoid(-margin) if flipped else loss
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class DPO(Call):
+    """Direct preference optimisation, arXiv:2305.18290, eq. 7; smoothed cDPO (Mitchell's note of 2023, eq. 3).
+
+    loss = −(1 − ε) log σ(β h) − ε log σ(−β h),  ε = label_smoothing: how many labels are wrong.
+
+    >>> worked(DPO(beta=0.5))  # −log σ(0.5 · 2)
+    0.3133
+    """
+
+    name: ClassVar[str] = "dpo"
+    beta: float = 0.1
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._above_zero("beta")
+        self._below_half("label_smoothing")
+
+    def __call__(self, policy: PairScores, reference: PairScores | None) -> PairLoss:
+        """Return the loss and β Δ of either response as its reward."""
+        ratios = log_ratios(policy, reference)
+        return ratios.rewarded(self.beta, logistic(self.beta * ratios.margin, self.label_smoothing))
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class RobustDPO(Call):
+    """DPO whose expectation over labels flipped at rate ε is that on clean labels: rDPO, arXiv:2403.00409.
+
+    loss = [−(1 − ε) log σ(β h) + ε log σ(−β h)] / (1 − 2ε),  ε = label_smoothing. It has no lower bound.
+
+    >>> worked(RobustDPO(beta=0.5, label_smoothing=0.1))  # [−0.9 log σ(1) + 0.1 log σ(−1)] / 0.8
+    0.1883
+    """
+
+    name: ClassVar[str] = "robust"
+    beta: float = 0.1
+    label_smoothing: float = 0.1
+
+    def __post_init__(self) -> None:
+        self._above_zero("beta")
+        self._below_half("label_smoothing")
+
+    def __call__(self, policy: PairScores, reference: PairScores | None) -> PairLoss:
+        """Return the loss and β Δ of either response as its reward."""
+        ratios = log_ratios(policy, reference)
+        margin, flipped = self.beta * ratios.margin, self.label_smoothing
+        loss = (flipped * F.logsigmoid(-margin) - (1 - flipped) * F.logsigmoid(margin)) / (1 - 2 * flipped)
+        return ratios.rewarded(self.beta, loss)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class IPO(Call):
+    """Identity preference optimisation, arXiv:2310.12036, eq. 17, on log-ratios a token; β is the paper's τ.
+
+    loss = (Δ(y_w)/|y_w| − Δ(y_l)/|y_l| − 1/(2β))². The paper does not say that Δ is averaged; its authors confirmed
+    it to TRL, whose `ipo` this is.
+
+    >>> worked(IPO(beta=0.5))  # (0.5/4 + 1.5/2 − 1)²
+    0.0156
+    """
+
+    name: ClassVar[str] = "ipo"
+    beta: float = 0.1
+
+    def __post_init__(self) -> None:
+        self._above_zero("beta")
+
+    def __call__(self, policy: PairScores, reference: PairScores | None) -> PairLoss:
+        """Return the loss and β Δ / |y| of either response as its reward."""
+        assert reference is not None
+        ratios = LogRatios(
+            policy.chosen.mean - reference.chosen.mean,
+            policy.rejected.mean - reference.rejected.mean,
+        )
+        return ratios.rewarded(self.beta, (ratios.margin - 1 / (2 * self.beta)).square())
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class IPOSum(Call):
+    """IPO as it is written, arXiv:2310.12036, eq. 17: loss = (h − 1/(2β))², log-ratios summed; β is the paper's τ.
+
+    The first public DPO code and OpenRLHF do this.
+
+    >>> worked(IPOSum(beta=0.5))  # (2 − 1)²
+    1.0
+    """
+
+    name: ClassVar[str] = "ipo_sum"
+    beta: float = 0.1
+
+    def __post_init__(self) -> None:
+        self._above_zero("beta")
+
+    def __call__(self, policy: PairScores, reference: PairScores | None) -> PairLoss:
+        """Return the loss and β Δ of either response as its reward."""
+        ratios = log_ratios(policy, reference)
+        return ratios.rewarded(self.beta, (ratios.margin - 1 / (2 * self.beta)).square())
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Hinge(Call):
+    """The hinge of SLiC on DPO's margin: loss = max(0, 1 − β h), arXiv:2309.06657 (there with normalised SLiC).
+
+    >>> worked(Hinge(beta=0.3))  # 1 − 0.3 · 2
+    0.4
+    """
+
+    name: ClassVar[str] = "hinge"
+    beta: float = 0.1
+
+    def __post_init__(self) -> None:
+        self._above_zero("beta")
+
+    def __call__(self, policy: PairScores, reference: PairScores | None) -> PairLoss:
+        """Return the loss and β Δ of either response as its reward."""
+        ratios = log_ratios(policy, reference)
+        return ratios.rewarded(self.beta, torch.relu(1 - self.beta * ratios.margin))
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class RDPO(Call):
+    """DPO that takes length out of the reward: R-DPO, arXiv:2403.19159.
+
+    loss = −log σ(β h + α (|y_w| − |y_l|)). The reward is β Δ + α |y|: what length alone explains is not learned.
+
+    >>> worked(RDPO(beta=0.5, alpha=0.2))  # −log σ(1 + 0.2 (4 − 2))
+    0.2204
+    """
+
+    name: ClassVar[str] = "r_dpo"
+    beta: float = 0.1
+    alpha: float = 0.01
+
+    def __post_init__(self) -> None:
+        self._above_zero("beta")
+        self._not_negative("alpha")
+
+    def __call__(self, policy: PairScores, reference: PairScores | None) -> PairLoss:
+        """Return the loss and β Δ of either response as its reward: that of the policy, without the length."""
+        ratios = log_ratios(policy, reference)
+        longer = (policy.chosen.tokens - policy.rejected.tokens).to(ratios.margin.dtype)
+        return ratios.rewarded(self.beta, logistic(self.beta * ratios.margin + self.alpha * longer))
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class DPOP(Call):
+    """DPO-positive (Smaug), arXiv:2402.13228: the chosen response may not become less likely than it was.
+
+    loss = −log σ(β (h − λ max(0, −Δ(y_w)))),  λ = penalty.
+
+    >>> worked(DPOP(beta=0.5, penalty=3))  # −log σ(1): the chosen response did not lose
+    0.3133
+    """
+
+    name: ClassVar[str] = "dpop"
+    beta: float = 0.1
+    penalty: float = 50.0
+
+    def __post_init__(self) -> None:
+        self._above_zero("beta")
+        self._not_negative("penalty")
+
+    def __call__(self, policy: PairScores, reference: PairScores | None) -> PairLoss:
+        """Return the loss and β Δ of either response as its reward."""
+        ratios = log_ratios(policy, reference)
+        fallen = torch.relu(-ratios.chosen)
+        return ratios.rewarded(self.beta, logistic(self.beta * (ratios.margin - self.penalty * fallen)))
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class RPO(Call):
+    """DPO that also fits the chosen response: iterative reasoning PO, arXiv:2404.19733, eq. 1.
+
+    loss = −log σ(β h) − α log π(y_w) / |y_w|.
+
+    >>> worked(RPO(beta=0.5, alpha=2))  # −log σ(1) + 2 · 1/4
+    0.8133
+    """
+
+    name: ClassVar[str] = "rpo"
+    beta: float = 0.1
+    alpha: float = 1.0
+
+    def __post_init__(self) -> None:
+        self._above_zero("beta")
+        self._not_negative("alpha")
+
+    def __call__(self, policy: PairScores, reference: PairScores | None) -> PairLoss:
+        """Return the loss and β Δ of either response as its reward."""
+        ratios = log_ratios(policy, reference)
+        return ratios.rewarded(self.beta, logistic(self.beta * ratios.margin) - self.alpha * policy.chosen.mean)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class RPOSum(Call):
+    """DPO with the likelihood of the chosen response as a regulariser: regularised PO, arXiv:2405.16436.
+
+    loss = −log σ(β h) − η log π(y_w), summed over tokens.
+
+    >>> worked(RPOSum(beta=0.5, eta=2))  # −log σ(1) + 2 · 1
+    2.3133
+    """
+
+    name: ClassVar[str] = "rpo_sum"
+    beta: float = 0.01
+    eta: float = 0.005
+
+    def __post_init__(self) -> None:
+        self._above_zero("beta")
+        self._not_negative("eta")
+
+    def __call__(self, policy: PairScores, reference: PairScores | None) -> PairLoss:
+        """Return the loss and β Δ of either response as its reward."""
+        ratios = log_ratios(policy, reference)
+        return ratios.rewarded(self.beta, logistic(self.beta * ratios.margin) - self.eta * policy.chosen.value)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class WPO(Call):
+    """DPO that weighs a pair by how likely the policy itself would write it, arXiv:2406.11827, eq. 2.
+
+    loss = −w(y_w) w(y_l) log σ(β h),  w(y) = exp(1/|y| Σ_t [log π(y_t) − log Σ_v π(v)²]), detached. As in TRL, the
+    product is not capped at 1; the authors' code caps it.
+
+    >>> worked(WPO(beta=0.5))  # −e^(−0.1 − 0.1) log σ(1)
+    0.2565
+    """
+
+    name: ClassVar[str] = "wpo"
+    needs: ClassVar[frozenset[Need]] = frozenset({"typicality"})
+    beta: float = 0.1
+
+    def __post_init__(self) -> None:
+        self._above_zero("beta")
+
+    def __call__(self, policy: PairScores, reference: PairScores | None) -> PairLoss:
+        """Return the loss and β Δ of either response as its reward."""
+        assert policy.chosen.typicality is not None
+        assert policy.rejected.typicality is not None
+        ratios = log_ratios(policy, reference)
+        weight = (policy.chosen.typicality + policy.rejected.typicality).exp().detach()
+        return ratios.rewarded(self.beta, weight * logistic(self.beta * ratios.margin))

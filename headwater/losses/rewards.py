@@ -1,0 +1,98 @@
+"""Losses on the scores of a reward model: r_w of the chosen response, r_l of the rejected one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from headwater.losses.pairwise import logistic
+from headwater.losses.types import Call, Need, PairLoss, PairScores
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class BradleyTerry(Call):
+    """Maximum likelihood under Bradley–Terry, arXiv:2203.02155, eq. 1, with rewards kept near 0.
+
+    loss = −(1 − ε) log σ(r_w − r_l) − ε log σ(r_l − r_w) + center (r_w² + r_l²) / 2,  ε = label_smoothing. A
+    difference alone leaves the level of rewards free. TRL's `center_rewards_coefficient` weighs (r_w + r_l)² instead
+    (arXiv:2312.09244, eq. 2), which leaves opposite rewards free to grow.
+
+    >>> worked(BradleyTerry(center=0.1))  # −log σ(−1 + 3) + 0.1 (1 + 9) / 2
+    0.6269
+    """
+
+    name: ClassVar[str] = "bradley_terry"
+    needs_reference: ClassVar[bool] = False
+    center: float = 0.0
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._not_negative("center")
+        self._below_half("label_smoothing")
+
+    def __call__(self, policy: PairScores, reference: PairScores | None) -> PairLoss:
+        """Return the loss and the rewards themselves."""
+        chosen, rejected = policy.chosen.value, policy.rejected.value
+        loss = logistic(chosen - rejected, self.label_smoothing)
+        return PairLoss(loss + _centred(self.center, policy), chosen.detach(), rejected.detach())
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class MarginBradleyTerry(Call):
+    """Bradley–Terry that asks for a margin where the data is sure, arXiv:2307.09288, eq. 2.
+
+    loss = −log σ(r_w − r_l − scale · δ) + center (r_w² + r_l²) / 2,  δ = score(y_w) − score(y_l) of the data.
+
+    >>> worked(MarginBradleyTerry(scale=0.5, center=0.1))  # −log σ(2 − 0.5 · 0.8) + 0.1 (1 + 9) / 2
+    0.6839
+    """
+
+    name: ClassVar[str] = "margin_bradley_terry"
+    needs_reference: ClassVar[bool] = False
+    needs: ClassVar[frozenset[Need]] = frozenset({"score_gap"})
+    scale: float = 1.0
+    center: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._above_zero("scale")
+        self._not_negative("center")
+
+    def __call__(self, policy: PairScores, reference: PairScores | None) -> PairLoss:
+        """Return the loss and the rewards themselves."""
+        chosen, rejected = policy.chosen.value, policy.rejected.value
+        loss = logistic(chosen - rejected - self.scale * self._gap(policy))
+        return PairLoss(loss + _centred(self.center, policy), chosen.detach(), rejected.detach())
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class LengthBradleyTerry(Call):
+    """Bradley–Terry with length as a second voice, so that the reward need not learn it: arXiv:2403.19159 for rewards.
+
+    loss = −log σ(r_w − r_l + α (|y_w| − |y_l|)) + center (r_w² + r_l²) / 2, lengths in tokens. What α explains is not
+    in r, which is what the model says when it is used. α < 0 where shorter responses are preferred.
+
+    >>> worked(LengthBradleyTerry(alpha=-0.2, center=0.1))  # −log σ(2 − 0.2 (4 − 2)) + 0.1 (1 + 9) / 2
+    0.6839
+    """
+
+    name: ClassVar[str] = "length_bradley_terry"
+    needs_reference: ClassVar[bool] = False
+    alpha: float = 0.01
+    center: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._require("alpha", True, "finite")
+        self._not_negative("center")
+
+    def __call__(self, policy: PairScores, reference: PairScores | None) -> PairLoss:
+        """Return the loss and the rewards themselves, without the length."""
+        chosen, rejected = policy.chosen.value, policy.rejected.value
+        longer = (policy.chosen.tokens - policy.rejected.tokens).to(chosen.dtype)
+        loss = logistic(chosen - rejected + self.alpha * longer)
+        return PairLoss(loss + _centred(self.center, policy), chosen.detach(), rejected.detach())
+
+
+def _centred(center: float, scores: PairScores) -> torch.Tensor | float:
+    return center * (scores.chosen.value.square() + scores.rejected.value.square()) / 2 if center else 0.0

@@ -1,0 +1,119 @@
+"""Losses that know by how much the data prefers a response: δ is its score gap, score(y_w) − score(y_l).
+
+The rest of the notation is that of pairwise.py. Data without scores of both responses is refused.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+
+from headwater.losses.pairwise import log_ratios, logistic
+from headwater.losses.types import Call, Need, PairLoss, PairScores
+
+SCORE_GAP: frozenset[Need] = frozenset({"score_gap"})
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class RewardAware(Call):
+    """What reward-aware PO has in common (RPO of Nemotron-4, arXiv:2406.11704): a distance between β h and η δ."""
+
+    needs: ClassVar[frozenset[Need]] = SCORE_GAP
+    beta: float = 0.1
+    eta: float = 1.0
+
+    def __post_init__(self) -> None:
+        self._above_zero("beta", "eta")
+
+    def __call__(self, policy: PairScores, reference: PairScores | None) -> PairLoss:
+        """Return the loss and β Δ of either response as its reward."""
+        ratios = log_ratios(policy, reference)
+        gap = self.eta * self._gap(policy)
+        return ratios.rewarded(self.beta, self._distance(self.beta * ratios.margin, gap))
+
+    def _distance(self, margin: torch.Tensor, gap: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class RPOSquared(RewardAware):
+    """Reward-aware PO by squares: loss = (β h − η δ)², arXiv:2406.11704.
+
+    >>> worked(RPOSquared(beta=0.5))  # (0.5 · 2 − 0.8)²
+    0.04
+    """
+
+    name: ClassVar[str] = "rpo_sq"
+
+    def _distance(self, margin: torch.Tensor, gap: torch.Tensor) -> torch.Tensor:
+        return (margin - gap).square()
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class RPOBackwardKL(RewardAware):
+    """Reward-aware PO, the coin of the data against that of the policy, arXiv:2406.11704.
+
+    loss = KL(σ(η δ) ‖ σ(β h)) of two coins: σ(η δ) log [σ(η δ)/σ(β h)] + σ(−η δ) log [σ(−η δ)/σ(−β h)].
+
+    >>> worked(RPOBackwardKL(beta=0.5))  # KL(σ(0.8) ‖ σ(1))
+    0.0042
+    """
+
+    name: ClassVar[str] = "rpo_bwd_kl"
+
+    def _distance(self, margin: torch.Tensor, gap: torch.Tensor) -> torch.Tensor:
+        return _coins_kl(gap, margin)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class RPOForwardKL(RewardAware):
+    """Reward-aware PO, the coin of the policy against that of the data: KL(σ(β h) ‖ σ(η δ)), arXiv:2406.11704.
+
+    Far from the data's coin its gradient fades, as σ(β h) saturates.
+
+    >>> worked(RPOForwardKL(beta=0.5))  # KL(σ(1) ‖ σ(0.8))
+    0.0041
+    """
+
+    name: ClassVar[str] = "rpo_fwd_kl"
+
+    def _distance(self, margin: torch.Tensor, gap: torch.Tensor) -> torch.Tensor:
+        return _coins_kl(margin, gap)
+
+
+def _coins_kl(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Return KL of two coins with log-odds `a` and `b`."""
+    heads = a.sigmoid() * (F.logsigmoid(a) - F.logsigmoid(b))
+    return heads + (-a).sigmoid() * (F.logsigmoid(-a) - F.logsigmoid(-b))
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class BeeS(Call):
+    """DPO that weighs a pair by its score gap: the probability of arXiv:2502.14560 as a weight, not as a selection.
+
+    loss = −p log σ(β h),  p = (clip(δ, L, U) − L) / (U − L),  L = low, U = high. With external margins alone; the
+    paper multiplies the odds of these and of an implicit margin.
+
+    >>> worked(BeeS(beta=0.5, low=-1, high=1))  # −0.9 log σ(1), as (0.8 + 1) / 2 = 0.9
+    0.2819
+    """
+
+    name: ClassVar[str] = "bees"
+    needs: ClassVar[frozenset[Need]] = SCORE_GAP
+    beta: float = 0.1
+    low: float = -2.0
+    high: float = 2.0
+
+    def __post_init__(self) -> None:
+        self._above_zero("beta")
+        self._require("low", True, "finite")
+        self._require("high", self.high > self.low, "above low")
+
+    def __call__(self, policy: PairScores, reference: PairScores | None) -> PairLoss:
+        """Return the loss and β Δ of either response as its reward."""
+        ratios = log_ratios(policy, reference)
+        weight = (self._gap(policy).clamp(self.low, self.high) - self.low) / (self.high - self.low)
+        return ratios.rewarded(self.beta, weight * logistic(self.beta * ratios.margin))

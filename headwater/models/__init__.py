@@ -1,0 +1,1 @@
+"""Models: loading, checking, adapters, precision, saving and publishing."""

@@ -1,0 +1,1 @@
+"""Other machines: chat servers, the Hugging Face hub, and the local page server."""

@@ -1,0 +1,58 @@
+"""Where a command that writes data puts it: the file, and beside it the run that made it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from headwater.data import reading
+from headwater.errors import UsageError
+from headwater.files import destinations
+from headwater.results import runs
+
+
+class Places(NamedTuple):
+    """The data file and the run directory of an output."""
+
+    target: Path
+    home: Path
+
+
+def places_of(output: Path) -> Places:
+    """Return the places of an output: a name with a suffix is a file, and its run stands beside it; else a run.
+
+    Errors: `UsageError` for a name that cannot be one.
+    """
+    destinations.check_name(output)
+    return Places(output, runs.beside(output)) if output.suffix else Places(output / reading.PREFERENCES, output)
+
+
+def free_places(output: Path, source: Path, overwrite: bool, config: Any = None) -> Places:
+    """Return the places of an output that is made from `source`, before any work; `config` as for `runs.check_free`.
+
+    Errors: `UsageError` where they are taken and not to be overwritten, or would replace the data that is read.
+    """
+    target, home = places_of(output)
+    reading.check_writable(target)
+    data = source.resolve()
+    if overwrite and (data == target.resolve() or home.resolve() in (data, *data.parents)):
+        raise UsageError(f"--output {output}", "would replace the data that is read", "name another place")
+    check_data_file(target, home, overwrite or (config is not None and runs.begun(home, config)))
+    runs.check_free(home, overwrite, config)
+    return Places(target, home)
+
+
+def check_data_file(target: Path, home: Path, overwrite: bool, flag: str = "--output") -> None:
+    """Refuse a data file that cannot be made, or exists (unless `overwrite`) or is no output of a run at `home`.
+
+    Errors: `UsageError`.
+    """
+    if target.parent != home:  # inside of a run, which is looked at as a whole
+        destinations.check_file(target, flag)
+    if not target.exists():
+        return
+    if not overwrite:
+        raise UsageError(f"{flag} {target}", "already exists", "name another file or add --overwrite")
+    if target.parent != home and not (home / "environment.json").is_file():
+        fix = "delete it yourself, or name another file"
+        raise UsageError(f"{flag} {target}", f"was not written by headwater: there is no {home.name} beside it", fix)

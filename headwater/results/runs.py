@@ -1,0 +1,332 @@
+"""The run directory: the only thing that passes between computing and reporting.
+
+    RUN/
+      config.yaml       the resolved flags; `headwater COMMAND --config RUN/config.yaml` repeats the run
+      environment.json  command, arguments, versions, machine, input fingerprints
+      facts.json        what later steps and the report should know, inherited down the line (kept ratio, …)
+      account.json      rows in = kept + quarantined + dropped, by reason, for every stage
+      history.jsonl     one line a logging step
+      metrics.json      figures with their intervals
+      records.parquet   one row a scored pair
+      manifest.json     name, size and sha256 of every file
+      done              written last; a directory without it did not finish
+
+Files are written under a temporary name and renamed, so that none is ever half there. A training run keeps its
+model beside these files: the directory is itself a loadable Hugging Face model.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import shutil
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+
+from headwater import config as configs
+from headwater.console import RowAccount, say
+from headwater.errors import DataError, UsageError
+from headwater.files import (
+    destinations,
+    digest,
+    locks,
+    room_for,
+    sha256,
+    to_json,
+    write_atomically,
+    write_json,
+    write_text,
+)
+from headwater.masking import mask, mask_all, mask_values
+from headwater.statistics import Estimate
+
+PACKAGES = ("headwater", "torch", "transformers", "accelerate", "tokenizers", "numpy", "pyarrow")
+
+
+TRAINED_ON = "trained_on.txt"
+"""In a training run: the openings of its training pairs, one a line; `evaluate` leaves them out."""
+
+
+DECODED = "decoded.jsonl"
+"""In a run of `decode`: a response a line, with its totals and every token's share of the policy, KL and log-ratio."""
+
+
+class RunWriter:
+    """A run being written; make one with `start`, end it with `finish`."""
+
+    def __init__(self, path: Path, facts: Mapping[str, Any], began: float | None = None) -> None:
+        self.path = path
+        self.facts = dict(facts)
+        self.account: list[dict[str, Any]] = []
+        self._began = time.monotonic() if began is None else began
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        """Append one line to the history; it is on disk when this returns."""
+        path = self.path / "history.jsonl"
+        with room_for(path), path.open("a", encoding="utf-8") as handle:
+            handle.write(mask_values(to_json(row)) + "\n")
+
+    def count(
+        self, stage: str, rows_in: int, kept: int, dropped: Mapping[str, int], quarantined: int = 0, **also: Any
+    ) -> None:
+        """Store the row account of a stage, and `also` of it. Errors: ValueError when it does not balance."""
+        if rows_in != kept + quarantined + sum(dropped.values()):
+            found = f"{kept} kept, {quarantined} quarantined and {dict(dropped)} dropped"
+            raise ValueError(f"{stage}: {rows_in} rows in, but {found}")
+        counts = {"rows_in": rows_in, "kept": kept, "quarantined": quarantined, "dropped": dict(dropped)}
+        self.account.append({"stage": stage, **counts, **also})
+        write_json(self.path / "account.json", self.account)
+
+    def count_stages(self, stages: Mapping[str, RowAccount]) -> None:
+        """Store the accounts of several stages."""
+        for stage, account in stages.items():
+            also: dict[str, Any] = {"split": account.split} if account.split else {}
+            also |= {"not_read": list(account.not_read)} if account.not_read else {}
+            also |= {"notes": dict(account.notes)} if account.notes else {}
+            self.count(stage, account.rows_in, account.kept, account.dropped, account.quarantined, **also)
+
+    def write_metrics(self, metrics: Mapping[str, Estimate | float | int | str | None]) -> None:
+        """Store figures; an `Estimate` keeps its interval and counts."""
+        plain = {key: m._asdict() if isinstance(m, Estimate) else m for key, m in metrics.items()}
+        write_json(self.path / "metrics.json", plain)
+
+    def write_records(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Store one row a scored pair as Parquet."""
+        table = pyarrow.Table.from_pylist([dict(record) for record in records])
+        write_atomically(self.path / "records.parquet", lambda temporary: pyarrow.parquet.write_table(table, temporary))
+
+    def finish(self) -> Path:
+        """Write facts, manifest and, last, the done-marker; return the run's path."""
+        write_json(self.path / "facts.json", self.facts)
+        files = sorted(path for path in self.path.rglob("*") if path.is_file() and self._belongs(path))
+        manifest = {path.relative_to(self.path).as_posix(): _entry(path) for path in files}
+        write_json(self.path / "manifest.json", manifest)
+        write_json(self.path / "done", {"seconds": round(time.monotonic() - self._began, 3)})
+        locks.release(self.path)
+        return self.path
+
+    def _belongs(self, path: Path) -> bool:
+        """Say whether a file is part of the finished run: checkpoints, and what a crash left of them, are not."""
+        first = path.relative_to(self.path).parts[0]
+        return first not in ("manifest.json", "done") and not first.startswith(("checkpoint-", ".tmp-"))
+
+
+def _entry(path: Path) -> dict[str, Any]:
+    """Return what the manifest says of a file: a digest to publish, and one to check it by whenever it is read."""
+    return {"bytes": path.stat().st_size, "sha256": sha256(path), "xxh3": digest(path)}
+
+
+class Bystander(RunWriter):
+    """A run as all processes of a training but the first see it: what they would write, the first one writes."""
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        """Write nothing."""
+
+    def count(
+        self, stage: str, rows_in: int, kept: int, dropped: Mapping[str, int], quarantined: int = 0, **also: Any
+    ) -> None:
+        """Write nothing."""
+
+    def write_metrics(self, metrics: Mapping[str, Estimate | float | int | str | None]) -> None:
+        """Write nothing."""
+
+    def finish(self) -> Path:
+        """Return the run's path."""
+        return self.path
+
+
+def check_free(path: Path, overwrite: bool, config: Any = None) -> None:
+    """Refuse, before any work, an output that exists (unless `overwrite`) or cannot be made, or that another writes.
+
+    Only a run of headwater's, whole and alone in its directory, is ever replaced. A run that the same command (by its
+    `config`) began and did not finish is no obstacle: it starts over. Errors: `UsageError`.
+    """
+    destinations.check_directory(path)
+    if path.is_dir() and any(path.iterdir()):
+        destinations.check_own(path)
+        again = config is not None and begun(path, config)
+        if not overwrite and not again:
+            raise UsageError(f"--output {path}", "already holds a run", "name another directory or add --overwrite")
+        if again:
+            say(f"{path}: was begun by this command and not finished; it starts over")
+    locks.hold(path)
+
+
+def is_unfinished(path: Path) -> bool:
+    """Say whether `path` holds a run that was begun and has not finished."""
+    return (path / "environment.json").is_file() and not (path / "done").is_file()
+
+
+def config_of(path: Path) -> dict[str, Any]:
+    """Return the stored settings of a run, flat; {} where they cannot be read."""
+    try:
+        return dict(configs.read_yaml(path / "config.yaml"))
+    except (OSError, UsageError):
+        return {}
+
+
+def begun(path: Path, config: Any) -> bool:
+    """Say whether `path` holds a run that was begun with this config (`overwrite` aside) and has not finished."""
+    if (path / "done").is_file() or not (path / "environment.json").is_file():
+        return False
+    before, now = config_of(path), mask_all(configs.flatten(config), mask)
+    return all(before.get(name) == value for name, value in now.items() if name != "overwrite")
+
+
+def start(
+    path: Path,
+    command: str,
+    config: Any,
+    *,
+    inputs: Iterable[Path] = (),
+    facts: Mapping[str, Any] | None = None,
+    began: float | None = None,
+) -> RunWriter:
+    """Begin a run: an empty directory with its config and environment in it.
+
+    Call it when the inputs are known to be good, so that a refused command leaves nothing behind; an earlier run at
+    `path` is replaced here (`check_free` has asked). `began` is `time.monotonic()` when the work did; default: now.
+    """
+    destinations.remove_own(path)
+    # Filled under another name: a command that is killed here leaves nothing that would not be a run.
+    begun_at = path.absolute().with_name(f".tmp-{path.absolute().name}")
+    shutil.rmtree(begun_at, ignore_errors=True)
+    begun_at.mkdir(parents=True)
+    write_text(begun_at / "config.yaml", configs.to_yaml(mask_all(configs.flatten(config), mask)))
+    environment = {
+        "written_by": "headwater",
+        "command": command,
+        "arguments": [mask(argument) for argument in sys.argv[1:]],
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "versions": {"python": platform.python_version(), **_versions()},
+        "machine": {"system": platform.platform(), "processor": platform.machine(), "cpus": os.cpu_count()},
+        "inputs": {str(p): sha256(p) for p in inputs if p.is_file()},
+    }
+    write_json(begun_at / "environment.json", environment)
+    begun_at.replace(path)
+    return RunWriter(path, facts or {}, began)
+
+
+def take_up(
+    path: Path, *, inputs: Iterable[Path] = (), facts: Mapping[str, Any] | None = None, config: Any = None
+) -> RunWriter:
+    """Go on with a run that was begun, by a config where that is not what it was.
+
+    Errors: `DataError` where an input is not what it was.
+    """
+    if config is not None:
+        write_text(path / "config.yaml", configs.to_yaml(mask_all(configs.flatten(config), mask)))
+    before = _read_json(path / "environment.json", {})["inputs"]
+    for file in inputs:
+        if file.is_file() and before.get(str(file)) != sha256(file):
+            raise DataError(str(file), f"has changed since {path} was begun", "start anew with --overwrite")
+    return RunWriter(path, facts or {})
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A finished run, as read back; `records` is empty for a command that scores nothing."""
+
+    path: Path
+    command: str
+    config: dict[str, Any]
+    environment: dict[str, Any]
+    facts: dict[str, Any]
+    account: list[dict[str, Any]]
+    history: list[dict[str, Any]]
+    metrics: dict[str, Any]
+    seconds: float
+
+    @property
+    def name(self) -> str:
+        """The directory's own name."""
+        return self.path.name
+
+    def records(self) -> list[dict[str, Any]]:
+        """Read the scored pairs, one mapping each."""
+        path = self.path / "records.parquet"
+        return pyarrow.parquet.read_table(path).to_pylist() if path.exists() else []
+
+
+def load(path: Path) -> Run:
+    """Read a finished run. Errors: `UsageError` when `path` is not a run or did not finish."""
+    if not (path / "environment.json").is_file():
+        raise UsageError(str(path), "is not a run directory", "name a directory that a headwater command wrote")
+    if not (path / "done").is_file():
+        raise UsageError(str(path), "did not finish (no done-marker)", "repeat the command that wrote it")
+    environment = _read_json(path / "environment.json", {})
+    history = path / "history.jsonl"
+    lines = history.read_text(encoding="utf-8").splitlines() if history.exists() else []
+    return Run(
+        path=path.resolve(),
+        command=environment["command"],
+        config=configs.read_yaml(path / "config.yaml"),
+        environment=environment,
+        facts=_read_json(path / "facts.json", {}),
+        account=_read_json(path / "account.json", []),
+        history=[json.loads(line) for line in lines],
+        metrics=_read_json(path / "metrics.json", {}),
+        seconds=_read_json(path / "done", {})["seconds"],
+    )
+
+
+def _read_json(path: Path, default: Any) -> Any:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else default
+
+
+_SHARD = re.compile(r"-[\d*?]+-of-[\d*?]+(?=\.)")
+
+
+def command_of(path: Path) -> str | None:
+    """Return the command that wrote the run at `path`; None where there is no run."""
+    found = _read_json(path / "environment.json", {}).get("command")
+    return found if isinstance(found, str) else None
+
+
+def beside(data: Path) -> Path:
+    """Return where the run that wrote the data file `data` stands: `cut.jsonl` has `cut.jsonl.run`.
+
+    So have its shards, one by one (`cut-00001-of-00004.jsonl`) or all of them (`cut-*-of-*.jsonl`).
+    """
+    data = data if data.name else data.resolve()  # the working directory has no name of its own
+    return data.with_name(_SHARD.sub("", data.name) + ".run")
+
+
+def trained_on(path: Path) -> frozenset[str]:
+    """Return the openings that a training run was trained on; none for a model from elsewhere."""
+    file = path / TRAINED_ON
+    return frozenset(file.read_text(encoding="utf-8").split()) if file.is_file() else frozenset()
+
+
+def members_of(path: str) -> tuple[str, ...]:
+    """Return the paths of the members of the ensemble at `path`; of anything else, `path` alone."""
+    return tuple(str(Path(path) / name) for name in facts_of(Path(path)).get("members", ())) or (path,)
+
+
+def facts_of(path: Path) -> dict[str, Any]:
+    """Return the facts of the run at `path`, or of the run that wrote the file `path`; {} when there is none."""
+    for place in (path, beside(path)):
+        if (place / "facts.json").is_file():
+            facts: dict[str, Any] = _read_json(place / "facts.json", {})
+            return facts
+    return {}

@@ -1,0 +1,1 @@
+"""Rewards and likelihoods that finished models give to responses; sampling from them."""

@@ -1,0 +1,263 @@
+"""The reward of every response to a prompt: from a reward model, or from a policy and its reference; or its likelihood.
+
+A prompt is read once for its responses (once for every `WIDEST` tokens of them), and what a response is given does not
+depend on the others: neither on those of its own prompt nor on the rows that happen to be computed with it. Responses
+are counted from their own first token, even where another one's encoding begins earlier.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from headwater.console import say
+from headwater.data.preference import Preference, Record
+from headwater.data.tokenizers import Tokenizer
+from headwater.data.tokens import MAX_LENGTH, EndToken, PairTokens, tokenize
+from headwater.errors import ModelError
+from headwater.forward import halving
+from headwater.forward.finite import check_scores
+from headwater.forward.format_check import layout_for
+from headwater.forward.packing import Group, Layout, collate_groups, fill
+from headwater.forward.scores import TokenFunction, response_rewards, to_device, token_log_probs
+from headwater.losses import DPO, BradleyTerry, Call, PairScores, Score
+from headwater.models import loading, positions
+from headwater.rewards import reward_models
+from headwater.rewards.reward_models import Rewarding
+
+WIDEST = 2048
+"""Tokens that share one prompt: without a variable-length kernel, attention among them costs their square."""
+Rewards = list[float | None]
+"""Of the responses of a row; None for one that is empty or too long."""
+Reduce = Callable[[NDArray[np.float64]], float]
+"""Values of the tokens of a response to its one number."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How responses are read."""
+
+    end: EndToken
+    max_length: int | None
+    """Tokens of prompt and response; a response above gets no reward. None: `data.tokens.MAX_LENGTH`, or the positions
+    that the model has."""
+    room: int
+    """Tokens of a forward pass."""
+
+
+class Judge:
+    """A model that rewards responses; load it with `load_judge`."""
+
+    def __init__(self, name: str, tokenizer: Tokenizer, voices: Sequence[Voice], reading: Reading) -> None:
+        self._name, self._tokenizer, self._voices, self._reading = name, tokenizer, voices, reading
+        self.tokens = 0
+        """Tokens that went through the model so far, prompts counted once."""
+
+    def __call__(self, records: Sequence[Record]) -> list[Rewards]:
+        """Return the rewards of all responses, row by row. Errors: `UsageError` for a condition that is missing."""
+        loading.check_conditions(self._name, (record.condition for record in records))
+        rows = encoded(records, self._tokenizer, self._reading)
+        places = [(row, place) for row, found in enumerate(rows) for place in found.places]
+        rewards: list[Rewards] = [[None] * len(record.responses) for record in records]
+        for voice in self._voices if places else ():
+            values = voice.read([value for found in rows for value in found.responses], self._reading.room)
+            check_scores(np.array(values), [records[row].id for row, _ in places], self._name)
+            for (row, place), value in zip(places, values, strict=True):
+                rewards[row][place] = (rewards[row][place] or 0.0) + voice.scale * value
+        self.tokens += sum(tokens_read(found.responses, self._reading.room) for found in rows)
+        return rewards
+
+
+def load_judge(
+    name: str,
+    reference: str | None,
+    beta: float | None,
+    reading: Reading,
+    seed: int,
+    reward_head: int | None = None,
+) -> Judge:
+    """Load a reward model, or a policy, whose rewards are those that `rewarding.load` says.
+
+    An ensemble of reward models gives the mean of its members' rewards. Errors: those of `rewarding.load`.
+    """
+    found = reward_models.load(name, reference, beta, (), seed, reward_head)
+    reading = _fitted(reading, *found.models)
+    return Judge(name, found.tokenizer, _voices(found), reading)
+
+
+def _fitted(reading: Reading, *models: Any) -> Reading:
+    """Return how `models` can read. Errors: `UsageError` for more tokens than one of them has positions."""
+    return replace(reading, max_length=positions.fit(reading.max_length, *models))
+
+
+def _voices(found: Rewarding) -> list[Voice]:
+    """Return what gives the rewards of `found`, response by response."""
+    if isinstance(found.rule, BradleyTerry):
+        return [reward_voice(each, scale=1 / len(found.members)) for each in found.members]
+    (policy,) = found.members
+    if not isinstance(found.rule, DPO):
+        return [Voice(policy, token_log_probs, _rewarded_by(found.rule))]
+    both = ((policy, found.rule.beta), (found.reference, -found.rule.beta))
+    return [Voice(each, token_log_probs, _sum, by) for each, by in both]
+
+
+def _rewarded_by(rule: Call) -> Reduce:
+    """Return the reward of a loss without a reference: of a response, from the log-probabilities of its tokens."""
+
+    def reward(values: NDArray[np.float64]) -> float:
+        score = Score(torch.from_numpy(values).sum(), torch.tensor(len(values)))
+        return rule(PairScores(score, score), None).chosen_reward.item()
+
+    return reward
+
+
+def load_likelihood(name: str, mean: bool, reading: Reading, seed: int) -> Judge:
+    """Load a policy by whose log π(response | prompt), summed over tokens or their `mean`, responses are judged.
+
+    Errors: `ModelError` for a reward model.
+    """
+    if loading.head_of(name) == "reward":
+        raise ModelError(name, "is a reward model: it gives no probabilities", "name a policy")
+    model, tokenizer = loading.load(name, "policy", (), seed)
+    reading = _fitted(reading, model)
+    return Judge(name, tokenizer, [Voice(model, token_log_probs, _mean if mean else _sum)], reading)
+
+
+class Encoded(NamedTuple):
+    """The responses of a row that can be read."""
+
+    places: list[int]
+    responses: list[PairTokens]
+    """Prompt and, as `chosen`, the response from its own first token."""
+
+
+def encoded(records: Sequence[Record], tokenizer: Tokenizer, reading: Reading) -> list[Encoded]:
+    """Encode the responses of every record that are not empty and not too long."""
+    stand_ins = [
+        # Encoded as training encodes a pair; with itself on the other side, a response starts where it starts.
+        Preference(prompt=record.conversation, chosen=response, rejected=response, id=f"{row} {place}")
+        for row, record in enumerate(records)
+        for place, response in enumerate(record.responses)
+        if response.text.strip()
+    ]
+    rows = [Encoded([], []) for _ in records]
+    pairs, account, _ = tokenize(stand_ins, tokenizer, reading.max_length or MAX_LENGTH, reading.end)
+    for reason, message in account.first.items():
+        stand_in, _, problem = message.partition(": ")
+        say(f"{reason} {account.dropped[reason]}, the first {records[int(stand_in.split()[0])].id}: {problem}")
+    for pair in pairs:
+        row, place = map(int, pair.id.split())
+        rows[row].places.append(place)
+        rows[row].responses.append(pair._replace(id=str(row)))
+    return rows
+
+
+def _groups(responses: Sequence[PairTokens], room: int) -> Iterator[list[PairTokens]]:
+    """Yield responses to one prompt together, as many as fit into `room` and `WIDEST`, or one where it is longer."""
+    group: list[PairTokens] = []
+    room = min(room, WIDEST)
+    for response in responses:
+        if group and (response.id != group[0].id or _length([*group, response]) > room):
+            yield group
+            group = []
+        group.append(response)
+    if group:
+        yield group
+
+
+def _length(responses: Sequence[PairTokens]) -> int:
+    trunk = _trunk(responses)
+    return trunk + sum(len(each.prompt) + len(each.chosen) - trunk for each in responses)
+
+
+def _trunk(responses: Sequence[PairTokens]) -> int:
+    """Count the tokens of the prompt that all have in common; one is kept at least, to predict the next from."""
+    first, *others = (response.prompt for response in responses)
+    shared = min(map(len, (first, *others)))
+    for other in others:
+        differs = np.flatnonzero(first[:shared] != other[:shared])
+        shared = int(differs[0]) if len(differs) else shared
+    return shared
+
+
+def _group(responses: Sequence[PairTokens]) -> Group:
+    trunk = _trunk(responses)
+    rest = tuple(np.concatenate([each.prompt[trunk:], each.chosen]) for each in responses)
+    return Group(responses[0].prompt[:trunk], rest)
+
+
+def tokens_read(responses: Sequence[PairTokens], room: int) -> int:
+    """Count the tokens of the passes in which `Voice.read` takes `responses`: shared prompts once."""
+    return sum(map(_length, _groups(responses, room)))
+
+
+class Voice:
+    """One model, what it says of tokens, and how that makes a number of a response."""
+
+    def __init__(self, model: Any, tokens: TokenFunction, reduce: Reduce, scale: float = 1.0) -> None:
+        self._model, self._tokens, self._reduce = model, tokens, reduce
+        self.scale = scale
+        self.layout: Layout | None = None
+        """How rows were laid out the last time."""
+
+    def read(self, responses: Sequence[PairTokens], room: int) -> list[float]:
+        """Return the number of every response (`chosen`), in their order; those of one id stand together."""
+        self.layout = layout_for(self._model, responses, room)
+        groups = list(_groups(responses, room))
+        firsts = np.cumsum([0, *map(len, groups)])
+        values = np.empty(len(responses))
+        parts = (
+            [each for index in part for each in range(firsts[index], firsts[index + 1])]
+            for part in self._parts(groups, room)
+        )
+
+        def compute(part: list[int]) -> list[float]:
+            return self._pass(list(_groups([responses[index] for index in part], room)))
+
+        def tokens(part: Sequence[int]) -> int:
+            return tokens_read([responses[index] for index in part], room)
+
+        self._model.eval()
+        with torch.inference_mode():
+            for part, found in halving.in_passes(parts, compute, tokens, lambda index: responses[index].id, "scoring"):
+                values[part] = found
+        return [float(value) for value in values]
+
+    def _parts(self, groups: Sequence[Sequence[PairTokens]], room: int) -> Iterable[list[int]]:
+        if self.layout == "shared":
+            return fill([_length(group) for group in groups], room)
+        if self.layout in ("packed", "single"):
+            return fill([sum(each.length - len(each.rejected) for each in group) for group in groups], room)
+        # Padded rows are as wide as the longest: groups one by one waste nothing on strangers.
+        return ([index] for index in range(len(groups)))
+
+    def _pass(self, groups: Sequence[Sequence[PairTokens]]) -> list[float]:
+        assert self.layout is not None
+        batch = collate_groups([_group(group) for group in groups], self.layout)
+        device = next(self._model.parameters()).device
+        by_token = self._tokens(self._model, to_device(batch, device)).double().cpu().numpy()
+        columns = np.split(by_token, np.cumsum(batch["lengths"])[:-1])
+        counted = (len(each.chosen) for group in groups for each in group)
+        return [self._reduce(column[-count:]) for column, count in zip(columns, counted, strict=True)]
+
+
+def reward_voice(model: Any, scale: float = 1.0) -> Voice:
+    """Return the voice of a reward model: what it says at the last token of a response."""
+    return Voice(model, response_rewards, _last, scale)
+
+
+def _last(values: NDArray[np.float64]) -> float:
+    return float(values[-1])
+
+
+def _sum(values: NDArray[np.float64]) -> float:
+    return float(values.sum())
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    return float(values.mean())

@@ -1,0 +1,111 @@
+"""The rewards that a saved model gives: a reward model's own, those of an ensemble, or what a policy implies.
+
+A policy implies β (log π − log π_ref), as DPO has it; trained without a reference, the rewards of its loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headwater.config import build
+from headwater.console import say
+from headwater.data.preference import Record
+from headwater.data.tokenizers import Tokenizer
+from headwater.data.tokens import PairTokens
+from headwater.errors import UsageError
+from headwater.forward.format_check import layout_for
+from headwater.forward.packing import UNIFORM
+from headwater.forward.scores import exact_policy_scores, reward_scores, score_pairs, with_reference
+from headwater.losses import DPO, POLICY_LOSSES, BradleyTerry, Call
+from headwater.losses.token_weights import Weights
+from headwater.models import loading
+from headwater.models.heads import Head
+from headwater.results import runs
+
+
+@dataclass(frozen=True)
+class Rewarding:
+    """A model with what makes rewards of what it says; load it with `load`."""
+
+    members: list[Any]
+    """One model, or those of an ensemble of reward models."""
+    tokenizer: Tokenizer
+    rule: Call
+    """The loss whose rewards are given."""
+    reference: Any
+    """None where the rule needs none."""
+
+    @property
+    def models(self) -> list[Any]:
+        """All models that read: the members, and the reference."""
+        return [*self.members, *filter(None, (self.reference,))]
+
+    def rewards(self, rows: Sequence[PairTokens], room: int, weights: Weights = UNIFORM) -> NDArray[np.float64]:
+        """Return the rewards of pairs or labelled responses, [members, rows, 2] of chosen and rejected.
+
+        A forward pass holds at most `room` tokens. What stands at a side that a labelled response does not have means
+        nothing.
+        """
+        score = reward_scores if isinstance(self.rule, BradleyTerry) else exact_policy_scores
+        layouts = [layout_for(model, rows, room) for model in self.members]
+        if self.reference is not None:
+            layout = layout_for(self.reference, rows, room)
+            rows = with_reference(self.reference, rows, room, layout)
+        each = zip(self.members, layouts, strict=True)
+        return np.stack([score_pairs(model, score, self.rule, rows, room, how, weights) for model, how in each])
+
+
+def load(
+    name: str,
+    reference: str | None,
+    beta: float | None,
+    records: Sequence[Record],
+    seed: int,
+    reward_head: int | None = None,
+) -> Rewarding:
+    """Load a reward model, an ensemble, or a policy, with its reference where its rule needs one (β: 0.1).
+
+    `reference` None stands for the one that the training run names; `reward_head` is the output of a reward model with
+    several. Errors: `UsageError` for a reference or β of a reward model, which has none, and for a reward head of a
+    policy; those of `models.load_members` and `models.reference_of`.
+    """
+    head = loading.head_of(runs.members_of(name)[0])
+    refuse_flags(name, head, reference=reference, beta=beta)
+    refuse_head(name, head, reward_head)
+    members = loading.load_members(name, head, records, seed, reward_head)
+    tokenizer = members[0].tokenizer
+    rule = BradleyTerry() if head == "reward" else rule_of(name, reference, beta)
+    other = loading.reference_of(name, reference, tokenizer, seed) if rule.needs_reference else None
+    return Rewarding([member.model for member in members], tokenizer, rule, other)
+
+
+def refuse_flags(name: str, head: Head, **flags: object) -> None:
+    """Refuse flags of the implicit reward for a reward model, which has none. Errors: `UsageError`."""
+    for flag, value in flags.items() if head == "reward" else ():
+        if value is not None:
+            raise UsageError(f"--{flag}", f"{name} is a reward model", f"leave --{flag} out")
+
+
+def refuse_head(name: str, head: Head, reward_head: int | None) -> None:
+    """Refuse to name an output of a policy as the reward. Errors: `UsageError`."""
+    if reward_head is not None and head == "policy":
+        raise UsageError(f"--reward-head {reward_head}", f"{name} is a policy", "leave --reward-head out")
+
+
+def rule_of(policy: str, reference: str | None, beta: float | None) -> Call:
+    """Return the loss by which a policy rewards: DPO, or its own where that was trained without a reference.
+
+    A reference or a β that is named asks for implicit rewards.
+    """
+    own = POLICY_LOSSES.get(str(runs.facts_of(Path(policy)).get("kind")))
+    if own is None or own.needs_reference or reference is not None or beta is not None:
+        return DPO(0.1 if beta is None else beta)
+    rule: Call = build(runs.load(Path(policy)).config["loss"], POLICY_LOSSES, "loss")
+    say(f"rewards: those of {rule!r}, by which {policy} was trained without a reference")
+    return rule

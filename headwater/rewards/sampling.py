@@ -1,0 +1,173 @@
+"""Draw responses from a local model: every prompt is read once, whatever the number of draws; and score them.
+
+A draw is decided by random numbers of its own (`data.sampling.uniforms`), so that batches, other prompts and a crash
+in between do not change it, but for the rounding of the logits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from numpy.typing import NDArray
+
+from headwater.console import say_refusals
+from headwater.data.conversations import words_of
+from headwater.data.preference import Preference, Response
+from headwater.data.sampling import Asked, Drawn, Sampling, uniforms
+from headwater.data.templates import ChatTemplate
+from headwater.data.tokenizers import Tokenizer
+from headwater.data.tokens import TOKENS_PER_PASS, EndToken, Ids, PairTokens, tokenize
+from headwater.errors import ModelError
+from headwater.forward.finite import FiniteLogits, check_scores
+from headwater.models import loading
+from headwater.models.positions import readable
+from headwater.models.turn_ends import end_tokens
+from headwater.rewards.generation import Drawing, drawing_for, generate, plain_generation
+from headwater.rewards.responses import reward_voice
+
+
+class InverseTransform(transformers.LogitsProcessor):  # type: ignore[misc]
+    """Turns greedy search into sampling: leaves the one token at which a row's cumulative probability passes u.
+
+    At temperature 0 the scores stay as they are, and the search greedy.
+    """
+
+    def __init__(self, u: NDArray[np.float64], sampling: Sampling, prompt: int) -> None:
+        """Take `u` [rows, tokens] in [0, 1); `prompt` is the width of the padded prompts."""
+        self._u, self._sampling, self._prompt = torch.from_numpy(u), sampling, prompt
+        self._nucleus = transformers.TopPLogitsWarper(sampling.top_p) if sampling.top_p < 1 else None
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Return scores [rows, vocabulary] that are 0 at the drawn token and −∞ elsewhere."""
+        if self._sampling.temperature == 0:
+            return scores
+        scores = scores / self._sampling.temperature
+        if self._nucleus is not None:
+            scores = self._nucleus(input_ids, scores)
+        # In float64: 150,000 float32 terms add up to 1 too roughly for the last tokens.
+        cumulative = scores.double().softmax(dim=-1).cumsum(dim=-1)
+        u = self._u[:, input_ids.shape[1] - self._prompt].to(scores.device)[:, None]
+        # Scaled to what the sum came to, so that u never lies beyond the last token with a probability.
+        drawn = torch.searchsorted(cumulative, u * cumulative[:, -1:], right=True)
+        return torch.full_like(scores, -torch.inf).scatter_(1, drawn, 0.0)
+
+
+def draw_from(
+    name: str, prompts: Sequence[Asked], sampling: Sampling, seed: int, batch: int
+) -> Iterator[tuple[Asked, list[Drawn]]]:
+    """Yield the prompts with what a model, by name or path, draws for them; those without room for it are left out."""
+    model, tokenizer = loading.load(name, "policy", (), seed)
+    ids = prompt_ids(prompts, tokenizer, longest_prompt(model, sampling))
+    fitting = [(one, found) for one, found in zip(prompts, ids, strict=True) if found is not None]
+    yield from draw(model, tokenizer, fitting, sampling, seed, batch)
+
+
+def prompt_ids(prompts: Sequence[Asked], tokenizer: Tokenizer, longest: int) -> list[Ids | None]:
+    """Render prompts by the chat template through the head of the answer; None for more than `longest` tokens.
+
+    None too for those that the template refuses, which is said. They are encoded as training encodes them, control
+    tokens that the data spells out as text. Errors: `ModelError`.
+    """
+    found: dict[str, Ids] = {}
+    # What two answers share is the prompt.
+    stand_ins = [
+        Preference(prompt=one.prompt, chosen=Response("A"), rejected=Response("B"), id=one.key) for one in prompts
+    ]
+    pairs, account, _ = tokenize(stand_ins, tokenizer, 10**9, "never")
+    say_refusals(account)
+    for pair in pairs:
+        found[pair.id] = pair.prompt
+    kept = ((one.key, found.get(one.key)) for one in prompts)
+    return [ids if ids is not None and len(ids) <= longest else None for _, ids in kept]
+
+
+def longest_prompt(model: Any, sampling: Sampling) -> int:
+    """Return how many tokens a prompt may have. Errors: `ModelError` when no room is left for one."""
+    positions = readable(model)
+    room = positions - sampling.max_new_tokens
+    if room < 1:
+        raise ModelError(
+            f"--max-new-tokens {sampling.max_new_tokens}", f"the model has {positions} positions", "draw fewer tokens"
+        )
+    return int(room)
+
+
+def draw(
+    model: Any, tokenizer: Tokenizer, prompts: Sequence[tuple[Asked, Ids]], sampling: Sampling, seed: int, batch: int
+) -> Iterator[tuple[Asked, list[Drawn]]]:
+    """Yield every prompt with its draws, those of like length together: `batch` prompts at a time where that is right.
+
+    Errors: `ModelError` for a model that cannot be drawn from (rewards/generation.py).
+    """
+    ends, opening = end_tokens(model, tokenizer), ChatTemplate(tokenizer).opening
+    ordered = sorted(prompts, key=lambda one: len(one[1]))
+    model.eval()
+    longest = max((len(ids) for _, ids in ordered), default=0) + sampling.max_new_tokens
+    way = drawing_for(model, longest)
+    batch = batch if way.together else 1
+    for start in range(0, len(ordered), batch):
+        chunk = ordered[start : start + batch]
+        tokens = _generate(model, chunk, sampling, seed, ends, way)
+        texts = [_drawn(row, tokenizer, ends, opening) for row in tokens.tolist()]
+        for place, (one, _) in enumerate(chunk):
+            yield one, texts[place * sampling.n : (place + 1) * sampling.n]
+
+
+def _generate(
+    model: Any, chunk: Sequence[tuple[Asked, Ids]], sampling: Sampling, seed: int, ends: list[int], way: Drawing
+) -> torch.Tensor:
+    """Draw for some prompts; returns the new tokens, [prompts · n, at most max_new_tokens], padded by an end token."""
+    width = max(len(ids) for _, ids in chunk)
+    u = np.concatenate([uniforms(seed, one.key, sampling.n, sampling.max_new_tokens) for one, _ in chunk])
+    settings = transformers.GenerationConfig(
+        do_sample=False, max_new_tokens=sampling.max_new_tokens, eos_token_id=ends, pad_token_id=ends[0]
+    )
+    names = [one.id for one, _ in chunk for _ in range(sampling.n)]
+    processors = [FiniteLogits(names, "sampling"), InverseTransform(u, sampling, width)]
+    with plain_generation(model):
+        found = generate(model, [ids.tolist() for _, ids in chunk], sampling.n, way, settings, processors)
+    tokens: torch.Tensor = found[:, width:].cpu()
+    return tokens
+
+
+def _drawn(tokens: Sequence[int], tokenizer: Tokenizer, ends: Sequence[int], opening: str = "") -> Drawn:
+    """Cut new tokens at the first that ends the response, and decode them."""
+    end = next((place for place, token in enumerate(tokens) if token in ends), len(tokens))
+    return Drawn(words_of(tokens[:end], tokenizer, opening), end < len(tokens), end)
+
+
+def scores(
+    model: Any,
+    tokenizer: Tokenizer,
+    one: Asked,
+    drawn: Sequence[Drawn],
+    longest: int,
+    batch: int,
+    end: EndToken = "complete",
+) -> list[float | None]:
+    """Return the reward of every draw at its last token, None for one that is empty or too long.
+
+    They are read as `headwater score` reads responses, `batch` of them at a time. `end` says who gets an end-of-turn
+    token: see `endings.end_rule`.
+    """
+    rows: list[PairTokens | None] = []
+    for each in drawn:
+        # Encoded as training encodes a pair; the other side does not count.
+        pair = Preference(prompt=one.prompt, chosen=each.response(), rejected=Response("-"), id=one.id)
+        found = tokenize([pair], tokenizer, longest, end).pairs if each.text.strip() else []
+        rows.append(found[0] if found else None)
+    usable = [place for place, row in enumerate(rows) if row is not None]
+    rewards: list[float | None] = [None] * len(rows)
+    voice = reward_voice(model)
+    for start in range(0, len(usable), batch):
+        places = usable[start : start + batch]
+        responses = [row for place in places if (row := rows[place]) is not None]
+        read = voice.read(responses, TOKENS_PER_PASS)
+        check_scores(np.array(read), [one.id] * len(read), "rewards")
+        for place, reward in zip(places, read, strict=True):
+            rewards[place] = reward
+    return rewards

@@ -1,0 +1,1 @@
+"""A training run: its options, data, trainer, callbacks, metrics, reference model and checkpoints."""

@@ -1,0 +1,53 @@
+"""What training costs, in floating-point operations: counted from a model's shape and the tokens it reads.
+
+A forward and a backward pass cost 6 operations for every weight that a token is multiplied with (arXiv:2001.08361,
+section 2.1), and 12 × layers × attention width for every token that a token sees: queries with keys and weights with
+values, forward once and backward twice. The language-model head is counted on response tokens, where it runs;
+embeddings are looked up, not multiplied. Tokens are taken to see all that is before them, whatever a model's windows.
+Left out: norms, activations, the optimizer, padding, a reference model's pass, and what is computed again in backward
+passes. With adapters it is an upper bound: frozen weights have no gradients of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from headwater.data.tokens import PairTokens
+from headwater.forward.packing import Layout, opening_length, tokens_of
+
+
+class TrainingCost(NamedTuple):
+    """What a training run read and computed."""
+
+    training_tokens: float
+    """Tokens of prompt (once a pair), chosen and rejected, over all epochs."""
+    training_flops: float
+
+
+def training_cost(model: Any, pairs: Sequence[PairTokens], layout: Layout, epochs: float) -> TrainingCost:
+    """Return what `epochs` over `pairs` cost in rows of a layout."""
+    config = model.config.get_text_config()
+    head = model.get_output_embeddings()
+    tables = {table.weight for table in (model.get_input_embeddings(), head) if table is not None}  # one where tied
+    body = sum(p.numel() for p in model.parameters()) - sum(table.numel() for table in tables)
+    vocabulary = 0 if head is None else head.weight.numel()
+    heads = getattr(config, "num_attention_heads", None) or 0  # a state-space model has none
+    width = heads * (getattr(config, "head_dim", None) or config.hidden_size // max(heads, 1))
+    tokens = sum(tokens_of(pair, layout) for pair in pairs)
+    responses = sum(len(pair.chosen) + len(pair.rejected) for pair in pairs)
+    products = body * tokens + vocabulary * responses
+    attention = config.num_hidden_layers * width * sum(_visible(pair, layout) for pair in pairs)
+    return TrainingCost(epochs * sum(pair.length for pair in pairs), epochs * (6.0 * products + 12.0 * attention))
+
+
+def _visible(pair: PairTokens, layout: Layout) -> int:
+    """Count the tokens that the tokens of a pair see, themselves among them."""
+    ends = [len(pair.prompt) + len(side) for side in (pair.chosen, pair.rejected) if len(side)]
+    trunk = len(pair.prompt) + opening_length(pair)
+    again = _triangle(trunk) * (len(ends) - 1) if layout == "shared" else 0  # the trunk is computed once
+    return sum(map(_triangle, ends)) - again
+
+
+def _triangle(tokens: int) -> int:
+    return tokens * (tokens + 1) // 2

@@ -1,0 +1,76 @@
+"""Single responses with a label: what they cannot be used for, how many there are, what their loss weighs.
+
+All rows of a file are of one kind, so that its first row tells which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from headwater.console import say
+from headwater.data.preference import Example, Unpaired
+from headwater.data.tokens import PairTokens
+from headwater.data.truncation import Truncation
+from headwater.data.truncation_options import ViewOptions
+from headwater.errors import UsageError
+from headwater.losses import KTO, Loss
+from headwater.losses.token_weights import COMPARING, WEIGHTS, Weights
+
+
+def check_row(row: Example, loss: Loss, weights: Weights, view: ViewOptions) -> None:
+    """Refuse to train on labelled rows by what compares the two responses of a pair. Errors: `UsageError`."""
+    check_reading(row, weights, view.view(0).truncation)
+    if isinstance(row, Unpaired) and not getattr(loss, "takes_unpaired", False):
+        fix = 'headwater train-dpo --loss "kto()" takes such rows'
+        raise UsageError(f"--loss {loss!r}", "compares two responses", _single(row), fix)
+
+
+def check_reading(row: Example, weights: Weights, truncation: Truncation) -> None:
+    """Refuse to cut or weigh a labelled row by the other response, which it has not. Errors: `UsageError`."""
+    truncation.check_rows(row)
+    if isinstance(row, Unpaired) and isinstance(weights, COMPARING):
+        name = next(name for name, make in WEIGHTS.items() if make is type(weights))
+        problem = "weighs a response by the length of the other"
+        raise UsageError(f"--weights {name}", problem, _single(row), "use first, decay or mean")
+
+
+def _single(row: Unpaired) -> str:
+    return f"{row.id} is a single response with a label"
+
+
+def counts(part: str, pairs: Sequence[PairTokens]) -> dict[str, int]:
+    """Count a part for `metrics.json`: pairs, or labelled responses and the desirable ones among them."""
+    if not _labelled(pairs):
+        return {f"{part}_pairs": len(pairs)}
+    return {f"{part}_rows": len(pairs), f"{part}_desirable": _desirable(pairs)}
+
+
+def facts_of(loss: Loss, pairs: Sequence[PairTokens]) -> dict[str, Any]:
+    """Say how many responses of either label there are, and how the loss weighs them; return it as facts of a run."""
+    if not _labelled(pairs):
+        return {}
+    desirable = _desirable(pairs)
+    undesirable = len(pairs) - desirable
+    facts: dict[str, Any] = {"desirable": desirable, "undesirable": undesirable}
+    said = f"labels: {desirable} desirable, {undesirable} undesirable"
+    if isinstance(loss, KTO) and desirable and undesirable:
+        facts["label_balance"] = loss.balance(desirable, undesirable)
+        said += f"; {loss.advice(desirable, undesirable)}"
+    say(said)
+    return facts
+
+
+def watched(figure: str, held_out: Sequence[PairTokens]) -> str:
+    """Return the figure by which early stopping keeps weights: `figure` of pairs, which labelled rows may not have."""
+    if not _labelled(held_out):
+        return figure
+    return "eval_rewards/auc" if 0 < _desirable(held_out) < len(held_out) else "eval_loss"
+
+
+def _labelled(pairs: Sequence[PairTokens]) -> bool:
+    return any(not len(pair.chosen) or not len(pair.rejected) for pair in pairs[:1])
+
+
+def _desirable(pairs: Sequence[PairTokens]) -> int:
+    return sum(len(pair.chosen) > 0 for pair in pairs)

@@ -1,0 +1,88 @@
+"""What is watched while a model trains: the rewards of either side, and whether they are on the right side of it.
+
+A batch leaves one line a row, which stays on the device; the figures are made of many of them, once a logging step. A
+labelled response has one reward and nothing to be compared with, so that such rows have no accuracy: how often a
+desirable response is rewarded above an undesirable one, whatever their prompts, is the area under the ROC curve.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+
+from headwater.losses import PairLoss, PairScores
+from headwater.statistics import area_under_curve, mean
+
+COLUMNS = 3
+"""Reward of the chosen response and of the rejected one, and the change of the chosen log-probability."""
+
+
+def watch(result: PairLoss, policy: PairScores, reference: PairScores | None) -> torch.Tensor:
+    """Return what is watched of a batch, [pairs, COLUMNS], detached; NaN where a row has no such response.
+
+    The change of the chosen log-probability, in nats, is against a reference: falling, it tells of displacement. Rows
+    that were read at several cuts are watched at the longest.
+    """
+    missing = torch.full_like(result.chosen_reward, float("nan"), dtype=torch.float64)
+    has_chosen, has_rejected = (
+        side.tokens.view(len(missing), -1)[:, -1] > 0 for side in (policy.chosen, policy.rejected)
+    )
+    change = missing if reference is None else (policy.chosen.value - reference.chosen.value).detach().double()
+    columns = (
+        torch.where(has_chosen, result.chosen_reward.double(), missing),
+        torch.where(has_rejected, result.rejected_reward.double(), missing),
+        torch.where(has_chosen, change, missing),
+    )
+    return torch.stack(columns, dim=1)
+
+
+def figures(rows: torch.Tensor) -> dict[str, float]:
+    """Return the means of what was watched of rows [n, COLUMNS], without what no row has.
+
+    Ties count ½ in `rewards/accuracies`, over pairs, and in `rewards/auc`, over labelled responses.
+    """
+    chosen, rejected, change = rows.cpu().numpy().T
+    found = {"rewards/chosen": _mean(chosen), "rewards/rejected": _mean(rejected)}
+    found["rewards/sum"] = found["rewards/chosen"] + found["rewards/rejected"]
+    found["rewards/margins"] = found["rewards/chosen"] - found["rewards/rejected"]
+    pairs = ~np.isnan(chosen) & ~np.isnan(rejected)
+    if pairs.any():
+        better, worse = chosen[pairs], rejected[pairs]
+        found["rewards/accuracies"] = float(((better > worse).mean() + (better >= worse).mean()) / 2)
+    else:
+        sides = [side[~np.isnan(side)] for side in (chosen, rejected)]
+        found["rewards/auc"] = area_under_curve(*sides)
+    found["logps/chosen_change"] = _mean(change)
+    return {name: value for name, value in found.items() if not np.isnan(value)}
+
+
+def wins(rows: torch.Tensor) -> torch.Tensor:
+    """Return whether the chosen response has the higher reward, ½ for ties: [n]; NaN for labelled responses."""
+    margins = rows[:, 0] - rows[:, 1]
+    # The sign of NaN is 0 in torch, which would make a tie of a labelled response.
+    return torch.where(margins.isnan(), margins, (torch.sign(margins) + 1) / 2)
+
+
+def bounds(by_pair: np.ndarray, openings: Sequence[str], seed: int) -> dict[str, float]:
+    """Return the interval of the accuracy, given `wins`; none for labelled responses, or for a single opening.
+
+    Bootstrapped over openings.
+    """
+    if np.isnan(by_pair).any():
+        return {}
+    found = mean(by_pair, openings, seed)
+    ends = {"low": found.low, "high": found.high}
+    return {f"rewards/accuracies_{name}": end for name, end in ends.items() if end is not None}
+
+
+def line(logs: Mapping[str, float]) -> str:
+    """Return the figures of a history row that are shown while a model trains."""
+    shown = ("loss", "learning_rate", "rewards/accuracies", "rewards/auc", "rewards/margins", "train_runtime")
+    return ", ".join(f"{name} {value:.4g}" for name, value in logs.items() if name.removeprefix("eval_") in shown)
+
+
+def _mean(values: np.ndarray) -> float:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else float("nan")

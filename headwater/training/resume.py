@@ -1,0 +1,110 @@
+"""Whether a training that was begun goes on, starts over or is refused.
+
+It goes on where nothing that it depends on has changed since its checkpoint; else it is refused with the list of
+differences, unless `--allow-drift` takes them over, which the run's facts record. A run that was stopped before its
+first checkpoint, or whose checkpoints are all damaged, starts over by itself.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+
+from headwater import config as configs
+from headwater.console import say
+from headwater.errors import DataError, HeadwaterError, UsageError
+from headwater.files import locks
+from headwater.models import fingerprint
+from headwater.results import runs
+from headwater.training import checkpoints
+from headwater.training.task import TrainConfig
+
+T = TypeVar("T")
+FREE = frozenset(
+    {
+        "output",
+        "overwrite",
+        "allow_drift",
+        "save_steps",
+        "nan_policy",
+        "max_skips",
+        "tokens_per_pass",
+        "push_to_hub",
+        "ddp_timeout",
+    }
+)
+"""Settings that change nothing of what a training computes."""
+FIXES = "give what it was begun with, add --allow-drift to go on all the same, or --overwrite to start over"
+
+
+def from_first(decide: Callable[[], T]) -> T:
+    """Return in every process what the first one decides. Errors: its errors, in every process."""
+    state = PartialState()
+    found: list[Any] = [None]
+    if state.is_main_process:
+        try:
+            found = [decide()]
+        except HeadwaterError as error:
+            found = [error]
+    if state.num_processes > 1:
+        broadcast_object_list(found)
+    if isinstance(found[0], HeadwaterError):
+        raise found[0]
+    decided: T = found[0]
+    return decided
+
+
+def settings_of(config: TrainConfig) -> dict[str, Any]:
+    """Return the settings on which the result of a training depends."""
+    return {name: value for name, value in configs.flatten(config).items() if name not in FREE}
+
+
+def with_precision(config: Any) -> Any:
+    """Give a config the precision that its unfinished run was begun with, where it leaves that to be timed."""
+    if config.training.precision != "auto" or not runs.is_unfinished(config.output):
+        return config
+    before = runs.config_of(config.output).get("precision", "auto")
+    return dataclasses.replace(config, training=dataclasses.replace(config.training, precision=before))
+
+
+def checkpoint_of(config: TrainConfig, command: str) -> Path | None:
+    """Return the checkpoint from which the training at `config.output` goes on; None where one begins.
+
+    Errors: `UsageError` for a place that holds another run, or this one begun with other settings.
+    """
+    locks.hold(config.output)
+    if config.overwrite or not runs.is_unfinished(config.output) or runs.command_of(config.output) != command:
+        runs.check_free(config.output, config.overwrite)
+        return None
+    before, now = runs.config_of(config.output), settings_of(config)
+    found = fingerprint.differences(
+        {"settings": {name: value for name, value in before.items() if name not in FREE}}, {"settings": now}
+    )
+    if found and not config.training.allow_drift:
+        place = f"--output {config.output}"
+        raise UsageError(place, "already holds a run, begun with other settings", ", ".join(found), FIXES)
+    checkpoint = checkpoints.latest(config.output)
+    if checkpoint is None:
+        say(f"{config.output}: was stopped before it had a checkpoint, and starts over")
+    return checkpoint
+
+
+def check(checkpoint: Path, now: Mapping[str, Any], allow: bool) -> dict[str, Any]:
+    """Return fingerprints with what has changed since a checkpoint (`drift`), where that is allowed.
+
+    Errors: `DataError` where data, rows or a model have changed, else `UsageError`.
+    """
+    before = checkpoints.fingerprints(checkpoint)
+    found = fingerprint.differences(before, now)
+    if found and not allow:
+        kind = DataError if any("has changed" in each or " is n" in each for each in found) else UsageError
+        raise kind(str(checkpoint), "the training cannot go on from it as it was", ", ".join(found), FIXES)
+    for each in found:
+        say(f"{checkpoint}: goes on although {each}")
+    drift = [*before.get("drift", []), *found]
+    return {**now, **({"drift": drift} if drift else {})}

@@ -1,0 +1,353 @@
+"""One training session, from a data file to a finished run: what `train-sft`, `train-reward` and `train-dpo` share.
+
+A verb gives a `Recipe` (which losses, how to score, which head); everything else is the same for all of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import functools
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from transformers import TrainingArguments
+
+from headwater import interrupts
+from headwater.config import build
+from headwater.console import say, show, silence, trends
+from headwater.data.preparation import Ledger
+from headwater.data.tokenizers import Tokenizer, is_call
+from headwater.data.tokens import View
+from headwater.data.truncation_options import facts_of
+from headwater.errors import DataError, UsageError
+from headwater.files import destinations
+from headwater.forward.attention import is_encoder
+from headwater.forward.compilation import compile_layers
+from headwater.forward.format_check import layout_for
+from headwater.forward.packing import Layout
+from headwater.forward.scores import ScoreFunction, divergence_scores
+from headwater.losses import Loss
+from headwater.models import adapters, fingerprint, loading, positions, precision, publishing, saving
+from headwater.models.turn_ends import give_padding
+from headwater.results import runs
+from headwater.results.runs import RunWriter
+from headwater.training import checkpoints, examples, labels, learning_rate, memory, processes, readback, resume
+from headwater.training.arguments import arguments_for
+from headwater.training.callbacks import EvaluateEvery, KeepBest, StopWhenAsked
+from headwater.training.flops import training_cost
+from headwater.training.kl_estimate import Drift, longest_partner
+from headwater.training.options import TrainingOptions
+from headwater.training.reference import Reference
+from headwater.training.task import Recipe, TrainConfig
+from headwater.training.trainer import PairTrainer
+
+SCRATCH_LEARNING_RATE = 1e-3
+EVAL_FRACTION = 0.1
+
+
+def train(config: TrainConfig, recipe: Recipe) -> Path:
+    """Train as `config` says and return the finished run directory: a loadable model beside the run's files.
+
+    Started by torchrun or accelerate, every process runs this; the first one speaks and writes.
+    """
+    destinations.check_directory(config.output)
+    config = _with_defaults(resume.with_precision(config), recipe)
+    arguments = arguments_for(config.training, str(config.output))
+    first = arguments.process_index == 0
+    repository = config.training.push_to_hub
+    if repository is not None:
+        publishing.check(repository)
+    with contextlib.nullcontext() if first else silence():
+        # The first process decides: another one would find what that one has begun meanwhile.
+        checkpoint = resume.from_first(lambda: resume.checkpoint_of(config, recipe.command))
+        with processes.answering(arguments.world_size, config.training.ddp_timeout):
+            trained = _train(config, recipe, arguments, checkpoint)
+        if first and repository is not None:
+            publishing.push(trained, repository)
+    return trained
+
+
+def _train(config: TrainConfig, recipe: Recipe, arguments: TrainingArguments, checkpoint: Path | None) -> Path:
+    first = arguments.process_index == 0
+    options, loss, ledger = config.training, build(config.loss, recipe.losses, "loss"), Ledger()
+    data = examples.read(config, recipe, loss, ledger)
+    model, tokenizer = _load(config, recipe, data)
+    view = positions.fitted(config.view.view(options.seed), model)
+    pairs = examples.chosen(examples.pairs_of(data, view, tokenizer, ledger), recipe, options.seed, ledger)
+    _check_needs(loss, pairs, options, arguments.world_size)
+    adapters.check_targets(model, options.lora)
+    attention = model.config._attn_implementation
+    layout = _layout(model, pairs, options, view, loss, bf16=arguments.bf16)
+    if options.torch_compile:
+        compile_layers(model)
+
+    prints = _fingerprints(config, checkpoint, data, pairs, loading.Loaded(model, tokenizer))
+    run = _start(config, recipe, loss, data, pairs, ledger, checkpoint) if first else runs.Bystander(config.output, {})
+    if loss.needs_reference:
+        if first:
+            _keep_reference(run, config, model, tokenizer)
+        pairs = examples.with_reference(
+            pairs, Reference(model, options.tokens_per_pass, arguments.bf16), data, view, tokenizer
+        )
+        # Whole responses may have taken another one.
+        layout = _layout(model, pairs, options, view, loss, bf16=arguments.bf16)
+    run.facts |= {"layout": layout} | ({"drift": prints["drift"]} if "drift" in prints else {})
+    score, drift = _with_live_reference(loss, recipe.score, model, view)
+    model = _trainable(model, recipe, options)
+    estimate = memory.estimate(model, pairs.train, layout, options, bf16=arguments.bf16)
+    say(f"memory: {estimate} to train")
+    before = memory.peak()
+    make = functools.partial(
+        PairTrainer,
+        model,
+        score,
+        loss,
+        train_pairs=pairs.train,
+        held_out=pairs.held_out,
+        layout=layout,
+        weights=recipe.weights,
+        room=options.tokens_per_pass,
+        drift=drift,
+        options=options,
+    )
+    if options.find_learning_rate:
+        _set_rate(arguments, learning_rate.search(make, arguments), run)
+    trainer = make(arguments=arguments, log=run.log, fingerprints=prints)
+    best = _watch(trainer, options, labels.watched(recipe.watched, pairs.held_out))
+    stop = StopWhenAsked(trainer.accelerator, trainer.steps_per_epoch)
+    trainer.add_callback(stop)
+    with interrupts.postponed():
+        trainer.train(None if checkpoint is None else str(checkpoint))
+        stop.check()
+        run.facts["memory_bytes"] = {**estimate._asdict(), **_peak(before)}
+        run.facts |= training_cost(model, pairs.train, layout, float(trainer.state.epoch))._asdict()
+        show(trends(trainer.state.log_history, TRENDS))
+        run.write_metrics({**_kept(best, trainer, run), **_counts(pairs), **_skipped(trainer, run)})
+        trained = readback.asked(trainer, model, recipe.score, pairs.train, attention)
+        return _finish(config, recipe, run, trainer, trained, tokenizer)
+
+
+def _peak(before: int) -> dict[str, int]:
+    """Say how much memory was used, and return it in bytes."""
+    peak = memory.peak()
+    say(f"memory: at most {peak / memory.GIB:.2f} GiB were used, {before / memory.GIB:.2f} before training")
+    return {"peak": peak, "before_training": before}
+
+
+def _counts(pairs: examples.Pairs) -> dict[str, int]:
+    return labels.counts("train", pairs.train) | labels.counts("held_out", pairs.held_out)
+
+
+def _finish(
+    config: TrainConfig,
+    recipe: Recipe,
+    run: RunWriter,
+    trainer: PairTrainer,
+    trained: readback.Trained,
+    tokenizer: Tokenizer,
+) -> Path:
+    """Save the model, read it back, remove the checkpoints and end the run.
+
+    Processes but the first only give their weights.
+    """
+    weights = trainer.whole_weights()
+    if trainer.is_world_process_zero():
+        model = trainer.accelerator.unwrap_model(trainer.model).model
+        saving.save(model, tokenizer, config.output, _card(config, recipe, run), weights)
+        del model, weights
+        readback.let_go(trainer)
+        off = readback.check(config.output, recipe.head, recipe.score, trained, tokenizer)
+        run.facts["read_back"] = {"pairs": len(trained.pairs), "largest_difference": off}
+        run.finish()
+        checkpoints.remove(config.output)  # only now: until the run is done, they are what it goes on from
+    return config.output
+
+
+def _fingerprints(
+    config: TrainConfig, checkpoint: Path | None, data: examples.Examples, pairs: examples.Pairs, loaded: loading.Loaded
+) -> dict[str, Any]:
+    """Return what the training depends on, as a checkpoint records it. Errors: where it is not what it was."""
+    now = {
+        "settings": resume.settings_of(config),
+        "data": fingerprint.of_data([file for each in data.read for file in each.files]),
+        "model": fingerprint.of_weights(loaded.model),
+        "tokenizer": fingerprint.of_tokenizer(loaded.tokenizer),
+        "rows": fingerprint.of_pairs([*pairs.train, *pairs.held_out]),
+        "versions": fingerprint.versions(),
+        "processes": PartialState().num_processes,
+    }
+    return now if checkpoint is None else resume.check(checkpoint, now, config.training.allow_drift)
+
+
+def _set_rate(arguments: TrainingArguments, found: learning_rate.Search, run: RunWriter) -> None:
+    """Train with the rate that a search suggests, and record its curve."""
+    arguments.learning_rate = found.suggestion
+    run.facts["learning_rate_search"] = {**dataclasses.asdict(found), "suggestion": found.suggestion}
+
+
+def _load(config: TrainConfig, recipe: Recipe, data: examples.Examples) -> loading.Loaded:
+    """Load the model that is trained, and say what it is."""
+    seed, new_head = config.training.seed, recipe.head == "reward"
+    model, tokenizer = loading.load(
+        config.model, recipe.head, data.train, seed, new_head=new_head, reward_head=recipe.reward_head
+    )
+    if is_encoder(model):
+        loading.give_template(tokenizer)
+    else:
+        give_padding(model, tokenizer, reward=recipe.head == "reward")
+    size = f"{model.num_parameters() / 1e6:.2f} M parameters · {len(tokenizer)} tokens"
+    say(f"model: {config.model} · {size} · trained in {config.training.precision}")
+    return loading.Loaded(model, tokenizer)
+
+
+def _layout(
+    model: Any, pairs: examples.Pairs, options: TrainingOptions, view: View, loss: Loss, *, bf16: bool
+) -> Layout:
+    """Return how the rows of `pairs` are laid out, and of prompts with other responses, where a loss has those."""
+    rows = [*pairs.train, *pairs.held_out]
+    longest = longest_partner(rows, view.longest) if "drift" in _needs(loss) else 0
+    return layout_for(model, rows, options.tokens_per_pass, longest=longest, bf16=bf16)
+
+
+def _trainable(model: Any, recipe: Recipe, options: TrainingOptions) -> Any:
+    """Give a model its adapters, and checkpointing of its activations, where they are asked for."""
+    if options.lora:
+        model = adapters.adapted(model, recipe.head, options.lora)
+    if options.gradient_checkpointing:
+        model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+    return model
+
+
+TRENDS = {
+    "loss": "loss",
+    "eval_loss": "held-out loss",
+    "rewards/chosen": "better-sample reward",
+    "rewards/rejected": "worse-sample reward",
+    "rewards/margins": "margin",
+    "rewards/accuracies": "accuracy",
+}
+"""Columns of the history that are shown when training ends, and what they are called."""
+
+
+def _watch(trainer: PairTrainer, options: TrainingOptions, figure: str) -> KeepBest | None:
+    """Tell the trainer when to evaluate and when to stop, where that is asked for."""
+    if options.eval_steps:
+        trainer.add_callback(EvaluateEvery(options.eval_steps))
+    if options.early_stopping_patience is None:
+        return None
+    best = KeepBest(options.early_stopping_patience, figure)
+    trainer.add_callback(best)
+    trainer.best = best
+    return best
+
+
+def _kept(best: KeepBest | None, trainer: PairTrainer, run: RunWriter) -> dict[str, float]:
+    """Return the held-out figures of the weights that are kept, and say which those are."""
+    if best is None:
+        return trainer.last_evaluation
+    say(best.summary(trainer.state.global_step))
+    run.facts["early_stopping"] = {"kept_step": best.step, "evaluations": best.evaluations}
+    return best.evaluation
+
+
+def _skipped(trainer: PairTrainer, run: RunWriter) -> dict[str, float]:
+    """Count the optimizer steps that were skipped in the account and, by their rows, in the facts."""
+    skipped = trainer.guard.skipped
+    if not skipped:
+        return {}
+    steps = trainer.state.global_step
+    run.facts["skipped_steps"] = [step._asdict() for step in skipped]
+    run.count("optimizer steps", steps, steps - len(skipped), {"not_finite": len(skipped)})
+    return {"skipped_steps": len(skipped)}
+
+
+def _needs(loss: Loss) -> frozenset[str]:
+    """Return what a loss needs beyond two scores; a plain callable of a notebook names nothing."""
+    return frozenset(getattr(loss, "needs", ()))
+
+
+def _check_needs(loss: Loss, pairs: examples.Pairs, options: TrainingOptions, processes: int) -> None:
+    """Refuse what a loss cannot be trained on, before the run is started. Errors: `DataError`, `UsageError`."""
+    lacking = [pair.id for pair in (*pairs.train, *pairs.held_out) if pair.score_gap is None]
+    if "score_gap" in _needs(loss) and lacking:
+        problem = f"{len(lacking)} pairs have no score of both responses, the first is {lacking[0]}"
+        raise DataError(f"--loss {loss!r}", problem, "use data with scores, or another loss")
+    if "drift" in _needs(loss) and options.per_device_train_batch_size < 2:
+        raise UsageError(
+            "--per-device-train-batch-size 1", f"{loss!r} needs responses to other prompts", "give 2 or more"
+        )
+    for part, rows in (("training", pairs.train), ("held-out", pairs.held_out)):
+        if "drift" in _needs(loss) and 0 < len(rows) < 2 * processes:
+            raise DataError(f"{part} part", f"{len(rows)} rows", f"{loss!r} needs responses to other prompts", "2 rows")
+
+
+def _with_live_reference(
+    loss: Loss, score: ScoreFunction, model: Any, view: View
+) -> tuple[ScoreFunction, Drift | None]:
+    """Give a loss the reference model itself where stored log-probabilities do not do: a frozen copy."""
+    if not _needs(loss) & {"divergence", "drift"}:
+        return score, None
+    frozen = copy.deepcopy(model).eval().requires_grad_(False)
+    if "divergence" in _needs(loss):
+        return divergence_scores(frozen), None
+    return score, Drift(frozen, view.longest)
+
+
+def _start(
+    config: TrainConfig,
+    recipe: Recipe,
+    loss: Loss,
+    data: examples.Examples,
+    pairs: examples.Pairs,
+    ledger: Ledger,
+    checkpoint: Path | None,
+) -> RunWriter:
+    """Open the run directory with what is known before training, or again, to go on from a checkpoint."""
+    before = runs.facts_of(config.data)
+    facts = before | facts_of(config.view.view(config.training.seed), before)
+    facts |= {} if recipe.reward_head is None else {"reward_head": recipe.reward_head}
+    facts |= {"conditional": True} if any(preference.condition for preference in data.train) else {}
+    facts |= {"kind": recipe.kind, "base": config.model, "notes": dict(ledger.notes)}
+    facts["flops_saved"] = examples.saved_so_far(before, pairs.train, ledger)
+    facts |= labels.facts_of(loss, pairs.train)
+    inputs = [file for loaded in data.read for file in loaded.files]
+    if checkpoint is None:
+        run = runs.start(config.output, recipe.command, config, inputs=inputs, facts=facts)
+    else:
+        facts["resumed_at"] = checkpoints.step_of(checkpoint)
+        run = runs.take_up(config.output, facts=facts, config=config)
+        checkpoints.rewind(config.output, checkpoint)
+        say(f"{config.output}: goes on after step {checkpoints.step_of(checkpoint)}")
+    run.count_stages(ledger.stages)
+    examples.keep(run, data)
+    return run
+
+
+def _with_defaults(config: TrainConfig, recipe: Recipe) -> Any:
+    """Fill in the precision, learning rate and held-out part that were left open; the stored config says them."""
+    training = dataclasses.replace(config.training, precision=precision.resolve(config.training.precision))
+    if training.learning_rate is None and not training.find_learning_rate:
+        rate = SCRATCH_LEARNING_RATE if is_call(config.model) else recipe.learning_rate
+        training = dataclasses.replace(training, learning_rate=rate)
+    if training.eval_fraction is None and training.eval_data is None:
+        training = dataclasses.replace(training, eval_fraction=EVAL_FRACTION)
+    return dataclasses.replace(config, training=training)  # type: ignore[type-var]
+
+
+def _keep_reference(run: RunWriter, config: TrainConfig, model: Any, tokenizer: Tokenizer) -> None:
+    """Record the reference model: by name, or saved in the run where a scratch model has none."""
+    if is_call(config.model):
+        saving.save(model, tokenizer, run.path / "reference")
+        run.facts["reference"] = "reference"
+    else:
+        path = Path(config.model)
+        run.facts["reference"] = str(path.resolve()) if path.is_dir() else config.model
+
+
+def _card(config: TrainConfig, recipe: Recipe, run: RunWriter) -> dict[str, Any]:
+    base = None if is_call(config.model) or Path(config.model).exists() else config.model
+    about = {"title": config.output.name, "command": recipe.command, "tags": [recipe.kind], "base_model": base}
+    return about | {"facts": run.facts}

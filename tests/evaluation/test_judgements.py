@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headwater.errors import DataError
+from headwater.evaluation import judgements
+from headwater.evaluation.judgements import Judgement, facing, mean, turned
+
+ANNOTATION = {
+    "instruction": "Why?",
+    "output_1": "base",
+    "output_2": "tuned",
+    "generator_1": "b",
+    "generator_2": "t",
+    "annotator": "gpt",
+    "preference": 1.25,
+}
+
+
+def read(path: Path, *rows: dict[str, Any]) -> list[Judgement]:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return judgements.read(path)[0]
+
+
+@pytest.mark.parametrize(
+    ("written", "share"),
+    [
+        (1, 0.0),
+        (2, 1.0),
+        (1.5, 0.5),
+        (0, 0.5),
+        (1.25, 0.25),
+        ("2", 1.0),
+        (float("nan"), None),
+        (None, None),
+        ("", None),
+    ],
+)
+def test_preferences_of_one_to_two_are_shares(written: float | str | None, share: float | None) -> None:
+    assert judgements.share(written) == share
+
+
+def test_an_annotation_is_read(tmp_path: Path) -> None:
+    (one,) = read(tmp_path / "a.jsonl", ANNOTATION)
+    assert one == Judgement(
+        prompt="Why?", judge="gpt", first="b", second="t", preference=0.25, outputs=("base", "tuned")
+    )
+
+
+def test_labels_of_people_need_no_generators(tmp_path: Path) -> None:
+    rows = [{"input": "Why?", "output_1": "x", "output_2": "y", "label": label} for label in (1, 2)]
+    found = read(tmp_path / "l.jsonl", *rows)
+    assert [(one.judge, one.first, one.second, one.preference) for one in found] == [
+        ("human", "output_1", "output_2", 0.0),
+        ("human", "output_1", "output_2", 1.0),
+    ]
+
+
+def game(label: str | None) -> dict[str, Any]:
+    return {"score": label, "judgment": "…"}
+
+
+@pytest.mark.parametrize("name", ["uid", "question_id"])
+def test_arena_games_are_turned_and_weighted(tmp_path: Path, name: str) -> None:
+    """In the first game the baseline is A, in the second the model is; `>>` is three votes."""
+    row = {name: "q1", "model": "t", "judge": "gpt", "games": [game("B>>A"), game("A>B")], "category": "math"}
+    first, second = read(tmp_path / "a.jsonl", row)
+    assert (first.preference, first.weight, first.swapped) == (1.0, 3, False)
+    assert (second.preference, second.weight, second.swapped) == (1.0, 1, True)
+    assert first.prompt == second.prompt == "q1" and first.category == "math"
+
+
+@pytest.mark.parametrize("games", [[game(None), game("A>B")], [None, game("A>B")]])
+def test_half_a_pair_of_games_is_dropped_and_counted(tmp_path: Path, games: list[Any]) -> None:
+    whole = {"uid": "q0", "model": "t", "games": [game("A=B"), game("A=B")]}
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps(whole) + "\n" + json.dumps(whole | {"games": games}), encoding="utf-8")
+    found, account = judgements.read(path)
+    assert len(found) == 2
+    assert (account.rows_in, account.kept, dict(account.dropped)) == (2, 1, {"unparsed": 1})
+
+
+@pytest.mark.parametrize(("winner", "preference"), [("model_a", 0.0), ("model_b", 1.0), ("tie (bothbad)", 0.5)])
+def test_battles(tmp_path: Path, winner: str, preference: float) -> None:
+    (one,) = read(tmp_path / "b.jsonl", {"question_id": 3, "model_a": "x", "model_b": "y", "winner": winner})
+    assert (one.prompt, one.first, one.second, one.preference) == ("3", "x", "y", preference)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        ANNOTATION | {"preference": 3},
+        ANNOTATION | {"preference": "yes"},
+        {"instruction": "Why?"},
+        {"uid": "q", "model": "t", "games": [game("A>B")]},
+        {"uid": "q", "model": "t", "games": [game("A>C"), game("A>B")]},
+        {"model_a": "x", "model_b": "y", "winner": "x"},
+    ],
+)
+def test_what_is_no_judgement_is_refused_by_line(tmp_path: Path, row: dict[str, Any]) -> None:
+    with pytest.raises(DataError, match=r"a\.jsonl:2"):
+        read(tmp_path / "a.jsonl", ANNOTATION, row)
+
+
+def test_games_survive_writing_and_reading(tmp_path: Path) -> None:
+    looks = [
+        Judgement(
+            prompt="p",
+            judge="j",
+            first="b",
+            second="t",
+            preference=preference,
+            weight=weight,
+            swapped=swapped,
+            outputs=("x", "y"),
+            scores=(0.5, 2.0),
+        )
+        for preference, weight, swapped in ((1.0, 3, False), (0.5, 1, True))
+    ]
+    (row,) = judgements.as_annotations(looks)
+    assert row["preference"] == 1 + (3 * 1.0 + 0.5) / 4
+    assert read(tmp_path / "a.jsonl", row) == looks
+
+
+def test_one_look_without_a_verdict_leaves_the_pair_without(tmp_path: Path) -> None:
+    one = Judgement(prompt="p", judge="j", first="b", second="t", preference=None, outputs=("x", "y"))
+    assert mean([one, one]) is None
+    (row,) = judgements.as_annotations([one])
+    assert row["preference"] is None
+    assert read(tmp_path / "a.jsonl", row) == [one]
+
+
+def test_facing_turns_what_stands_the_other_way() -> None:
+    one = Judgement(prompt="p", judge="j", first="t", second="b", preference=0.25, swapped=True, scores=(1.0, 2.0))
+    (found,) = facing([one, Judgement(prompt="p", judge="j", first="x", second="y", preference=1.0)], "b")
+    assert (found.first, found.second, found.preference, found.swapped, found.scores) == ("b", "t", 0.75, False, (2, 1))
+    assert turned(turned(one)) == one
+
+
+def test_battles_that_do_not_say_what_was_asked_are_of_prompts_of_their_own(tmp_path: Path) -> None:
+    row = {"model_a": "x", "model_b": "y", "winner": "model_a"}
+    (tmp_path / "b.jsonl").write_text("\n".join(json.dumps(row) for _ in range(3)), encoding="utf-8")
+    found, _ = judgements.read(tmp_path / "b.jsonl")
+    assert len({one.prompt for one in found}) == 3

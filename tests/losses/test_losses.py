@@ -1,0 +1,392 @@
+"""Losses: worked by hand, at their limits, and held to what is true of all of them."""
+
+from __future__ import annotations
+
+import doctest
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from headwater import losses
+from headwater.config import build
+from headwater.errors import DataError, UsageError
+from headwater.losses import (
+    CPO,
+    DPO,
+    DPOP,
+    IPO,
+    KTO,
+    LIVE_REFERENCE_LOSSES,
+    ORPO,
+    POLICY_LOSSES,
+    RDPO,
+    REWARD_LOSSES,
+    RPO,
+    SFT,
+    TDPO1,
+    TDPO2,
+    WPO,
+    BeeS,
+    BradleyTerry,
+    Call,
+    Hinge,
+    IPOSum,
+    LengthBradleyTerry,
+    MarginBradleyTerry,
+    PairScores,
+    RobustDPO,
+    RPOBackwardKL,
+    RPOForwardKL,
+    RPOSquared,
+    RPOSum,
+    Score,
+    SimPO,
+    SLiC,
+)
+from headwater.losses.reference_free import log_odds
+from headwater.losses.worked import POLICY, REFERENCE, worked
+
+TABLE: dict[str, type[Call]] = {**POLICY_LOSSES, **LIVE_REFERENCE_LOSSES, **REWARD_LOSSES, "sft": SFT}
+ALL: dict[str, Call] = {name: make() for name, make in TABLE.items()}
+ON_LOG_RATIOS = [name for name, loss in ALL.items() if loss.needs_reference]
+
+
+def scores(
+    chosen: Sequence[float],
+    rejected: Sequence[float],
+    tokens: tuple[int, int] = (4, 4),
+    gap: float = 0.8,
+    typicality: float = -0.1,
+    divergence: tuple[float, float] = (0.3, 0.5),
+    drift: float = 0.2,
+    dtype: torch.dtype = torch.float64,
+) -> PairScores:
+    """Scores that hold whatever a loss may need."""
+
+    def side(values: Sequence[float], count: int, kl: float) -> Score:
+        like = torch.ones(len(values), dtype=dtype)
+        return Score(
+            torch.tensor(values, dtype=dtype, requires_grad=True),
+            torch.full((len(values),), count),
+            typicality=(like * typicality).requires_grad_(),
+            divergence=(like * kl).requires_grad_(),
+        )
+
+    sides = side(chosen, tokens[0], divergence[0]), side(rejected, tokens[1], divergence[1])
+    like = torch.ones(len(chosen), dtype=dtype)
+    return PairScores(*sides, score_gap=like * gap, drift=(like * drift).requires_grad_())
+
+
+def reference_of(loss: Call, given: PairScores) -> PairScores | None:
+    return given if loss.needs_reference else None
+
+
+def log_sigmoid(x: float) -> float:
+    return -math.log1p(math.exp(-x))
+
+
+def sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
+
+
+ODDS = math.log(math.exp(-0.25) / (1 - math.exp(-0.25))) - math.log(math.exp(-1.5) / (1 - math.exp(-1.5)))
+COINS = sigmoid(0.8), sigmoid(1.0)  # of the data (δ = 0.8), and of the policy (β h = 1)
+BY_HAND: list[tuple[Call, float]] = [
+    (DPO(beta=0.5), -log_sigmoid(1)),
+    (DPO(beta=0.5, label_smoothing=0.1), -0.9 * log_sigmoid(1) - 0.1 * log_sigmoid(-1)),
+    (RobustDPO(beta=0.5, label_smoothing=0.1), (-0.9 * log_sigmoid(1) + 0.1 * log_sigmoid(-1)) / 0.8),
+    (IPO(beta=0.5), (0.5 / 4 + 1.5 / 2 - 1) ** 2),
+    (IPOSum(beta=0.5), (2 - 1) ** 2),
+    (Hinge(beta=0.3), 0.4),
+    (RDPO(beta=0.5, alpha=0.2), -log_sigmoid(1 + 0.2 * 2)),
+    (DPOP(beta=0.5, penalty=3), -log_sigmoid(1)),
+    (RPO(beta=0.5, alpha=2), -log_sigmoid(1) + 2 * 1 / 4),
+    (RPOSum(beta=0.5, eta=2), -log_sigmoid(1) + 2 * 1),
+    (WPO(beta=0.5), -math.exp(-0.2) * log_sigmoid(1)),
+    (TDPO1(beta=0.5), -log_sigmoid(1 - 0.5 * (0.5 - 0.3))),
+    (TDPO2(beta=0.5, alpha=0.25), -log_sigmoid(1 - 0.25 * 0.5 * (0.5 - 0.3))),
+    (KTO(beta=0.5, desirable_weight=2, undesirable_weight=3), (2 * sigmoid(-0.15) + 3 * sigmoid(-0.85)) / 2),
+    (RPOSquared(beta=0.5), (1 - 0.8) ** 2),
+    (
+        RPOBackwardKL(beta=0.5),
+        COINS[0] * math.log(COINS[0] / COINS[1]) + (1 - COINS[0]) * math.log((1 - COINS[0]) / (1 - COINS[1])),
+    ),
+    (
+        RPOForwardKL(beta=0.5),
+        COINS[1] * math.log(COINS[1] / COINS[0]) + (1 - COINS[1]) * math.log((1 - COINS[1]) / (1 - COINS[0])),
+    ),
+    (BeeS(beta=0.5, low=-1, high=1), -0.9 * log_sigmoid(1)),
+    (SimPO(beta=2, gamma=0.5), -log_sigmoid(2 * (-0.25 + 1.5) - 0.5)),
+    (ORPO(beta=0.1), 0.25 - 0.1 * log_sigmoid(ODDS)),
+    (CPO(beta=0.5, alpha=2), -log_sigmoid(1) + 2 * 0.25),
+    (SLiC(delta=5, alpha=0.1), 5 + 1 - 3 + 0.1),
+    (SFT(), 0.25),
+    (BradleyTerry(center=0.1), -log_sigmoid(2) + 0.1 * (1 + 9) / 2),
+    (BradleyTerry(label_smoothing=0.2), -0.8 * log_sigmoid(2) - 0.2 * log_sigmoid(-2)),
+    (MarginBradleyTerry(scale=0.5, center=0.1), -log_sigmoid(2 - 0.4) + 0.1 * (1 + 9) / 2),
+    (LengthBradleyTerry(alpha=-0.2, center=0.1), -log_sigmoid(2 - 0.2 * 2) + 0.1 * (1 + 9) / 2),
+]
+
+
+@pytest.mark.parametrize(("loss", "expected"), BY_HAND, ids=lambda value: repr(value))
+def test_by_hand(loss: Call, expected: float) -> None:
+    assert loss(POLICY, reference_of(loss, REFERENCE)).loss.item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_every_loss_is_worked_by_hand() -> None:
+    assert {loss.name for loss, _ in BY_HAND} == set(ALL)
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_docstrings_work_their_loss_by_hand(name: str) -> None:
+    kind = TABLE[name]
+    examples = {**vars(losses), "worked": worked}
+    found = doctest.DocTestFinder(recurse=False).find(kind, globs=examples)
+    failed, tried = doctest.DocTestRunner().run(found[0])
+    assert (failed, tried) == (0, 1)
+
+
+def test_dpop_lowers_the_margin_by_what_the_chosen_response_lost() -> None:
+    fallen = scores([-2.0], [-5.5])  # Δ = −0.5 and −4, h = 3.5
+    result = DPOP(beta=0.5, penalty=3)(fallen, REFERENCE)
+    assert result.loss.item() == pytest.approx(-log_sigmoid(0.5 * (3.5 - 3 * 0.5)))
+
+
+def test_rewards_are_beta_times_the_log_ratio() -> None:
+    result = DPO(beta=0.5)(POLICY, REFERENCE)
+    assert (result.chosen_reward.item(), result.rejected_reward.item()) == pytest.approx((0.25, -0.75))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_call_builds_the_loss_again(name: str) -> None:
+    assert ALL[name].name == name
+    assert build(repr(ALL[name]), TABLE, "loss") == ALL[name]
+
+
+VALUES = [-1e4, -50.0, -1.0, -1e-8]
+
+
+@pytest.mark.fault("N4")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("tokens", [1, 4])
+@pytest.mark.parametrize("reference", [VALUES[::-1], VALUES], ids=["far from the reference", "at the reference"])
+@pytest.mark.parametrize("other", [VALUES[::-1], VALUES], ids=["unlike responses", "like responses"])
+@pytest.mark.parametrize("name", ALL)
+def test_one_loss_a_pair_finite_with_finite_gradients(
+    name: str, other: list[float], reference: list[float], tokens: int, dtype: torch.dtype
+) -> None:
+    loss = ALL[name]
+    policy = scores(VALUES, other, (tokens, tokens), dtype=dtype)
+    result = loss(policy, reference_of(loss, scores(reference, reference[::-1], (tokens, tokens), dtype=dtype)))
+    assert result.loss.shape == (4,)
+    assert result.loss.dtype == dtype
+    assert not result.chosen_reward.requires_grad
+    result.loss.sum().backward()
+    for found in (result.loss, result.chosen_reward, result.rejected_reward):
+        assert torch.isfinite(found).all()
+    for side in (policy.chosen, policy.rejected):
+        assert side.value.grad is None or torch.isfinite(side.value.grad).all()
+    assert policy.chosen.value.grad is not None
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_step_down_the_loss_raises_the_margin(name: str) -> None:
+    loss = ALL[name]
+    policy, reference = scores([-3.0], [-3.0]), scores([-3.0], [-3.0])
+    loss(policy, reference_of(loss, reference)).loss.sum().backward()
+    assert policy.chosen.value.grad is not None
+    assert policy.chosen.value.grad.item() < 0
+    if name != "sft":
+        assert policy.rejected.value.grad is not None
+        assert policy.rejected.value.grad.item() > 0
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_both_responses_are_rewarded_by_one_rule(name: str) -> None:
+    loss = ALL[name]
+    policy = scores([-1.0, -9.0], [-3.0, -2.0], (4, 2))
+    reference = scores([-1.5, -8.0], [-2.5, -4.0], (4, 2))
+
+    def swapped(given: PairScores) -> PairScores:
+        return given._replace(chosen=given.rejected, rejected=given.chosen)
+
+    result = loss(policy, reference_of(loss, reference))
+    turned = loss(swapped(policy), reference_of(loss, swapped(reference)))
+    assert torch.equal(result.chosen_reward, turned.rejected_reward)
+    assert torch.equal(result.rejected_reward, turned.chosen_reward)
+
+
+@pytest.mark.parametrize("name", ON_LOG_RATIOS)
+def test_only_the_change_from_the_reference_matters(name: str) -> None:
+    """The same constant on policy and reference changes nothing, but for a term that fits the chosen response."""
+    loss = ALL[name]
+    near = loss(scores([-3.0], [-5.0]), scores([-4.0], [-4.5])).loss
+    far = loss(scores([-13.0], [-25.0]), scores([-14.0], [-24.5])).loss
+    fitted = {"rpo": 10 / 4, "rpo_sum": 10 * 0.005}.get(name, 0.0)
+    assert (far - near).item() == pytest.approx(fitted, abs=1e-12)
+
+
+LIMITS: list[tuple[Call, Call]] = [
+    (DPO(label_smoothing=0.0), DPO()),
+    (RobustDPO(label_smoothing=0.0), DPO()),
+    (RDPO(alpha=0.0), DPO()),
+    (DPOP(penalty=0.0), DPO()),
+    (RPO(alpha=0.0), DPO()),
+    (RPOSum(beta=0.1, eta=0.0), DPO()),
+    (TDPO2(alpha=0.0), DPO()),
+    (MarginBradleyTerry(scale=1e-300), BradleyTerry()),
+    (LengthBradleyTerry(alpha=0.0), BradleyTerry()),
+    (BeeS(low=-2.0, high=0.8), DPO()),
+]
+
+
+@pytest.mark.parametrize(("loss", "limit"), LIMITS, ids=lambda value: repr(value))
+def test_limits(loss: Call, limit: Call) -> None:
+    policy = scores([-1.0, -9.0], [-3.0, -2.0], (4, 2))
+    reference = scores([-1.5, -8.0], [-2.5, -4.0], (4, 2))
+    found = loss(policy, reference_of(loss, reference)).loss
+    assert torch.equal(found, limit(policy, reference_of(limit, reference)).loss)
+
+
+@pytest.mark.parametrize("log_p", [-1e4, -100.0, -20.0, -1.0, -0.7, -1e-2, -1e-4, -1e-6])
+def test_log_odds_are_exact_in_float32_wherever_p_lies(log_p: float) -> None:
+    """A plain log(1 − exp(log p)) is off by 4 % at −1e-6, and infinite closer to 0."""
+    found = log_odds(torch.tensor(log_p))
+    assert found.item() == pytest.approx(log_p - math.log(-math.expm1(log_p)), rel=1e-6)
+    certain = torch.zeros((), requires_grad=True)
+    log_odds(certain).backward()
+    assert torch.isfinite(log_odds(certain))
+    assert certain.grad is not None
+    assert torch.isfinite(certain.grad)
+
+
+def test_losses_at_the_reference() -> None:
+    same = scores([-3.0, -100.0], [-7.0, -1.0])
+    for loss in (DPO(), RobustDPO()):
+        assert loss(same, same).loss.tolist() == pytest.approx([math.log(2)] * 2)
+
+
+def test_a_negative_estimate_of_a_kl_counts_as_0() -> None:
+    loss = KTO(beta=0.5, desirable_weight=2, undesirable_weight=3)
+    below, zero = (loss(scores([-1.0], [-3.0], drift=drift), REFERENCE).loss for drift in (-5.0, 0.0))
+    assert torch.equal(below, zero)
+    assert zero.item() == pytest.approx((2 * sigmoid(-0.25) + 3 * sigmoid(-0.75)) / 2)
+
+
+def test_weights_and_estimates_are_constants() -> None:
+    """WPO's weight and KTO's estimate depend on the policy, and pass no gradient to it."""
+    for loss in (WPO(), KTO()):
+        policy = scores([-1.0], [-3.0])
+        loss(policy, scores([-1.5], [-1.5])).loss.sum().backward()
+        assert policy.drift is not None
+        for given in (policy.chosen.typicality, policy.rejected.typicality, policy.drift):
+            assert given is not None
+            assert given.grad is None
+        assert policy.chosen.value.grad is not None
+
+
+def test_smoothing_is_what_is_expected_of_flipped_labels() -> None:
+    """cDPO: the mean over flips at rate ε. Robust DPO: its mean over flips is DPO on the clean label."""
+    policy, reference = POLICY, REFERENCE
+    flipped = tuple(s._replace(chosen=s.rejected, rejected=s.chosen) for s in (policy, reference))
+    clean, wrong = DPO()(policy, reference).loss, DPO()(*flipped).loss
+    assert torch.allclose(DPO(label_smoothing=0.2)(policy, reference).loss, 0.8 * clean + 0.2 * wrong)
+    robust = RobustDPO(label_smoothing=0.2)
+    assert torch.allclose(0.8 * robust(policy, reference).loss + 0.2 * robust(*flipped).loss, clean)
+
+
+def test_reward_aware_losses_are_least_where_the_margin_is_the_datas() -> None:
+    gap, beta = 0.8, 0.1
+    margins = torch.linspace(-2, 20, 221, dtype=torch.float64)
+    policy = scores((margins - 1).tolist(), [-1.0] * 221, gap=gap)
+    reference = scores([-1.0] * 221, [-1.0] * 221)
+    for loss in (RPOSquared(beta), RPOBackwardKL(beta), RPOForwardKL(beta)):
+        found = loss(policy, reference).loss
+        assert margins[found.argmin()].item() == pytest.approx(gap / beta, abs=1e-9)
+        assert found.min().item() == pytest.approx(0, abs=1e-12)
+
+
+def test_tdpo2_sends_no_gradient_through_the_chosen_divergence() -> None:
+    for loss, reached in ((TDPO1(), True), (TDPO2(), False)):
+        policy = scores([-1.0], [-3.0])
+        loss(policy, scores([-1.5], [-1.5])).loss.sum().backward()
+        assert policy.chosen.divergence is not None
+        assert policy.rejected.divergence is not None
+        assert (policy.chosen.divergence.grad is not None) == reached
+        assert policy.rejected.divergence.grad is not None
+        assert policy.rejected.divergence.grad.item() > 0, "straying along the rejected response costs"
+
+
+def test_kto_takes_rows_with_one_response() -> None:
+    """A row without a rejected response is a good example by itself, one without a chosen response a bad one."""
+    value, none = torch.tensor([-1.0, 0.0]), torch.tensor([0.0, -3.0])
+    policy = PairScores(
+        Score(value, torch.tensor([4, 0])), Score(none, torch.tensor([0, 2])), drift=torch.tensor([0.2, 0.2])
+    )
+    reference = PairScores(
+        Score(torch.tensor([-1.5, 0.0]), policy.chosen.tokens), Score(torch.tensor([0.0, -1.5]), policy.rejected.tokens)
+    )
+    result = KTO(beta=0.5, desirable_weight=2, undesirable_weight=3)(policy, reference)
+    assert result.loss.tolist() == pytest.approx([2 * sigmoid(-0.15), 3 * sigmoid(-0.85)])
+    assert result.chosen_reward.tolist() == pytest.approx([0.25, 0])
+    assert result.rejected_reward.tolist() == pytest.approx([0, -0.75])
+
+
+@pytest.mark.parametrize("make", [TABLE[name] for name, loss in ALL.items() if "score_gap" in loss.needs])
+def test_data_without_scores_is_refused_where_they_are_needed(make: type[Call]) -> None:
+    with pytest.raises(DataError, match=f"{make.name} · needs a score of both responses"):
+        make()(POLICY._replace(score_gap=None), REFERENCE)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [f"{name}(beta={beta})" for name, loss in ALL.items() if hasattr(loss, "beta") for beta in ("0", "-0.1")],
+)
+def test_a_beta_that_is_not_positive_is_refused(call: str) -> None:
+    with pytest.raises(UsageError, match=r"beta must be above 0"):
+        build(call, TABLE, "loss")
+
+
+@pytest.mark.parametrize(
+    ("call", "problem"),
+    [
+        ("dpo(label_smoothing=0.5)", "at one half labels say nothing"),
+        ("robust(label_smoothing=-0.1)", "at one half"),
+        ("bradley_terry(label_smoothing=0.7)", "at one half"),
+        ("bradley_terry(center=-1)", "0 or more"),
+        ("margin_bradley_terry(scale=0)", "above 0"),
+        ("length_bradley_terry(alpha=1e999)", "finite"),
+        ("simpo(gamma=-1)", "0 or more"),
+        ("r_dpo(alpha=-1)", "0 or more"),
+        ("dpop(penalty=-1)", "0 or more"),
+        ("slic(delta=0)", "above 0"),
+        ("bees(low=1, high=1)", "above low"),
+        ("bees(low=-1e999)", "finite"),
+        ("dpo(beta=1e999)", "finite"),
+        ("kto(desirable_weight=0)", "above 0"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(call: str, problem: str) -> None:
+    with pytest.raises(UsageError, match=problem):
+        build(call, TABLE, "loss")
+
+
+def test_the_documentation_has_a_row_for_every_loss_with_its_defaults() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "losses.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+\(.*?\))` \|", text, flags=re.MULTILINE)
+    assert sorted(rows) == sorted(repr(loss) for loss in ALL.values())
+
+
+@pytest.mark.parametrize(
+    ("command", "offered"),
+    [("train_dpo", POLICY_LOSSES | LIVE_REFERENCE_LOSSES), ("train_reward", REWARD_LOSSES)],
+)
+def test_the_help_of_a_command_names_the_losses_it_offers(command: str, offered: dict[str, type[Call]]) -> None:
+    source = (Path(__file__).parents[2] / "headwater" / "commands" / f"{command}.py").read_text(encoding="utf-8")
+    said = re.search(r'loss: str = .*?"""(.*?)"""', source, flags=re.DOTALL)
+    assert said is not None
+    assert set(re.findall(r"\b[a-z_0-9]+\b", said[1])) & set(TABLE) == set(offered)
