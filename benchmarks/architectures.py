@@ -29,7 +29,7 @@ from benchmarks.architecture_configs import NOT_SMALL, SETTINGS, SIZES, VARIANTS
 from headwater.data.tokens import PairTokens
 from headwater.errors import HeadwaterError, first_line
 from headwater.forward.attention import is_encoder
-from headwater.forward.format_check import layout_for, reader_of
+from headwater.forward.format_check import reader_of, row_format_for
 from headwater.forward.hidden_states import forget_longer_texts
 from headwater.forward.scores import token_log_probs, token_values
 
@@ -49,7 +49,7 @@ class Row:
     name: str
     kind: str
     model: str
-    layout: str
+    row_format: str
     """Or "refused", or "not built"."""
     error: float | None
     """Largest difference of a token's value from that of its text alone, relative to max(1, |value|) or the spread."""
@@ -117,9 +117,9 @@ def alone(model: Any, pairs: Sequence[PairTokens]) -> np.ndarray[Any, Any]:
     return torch.cat(found).numpy()
 
 
-def read(model: Any, pairs: Sequence[PairTokens], room: int) -> np.ndarray[Any, Any]:
+def read(model: Any, pairs: Sequence[PairTokens], max_tokens: int) -> np.ndarray[Any, Any]:
     """Return the same values as headwater reads them."""
-    values = token_values(model, reader_of(model), pairs, room, layout_for(model, pairs, room), "texts")
+    values = token_values(model, reader_of(model), pairs, max_tokens, row_format_for(model, pairs, max_tokens), "texts")
     sides = [side for value in values for side in (value.chosen, value.rejected)]
     return np.concatenate(sides if reader_of(model) is token_log_probs else [side[-1:] for side in sides]).astype(float)
 
@@ -140,12 +140,12 @@ def examined(name: str, kind: str) -> Row:
     except Exception as error:
         return Row(name, kind, title, "not built", None, None, time.perf_counter() - began, first_line(error)[:160])
     try:
-        found = [read(model, pairs, room) for room in ROOMS]
+        found = [read(model, pairs, max_tokens) for max_tokens in ROOMS]
         turned = pairs[::-1]
         places = np.concatenate([np.full(_size(model, pair), place) for place, pair in enumerate(turned)])
         back = read(model, turned, ROOMS[0])
         found.append(np.concatenate([back[places == place] for place in reversed(range(len(turned)))]))
-        layout = layout_for(model, pairs)
+        row_format = row_format_for(model, pairs)
     except HeadwaterError as error:
         return Row(name, kind, title, "refused", None, None, time.perf_counter() - began, str(error).split(" · ")[1])
     except Exception as error:  # a bug of ours, which the table shall show
@@ -154,7 +154,7 @@ def examined(name: str, kind: str) -> Row:
     scale = np.maximum(1, abs(expected)) if reader_of(model) is token_log_probs else expected.std()
     error = max(float((abs(each - expected) / scale).max()) for each in found)
     company = max(float((abs(each - found[0]) / scale).max()) for each in found[1:])
-    return Row(name, kind, title, layout, error, company, time.perf_counter() - began, _reason(model, layout))
+    return Row(name, kind, title, row_format, error, company, time.perf_counter() - began, _reason(model, row_format))
 
 
 def _size(model: Any, pair: PairTokens) -> int:
@@ -172,9 +172,9 @@ def _wide(model: Any) -> Any:
     return wide
 
 
-def _reason(model: Any, layout: str) -> str:
+def _reason(model: Any, row_format: str) -> str:
     problems = vars(model)["_headwater_checked"].problems
-    if is_encoder(model) and layout == "padded":
+    if is_encoder(model) and row_format == "padded":
         return "an encoder: its tokens see all of their row"
     return "; ".join(f"{each}: {problem}" for (each, _), problem in problems.items() if problem)
 
@@ -193,8 +193,8 @@ def _of(name: str) -> str:
 
 def page(rows: Sequence[Row]) -> str:
     """Return the table as Markdown."""
-    built = [row for row in rows if row.layout != "not built"]
-    counts = {layout: sum(row.layout == layout for row in built) for layout in
+    built = [row for row in rows if row.row_format != "not built"]
+    counts = {row_format: sum(row.row_format == row_format for row in built) for row_format in
               ("shared", "packed", "padded", "single", "refused", "failed")}  # fmt: skip
     lines = [
         "# Architectures",
@@ -208,15 +208,15 @@ def page(rows: Sequence[Row]) -> str:
         "*packed*, texts one after another in one row; *padded*, a row for each; *single*, a forward for each.",
         "",
         f"{len(built)} models of {len({_of(row.name) for row in built})} families: "
-        + ", ".join(f"{count} {layout}" for layout, count in counts.items()) + ".",
+        + ", ".join(f"{count} {row_format}" for row_format, count in counts.items()) + ".",
         "",
         "| family | model | layout | error | company | why |",
         "|---|---|---|---|---|---|",
     ]  # fmt: skip
     for row in built:
         numbers = f"{_number(row.error)} | {_number(row.company)}"
-        lines.append(f"| {row.name} | {row.model} | {row.layout} | {numbers} | {_cell(row.reason)} |")
-    left = [row for row in rows if row.layout == "not built"]
+        lines.append(f"| {row.name} | {row.model} | {row.row_format} | {numbers} | {_cell(row.reason)} |")
+    left = [row for row in rows if row.row_format == "not built"]
     lines += ["", "Not built from a small configuration:", ""]
     lines += [f"- {row.name} ({row.kind}): {_cell(row.reason)}" for row in left]
     lines += [f"- {name}: {reason}" for name, reason in NOT_SMALL.items()]
@@ -249,7 +249,8 @@ def main() -> None:
             continue
         row = rows[name, kind] = examined(name, kind)
         print(
-            f"{row.name:24} {row.kind:24} {row.layout:9} {_number(row.error):6} {_number(row.company):6} {row.reason}"
+            f"{row.name:24} {row.kind:24} {row.row_format:9} "
+            f"{_number(row.error):6} {_number(row.company):6} {row.reason}"
         )
         if options.rows:
             with options.rows.open("a") as handle:

@@ -33,7 +33,7 @@ def depth_of(pairs: int, planted: float, seed: int) -> Estimate:
     """Measure one corpus."""
     preferences = generate(Corpus(pairs=pairs, planted_depth=planted, seed=seed))
     grid = Grid(RATIOS, cuts=("own",), parts=(), shuffles=0, seed=seed)
-    curves = measure(Words.read(preferences, seed), [p.opening for p in preferences], {}, grid)
+    curves = measure(Words.read(preferences, seed), [p.conversation_id for p in preferences], {}, grid)
     return figures(curves, RATIOS)["depth_90"]
 
 

@@ -23,7 +23,7 @@ import transformers
 from headwater.data.corpus import Corpus, generate
 from headwater.data.tokenizers import ScratchTokenizer, texts_of
 from headwater.data.tokens import PairTokens
-from headwater.forward.format_check import layout_for
+from headwater.forward.format_check import row_format_for
 from headwater.forward.packing import collate
 from headwater.forward.scores import to_device, token_log_probs
 from headwater.models import precision
@@ -58,22 +58,22 @@ def random_pairs(count: int, vocab: int, keep: float) -> list[PairTokens]:
             for mean, spread, share in ((126, 0.8, 1), (42, 0.9, keep), (53, 0.9, keep))
         )
         ids = [rng.integers(5, vocab, min(n, 900)).astype(np.int32) for n in (prompt, chosen, rejected)]
-        pairs.append(PairTokens(*ids, id=str(number), source="", opening=str(number)))
+        pairs.append(PairTokens(*ids, id=str(number), source="", conversation_id=str(number)))
     return pairs
 
 
 def parity(model: Any, pairs: list[PairTokens]) -> None:
     """Print how far log-probabilities are from float32 padded rows, in bf16, packed and plain."""
     oracle, packed = copy.deepcopy(model).eval(), copy.deepcopy(model).eval()
-    layout = layout_for(packed, pairs)
-    rows = {name: to_device(collate(pairs, name), training.DEVICE) for name in (layout, "padded")}
+    row_format = row_format_for(packed, pairs)
+    rows = {name: to_device(collate(pairs, name), training.DEVICE) for name in (row_format, "padded")}
     with torch.no_grad():
         exact = token_log_probs(oracle, rows["padded"])
-        same = token_log_probs(packed, rows[layout])
+        same = token_log_probs(packed, rows[row_format])
         with torch.autocast(training.DEVICE.type, torch.bfloat16):
-            ours, plain = token_log_probs(packed, rows[layout]), token_log_probs(oracle, rows["padded"])
-    print(f"layout: {layout}")
-    for name, found in ((f"{layout} float32", same), (f"{layout} bf16", ours), ("padded bf16", plain)):
+            ours, plain = token_log_probs(packed, rows[row_format]), token_log_probs(oracle, rows["padded"])
+    print(f"layout: {row_format}")
+    for name, found in ((f"{row_format} float32", same), (f"{row_format} bf16", ours), ("padded bf16", plain)):
         off = (found - exact).abs()
         print(f"log-probabilities, {name:16s} against padded float32: mean {off.mean():.2e}, worst {off.max():.2e}")
 

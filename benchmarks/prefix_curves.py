@@ -38,10 +38,10 @@ from headwater.data.tokenizers import ScratchTokenizer, texts_of
 from headwater.data.tokens import PairTokens, tokenize
 from headwater.data.truncation import Keep, Truncation
 from headwater.forward.attention import TREES, attend_with
-from headwater.forward.format_check import layout_for
+from headwater.forward.format_check import row_format_for
 from headwater.forward.packing import tokens_of
 from headwater.forward.scores import token_rewards, token_values
-from headwater.signal.prefix_scorers import kept_of, reward_ruler
+from headwater.signal.prefix_scorers import kept_of, reward_prefix_scorer
 from headwater.statistics import Floats
 
 RATIOS = tuple(Fraction(n, 10) for n in range(1, 11))
@@ -68,10 +68,12 @@ def model_of(vocab: int, dtype: torch.dtype) -> Any:
     return transformers.AutoModelForSequenceClassification.from_config(config).to(dtype).eval()
 
 
-def one_pass(model: Any, pairs: Sequence[PairTokens], layout: Any) -> Floats:
+def one_pass(model: Any, pairs: Sequence[PairTokens], row_format: Any) -> Floats:
     """Return margins [ratios, pairs] from one pass."""
-    ruler = reward_ruler(pairs, token_values(model, token_rewards, pairs, ROOM, layout, "rewards"), [])
-    return np.stack([ruler.margins(Truncation(Keep(ratio)), np.ones(len(pairs))) for ratio in RATIOS])
+    prefix_scorer = reward_prefix_scorer(
+        pairs, token_values(model, token_rewards, pairs, ROOM, row_format, "rewards"), []
+    )
+    return np.stack([prefix_scorer.margins(Truncation(Keep(ratio)), np.ones(len(pairs))) for ratio in RATIOS])
 
 
 def cut_rows(pairs: Sequence[PairTokens], ratio: Fraction) -> list[Any]:
@@ -137,15 +139,15 @@ def spread(values: Sequence[float]) -> str:
 def compare(pairs: Sequence[PairTokens], vocab: int, rounds: int) -> None:
     """Time both ways in both precisions, in alternated rounds, and print them."""
     models = {name: model_of(vocab, dtype) for name, dtype in PRECISIONS.items()}
-    layouts = {name: layout_for(model, pairs) for name, model in models.items()}
+    layouts = {name: row_format_for(model, pairs) for name, model in models.items()}
     print(f"padded against one pass: {counted(models['fp32'], pairs)}")
     seconds: dict[tuple[str, str], list[float]] = {(way, name): [] for way in WAYS for name in models}
     margins: dict[tuple[str, str], Floats] = {}
     for number in range(rounds + 1):
         for way, name in seconds:
-            model, layout = models[name], layouts[name]
-            attend_with(model, "sdpa" if way == "padded" or layout == "padded" else TREES)
-            work = partial(padded, model, pairs) if way == "padded" else partial(one_pass, model, pairs, layout)
+            model, row_format = models[name], layouts[name]
+            attend_with(model, "sdpa" if way == "padded" or row_format == "padded" else TREES)
+            work = partial(padded, model, pairs) if way == "padded" else partial(one_pass, model, pairs, row_format)
             took, margins[way, name] = timed(work)
             seconds[way, name] += [took] if number else []
     for (way, name), taken in seconds.items():

@@ -80,13 +80,13 @@ def timed(work: Callable[[], int], rows: int) -> Spent:
 
 def checked(path: Path, records: bool) -> int:
     """Read with headwater and return the number of rows."""
-    intake = reading.stream(path)
+    row_reader = reading.stream(path)
     if records:
-        assert sum(1 for _ in intake) == intake.account.kept
-    account = intake.finish()
-    assert account.kept + account.dropped.total() == account.rows_in
-    assert account.kept > 0.98 * account.rows_in
-    return account.rows_in
+        assert sum(1 for _ in row_reader) == row_reader.row_counts.kept
+    row_counts = row_reader.finish()
+    assert row_counts.kept + row_counts.dropped.total() == row_counts.rows_in
+    assert row_counts.kept > 0.98 * row_counts.rows_in
+    return row_counts.rows_in
 
 
 def loaded(path: Path, records: bool) -> int:
@@ -129,14 +129,17 @@ def memory(folder: Path, rows: int, characters: int) -> None:
     path = folder / "pairs.jsonl"
     make(path, rows, characters)
     began = time.perf_counter()
-    intake = reading.stream(path)
-    reading.write(folder / "written.jsonl", intake)
+    row_reader = reading.stream(path)
+    reading.write(folder / "written.jsonl", row_reader)
     seconds = time.perf_counter() - began
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    account = intake.account
-    print(f"{account.rows_in:,} rows, {path.stat().st_size / 1e6:.0f} MB: {account.kept:,} read, checked and written")
-    print(f"  peak {peak / 2**20:.0f} MiB resident, {seconds:.0f} s ({account.rows_in / seconds:,.0f} rows/s)")
-    assert account.kept == rows
+    row_counts = row_reader.row_counts
+    print(
+        f"{row_counts.rows_in:,} rows, {path.stat().st_size / 1e6:.0f} MB: "
+        f"{row_counts.kept:,} read, checked and written"
+    )
+    print(f"  peak {peak / 2**20:.0f} MiB resident, {seconds:.0f} s ({row_counts.rows_in / seconds:,.0f} rows/s)")
+    assert row_counts.kept == rows
     assert peak < 2**30, "more than 1 GB"
 
 

@@ -66,20 +66,20 @@ def main() -> None:
         print(f"fold {fold}: {len(found):,} pairs judged, {time.perf_counter() - began:.0f} s", flush=True)
 
     known = [place for place, preference in enumerate(preferences) if preference.id in found]
-    openings = [preferences[place].opening for place in known]
+    conversation_ids = [preferences[place].conversation_id for place in known]
     rewards, lengths = (np.array([found[preferences[place].id][what] for place in known]) for what in range(2))
     by_words: Floats = words.margins(Truncation(), np.ones(len(preferences)))[known]
-    figures = summarise_rewards(rewards, lengths, openings, arguments.seed)
+    figures = summarise_rewards(rewards, lengths, conversation_ids, arguments.seed)
     lexical = wins(by_words, np.zeros(len(by_words)))
-    rival = compare(wins(*rewards.T), lexical, openings, arguments.seed)
+    baseline = compare(wins(*rewards.T), lexical, conversation_ids, arguments.seed)
     print(f"{len(known):,} of {len(preferences):,} pairs")
     show("reward model", figures["accuracy"])
     show("correlation with length", figures["length_correlation"])
     show("the longer one", figures["length_accuracy"])
-    show("the shorter one", summarise_rewards(rewards, -lengths, openings, arguments.seed)["length_accuracy"])
-    show("bag of words", compare(lexical, np.zeros(len(lexical)), openings, arguments.seed).difference)
-    show("reward model less bag of words", rival.difference)
-    print(f"right alone {rival.only_first}, wrong alone {rival.only_second}, McNemar p = {rival.p_value:.3g}")
+    show("the shorter one", summarise_rewards(rewards, -lengths, conversation_ids, arguments.seed)["length_accuracy"])
+    show("bag of words", compare(lexical, np.zeros(len(lexical)), conversation_ids, arguments.seed).difference)
+    show("reward model less bag of words", baseline.difference)
+    print(f"right alone {baseline.only_first}, wrong alone {baseline.only_second}, McNemar p = {baseline.p_value:.3g}")
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from headwater.data import reading
 from headwater.data import selection as picking
 from headwater.data.corpus import PHRASES, Corpus, generate
 from headwater.data.preference import Candidates, Preference, Response
-from headwater.data.truncation_options import ViewOptions
+from headwater.data.truncation_options import TruncationOptions
 from headwater.models import loading
 from headwater.results import runs
 from headwater.training.options import TrainingOptions
@@ -97,11 +97,13 @@ def accuracy(output: Path, arm: str, seed: int, pairs: list[Preference], start: 
         eval_fraction=0.0,
         seed=seed,
     )
-    view = ViewOptions(end="always")
-    config = train_reward.Config(home / "pairs.jsonl", home / "reward", str(start), training=training, view=view)
+    truncation = TruncationOptions(end="always")
+    config = train_reward.Config(
+        home / "pairs.jsonl", home / "reward", str(start), training=training, truncation=truncation
+    )
     trained = train_reward.run(config)
     judged = evaluate.run(
-        evaluate.Config(str(trained), held_out, output=home / "evaluation", allow_leakage=True, view=view)
+        evaluate.Config(str(trained), held_out, output=home / "evaluation", allow_leakage=True, truncation=truncation)
     )
     found = runs.load(judged).metrics["accuracy"]
     right = sum((p.chosen.score or 0) > (p.rejected.score or 0) for p in pairs)

@@ -46,7 +46,7 @@ from headwater.data.tokens import PairTokens, token_ends, tokenize
 from headwater.data.truncation import Keep, Truncation, truncate
 from headwater.forward.attention import TREES, attend_with
 from headwater.forward.compilation import compile_layers
-from headwater.forward.packing import opening_length, tokens_of
+from headwater.forward.packing import common_prefix_length, tokens_of
 from headwater.forward.scores import policy_scores, reward_scores, with_reference
 from headwater.losses import DPO, BradleyTerry
 from headwater.models import loading, precision
@@ -166,7 +166,7 @@ def ours(model: Any, reward: bool, trained_in: Precision, compiled: bool = False
     )
     score, loss = (reward_scores, BradleyTerry()) if reward else (policy_scores, DPO())
     pair = PairTokens(*(np.ones(2, dtype=np.int32),) * 3, "0", "", "")
-    return Stepper(PairTrainer(model, score, loss, arguments, [pair], [], "shared", lambda row: None, room=ROOM))
+    return Stepper(PairTrainer(model, score, loss, arguments, [pair], [], "shared", lambda row: None, max_tokens=ROOM))
 
 
 def timed(stepper: Stepper, rows: Sequence[Any]) -> Timed:
@@ -204,13 +204,13 @@ def useful_flops(pairs: Sequence[PairTokens], model: Any, reward: bool) -> float
     body = sum(p.numel() for name, p in model.named_parameters() if "layers" in name and p.ndim == 2)
     total = 0.0
     for pair in pairs:
-        opening = opening_length(pair)
-        trunk = len(pair.prompt) + opening
+        conversation_id = common_prefix_length(pair)
+        trunk = len(pair.prompt) + conversation_id
         seen = trunk * (trunk + 1) / 2
         for response in (pair.chosen, pair.rejected):
-            n = len(response) - opening
+            n = len(response) - conversation_id
             seen += n * trunk + n * (n + 1) / 2
-        scored = 0 if reward else len(pair.chosen) + len(pair.rejected) - opening
+        scored = 0 if reward else len(pair.chosen) + len(pair.rejected) - conversation_id
         head = 2 * config.hidden_size * config.vocab_size * scored
         attention = 4 * config.hidden_size * config.num_hidden_layers * seen
         total += 3 * (2 * body * tokens_of(pair, "shared") + attention + head)

@@ -129,24 +129,25 @@ def draws_bars() -> bool:
 
 def say_stages(stages: Mapping[str, RowAccount]) -> None:
     """Print row accounts: `read: 12 rows in = 9 kept + 1 quarantined + 2 dropped (empty_response 2)`."""
-    for stage, account in stages.items():
-        reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(account.dropped.items()))
-        parts = f"{account.kept} kept + {account.quarantined} quarantined + {sum(account.dropped.values())} dropped"
-        line = f"{stage}: {account.rows_in} rows in = {parts}"
+    for stage, row_counts in stages.items():
+        reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(row_counts.dropped.items()))
+        dropped = sum(row_counts.dropped.values())
+        parts = f"{row_counts.kept} kept + {row_counts.quarantined} quarantined + {dropped} dropped"
+        line = f"{stage}: {row_counts.rows_in} rows in = {parts}"
         say(line + (f" ({reasons})" if reasons else ""))
-        if account.split:
-            say(f"{stage}, split: {account.split}")
-        if account.not_read:
-            say(f"{stage}, not read: {', '.join(account.not_read)}")
-        for note, count in sorted(account.notes.items()):
+        if row_counts.split:
+            say(f"{stage}, split: {row_counts.split}")
+        if row_counts.not_read:
+            say(f"{stage}, not read: {', '.join(row_counts.not_read)}")
+        for note, count in sorted(row_counts.notes.items()):
             say(f"{stage}, {note}: {count} rows")
-        say_refusals(account)
+        say_refusals(row_counts)
 
 
-def say_refusals(account: RowAccount) -> None:
+def say_refusals(row_counts: RowAccount) -> None:
     """Print, by reason, the first dropped row of which there is more to say."""
-    for reason, message in account.first.items():
-        say(f"  {reason} {account.dropped[reason]}, the first {message}")
+    for reason, message in row_counts.first.items():
+        say(f"  {reason} {row_counts.dropped[reason]}, the first {message}")
 
 
 def say_notes(notes: Mapping[str, int]) -> None:

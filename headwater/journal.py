@@ -16,7 +16,7 @@ from headwater.masking import mask_values
 logger = logging.getLogger(__name__)
 
 
-class Ledger:
+class Journal:
     """JSON values by key, a line each; only their places are held in memory.
 
     A later command with the same settings takes it up. A last line that a crash cut off is dropped, as are

@@ -103,5 +103,6 @@ def random_pairs(lengths: list[tuple[int, int, int]], vocab: int, seed: int = 0)
     rng = np.random.default_rng(seed)
     draw = [[rng.integers(5, vocab, n).astype(np.int32) for n in sizes] for sizes in lengths]
     return [
-        PairTokens(*ids, id=f"r:{i}", source="r", opening=f"o{i}", key=f"k{i}", row=i) for i, ids in enumerate(draw)
+        PairTokens(*ids, id=f"r:{i}", source="r", conversation_id=f"o{i}", key=f"k{i}", row=i)
+        for i, ids in enumerate(draw)
     ]

@@ -29,7 +29,7 @@ def finished(path: Path) -> Path:
 def test_a_run_reads_back_as_it_was_written(tmp_path: Path) -> None:
     run = runs.load(finished(tmp_path / "r"))
     assert (run.command, run.config, run.facts) == ("test", {"size": 3}, {"keep": 0.5})
-    assert run.account == [
+    assert run.row_counts == [
         {"stage": "read", "rows_in": 5, "kept": 3, "quarantined": 0, "dropped": {"empty_response": 2}}
     ]
     assert run.metrics["accuracy"] == {"value": 0.5, "low": 0.4, "high": 0.6, "n": 10, "clusters": 9}

@@ -15,7 +15,7 @@ import tyro
 
 from headwater import files
 from headwater.console import say_stages, show
-from headwater.data.reading import Account
+from headwater.data.reading import RowCounts
 from headwater.errors import DataError, UsageError
 from headwater.results import runs
 from headwater.statistics import LEVEL, Estimate
@@ -89,7 +89,7 @@ def run(config: Config) -> Path:
     stages[f"against {baseline}"] = _facing(judgements, found)
     metrics, fits = _figures(config, found)
     between = Between(
-        agreement.agreements([look for standing in found for look in standing.looks], config.seed),
+        agreement.agreements([vote for standing in found for vote in standing.votes], config.seed),
         policies.differences(found, config.seed),
     )
     metrics |= between.metrics()
@@ -124,7 +124,7 @@ def _check(config: Config) -> None:
     runs.check_free(config.output, config.overwrite, config)
 
 
-def _read(config: Config) -> tuple[list[Judgement], dict[str, Account]]:
+def _read(config: Config) -> tuple[list[Judgement], dict[str, RowCounts]]:
     from headwater.evaluation import judgements
 
     found: list[Judgement] = []
@@ -135,19 +135,19 @@ def _read(config: Config) -> tuple[list[Judgement], dict[str, Account]]:
         read, stages[str(path)] = judgements.read(path)
         found += read
     dropped = judgements.without_verdict(found)
-    stages["looks"] = Account(len(found), len(found) - dropped.total(), dropped)
+    stages["looks"] = RowCounts(len(found), len(found) - dropped.total(), dropped)
     if not stages["looks"].kept:
         where = ", ".join(map(str, config.judgements))
         raise DataError(where, judgements.no_verdict(dropped), "judge the answers again, or name other judgements")
     return found, stages
 
 
-def _facing(judgements: Sequence[Judgement], found: Sequence[Standing]) -> Account:
+def _facing(judgements: Sequence[Judgement], found: Sequence[Standing]) -> RowCounts:
     """Count the looks with a verdict that show the baseline; the others count for rankings alone."""
     from headwater.evaluation.judgements import whole
 
-    every, kept = len(whole(judgements)), sum(len(one.looks) for one in found)
-    return Account(every, kept, +Counter({"without_baseline": every - kept}))
+    every, kept = len(whole(judgements)), sum(len(one.votes) for one in found)
+    return RowCounts(every, kept, +Counter({"without_baseline": every - kept}))
 
 
 def _baseline(judgements: Sequence[Judgement]) -> str:
@@ -168,16 +168,16 @@ def _figures(config: Config, found: Sequence[Standing]) -> tuple[dict[str, Estim
     for one in found:
         own = policies.figures(one, config.seed)
         if config.compat:
-            own["win_rate"] = arena_hard.upstream(one.looks, config.seed)
+            own["win_rate"] = arena_hard.upstream(one.votes, config.seed)
         fit = policies.at_equal_length(one, reference, config.seed)
         if fit:
             fits[one.judge, one.model] = fit
             value, low, high, n, clusters = fit.estimate
             own["lc_win_rate"] = Estimate(value / 100, (low or 0) / 100, (high or 0) / 100, n, clusters)
-        categories = Counter(look.category for look in one.looks)
+        categories = Counter(vote.category for vote in one.votes)
         for category in sorted(categories) if len(categories) > 1 else ():
-            looks = [look for look in one.looks if look.category == category]
-            own[f"win_rate in {category}"] = arena_hard.score(looks, config.seed)
+            votes = [vote for vote in one.votes if vote.category == category]
+            own[f"win_rate in {category}"] = arena_hard.score(votes, config.seed)
         metrics |= {f"{name}/{one.judge}/{one.model}": value for name, value in own.items()}
     if config.lc_data and not fits:
         raise UsageError(
@@ -213,18 +213,18 @@ def _rankings(config: Config, judgements: Sequence[Judgement], baseline: str) ->
 
 def _styles(config: Config, judgements: Sequence[Judgement]) -> Any:
     """Return style differences [n, 4]. Errors: `DataError` for an answer whose style nobody knows."""
-    from headwater.evaluation.arena_hard import look, read_looks, style_differences
+    from headwater.evaluation.arena_hard import read_styles, style_differences, style_of
 
-    known = read_looks(config.answers)
+    known = read_styles(config.answers)
     sides = []
     for place in (0, 1):
-        looks = []
+        styles = []
         for one in judgements:
             model = (one.first, one.second)[place]
             if one.outputs is None and (model, one.prompt) not in known:
                 raise DataError("--style-control", f"no answer of {model} to {one.prompt}", "name it with --answers")
-            looks.append(look(one.outputs[place]) if one.outputs else known[model, one.prompt])
-        sides.append(looks)
+            styles.append(style_of(one.outputs[place]) if one.outputs else known[model, one.prompt])
+        sides.append(styles)
     return style_differences(*sides)
 
 
@@ -277,10 +277,10 @@ def _records(standing: Standing, baseline: str) -> list[dict[str, Any]]:
             "model": standing.model,
             "baseline": baseline,
             "prompt": one.prompt,
-            "category": one.look.category,
+            "category": one.vote.category,
             "preference": one.preference,
-            "baseline_score": one.look.scores[0] if one.look.scores else None,
-            "model_score": one.look.scores[1] if one.look.scores else None,
+            "baseline_score": one.vote.scores[0] if one.vote.scores else None,
+            "model_score": one.vote.scores[1] if one.vote.scores else None,
             "baseline_length": None if lengths is None else int(lengths[row, 0]),
             "model_length": None if lengths is None else int(lengths[row, 1]),
         }

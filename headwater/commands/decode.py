@@ -23,12 +23,12 @@ from headwater.config import build
 from headwater.console import say_stages, show
 from headwater.data import reading
 from headwater.data.preference import Candidates
-from headwater.data.reading import Account, Door
+from headwater.data.reading import ReadOptions, RowCounts
 from headwater.data.sampling import Asked, Drawn, asked
 from headwater.data.templates import renders_conversations
 from headwater.decoding.options import DecodingOptions, Servers
 from headwater.errors import DataError, UsageError
-from headwater.journal import Ledger
+from headwater.journal import Journal
 from headwater.marks import visible
 from headwater.results import runs
 from headwater.statistics import LEVEL, Estimate
@@ -79,7 +79,7 @@ class Config:
     """Render conversations by this template instead of the model's own: plain, chatml, or a Jinja file."""
     overwrite: bool = False
     """Replace an earlier run at --output."""
-    door: Annotated[Door, tyro.conf.OmitArgPrefixes] = field(default_factory=Door)
+    read_options: Annotated[ReadOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ReadOptions)
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work. Errors: `UsageError`."""
@@ -104,30 +104,30 @@ def run(config: Config) -> Path:
 
     strategy = _strategy(config)
     runs.check_free(config.output, config.overwrite, config)
-    intake = reading.stream(config.input, config.door)
-    prompts, account = asked(intake)
+    row_reader = reading.stream(config.input, config.read_options)
+    prompts, row_counts = asked(row_reader)
     if not prompts:
-        raise intake.no_usable_rows()
-    ledger = Ledger(config.output.with_name(config.output.name + ".ledger"), _settings(config))
+        raise row_reader.no_usable_rows()
+    journal = Journal(config.output.with_name(config.output.name + ".ledger"), _settings(config))
     try:
-        speakers = _speakers(config, prompts, ledger)
-        decoded = Account(len(prompts), len(speakers.prompts), +Counter(speakers.dropped))
-        stages = {"read": intake.account, "prompts": account, "decode": decoded}
+        speakers = _speakers(config, prompts, journal)
+        decoded = RowCounts(len(prompts), len(speakers.prompts), +Counter(speakers.dropped))
+        stages = {"read": row_reader.row_counts, "prompts": row_counts, "decode": decoded}
         say_stages(stages)
         if not speakers.prompts:
             raise DataError(str(config.input), "no prompt leaves room for a response", "lower --max-new-tokens")
-        judges = Judges(config.reward_model, config.door.told, config.seed, config.decoding.batch_size)
+        judges = Judges(config.reward_model, config.read_options.told, config.seed, config.decoding.batch_size)
         answers = speakers.answers(strategy, config.seed, config.draws)
         records = [answer.record(judges.rewards(answer)) for answer in answers]
         # A server may refuse a prompt only once it is asked.
-        stages["decode"] = Account(len(prompts), len(speakers.prompts), +Counter(speakers.dropped))
+        stages["decode"] = RowCounts(len(prompts), len(speakers.prompts), +Counter(speakers.dropped))
     except BaseException:
-        ledger.close()
+        journal.close()
         raise
     facts = {"decoded_from": config.model, "strategy": config.strategy}
-    writer = runs.start(config.output, "decode", config, inputs=intake.files, facts=facts)
+    writer = runs.start(config.output, "decode", config, inputs=row_reader.files, facts=facts)
     writer.count_stages(stages)
-    intake.quarantine.save(writer.path / reading.QUARANTINE)
+    row_reader.quarantine.save(writer.path / reading.QUARANTINE)
     files.write_text(writer.path / runs.DECODED, "".join(files.to_json(record) + "\n" for record in records))
     reading.write(writer.path / reading.PREFERENCES, _candidates(speakers.prompts, records, config))
     files.write_json(writer.path / POSITIONS, list(positions(records, config.seed)))
@@ -135,7 +135,7 @@ def run(config: Config) -> Path:
     writer.write_metrics({**figures, **speakers.figures})
     _show(figures, speakers.figures, records, config)
     found = writer.finish()
-    ledger.discard()
+    journal.discard()
     return found
 
 
@@ -161,28 +161,28 @@ def _settings(config: Config) -> dict[str, Any]:
     return {name: value for name, value in configs.flatten(config).items() if name not in free} | {"models": local}
 
 
-def _speakers(config: Config, prompts: Sequence[Asked], ledger: Ledger) -> Speakers:
+def _speakers(config: Config, prompts: Sequence[Asked], journal: Journal) -> Speakers:
     """Return who answers: two models, one after the other, or two servers."""
     if config.servers.endpoint:
         from headwater.decoding.remote import Remote
 
         names = config.model, str(config.reference)
-        return Remote(names, config.servers, prompts, config.decoding, ledger)
+        return Remote(names, config.servers, prompts, config.decoding, journal)
     if config.release_policy:
         from headwater.decoding.relay import Relay
 
-        return Relay(config.model, config.reference, prompts, config.decoding, config.seed, ledger)
+        return Relay(config.model, config.reference, prompts, config.decoding, config.seed, journal)
     from headwater.decoding.session import Session, load_pair
 
-    return Session(load_pair(config.model, config.reference, config.seed), prompts, config.decoding, ledger)
+    return Session(load_pair(config.model, config.reference, config.seed), prompts, config.decoding, journal)
 
 
 def summary(records: Sequence[dict[str, Any]], seed: int) -> dict[str, Estimate]:
     """Return the mean over responses of every total and reward, with intervals clustered by opening."""
     totals = ("response_tokens", "policy_share", "kl", "kl_policy", "log_ratio", "monte_carlo", "complete")
     columns = {name: [float(one[name]) for one in records] for name in totals if name in records[0]}
-    openings = [one["opening"] for one in records]
-    found = {name: statistics.mean(values, openings, seed) for name, values in columns.items()}
+    conversation_ids = [one["opening"] for one in records]
+    found = {name: statistics.mean(values, conversation_ids, seed) for name, values in columns.items()}
     for model in records[0]["rewards"]:
         scored = [one for one in records if one["rewards"][model] is not None]
         rewards = [one["rewards"][model] for one in scored]
@@ -192,7 +192,7 @@ def summary(records: Sequence[dict[str, Any]], seed: int) -> dict[str, Estimate]
 
 def positions(records: Sequence[dict[str, Any]], seed: int) -> Iterator[dict[str, Any]]:
     """Yield means a token over stretches of positions, of the responses that reach them."""
-    openings = np.array([one["opening"] for one in records])
+    conversation_ids = np.array([one["opening"] for one in records])
     for what in ("policy_share", "kl", "kl_policy"):
         columns = [np.array(one.get(f"token_{what}", ())) for one in records]
         for first, following in zip(STRETCHES, (*STRETCHES[1:], None), strict=True):
@@ -202,7 +202,7 @@ def positions(records: Sequence[dict[str, Any]], seed: int) -> Iterator[dict[str
             if reach:
                 tokens = np.array([len(parts[row]) for row in reach], dtype=np.float64)
                 means = np.array([parts[row].mean() for row in reach])
-                found = statistics.weighted_mean(means, tokens, openings[reach].tolist(), seed)
+                found = statistics.weighted_mean(means, tokens, conversation_ids[reach].tolist(), seed)
                 yield {"what": what, "first": first, "last": last, **found._asdict()}
 
 

@@ -18,10 +18,10 @@ from rich.table import Table
 from headwater import files
 from headwater.console import say, say_notes, say_stages, show
 from headwater.data import reading
-from headwater.data.preparation import Ledger
-from headwater.data.reading import Door
+from headwater.data.preparation import PrepLog
+from headwater.data.reading import ReadOptions
 from headwater.data.templates import renders_conversations
-from headwater.data.tokens import TOKENS_PER_PASS, PairTokens, View
+from headwater.data.tokens import TOKENS_PER_PASS, EncodeOptions, PairTokens
 from headwater.data.truncation import Truncation
 from headwater.errors import ModelError, UsageError
 from headwater.results import runs
@@ -66,7 +66,7 @@ class Config:
     """Render conversations by this template instead of the model's own: plain, chatml, or a Jinja file."""
     overwrite: bool = False
     """Replace an earlier run at --output."""
-    door: Annotated[Door, tyro.conf.OmitArgPrefixes] = field(default_factory=Door)
+    read_options: Annotated[ReadOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ReadOptions)
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work. Errors: `UsageError`."""
@@ -88,17 +88,17 @@ def run(config: Config) -> Path:
     runs.check_free(output, config.overwrite, config)
     if passes.head_of(config.model) == "reward":
         raise ModelError(config.model, "is a reward model", "name a policy")
-    loaded = reading.load(config.dataset, config.door)
+    loaded = reading.load(config.dataset, config.read_options)
     say(f"data: {loaded.path} · {loaded.layout}")
-    ledger = Ledger({"read": loaded.account})
-    view = View(Truncation(), "complete", config.max_length)
-    request = passes.Request(loaded.preferences, view, config.tokens_per_pass, config.seed, ledger)
+    prep_log = PrepLog({"read": loaded.row_counts})
+    encode_options = EncodeOptions(Truncation(), "complete", config.max_length)
+    request = passes.Request(loaded.preferences, encode_options, config.tokens_per_pass, config.seed, prep_log)
     two = passes.both_policies(config.model, config.reference, request)
-    say_stages(ledger.stages)
-    say_notes(ledger.notes)
+    say_stages(prep_log.stages)
+    say_notes(prep_log.notes)
 
     writer = runs.start(output, "divergence", config, inputs=loaded.files, facts={"along": config.along})
-    writer.count_stages(ledger.stages)
+    writer.count_stages(prep_log.stages)
     loaded.quarantine.save(writer.path / reading.QUARANTINE)
     pairs = two.pairs
     if config.along == "samples":
@@ -106,16 +106,16 @@ def run(config: Config) -> Path:
         prompts = _prompts(two, tokens, writer)
         pairs = sampled_pairs(two.policy, prompts, tokens, two.ends, SAMPLED_AT_ONCE)
     values = read_divergence(two.policy, two.reference, pairs, config.tokens_per_pass, config.draws)
-    openings = [pair.opening for pair in pairs for _ in range(2)]
+    conversation_ids = [pair.conversation_id for pair in pairs for _ in range(2)]
     estimates = {"exact": values.exact}
     if values.drawn is not None:
         estimates[f"Monte-Carlo, {config.draws} draws"] = values.drawn
-    found = {name: profile(each, openings, config.seed) for name, each in estimates.items()}
+    found = {name: profile(each, conversation_ids, config.seed) for name, each in estimates.items()}
     # Texts are better or worse ones; both samples of a prompt are the same kind of thing.
     whose = {"chosen": slice(0, None, 2), "rejected": slice(1, None, 2)}
     whose = whose if config.along == "texts" else {"samples": slice(None)}
     log_ratios = {
-        name: by_position(values.log_ratio[part], openings[part], config.seed) for name, part in whose.items()
+        name: by_position(values.log_ratio[part], conversation_ids[part], config.seed) for name, part in whose.items()
     }
     rows = [row for name, each in found.items() for row in _rows(name, each)]
     rows += [row for name, each in log_ratios.items() for row in _log_ratio_rows(name, each)]
@@ -133,7 +133,7 @@ def _prompts(two: TwoPolicies, tokens: int, writer: runs.RunWriter) -> list[Pair
     from headwater.signal import passes
 
     once = list({pair.prompt.tobytes(): pair for pair in two.pairs}.values())
-    found = passes.with_room(two, once, tokens)
+    found = passes.with_max_tokens(two, once, tokens)
     dropped = {"repeated_prompt": len(two.pairs) - len(once), "too_long": len(once) - len(found)}
     writer.count("prompts", len(two.pairs), len(found), dropped)
     return found

@@ -44,7 +44,7 @@ class Config:
 
 def run(config: Config) -> None:
     """Print a line for everything that was looked at. Errors: `ResourceError` where something does not work."""
-    looks: list[tuple[str, Callable[[], Iterator[Finding]]]] = [
+    votes: list[tuple[str, Callable[[], Iterator[Finding]]]] = [
         ("installation", _installation),
         ("devices", _devices),
         ("packing", _packing),
@@ -53,8 +53,8 @@ def run(config: Config) -> None:
         ("disk", lambda: _disk(config.output)),
     ]
     broken = []
-    for name, look in looks:
-        for found in _looked(name, look):
+    for name, vote in votes:
+        for found in _looked(name, vote):
             mark = {True: "ok  ", None: "note", False: "FAIL"}[found.works]
             show_line(masking.mask(f"{mark} {found.name:13} {found.said}"))
             broken += [found.name] if found.works is False else []
@@ -62,10 +62,10 @@ def run(config: Config) -> None:
         raise ResourceError("doctor", f"does not work: {', '.join(broken)}", "see the lines above")
 
 
-def _looked(name: str, look: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+def _looked(name: str, vote: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
     """Yield what is found; that looking itself fails is a finding, too."""
     try:
-        yield from look()
+        yield from vote()
     except Exception as error:
         yield Finding(name, False, f"{type(error).__name__}: {first_line(error)}")
 
@@ -114,13 +114,13 @@ def _packing() -> Iterator[Finding]:
     """Compare packed rows with separate ones, on a scratch model."""
     from headwater.data.corpus import Corpus, generate
     from headwater.data.tokens import tokenize
-    from headwater.forward.format_check import layout_for
+    from headwater.forward.format_check import row_format_for
     from headwater.models import loading
 
     records = generate(Corpus(pairs=4, seed=0))
     model, tokenizer = loading.load("scratch(hidden=32, layers=1, vocab=400)", "policy", records, 0)
     pairs = tokenize(records, tokenizer, 512)[0]
-    layout = layout_for(model, pairs)
+    layout = row_format_for(model, pairs)
     said = f"rows of a pair are {layout}, with the log-probabilities of separate ones"
     yield Finding("packing", True if layout == "shared" else None, said)
 

@@ -18,13 +18,13 @@ from headwater.config import build
 from headwater.console import say, say_notes, say_stages, show, sparkline
 from headwater.data import embedding, reading
 from headwater.data.preference import Example, Preference, Unpaired
-from headwater.data.preparation import Ledger, prepare
-from headwater.data.reading import Door, Loaded
+from headwater.data.preparation import PrepLog, prepare
+from headwater.data.reading import Loaded, ReadOptions
 from headwater.data.recorded import RowName
 from headwater.data.splitting import unseen
 from headwater.data.templates import renders_conversations
 from headwater.data.tokens import TOKENS_PER_PASS, PairTokens
-from headwater.data.truncation_options import ViewOptions, facts_of
+from headwater.data.truncation_options import TruncationOptions, facts_of
 from headwater.errors import UsageError
 from headwater.results import runs
 from headwater.statistics import LEVEL, Estimate, Floats
@@ -82,20 +82,20 @@ class Config:
     """Render conversations by this template instead of the model's own: plain, chatml, or a Jinja file."""
     overwrite: bool = False
     """Replace an earlier run at --output."""
-    door: Annotated[Door, tyro.conf.OmitArgPrefixes] = field(default_factory=Door)
-    view: Annotated[ViewOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ViewOptions)
+    read_options: Annotated[ReadOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ReadOptions)
+    truncation: Annotated[TruncationOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=TruncationOptions)
 
 
 @renders_conversations
 def run(config: Config) -> Path:
     """Score the rows, print the tables and return the run directory."""
-    from headwater.evaluation.baselines import Rival
+    from headwater.evaluation.baselines import Baseline
     from headwater.evaluation.diagnostics import FILE
 
     output = config.output or _default_output(config)
     runs.check_free(output, config.overwrite, config)
     _refuse_embedding(config)
-    others = [Rival.load(path) for path in config.against]
+    others = [Baseline.load(path) for path in config.against]
     task = _task(config)
     laid_out = embedding.drawn(task.pairs, config.embed, config.seed) if config.embed is not None else []
     compared = {other.name: other.of(task.rows) for other in others}
@@ -109,12 +109,12 @@ def run(config: Config) -> Path:
         found.metrics["ensemble_std"] = _mean_of_responses(task, spread, config.seed)
     if found.before is not None:
         columns["reward_untrained"] = found.before
-    writer.count_stages(task.ledger.stages)
+    writer.count_stages(task.prep_log.stages)
     task.loaded.quarantine.save(writer.path / reading.QUARANTINE)
     writer.write_metrics(found.metrics)
     writer.write_records(_records(task, columns))
-    if found.scrutiny:
-        files.write_json(writer.path / FILE, found.scrutiny)
+    if found.diagnostics:
+        files.write_json(writer.path / FILE, found.diagnostics)
     if laid_out:
         files.write_json(writer.path / embedding.FILE, _embedded(config, task, [task.pairs[i] for i in laid_out]))
     _print(found, config)
@@ -132,7 +132,7 @@ class _Task:
     """The texts of `pairs`."""
     correction: Correction | None
     loaded: Loaded[Preference | Unpaired]
-    ledger: Ledger
+    prep_log: PrepLog
     facts: dict[str, Any]
 
     @property
@@ -141,9 +141,9 @@ class _Task:
         return isinstance(self.rows[0], Unpaired)
 
     @property
-    def openings(self) -> list[str]:
+    def conversation_ids(self) -> list[str]:
         """The clusters of the bootstrap, [rows]."""
-        return [pair.opening for pair in self.pairs]
+        return [pair.conversation_id for pair in self.pairs]
 
     @property
     def lengths(self) -> Floats:
@@ -160,32 +160,32 @@ def _task(config: Config) -> _Task:
     from headwater.training import labels
 
     facts = runs.facts_of(Path(config.model))
-    view = config.view.view(config.seed, config.view.end or end_rule(config.model))
+    encode_options = config.truncation.encode_options(config.seed, config.truncation.end or end_rule(config.model))
     head = loading.head_of(runs.members_of(config.model)[0])
     _refuse_flags(config, head)
     reward_models.refuse_flags(config.model, head, reference=config.reference, beta=config.beta, weights=config.weights)
     weights: Weights = build(config.weights or "uniform()", WEIGHTS, "weights")
     correction = _correction(config)
-    loaded = reading.load_examples(config.dataset, config.door)
+    loaded = reading.load_examples(config.dataset, config.read_options)
     say(f"data: {loaded.path} · {loaded.layout}")
-    ledger = Ledger({"read": loaded.account})
+    prep_log = PrepLog({"read": loaded.row_counts})
     rows = loaded.preferences
-    labels.check_reading(rows[0], weights, view.truncation)
+    labels.check_reading(rows[0], weights, encode_options.truncation)
     _refuse_without_pairs(config, rows[0])
     if not config.allow_leakage:
-        rows, ledger.stages["leakage"] = unseen(rows, runs.trained_on(Path(config.model)))
+        rows, prep_log.stages["leakage"] = unseen(rows, runs.trained_on(Path(config.model)))
     model = reward_models.load(config.model, config.reference, config.beta, rows, config.seed, config.reward_head)
     loading.check_conditions(config.model, (row.condition for row in rows))
-    view = positions.fitted(view, *model.models)
+    encode_options = positions.fitted(encode_options, *model.models)
     part = "evaluated responses" if isinstance(loaded.preferences[0], Unpaired) else "evaluated pairs"
-    pairs = prepare(part, rows, view, model.tokenizer, ledger)
-    say_stages(ledger.stages)
-    say_notes(ledger.notes)
+    pairs = prepare(part, rows, encode_options, model.tokenizer, prep_log)
+    say_stages(prep_log.stages)
+    say_notes(prep_log.notes)
     facts.pop("members", None)  # theirs is the model's run, not this one
-    facts |= {f"evaluated_{name}": value for name, value in facts_of(view, {}).items()}
+    facts |= {f"evaluated_{name}": value for name, value in facts_of(encode_options, {}).items()}
     facts.setdefault("kind", "reward model" if head == "reward" else "policy")
     facts |= {"correction": config.correct} if config.correct else {}
-    return _Task(model, weights, pairs, [rows[pair.row] for pair in pairs], correction, loaded, ledger, facts)
+    return _Task(model, weights, pairs, [rows[pair.row] for pair in pairs], correction, loaded, prep_log, facts)
 
 
 class _Found(NamedTuple):
@@ -194,7 +194,7 @@ class _Found(NamedTuple):
     rewards: Floats
     """[rows, 2] of chosen and rejected, corrected."""
     metrics: dict[str, Estimate]
-    scrutiny: dict[str, Any]
+    diagnostics: dict[str, Any]
     """What only pairs can tell; {} for labelled responses."""
     before: Floats | None = None
     """The rewards before training, [pairs, 2], where they were asked for."""
@@ -203,26 +203,26 @@ class _Found(NamedTuple):
 def _of_pairs(config: Config, task: _Task, by_member: Floats, compared: Mapping[str, Floats]) -> _Found:
     """Judge pairs by rewards [models, pairs, 2], beside what others made of them, `compared` [pairs, 2] by name."""
     from headwater.evaluation.comparison import summarise_rewards, wins
-    from headwater.evaluation.diagnostics import Judged, scrutinise
+    from headwater.evaluation.diagnostics import Judged, diagnose
 
     plain: Floats = by_member.mean(axis=0)
-    lengths, openings = task.lengths, task.openings
+    lengths, conversation_ids = task.lengths, task.conversation_ids
     rewards = task.correction(plain, lengths) if task.correction else plain
-    rivals = {name: wins(*theirs.T) for name, theirs in compared.items()}
+    baselines = {name: wins(*theirs.T) for name, theirs in compared.items()}
     before = _untrained(config, task) if config.untrained else None
     if before is not None:
-        rivals["untrained"] = wins(*before.T)
+        baselines["untrained"] = wins(*before.T)
     if len(by_member) > 1:
-        rivals |= _members(config, by_member)
+        baselines |= _members(config, by_member)
     pairs = [row for row in task.rows if isinstance(row, Preference)]
-    scrutiny = scrutinise(Judged(pairs, rewards, lengths), rivals, config.seed)
+    diagnostics = diagnose(Judged(pairs, rewards, lengths), baselines, config.seed)
     if task.correction:
-        scrutiny["corrected"] = _both_biases(plain, rewards, lengths, openings, config.seed)
-    scrutiny["length_bias"] = [
-        {"name": name, "figures": _both_biases(theirs, rewards, lengths, openings, config.seed)}
+        diagnostics["corrected"] = _both_biases(plain, rewards, lengths, conversation_ids, config.seed)
+    diagnostics["length_bias"] = [
+        {"name": name, "figures": _both_biases(theirs, rewards, lengths, conversation_ids, config.seed)}
         for name, theirs in compared.items()
     ]
-    return _Found(rewards, summarise_rewards(rewards, lengths, openings, config.seed), scrutiny, before)
+    return _Found(rewards, summarise_rewards(rewards, lengths, conversation_ids, config.seed), diagnostics, before)
 
 
 def _of_labels(config: Config, task: _Task, by_member: Floats) -> _Found:
@@ -232,7 +232,7 @@ def _of_labels(config: Config, task: _Task, by_member: Floats) -> _Found:
     rewards, lengths = by_member.mean(axis=0), task.lengths
     desirable = lengths[:, 0] > 0
     own: Floats = np.where(desirable, *rewards.T)
-    metrics = summarise_labels(own, desirable, lengths.sum(axis=1), task.openings, config.seed)
+    metrics = summarise_labels(own, desirable, lengths.sum(axis=1), task.conversation_ids, config.seed)
     if "auc" not in metrics:
         say(f"all responses are {'' if desirable.any() else 'un'}desirable: there is nothing to tell them from")
     return _Found(rewards, metrics, {})
@@ -241,8 +241,10 @@ def _of_labels(config: Config, task: _Task, by_member: Floats) -> _Found:
 def _mean_of_responses(task: _Task, values: Floats, seed: int) -> Estimate:
     """Return the mean of `values` [rows, 2] over the responses that rows have."""
     there = (task.lengths > 0).T.reshape(-1)
-    openings = [opening for opening, has in zip(task.openings * 2, there.tolist(), strict=True) if has]
-    return statistics.mean(values.T.reshape(-1)[there], openings, seed)
+    conversation_ids = [
+        conversation_id for conversation_id, has in zip(task.conversation_ids * 2, there.tolist(), strict=True) if has
+    ]
+    return statistics.mean(values.T.reshape(-1)[there], conversation_ids, seed)
 
 
 def _refuse_without_pairs(config: Config, row: Example) -> None:
@@ -275,12 +277,12 @@ def _correction(config: Config) -> Correction | None:
 
 
 def _both_biases(
-    before: Floats, after: Floats, lengths: Floats, openings: list[str], seed: int
+    before: Floats, after: Floats, lengths: Floats, conversation_ids: list[str], seed: int
 ) -> dict[str, dict[str, Any]]:
     """Return the figures of length bias before and after: a correction, or another way to train."""
     from headwater.evaluation.length_bias import bias
 
-    one, other = (bias(rewards, lengths, openings, seed) for rewards in (before, after))
+    one, other = (bias(rewards, lengths, conversation_ids, seed) for rewards in (before, after))
     return {name: {"before": one[name]._asdict(), "after": other[name]._asdict()} for name in one}
 
 
@@ -318,11 +320,11 @@ def _refuse_embedding(config: Config) -> None:
 
 def _embedded(config: Config, task: _Task, pairs: list[PairTokens]) -> dict[str, Any]:
     """Lay out the responses of `pairs` by what the model holds of them at their last tokens."""
-    from headwater.forward.format_check import layout_for
+    from headwater.forward.format_check import row_format_for
     from headwater.forward.scores import last_states
 
     (model,) = task.model.members
-    layout = layout_for(model, pairs, config.tokens_per_pass)
+    layout = row_format_for(model, pairs, config.tokens_per_pass)
     states = last_states(model, pairs, config.tokens_per_pass, layout)
     found = embedding.project(states.reshape(2 * len(pairs), -1).astype(np.float64), config.seed)
     of = f"last hidden states, {states.shape[-1]} numbers"
@@ -348,34 +350,35 @@ def _print(found: _Found, config: Config) -> None:
     for name, estimate in found.metrics.items():
         table.add_row(name, *_cells(estimate))
     show(table)
-    if found.scrutiny:
+    if found.diagnostics:
         counts, edges = np.histogram(found.rewards[:, 0] - found.rewards[:, 1], SPANS)
         show(f"margins {edges[0]:.4g} {sparkline(counts.tolist(), SPANS)} {edges[-1]:.4g}, pairs of each size")
-        _print_scrutiny(found.scrutiny, config)
+        _print_diagnostics(found.diagnostics, config)
 
 
-def _print_scrutiny(scrutiny: Mapping[str, Any], config: Config) -> None:
+def _print_diagnostics(diagnostics: Mapping[str, Any], config: Config) -> None:
     """Print where the model is right, and how it does against others."""
     where = _table("where it is right", "pairs", "accuracy")
-    for side, found in scrutiny["preferred_is"].items():
+    for side, found in diagnostics["preferred_is"].items():
         where.add_row(f"preferred one {side.replace('_', ' ')}", *_cells(Estimate(**found)))
     for name, said in (("by_length_difference", "chosen longer by {} tokens"), ("by_margin", "|margin| {}")):
-        for group in scrutiny[name]:
+        for group in diagnostics[name]:
             span = f"{group['from']:.4g} to {group['to']:.4g}"
             where.add_row(said.format(span), *_cells(Estimate(*(group[field] for field in Estimate._fields))))
     show(where)
-    error = Estimate(**scrutiny["calibration_error"])
+    error = Estimate(**diagnostics["calibration_error"])
     say(f"calibration error: {error.value:.4f} {error.interval()}, n = {error.n} (not corrected for chance)")
-    for rival in scrutiny["rivals"]:
-        difference = Estimate(**rival["difference"])
+    for baseline in diagnostics["rivals"]:
+        difference = Estimate(**baseline["difference"])
         say(
-            f"against {rival['name']} ({rival['accuracy']:.4f}): {difference.value:+.4f} {difference.interval()}; "
-            f"right alone on {rival['only_first']} pairs, wrong alone on {rival['only_second']}, "
-            f"McNemar p = {rival['p_value']:.3g}"
+            f"against {baseline['name']} ({baseline['accuracy']:.4f}): "
+            f"{difference.value:+.4f} {difference.interval()}; "
+            f"right alone on {baseline['only_first']} pairs, wrong alone on {baseline['only_second']}, "
+            f"McNemar p = {baseline['p_value']:.3g}"
         )
     if config.correct:
-        _print_biases(config.correct, "before", "after", scrutiny["corrected"])
-    for other in scrutiny["length_bias"]:
+        _print_biases(config.correct, "before", "after", diagnostics["corrected"])
+    for other in diagnostics["length_bias"]:
         _print_biases("length bias", other["name"], config.model, other["figures"])
 
 

@@ -23,7 +23,7 @@ from headwater import files
 from headwater.console import say, say_stages, show, steps
 from headwater.data import reading
 from headwater.data.published import published_points
-from headwater.data.reading import Account, Door
+from headwater.data.reading import ReadOptions, RowCounts
 from headwater.data.sampling import asked
 from headwater.data.templates import renders_conversations
 from headwater.decoding.frontier import BASELINE, Point, Row, best_of, frontier, recommended
@@ -80,7 +80,7 @@ class Config:
     """Makes the draws, the same ones at every point; and seeds the bootstrap."""
     chat_template: str | None = None
     """Render conversations by this template instead of the model's own: plain, chatml, or a Jinja file."""
-    door: Annotated[Door, tyro.conf.OmitArgPrefixes] = field(default_factory=Door)
+    read_options: Annotated[ReadOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ReadOptions)
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work. Errors: `UsageError`."""
@@ -129,24 +129,24 @@ def run(config: Config) -> Path:
         configs.build(name, STRATEGIES, "strategy")
     _check_settings(config)
     published = {name: published_points(name) for name in config.published}
-    intake = reading.stream(config.input, config.door)
-    prompts, account = asked(intake)
+    row_reader = reading.stream(config.input, config.read_options)
+    prompts, row_counts = asked(row_reader)
     if not prompts:
-        raise intake.no_usable_rows()
+        raise row_reader.no_usable_rows()
     session = Session(load_pair(config.model, config.reference, config.seed), prompts, config.decoding)
-    stages = {"read": intake.account, "prompts": account}
-    stages["decode"] = Account(len(prompts), len(session.prompts), +Counter(session.dropped))
+    stages = {"read": row_reader.row_counts, "prompts": row_counts}
+    stages["decode"] = RowCounts(len(prompts), len(session.prompts), +Counter(session.dropped))
     say_stages(stages)
     if not session.prompts:
         raise DataError(str(config.input), "no prompt leaves room for a response", "lower --max-new-tokens")
     _begin(config)
-    judges = Judges(config.reward_model, config.door.told, config.seed, config.decoding.batch_size)
+    judges = Judges(config.reward_model, config.read_options.told, config.seed, config.decoding.batch_size)
     records = _points(config, session, judges)
 
     facts = {"decoded_from": config.model, "reward_models": list(config.reward_model)}
-    writer = runs.start(config.output / "summary", "frontier", config, inputs=intake.files, facts=facts)
+    writer = runs.start(config.output / "summary", "frontier", config, inputs=row_reader.files, facts=facts)
     writer.count_stages(stages)
-    intake.quarantine.save(writer.path / reading.QUARANTINE)
+    row_reader.quarantine.save(writer.path / reading.QUARANTINE)
     tables = {model: frontier(_columns(config, records, model), config.seed) for model in config.reward_model}
     rows = [{"reward_model": model, **_plain(row)} for model, table in tables.items() for row in table]
     files.write_json(writer.path / FRONTIER, rows)
@@ -218,9 +218,9 @@ def _columns(config: Config, records: Mapping[str, Records], model: str) -> Iter
         most = max(config.best_of)
         rows = records[f"best-of-{most}"]
         own, picker = (_rewards(rows, each).reshape(-1, most) for each in (model, config.reward_model[0]))
-        openings = [row["opening"] for row in rows[::most]]
+        conversation_ids = [row["opening"] for row in rows[::most]]
         for n in sorted(set(config.best_of)):
-            yield best_of(own, picker, openings, n)
+            yield best_of(own, picker, conversation_ids, n)
 
 
 def _rewards(rows: Sequence[dict[str, Any]], model: str) -> Any:

@@ -17,8 +17,8 @@ from rich.table import Table
 
 from headwater import files, statistics
 from headwater.console import say, say_stages, show, track
-from headwater.data.reading import Account
-from headwater.data.sampling import Asked, Drawn, Ledger, Sampling, ask_many
+from headwater.data.reading import RowCounts
+from headwater.data.sampling import Asked, Drawn, Journal, Sampling, ask_many
 from headwater.data.templates import renders_conversations
 from headwater.errors import DataError, NetworkError, UsageError
 from headwater.network.endpoint import Endpoint, Refusals
@@ -73,28 +73,28 @@ def run(config: Config) -> Path:
         raise DataError(str(config.prompts), "holds no prompts")
     say_stages(stages)
     settings = {name: getattr(config, name) for name in ("endpoint", "chat_template", "seed")} | asdict(sampling)
-    ledger = Ledger(config.output.with_name(config.output.name + ".ledger"), settings)
+    journal = Journal(config.output.with_name(config.output.name + ".ledger"), settings)
     try:
-        refusals = {name: Refusals(answered=len(ledger) > 0) for name in names.values()}
+        refusals = {name: Refusals(answered=len(journal) > 0) for name in names.values()}
         answers = {
-            name: _answers(config, sampling, model, name, asked, ledger, refusals[name])
+            name: _answers(config, sampling, model, name, asked, journal, refusals[name])
             for model, name in names.items()
         }
     except BaseException:
-        ledger.close()
+        journal.close()
         raise
     for name, found in answers.items():
         dropped = +(refusals[name].counts or Counter({"too_long": len(asked) - len(found)}))
-        stages[f"answers of {name}"] = Account(len(asked), len(found), dropped)
+        stages[f"answers of {name}"] = RowCounts(len(asked), len(found), dropped)
     writer = runs.start(config.output, "generate", config, inputs=[config.prompts] if config.prompts.is_file() else [])
     for name, found in answers.items():
         files.write_json(writer.path / _file(name), alpaca_eval.as_rows(found))
     writer.count_stages(stages)
     writer.write_metrics(_show(answers, config.seed))
-    say_stages({stage: account for stage, account in stages.items() if stage.startswith("answers")})
+    say_stages({stage: row_counts for stage, row_counts in stages.items() if stage.startswith("answers")})
     say("written: " + ", ".join(str(writer.path / _file(name)) for name in answers))
     writer.finish()
-    ledger.discard()
+    journal.discard()
     return writer.path
 
 
@@ -132,7 +132,7 @@ def _answers(
     model: str,
     name: str,
     prompts: Sequence[Asked],
-    ledger: Ledger,
+    journal: Journal,
     refusals: Refusals,
 ) -> list[Answer]:
     """Return a model's answers in the order of the prompts; those too long to be answered are left out.
@@ -147,15 +147,15 @@ def _answers(
     def key(one: Asked) -> str:
         return f"{model}{content} {one.key}"
 
-    left = [one for one in prompts if key(one) not in ledger]
+    left = [one for one in prompts if key(one) not in journal]
     if len(left) < len(prompts):
-        say(f"resumed: {len(prompts) - len(left):,} of {len(prompts):,} answers of {name} are in {ledger.path}")
+        say(f"resumed: {len(prompts) - len(left):,} of {len(prompts):,} answers of {name} are in {journal.path}")
     for one, draws in track(_drawn(config, sampling, model, left, refusals), f"answers of {name}", len(left)):
-        ledger.add(key(one), draws)
+        journal.add(key(one), draws)
     found = []
     for one in prompts:
-        if key(one) in ledger:
-            (drawn,) = ledger.drawn(key(one))
+        if key(one) in journal:
+            (drawn,) = journal.drawn(key(one))
             found.append(answer_to(one.prompt, drawn.text, name, one.source, drawn.complete, drawn.tokens))
     if not found and config.endpoint:
         raise NetworkError(config.endpoint, f"{model} answered no prompt: {refusals.summary()}")

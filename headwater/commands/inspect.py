@@ -18,7 +18,7 @@ from headwater.console import say, show
 from headwater.data import embedding, reading
 from headwater.data.preference import Preference, Record, Response
 from headwater.data.profiling import NEAR, QUANTILES, Profile, Spread, responses_of
-from headwater.data.reading import Door, Intake
+from headwater.data.reading import ReadOptions, RowReader
 from headwater.data.terms import contrast
 from headwater.errors import UsageError
 from headwater.files import to_json, write_json
@@ -27,7 +27,7 @@ from headwater.results import runs
 from headwater.statistics import Estimate
 
 EXAMPLE = "headwater inspect pairs.jsonl"
-UNSTOPPED = Door(max_bad_rows="100%")
+UNSTOPPED = ReadOptions(max_bad_rows="100%")
 SAMPLES = 10
 TELLING = 10
 """Words of either side on the terminal."""
@@ -41,7 +41,7 @@ class Config:
 
     data: tyro.conf.Positional[Path]
     """A file, a directory or pattern of files, a run, a folder saved by datasets, or a name on the hub."""
-    door: Annotated[Door, tyro.conf.arg(name="")] = UNSTOPPED
+    read_options: Annotated[ReadOptions, tyro.conf.arg(name="")] = UNSTOPPED
     tokenizer: str | None = None
     """Also measure lengths in tokens: a Hugging Face name or path."""
     embed: int | None = None
@@ -60,20 +60,20 @@ def run(config: Config) -> dict[str, Any]:
     """Inspect the data and return what was found."""
     began = time.monotonic()
     _refuse(config)
-    intake = reading.stream(config.data, config.door)
+    row_reader = reading.stream(config.data, config.read_options)
     profile = Profile()
-    for record in intake:
+    for record in row_reader:
         profile.add(record)
     if not profile.rows:
-        raise intake.no_usable_rows()
-    found = _found(config, intake, profile)
+        raise row_reader.no_usable_rows()
+    found = _found(config, row_reader, profile)
     if config.json:
         # Not through the console, which would wrap it.
         print(to_json(found))
     else:
         show(Group(*_page(found, profile)))
     if config.output:
-        _write(config, config.output, intake, profile, found, began)
+        _write(config, config.output, row_reader, profile, found, began)
     return found
 
 
@@ -90,22 +90,22 @@ def _refuse(config: Config) -> None:
 # --- what was found, as plain values ------------------------------------------------------------------------------
 
 
-def _found(config: Config, intake: Intake, profile: Profile) -> dict[str, Any]:
-    account, near = intake.account, profile.near_duplicates()
+def _found(config: Config, row_reader: RowReader, profile: Profile) -> dict[str, Any]:
+    row_counts, near = row_reader.row_counts, profile.near_duplicates()
     found: dict[str, Any] = {
-        "data": intake.place,
-        "layout": intake.layout,
-        "holds": intake.yields,
+        "data": row_reader.place,
+        "layout": row_reader.layout,
+        "holds": row_reader.yields,
         "account": {
-            "rows_in": account.rows_in,
-            "kept": account.kept,
-            "quarantined": account.quarantined,
-            "dropped": dict(account.dropped),
-            **({"split": account.split} if account.split else {}),
-            **({"not_read": list(account.not_read)} if account.not_read else {}),
-            **({"notes": dict(account.notes)} if account.notes else {}),
+            "rows_in": row_counts.rows_in,
+            "kept": row_counts.kept,
+            "quarantined": row_counts.quarantined,
+            "dropped": dict(row_counts.dropped),
+            **({"split": row_counts.split} if row_counts.split else {}),
+            **({"not_read": list(row_counts.not_read)} if row_counts.not_read else {}),
+            **({"notes": dict(row_counts.notes)} if row_counts.notes else {}),
         },
-        "bad_rows": {"codes": dict(intake.quarantine.codes), "first": intake.quarantine.first or None},
+        "bad_rows": {"codes": dict(row_reader.quarantine.codes), "first": row_reader.quarantine.first or None},
         "turns": {str(turns): rows for turns, rows in sorted(profile.turns.items())},
         "with_system_turn": profile.with_system,
         "hidden_characters": {"rows": profile.with_hidden, "characters": profile.hidden},
@@ -118,7 +118,7 @@ def _found(config: Config, intake: Intake, profile: Profile) -> dict[str, Any]:
     }
     if config.tokenizer:
         found["tokens"] = _spreads(_tokens(config.tokenizer, profile))
-    margins, shared = profile.margins(), profile.shared_openings()
+    margins, shared = profile.margins(), profile.shared_conversations()
     if margins:
         found["score_margin"] = _spread(margins)
     if shared:
@@ -170,14 +170,14 @@ def _embedded(profile: Profile, count: int, seed: int) -> dict[str, Any]:
 
 
 def _write(
-    config: Config, output: Path, intake: Intake, profile: Profile, found: Mapping[str, Any], began: float
+    config: Config, output: Path, row_reader: RowReader, profile: Profile, found: Mapping[str, Any], began: float
 ) -> None:
     points = None if config.embed is None else _embedded(profile, config.embed, config.seed)
-    facts = {"layout": intake.layout}
-    writer = runs.start(output, "inspect", config, inputs=intake.files, facts=facts, began=began)
-    writer.count_stages({"read": intake.account})
-    intake.quarantine.save(output / reading.QUARANTINE)
-    metrics: dict[str, Estimate | float | int | str | None] = {"rows": intake.account.kept}
+    facts = {"layout": row_reader.layout}
+    writer = runs.start(output, "inspect", config, inputs=row_reader.files, facts=facts, began=began)
+    writer.count_stages({"read": row_reader.row_counts})
+    row_reader.quarantine.save(output / reading.QUARANTINE)
+    metrics: dict[str, Estimate | float | int | str | None] = {"rows": row_reader.row_counts.kept}
     if "longer_wins" in found:
         metrics["longer_wins"] = Estimate(**found["longer_wins"])
         metrics["sharing_an_opening"] = found["shared_opening"]["share_of_pairs"]
@@ -197,7 +197,7 @@ def _write(
 
 def _page(found: Mapping[str, Any], profile: Profile) -> Iterator[RenderableType]:
     yield Text(Path(found["data"]).name or found["data"], style="bold")
-    yield _facts([("layout", found["layout"]), ("holds", _holds(found)), *_account(found)])
+    yield _facts([("layout", found["layout"]), ("holds", _holds(found)), *_row_counts(found)])
     yield _heading("Prompts")
     yield _facts(_prompts(found))
     yield _heading("Responses", "" if "tokens" not in found else f"tokens of {found['sampled_rows']:,} sampled rows")
@@ -230,17 +230,17 @@ def _holds(found: Mapping[str, Any]) -> str:
     return f"{found['account']['kept']:,} {kinds[found['holds']]}"
 
 
-def _account(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    account, dropped = found["account"], found["account"]["dropped"]
-    parts = f"{account['kept']:,} kept + {account['quarantined']:,} bad + {sum(dropped.values()):,} dropped"
-    yield "rows", f"{account['rows_in']:,} = {parts}"
+def _row_counts(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    row_counts, dropped = found["account"], found["account"]["dropped"]
+    parts = f"{row_counts['kept']:,} kept + {row_counts['quarantined']:,} bad + {sum(dropped.values()):,} dropped"
+    yield "rows", f"{row_counts['rows_in']:,} = {parts}"
     if dropped:
         yield "dropped", ", ".join(f"{reason} {count:,}" for reason, count in sorted(dropped.items()))
-    if "split" in account:
-        yield "split", account["split"]
-    if "not_read" in account:
-        yield "not read", ", ".join(account["not_read"])
-    for note, rows in sorted(account.get("notes", {}).items()):
+    if "split" in row_counts:
+        yield "split", row_counts["split"]
+    if "not_read" in row_counts:
+        yield "not read", ", ".join(row_counts["not_read"])
+    for note, rows in sorted(row_counts.get("notes", {}).items()):
         yield "read", f"{note.replace('_', ' ')} in {rows:,} rows"
     if found["bad_rows"]["codes"]:
         yield "bad", ", ".join(f"{code} {count:,}" for code, count in sorted(found["bad_rows"]["codes"].items()))
@@ -296,8 +296,8 @@ def _shortcuts(found: Mapping[str, Any]) -> list[tuple[str, str]]:
     wins, shared = Estimate(**found["longer_wins"]), found["shared_opening"]
     interval = wins.interval() if wins.low is None else f"95 % [{wins.low:.1%}, {wins.high:.1%}]"
     length = f"{wins.value:.1%}  {interval}  n {wins.n:,} ({wins.clusters:,} openings)"
-    opening = f"{shared['share_of_pairs']:.1%} of pairs; median {shared['characters']['p50']:.0f} characters"
-    return [("longer one wins", length), ("shared opening", opening)]
+    conversation_id = f"{shared['share_of_pairs']:.1%} of pairs; median {shared['characters']['p50']:.0f} characters"
+    return [("longer one wins", length), ("shared opening", conversation_id)]
 
 
 def _telling(terms: Mapping[str, Any]) -> list[tuple[str, str]]:

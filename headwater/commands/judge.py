@@ -17,10 +17,10 @@ from rich.table import Table
 from headwater import files
 from headwater.config import build
 from headwater.console import say, say_stages, show, track
-from headwater.data.reading import Account
+from headwater.data.reading import RowCounts
 from headwater.data.templates import renders_conversations
 from headwater.errors import DataError, NetworkError, UsageError
-from headwater.journal import Ledger
+from headwater.journal import Journal
 from headwater.network.endpoint import Endpoint
 from headwater.results import runs
 from headwater.statistics import LEVEL, Estimate
@@ -74,14 +74,14 @@ def run(config: Config) -> Path:
     baseline = read_answers(config.baseline)
     _say_capped(baseline)
     comparisons: list[Comparison] = []
-    stages: dict[str, Account] = {}
+    stages: dict[str, RowCounts] = {}
     for path in config.answers:
         answers = read_answers(path)
         _say_capped(answers)
-        found, account = _compared(baseline, answers)
+        found, row_counts = _compared(baseline, answers)
         if f"answers of {answers[0].model}" in stages or answers[0].model == baseline[0].model:
             raise DataError(str(path), f"holds answers of {answers[0].model}, as another file does", "rename one")
-        stages[f"answers of {answers[0].model}"] = account
+        stages[f"answers of {answers[0].model}"] = row_counts
         comparisons += found
     say_stages(stages)
     if not comparisons:
@@ -125,7 +125,7 @@ def _say_capped(answers: Sequence[Answer]) -> None:
         say(f"{answers[0].model}: {capped:,} of {len(answers):,} answers were cut off before their end")
 
 
-def _compared(baseline: Sequence[Answer], answers: Sequence[Answer]) -> tuple[list[Comparison], Account]:
+def _compared(baseline: Sequence[Answer], answers: Sequence[Answer]) -> tuple[list[Comparison], RowCounts]:
     """Put answers beside the baseline's, with an account of the prompts of either."""
     from headwater.evaluation.judges import Comparison
 
@@ -133,28 +133,28 @@ def _compared(baseline: Sequence[Answer], answers: Sequence[Answer]) -> tuple[li
     found = [Comparison(known[answer.prompt], answer) for answer in answers if answer.prompt in known]
     strange, unanswered = len(answers) - len(found), len(baseline) - len(found)
     dropped = Counter({"not_in_baseline": strange, "unanswered": unanswered})
-    return found, Account(len(answers) + unanswered, len(found), +dropped)
+    return found, RowCounts(len(answers) + unanswered, len(found), +dropped)
 
 
-def _desk_files(config: Config) -> tuple[Endpoint, Ledger]:
-    return Endpoint(str(config.endpoint)), Ledger(config.output.with_name(config.output.name + ".ledger"), {})
+def _desk_files(config: Config) -> tuple[Endpoint, Journal]:
+    return Endpoint(str(config.endpoint)), Journal(config.output.with_name(config.output.name + ".ledger"), {})
 
 
 def _say_plan(config: Config, judges: Sequence[Asking | Scoring], comparisons: Sequence[Comparison]) -> Path:
     """Show how many requests each LLM judge takes."""
-    from headwater.evaluation.judge_client import Desk
+    from headwater.evaluation.judge_client import JudgeClient
     from headwater.evaluation.judges import Asking
 
-    endpoint, ledger = _desk_files(config)
+    endpoint, journal = _desk_files(config)
     try:
-        desk = Desk(endpoint, ledger, 1)
+        client = JudgeClient(endpoint, journal, 1)
         table = Table("judge", "requests", "of them in the ledger", "to make", title="plan", title_justify="left")
         for judge in judges:
             if isinstance(judge, Asking):
-                every, left = desk.unpaid(judge, comparisons)
+                every, left = client.unpaid(judge, comparisons)
                 table.add_row(judge.name, f"{every:,}", f"{every - left:,}", f"{left:,}")
     finally:
-        ledger.close()
+        journal.close()
     show(table)
     show("A reply without a verdict takes one more request.")
     return config.output
@@ -164,20 +164,20 @@ def _judged(
     config: Config, judge: Asking | Scoring, comparisons: Sequence[Comparison], said: dict[str, str]
 ) -> list[Judgement]:
     """Let one judge judge; `said` takes what a server says of requests that it refuses, by problem."""
-    from headwater.evaluation.judge_client import Desk
+    from headwater.evaluation.judge_client import JudgeClient
     from headwater.evaluation.judges import Asking
 
     if not isinstance(judge, Asking):
         return judge.judge(comparisons)
-    endpoint, ledger = _desk_files(config)
-    desk = Desk(endpoint, ledger, config.concurrency or AT_ONCE)
-    every, left = desk.unpaid(judge, comparisons)
-    say(f"{judge.name}: {every:,} requests, {every - left:,} of them in {ledger.path}")
+    endpoint, journal = _desk_files(config)
+    client = JudgeClient(endpoint, journal, config.concurrency or AT_ONCE)
+    every, left = client.unpaid(judge, comparisons)
+    say(f"{judge.name}: {every:,} requests, {every - left:,} of them in {journal.path}")
     try:
-        return desk.judge(judge, comparisons, lambda items, total: track(items, f"asking {judge.name}", total))
+        return client.judge(judge, comparisons, lambda items, total: track(items, f"asking {judge.name}", total))
     finally:
-        said |= desk.refusals.said
-        ledger.close()
+        said |= client.refusals.said
+        journal.close()
 
 
 def _check_judged(config: Config, judgements: Sequence[Judgement], said: Mapping[str, str]) -> None:
@@ -186,14 +186,14 @@ def _check_judged(config: Config, judgements: Sequence[Judgement], said: Mapping
 
     if whole(judgements):
         return
-    problem = no_verdict(_account(judgements).dropped)
+    problem = no_verdict(_row_counts(judgements).dropped)
     if config.endpoint is not None:
         first = next(iter(said.values()), "")
         raise NetworkError(config.endpoint, problem, first, "see what the server answers, or name another judge")
     raise DataError(str(config.answers[0]), problem, "give --judge a larger max_length, or other answers")
 
 
-def _write(config: Config, judgements: Sequence[Judgement], stages: dict[str, Account]) -> Path:
+def _write(config: Config, judgements: Sequence[Judgement], stages: dict[str, RowCounts]) -> Path:
     """Write the run, and print who wins and how sure that is."""
     from headwater.evaluation.judgements import ANNOTATIONS, as_annotations
 
@@ -203,14 +203,14 @@ def _write(config: Config, judgements: Sequence[Judgement], stages: dict[str, Ac
     table = Table(*heads, title=title, title_justify="left")
     for judge in dict.fromkeys(one.judge for one in judgements):
         own = [one for one in judgements if one.judge == judge]
-        stages[f"judged by {judge}"] = _account(own)
+        stages[f"judged by {judge}"] = _row_counts(own)
         metrics |= _figures(judge, own, config.seed)
         for model in dict.fromkeys(one.second for one in own):
             rate = metrics.get(f"win_rate/{judge}/{model}")
             cells = (
                 (f"{rate.value:.4f}", rate.interval(), str(rate.n)) if isinstance(rate, Estimate) else ("–", "–", "0")
             )
-            missing = _account([one for one in own if one.second == model]).dropped
+            missing = _row_counts([one for one in own if one.second == model]).dropped
             table.add_row(judge, model, *cells, ", ".join(f"{name} {count}" for name, count in missing.items()) or "0")
     writer = runs.start(config.output, "judge", config, inputs=[config.baseline, *config.answers])
     writer.facts["baseline"] = judgements[0].first
@@ -223,14 +223,14 @@ def _write(config: Config, judgements: Sequence[Judgement], stages: dict[str, Ac
     return writer.finish()
 
 
-def _account(judgements: Sequence[Judgement]) -> Account:
+def _row_counts(judgements: Sequence[Judgement]) -> RowCounts:
     """Count comparisons, those without a verdict apart, by the reason."""
     without: dict[tuple[str, str, str], str] = {}
     for one in judgements:
         if one.preference is None:
             without.setdefault((one.judge, one.prompt, one.second), one.problem or "unparsed")
     every = len({(one.judge, one.prompt, one.second) for one in judgements})
-    return Account(every, every - len(without), Counter(without.values()))
+    return RowCounts(every, every - len(without), Counter(without.values()))
 
 
 def _figures(judge: str, judgements: Sequence[Judgement], seed: int) -> dict[str, Estimate]:
@@ -242,9 +242,9 @@ def _figures(judge: str, judgements: Sequence[Judgement], seed: int) -> dict[str
     usable = whole(judgements)
     found = {}
     for model in dict.fromkeys(one.second for one in judgements):
-        looks = [one for one in usable if one.second == model]
-        if looks:
-            found[f"win_rate/{judge}/{model}"] = score(looks, seed)
+        votes = [one for one in usable if one.second == model]
+        if votes:
+            found[f"win_rate/{judge}/{model}"] = score(votes, seed)
     bias = position_bias(usable, seed)
     if bias is not None:
         found[f"prefers_first/{judge}"] = bias

@@ -23,12 +23,12 @@ from headwater import files
 from headwater.console import say, say_notes, say_stages, show
 from headwater.data import reading
 from headwater.data.preference import Preference
-from headwater.data.preparation import Ledger, prepare
-from headwater.data.reading import Account, Door
+from headwater.data.preparation import PrepLog, prepare
+from headwater.data.reading import ReadOptions, RowCounts
 from headwater.data.splitting import unseen
 from headwater.data.templates import renders_conversations
 from headwater.data.tokenizers import load_tokenizer
-from headwater.data.tokens import TOKENS_PER_PASS, EndToken, View
+from headwater.data.tokens import TOKENS_PER_PASS, EncodeOptions, EndToken
 from headwater.data.truncation import CutBy, Truncation, parse_keep
 from headwater.errors import DataError, UsageError
 from headwater.marks import visible
@@ -38,7 +38,7 @@ from headwater.report.lens.page import DATA, page
 from headwater.report.lens.views import PAIR, Lens, Reading, contents
 from headwater.results import runs
 from headwater.signal import tokenwise
-from headwater.signal.tokenwise import Reader, Shown, Typed, Wanted
+from headwater.signal.tokenwise import Shown, TokenReader, Typed, Wanted
 from headwater.statistics import LEVEL, Estimate
 
 EXAMPLE = """headwater lens pairs.jsonl --model runs/reward --output runs/lens
@@ -99,7 +99,7 @@ class Config:
     """Render conversations by this template instead of the model's own: plain, chatml, or a Jinja file."""
     overwrite: bool = False
     """Replace an earlier run at --output."""
-    door: Annotated[Door, tyro.conf.OmitArgPrefixes] = field(default_factory=Door)
+    read_options: Annotated[ReadOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ReadOptions)
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work. Errors: `UsageError`."""
@@ -127,7 +127,7 @@ class Config:
 
     def _refuse(self, names: Sequence[str], found: str, to_do: str) -> None:
         """Refuse flags that are given and would say nothing. Errors: `UsageError`."""
-        defaults = {name: Door() if name == "door" else getattr(Config, name, None) for name in names}
+        defaults = {name: ReadOptions() if name == "door" else getattr(Config, name, None) for name in names}
         for name in names:
             if getattr(self, name) != defaults[name]:
                 flag = "a flag of how the data is read" if name == "door" else f"--{name.replace('_', '-')}"
@@ -152,23 +152,23 @@ class Config:
         """The models that read, the one that sorts and colours first."""
         return [model for model in (self.model, self.against) if model]
 
-    def readers(self) -> list[Reader]:
+    def readers(self) -> list[TokenReader]:
         """Load them. Errors: `UsageError`, `ModelError`."""
-        room = self.tokens_per_pass or TOKENS_PER_PASS
+        max_tokens = self.tokens_per_pass or TOKENS_PER_PASS
         wanted = [Wanted(model, end=self.end, max_length=self.max_length) for model in self.models]
         wanted[:1] = [
             first._replace(reference=self.reference, beta=self.beta, reward_head=self.reward_head)
             for first in wanted[:1]
         ]
-        return [tokenwise.load(one, room, self.seed) for one in wanted]
+        return [tokenwise.load(one, max_tokens, self.seed) for one in wanted]
 
 
 class Subject(NamedTuple):
     """What is shown: pairs as models read them, and what became of the others."""
 
     loaded: reading.Loaded[Preference]
-    ledger: Ledger
-    readers: list[Reader]
+    prep_log: PrepLog
+    readers: list[TokenReader]
     pairs: list[Shown]
 
 
@@ -185,9 +185,9 @@ def run(config: Config) -> Path | None:
     runs.check_free(output, config.overwrite, config)
     subject = _read(config, config.data)
     metrics = _metrics(subject, config.seed)
-    facts = {**subject.readers[0].facts, "end": subject.readers[0].view.end}
+    facts = {**subject.readers[0].facts, "end": subject.readers[0].encode_options.end}
     writer = runs.start(output, "lens", config, inputs=subject.loaded.files, facts=facts)
-    writer.count_stages(subject.ledger.stages)
+    writer.count_stages(subject.prep_log.stages)
     subject.loaded.quarantine.save(writer.path / reading.QUARANTINE)
     writer.write_metrics(metrics)
     writer.write_records([_record(one) for one in subject.pairs])
@@ -231,36 +231,37 @@ def _default_output(data: Path, model: str | None) -> Path:
 
 def _read(config: Config, data: Path) -> Subject:
     """Read the pairs and let the models read them. Errors: `DataError` where none can be shown."""
-    loaded = reading.load(data, config.door)
+    loaded = reading.load(data, config.read_options)
     say(f"data: {loaded.path} · {loaded.layout}")
-    ledger = Ledger({"read": loaded.account})
-    preferences = _drawn(loaded.preferences, config, ledger)
+    prep_log = PrepLog({"read": loaded.row_counts})
+    preferences = _drawn(loaded.preferences, config, prep_log)
     readers = config.readers()
     if not readers:  # a tokenizer that is trained on the data is trained on all of it, as `tokens` and `preprocess` do
         tokenizer = load_tokenizer(config.tokenizer or SCRATCH, loaded.preferences)
-        readers = [Reader(tokenizer, View(Truncation(), config.end or "complete", config.max_length))]
+        readers = [TokenReader(tokenizer, EncodeOptions(Truncation(), config.end or "complete", config.max_length))]
     parts = ["shown pairs", "pairs read by the second model"]
     encoded = [
-        prepare(part, preferences, one.view, one.tokenizer, ledger) for part, one in zip(parts, readers, strict=False)
+        prepare(part, preferences, one.encode_options, one.tokenizer, prep_log)
+        for part, one in zip(parts, readers, strict=False)
     ]
-    pairs, ledger.stages["part"] = tokenwise.shown(preferences, readers, encoded)
-    say_stages(ledger.stages)
-    say_notes(ledger.notes)
+    pairs, prep_log.stages["part"] = tokenwise.shown(preferences, readers, encoded)
+    say_stages(prep_log.stages)
+    say_notes(prep_log.notes)
     if not pairs:
         raise DataError(str(data), "no pair can be parted into its tokens", "use another tokenizer")
-    return Subject(loaded, ledger, readers, pairs)
+    return Subject(loaded, prep_log, readers, pairs)
 
 
-def _drawn(preferences: list[Preference], config: Config, ledger: Ledger) -> list[Preference]:
+def _drawn(preferences: list[Preference], config: Config, prep_log: PrepLog) -> list[Preference]:
     """Return the pairs to show in the data's order: of those no model has seen, `config.pairs` at random."""
     if config.models and not config.allow_leakage:
         seen = frozenset[str]().union(*(runs.trained_on(Path(model)) for model in config.models))
-        preferences, ledger.stages["leakage"] = unseen(preferences, seen)
+        preferences, prep_log.stages["leakage"] = unseen(preferences, seen)
     places = _places(len(preferences), config)
-    account = Account(len(preferences), len(places))
+    row_counts = RowCounts(len(preferences), len(places))
     if len(places) < len(preferences):
-        account.dropped["not_drawn"] = len(preferences) - len(places)
-    ledger.stages["draw"] = account
+        row_counts.dropped["not_drawn"] = len(preferences) - len(places)
+    prep_log.stages["draw"] = row_counts
     return [preferences[place] for place in places]
 
 
@@ -278,7 +279,7 @@ def _lens(config: Config, data: Path, subject: Subject, metrics: dict[str, Estim
     )
 
 
-def _readings(readers: Sequence[Reader]) -> list[Reading]:
+def _readings(readers: Sequence[TokenReader]) -> list[Reading]:
     return [one.reading for one in readers if one.reading]
 
 
@@ -288,13 +289,15 @@ def _metrics(subject: Subject, seed: int) -> dict[str, Estimate]:
 
     records = [_record(one) for one in subject.pairs]
     found: dict[str, Estimate] = {}
-    openings = [one.preference.opening for one in subject.pairs]
+    conversation_ids = [one.preference.conversation_id for one in subject.pairs]
     for prefix, _ in zip(("", "against_"), _readings(subject.readers), strict=False):
         rewards, lengths = (
             np.array([[row[f"{side}_{what}"] for side in PAIR] for row in records], dtype=np.float64)
             for what in (f"{prefix}reward", "tokens")
         )
-        found |= {f"{prefix}{name}": one for name, one in summarise_rewards(rewards, lengths, openings, seed).items()}
+        found |= {
+            f"{prefix}{name}": one for name, one in summarise_rewards(rewards, lengths, conversation_ids, seed).items()
+        }
     return found
 
 
@@ -312,10 +315,10 @@ def _record(one: Shown) -> dict[str, Any]:
 
 def _notes(config: Config, data: Path, subject: Subject, metrics: dict[str, Estimate]) -> list[str]:
     """Say what was read, by what, and what it says: the page's first paragraphs."""
-    stages = subject.ledger.stages
+    stages = subject.prep_log.stages
     lost = Counter({"quarantined": stages["read"].quarantined})
-    for account in stages.values():
-        lost.update(account.dropped)
+    for row_counts in stages.values():
+        lost.update(row_counts.dropped)
     reasons = "".join(f", {reason.replace('_', ' ')} {count}" for reason, count in (+lost).items())
     rows = f"{data}: {stages['read'].rows_in} rows in, {len(subject.pairs)} shown{reasons}."
     if not config.models:
@@ -330,7 +333,7 @@ def _notes(config: Config, data: Path, subject: Subject, metrics: dict[str, Esti
     return [f"{'; '.join([*right, longer])}. {size}", *_meanings(subject.readers), rows]
 
 
-def _meanings(readers: Sequence[Reader]) -> list[str]:
+def _meanings(readers: Sequence[TokenReader]) -> list[str]:
     """Say what the scores of each model are."""
     found = []
     for one in readers:
@@ -338,7 +341,7 @@ def _meanings(readers: Sequence[Reader]) -> list[str]:
         if "reference" in facts:
             means = f"the implicit reward β Σ (log π − log π_ref), β = {facts['beta']:g}, π_ref = {facts['reference']},"
         whose = f" of {one.reading.model}" if one.reading and len(readers) > 1 else ""
-        found.append(f"A score{whose} is {means} of a response up to a token; end tokens: {one.view.end}.")
+        found.append(f"A score{whose} is {means} of a response up to a token; end tokens: {one.encode_options.end}.")
     return found
 
 
@@ -359,13 +362,13 @@ def _decoded(config: Config, source: runs.Run, output: Path) -> Path:
     if not rows:
         raise DataError(str(source.path), "does not say where its tokens end, or their KL", "decode with both models")
     places = _places(len(rows), config)
-    account = Account(len(rows), len(places))
+    row_counts = RowCounts(len(rows), len(places))
     if len(places) < len(rows):
-        account.dropped["not_drawn"] = len(rows) - len(places)
-    say_stages({"draw": account})
+        row_counts.dropped["not_drawn"] = len(rows) - len(places)
+    say_stages({"draw": row_counts})
     facts = {name: source.facts[name] for name in ("decoded_from", "strategy")}
     writer = runs.start(output, "lens", config, inputs=[source.path / runs.DECODED], facts=facts)
-    writer.count_stages({"draw": account})
+    writer.count_stages({"draw": row_counts})
     writer.write_metrics({})
     _write(writer, decodes.lens_of(source, [rows[place] for place in places], config.truncation))
     return writer.finish()

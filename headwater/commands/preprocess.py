@@ -16,16 +16,16 @@ from headwater import files
 from headwater.console import say, say_stages
 from headwater.data import reading
 from headwater.data.preference import Preference, Unpaired
-from headwater.data.reading import Door, Intake
+from headwater.data.reading import ReadOptions, RowReader
 from headwater.data.tokenizers import is_call, load_tokenizer
-from headwater.data.tokens import View, token_ends
+from headwater.data.tokens import EncodeOptions, token_ends
 from headwater.data.truncation import (
     Boundary,
     CutBy,
-    Effect,
     Keep,
     Part,
     Truncation,
+    TruncationEffect,
     parse_keep,
     parse_percentage,
     shortened,
@@ -65,7 +65,7 @@ class Config:
     """Files to deal the rows out to in turn: cut-00001-of-00004.jsonl, …; read them as "cut-*-of-*.jsonl"."""
     overwrite: bool = False
     """Replace an earlier output."""
-    door: Annotated[Door, tyro.conf.OmitArgPrefixes] = field(default_factory=Door)
+    read_options: Annotated[ReadOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ReadOptions)
 
 
 def run(config: Config) -> Path:
@@ -76,25 +76,25 @@ def run(config: Config) -> Path:
     _check_free(config, target, home)
     runs.check_free(home, config.overwrite, config)
 
-    tokenizer = load_tokenizer(config.tokenizer, reading.examples(reading.stream(config.input, config.door)))
+    tokenizer = load_tokenizer(config.tokenizer, reading.examples(reading.stream(config.input, config.read_options)))
     if is_call(config.tokenizer):
         say(f"tokens: byte-level BPE of {len(tokenizer)} trained on this data; --tokenizer NAME takes your model's")
-    intake, effect = reading.stream(config.input, config.door), Effect()
+    row_reader, effect = reading.stream(config.input, config.read_options), TruncationEffect()
     # Written aside: until every row has passed, an earlier output stays as it is, and a refusal leaves nothing behind.
     with tempfile.TemporaryDirectory(prefix=".tmp-", dir=_existing(home.parent)) as aside:
-        rows = shortened(_examples(intake, truncation), truncation, token_ends(tokenizer), effect)
+        rows = shortened(_examples(row_reader, truncation), truncation, token_ends(tokenizer), effect)
         written = reading.write(Path(aside) / target.name, rows, config.shards)
-        say(f"data: {intake.place} · {intake.layout}")
-        stages = {"read": intake.account, "truncate": effect.account}
+        say(f"data: {row_reader.place} · {row_reader.layout}")
+        stages = {"read": row_reader.row_counts, "truncate": effect.row_counts}
         say_stages(stages)
-        _refuse_nothing(intake, effect)
+        _refuse_nothing(row_reader, effect)
         writer = runs.start(
-            home, "preprocess", config, inputs=intake.files, facts=_facts(config, truncation, effect), began=began
+            home, "preprocess", config, inputs=row_reader.files, facts=_facts(config, truncation, effect), began=began
         )
         for file in written:
             shutil.move(file, target.parent / file.name)
     writer.count_stages(stages)
-    intake.quarantine.save(home / reading.QUARANTINE)
+    row_reader.quarantine.save(home / reading.QUARANTINE)
     if not truncation.changes_nothing:
         writer.write_metrics(effect.figures())
         files.write_json(home / "dropped.json", effect.dropped)
@@ -103,25 +103,25 @@ def run(config: Config) -> Path:
     return target
 
 
-def _examples(intake: Intake, truncation: Truncation) -> Iterator[Preference | Unpaired]:
+def _examples(row_reader: RowReader, truncation: Truncation) -> Iterator[Preference | Unpaired]:
     """Yield the rows, if the cut means something for them. Errors: `UsageError`; `DataError` for another kind."""
-    for example in reading.examples(intake):
+    for example in reading.examples(row_reader):
         truncation.check_rows(example)
         yield example
 
 
-def _refuse_nothing(intake: Intake, effect: Effect) -> None:
+def _refuse_nothing(row_reader: RowReader, effect: TruncationEffect) -> None:
     """Refuse data of which no row is left."""
-    if not intake.account.kept:
-        raise intake.no_usable_rows()
-    if not effect.account.kept:
-        raise DataError(intake.place, "no row is left", "keep more")
+    if not row_reader.row_counts.kept:
+        raise row_reader.no_usable_rows()
+    if not effect.row_counts.kept:
+        raise DataError(row_reader.place, "no row is left", "keep more")
 
 
-def _facts(config: Config, truncation: Truncation, effect: Effect) -> dict[str, Any]:
+def _facts(config: Config, truncation: Truncation, effect: TruncationEffect) -> dict[str, Any]:
     before = runs.facts_of(config.input)
     saved = 1 - (1 - before.get("flops_saved", 0.0)) * (1 - effect.flops_saved)
-    return before | facts_of(View(truncation, "complete", 0), before) | {"flops_saved": saved}
+    return before | facts_of(EncodeOptions(truncation, "complete", 0), before) | {"flops_saved": saved}
 
 
 def _existing(path: Path) -> Path:
@@ -145,7 +145,7 @@ def _check_free(config: Config, target: Path, home: Path) -> None:
         check_data_file(path, home, replaces)
 
 
-def _show(effect: Effect) -> None:
+def _show(effect: TruncationEffect) -> None:
     """Say what the cut did to tokens, and to the length difference that a model could learn instead."""
     figures = effect.figures()
     share = figures["tokens_after"] / max(1, figures["tokens_before"])

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from headwater.console import say, say_stages, show, track
 from headwater.data import reading
-from headwater.data.reading import Account, Door
+from headwater.data.reading import ReadOptions, RowCounts
 from headwater.data.templates import renders_conversations
 from headwater.data.tokens import TOKENS_PER_PASS, EndToken
 from headwater.errors import DataError, UsageError
@@ -57,7 +57,7 @@ class Config:
     """Render conversations by this template instead of the model's own: plain, chatml, or a Jinja file."""
     overwrite: bool = False
     """Replace an earlier run at --output."""
-    door: Annotated[Door, tyro.conf.OmitArgPrefixes] = field(default_factory=Door)
+    read_options: Annotated[ReadOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ReadOptions)
 
 
 @renders_conversations
@@ -71,18 +71,18 @@ def run(config: Config) -> Path:
     alone = reward_bench.alone([item for item, _ in read])
     judged = [(item, row) for item, row in read if item.subset != reward_bench.TIES or item.candidates.id not in alone]
     dropped = Counter({"unreadable_response": len(items) - len(read), "other_half_missing": len(read) - len(judged)})
-    account = Account(len(items), len(judged), dropped=+dropped)
-    say_stages({"judge": account})
+    row_counts = RowCounts(len(items), len(judged), dropped=+dropped)
+    say_stages({"judge": row_counts})
     if not judged:
         raise DataError(str(config.dataset), "no row is left", "raise --max-length")
     metrics = reward_bench.figures(name, [item for item, _ in judged], [row for _, row in judged], config.seed)
     facts = runs.facts_of(Path(config.model)) | {"benchmark": name}
     writer = runs.start(config.output, "reward-bench", config, inputs=files, facts=facts)
-    writer.count("judge", account.rows_in, account.kept, account.dropped)
+    writer.count("judge", row_counts.rows_in, row_counts.kept, row_counts.dropped)
     writer.write_metrics(metrics)
     writer.write_records(
         [
-            {"id": item.candidates.id, "subset": item.subset, "opening": item.opening, "rewards": row}
+            {"id": item.candidates.id, "subset": item.subset, "opening": item.conversation_id, "rewards": row}
             | {"correct": item.correct}
             for item, row in judged
         ]
@@ -93,32 +93,32 @@ def run(config: Config) -> Path:
 
 def _read(config: Config) -> tuple[str, list[Item], list[Path]]:
     """Read the benchmark; all rows are of one. Errors: `DataError`, `UsageError` for flags that do not count here."""
-    for flag, value in {"--format": config.door.layout, "--columns": config.door.columns}.items():
+    for flag, value in {"--format": config.read_options.layout, "--columns": config.read_options.columns}.items():
         if value is not None:
             raise UsageError(flag, "has no effect on a benchmark", "its columns tell which one it is")
-    if config.door.max_bad_rows != "0":
+    if config.read_options.max_bad_rows != "0":
         raise UsageError("--max-bad-rows", "has no effect on a benchmark", "a bad row is refused")
     found: dict[str, list[Item]] = {}
-    for row in itertools.islice(reading.read_rows(config.dataset, config.door), config.door.limit):
+    for row in itertools.islice(reading.read_rows(config.dataset, config.read_options), config.read_options.limit):
         name, item = reward_bench.read(row)
-        item = item._replace(candidates=reading.conditioned(item.candidates, row, config.door))
+        item = item._replace(candidates=reading.conditioned(item.candidates, row, config.read_options))
         found.setdefault(name, []).append(item)
     if len(found) != 1:
         raise DataError(
             str(config.dataset), f"holds rows of {' and '.join(found) or 'nothing'}", "expected one benchmark"
         )
     ((name, items),) = found.items()
-    return name, items, list(reading.stream(config.dataset, config.door).files)
+    return name, items, list(reading.stream(config.dataset, config.read_options).files)
 
 
 def _rewards(config: Config, items: Sequence[Item]) -> list[list[float] | None]:
     """Return the rewards of all responses of every item; None where one of them cannot be read."""
     from headwater.models.turn_ends import end_rule
-    from headwater.rewards.responses import Reading, load_judge
+    from headwater.rewards.responses import Reading, load_response_scorer
 
     end = config.end or end_rule(config.model)
     how = Reading(end, config.max_length, config.tokens_per_pass)
-    judge = load_judge(config.model, config.reference, config.beta, how, config.seed, config.reward_head)
+    judge = load_response_scorer(config.model, config.reference, config.beta, how, config.seed, config.reward_head)
     found: list[list[float] | None] = []
     starts = range(0, len(items), WINDOW)
     for start in track(starts, "judging", len(starts)):

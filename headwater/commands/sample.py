@@ -16,9 +16,9 @@ from headwater.console import say, say_stages, track
 from headwater.data import reading
 from headwater.data.layouts import Broken, fields, with_messages
 from headwater.data.preference import Candidates, Prompted
-from headwater.data.reading import Account, Door
+from headwater.data.reading import ReadOptions, RowCounts
 from headwater.data.recorded import RowName
-from headwater.data.sampling import Asked, Drawn, Ledger, Sampling, ask_many, asked
+from headwater.data.sampling import Asked, Drawn, Journal, Sampling, ask_many, asked
 from headwater.data.templates import given_template, renders_conversations
 from headwater.errors import DataError, NetworkError, UsageError
 from headwater.network.endpoint import Endpoint, Refusals
@@ -60,7 +60,7 @@ class Config:
     """Render conversations by this template instead of the model's own: plain, chatml, or a Jinja file."""
     overwrite: bool = False
     """Replace an earlier output."""
-    door: Annotated[Door, tyro.conf.OmitArgPrefixes] = field(default_factory=Door)
+    read_options: Annotated[ReadOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ReadOptions)
 
 
 @renders_conversations
@@ -68,30 +68,30 @@ def run(config: Config) -> Path:
     """Draw the responses and return the data file."""
     _check(config)
     target, home = free_places(config.output, config.input, config.overwrite, config)
-    intake = reading.stream(config.input, config.door)
-    prompts, account = asked(_only_prompts(config) if config.column else intake)
+    row_reader = reading.stream(config.input, config.read_options)
+    prompts, row_counts = asked(_only_prompts(config) if config.column else row_reader)
     if not prompts:
-        raise intake.no_usable_rows()
-    stages = {"prompts": account} if config.column else {"read": intake.account, "prompts": account}
-    ledger = Ledger(target.with_name(target.name + ".ledger"), _settings(config))
+        raise row_reader.no_usable_rows()
+    stages = {"prompts": row_counts} if config.column else {"read": row_reader.row_counts, "prompts": row_counts}
+    journal = Journal(target.with_name(target.name + ".ledger"), _settings(config))
     try:
-        refusals = Refusals(answered=len(ledger) > 0)
-        _draw(config, prompts, ledger, refusals)
-        kept = [one for one in prompts if one.key in ledger]
+        refusals = Refusals(answered=len(journal) > 0)
+        _draw(config, prompts, journal, refusals)
+        kept = [one for one in prompts if one.key in journal]
         dropped = refusals.counts if config.endpoint else Counter({"too_long": len(prompts) - len(kept)})
-        stages["sample"] = Account(len(prompts), len(kept), +dropped)
+        stages["sample"] = RowCounts(len(prompts), len(kept), +dropped)
         say_stages(stages)
         if not kept and config.endpoint:
             raise NetworkError(config.endpoint, f"no prompt was answered: {refusals.summary()}")
         if not kept:
             raise DataError(str(config.input), "no prompt leaves room for a response", "lower --max-new-tokens")
-        rewards = _rewards(config, kept, ledger)
+        rewards = _rewards(config, kept, journal)
         facts = {"sampled_from": config.model, **dataclasses.asdict(config.sampling)}
-        writer = runs.start(home, "sample", config, inputs=intake.files, facts=facts)
-        intake.quarantine.save(home / reading.QUARANTINE)
+        writer = runs.start(home, "sample", config, inputs=row_reader.files, facts=facts)
+        row_reader.quarantine.save(home / reading.QUARANTINE)
         writer.count_stages(stages)
         figures = _Figures()
-        found = list(_candidates(kept, ledger, next(iter(rewards.values()), None)))
+        found = list(_candidates(kept, journal, next(iter(rewards.values()), None)))
         reading.write(target, figures.counting(found))
         if rewards:
             writer.write_records(
@@ -102,11 +102,11 @@ def run(config: Config) -> Path:
                 ]
             )
     except BaseException:
-        ledger.close()
+        journal.close()
         raise
     writer.write_metrics(figures.metrics())
     writer.finish()
-    ledger.discard()
+    journal.discard()
     say(f"{figures.responses:,} responses, {figures.complete:,} complete, {figures.different:,} different in their row")
     say(f"written: {target}")
     return target
@@ -114,7 +114,7 @@ def run(config: Config) -> Path:
 
 def _only_prompts(config: Config) -> Iterator[Prompted]:
     """Read the prompts of rows that hold nothing else. Errors: `DataError` at the first row that has none."""
-    for row in itertools.islice(reading.read_rows(config.input, config.door), config.door.limit):
+    for row in itertools.islice(reading.read_rows(config.input, config.read_options), config.read_options.limit):
         try:
             prompt = fields.prompt(with_messages(row.fields)[0], str(config.column))
         except Broken as problem:
@@ -125,17 +125,17 @@ def _only_prompts(config: Config) -> Iterator[Prompted]:
             )
         name = str(row.fields.get("id") or Path(row.place).name)
         one = Prompted(prompt=prompt, id=name, source=str(row.fields.get("source") or config.input.name))
-        yield reading.conditioned(one, row, config.door)
+        yield reading.conditioned(one, row, config.read_options)
 
 
-def _draw(config: Config, prompts: Sequence[Asked], ledger: Ledger, refusals: Refusals) -> None:
+def _draw(config: Config, prompts: Sequence[Asked], journal: Journal, refusals: Refusals) -> None:
     """Draw for the prompts that are not in the ledger, and write each down as it comes."""
-    left = [one for one in prompts if one.key not in ledger]
+    left = [one for one in prompts if one.key not in journal]
     if len(left) < len(prompts):
-        say(f"resumed: {len(prompts) - len(left):,} of {len(prompts):,} prompts are in {ledger.path}")
+        say(f"resumed: {len(prompts) - len(left):,} of {len(prompts):,} prompts are in {journal.path}")
     drawn = _from_server(config, left, refusals) if config.endpoint else _from_model(config, left)
     for one, responses in track(drawn, "prompts", len(left)):
-        ledger.add(one.key, responses)
+        journal.add(one.key, responses)
 
 
 def _check(config: Config) -> None:
@@ -160,8 +160,12 @@ def _check(config: Config) -> None:
 
 def _check_column(config: Config) -> None:
     """Refuse flags of the door that do not count beside `--column`. Errors: `UsageError`."""
-    door = config.door
-    given = {"--format": door.layout, "--columns": door.columns, "--max-bad-rows": door.max_bad_rows != "0" or None}
+    read_options = config.read_options
+    given = {
+        "--format": read_options.layout,
+        "--columns": read_options.columns,
+        "--max-bad-rows": read_options.max_bad_rows != "0" or None,
+    }
     for flag, value in given.items():
         if value is not None:
             raise UsageError(flag, "has no effect with --column", "leave one of them out")
@@ -195,7 +199,7 @@ def _from_model(config: Config, prompts: Sequence[Asked]) -> Iterator[tuple[Aske
         yield from draw_from(config.model, prompts, config.sampling, config.seed, config.batch_size or AT_ONCE)
 
 
-def _rewards(config: Config, prompts: Sequence[Asked], ledger: Ledger) -> dict[str, list[Rewards]]:
+def _rewards(config: Config, prompts: Sequence[Asked], journal: Journal) -> dict[str, list[Rewards]]:
     """Score what was drawn, prompt by prompt, with every reward model that is named."""
     from headwater.models import loading, positions
     from headwater.models.turn_ends import end_rule
@@ -204,20 +208,20 @@ def _rewards(config: Config, prompts: Sequence[Asked], ledger: Ledger) -> dict[s
     found: dict[str, list[Rewards]] = {}
     batch = config.batch_size or AT_ONCE
     for name in config.reward_model:
-        loading.check_conditions(name, [config.door.told])
+        loading.check_conditions(name, [config.read_options.told])
         with given_template(None):  # a reward model is asked as it was trained
             (model, tokenizer), end = loading.load(name, "reward", (), config.seed), end_rule(name)
         longest = positions.readable(model)
         found[name] = [
-            sampling.scores(model, tokenizer, one, ledger.drawn(one.key), longest, batch, end)
+            sampling.scores(model, tokenizer, one, journal.drawn(one.key), longest, batch, end)
             for one in track(prompts, f"rewards by {Path(name).name}", len(prompts))
         ]
     return found
 
 
-def _candidates(prompts: Sequence[Asked], ledger: Ledger, rewards: Sequence[Rewards] | None) -> Iterator[Candidates]:
+def _candidates(prompts: Sequence[Asked], journal: Journal, rewards: Sequence[Rewards] | None) -> Iterator[Candidates]:
     for row, one in enumerate(prompts):
-        drawn = ledger.drawn(one.key)
+        drawn = journal.drawn(one.key)
         found = rewards[row] if rewards else [None] * len(drawn)
         responses = tuple(each.response(reward) for each, reward in zip(drawn, found, strict=True))
         yield Candidates(prompt=one.prompt, responses=responses, id=one.id, source=one.source)

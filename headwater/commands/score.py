@@ -20,13 +20,13 @@ from headwater import interrupts, statistics
 from headwater.console import say, say_stages, show
 from headwater.data import reading
 from headwater.data.preference import Candidates, Preference, Record
-from headwater.data.reading import Door
+from headwater.data.reading import ReadOptions
 from headwater.data.recorded import RowName
 from headwater.data.templates import renders_conversations
 from headwater.data.tokens import MAX_LENGTH, TOKENS_PER_PASS, EndToken
 from headwater.data.writing import row_of
 from headwater.errors import DataError, UsageError
-from headwater.journal import Ledger
+from headwater.journal import Journal
 from headwater.results import runs
 from headwater.results.outputs import free_places
 from headwater.statistics import LEVEL, Estimate, Floats
@@ -74,7 +74,7 @@ class Config:
     """Render conversations by this template instead of the model's own: plain, chatml, or a Jinja file."""
     overwrite: bool = False
     """Replace an earlier output."""
-    door: Annotated[Door, tyro.conf.OmitArgPrefixes] = field(default_factory=Door)
+    read_options: Annotated[ReadOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ReadOptions)
 
 
 @renders_conversations
@@ -89,27 +89,27 @@ def run(config: Config) -> Path:
     settings |= {} if config.reward_head is None else {"reward_head": config.reward_head}
     settings["max_length"] = config.max_length or MAX_LENGTH
     settings["models"] = _fingerprints(config)
-    ledger = Ledger(config.output.with_name(config.output.name + ".ledger"), settings)
+    journal = Journal(config.output.with_name(config.output.name + ".ledger"), settings)
     try:
-        tokens = sum(_score(config, name, ledger) for name in config.model)
-        intake = reading.stream(config.input, config.door)
+        tokens = sum(_score(config, name, journal) for name in config.model)
+        row_reader = reading.stream(config.input, config.read_options)
         scores = "reward" if config.value == "reward" else "likelihood"
         facts = runs.facts_of(config.input) | {"scored_by": list(config.model), "scores": scores}
-        writer = runs.start(home, "score", config, inputs=intake.files, facts=facts, began=began)
-        scored = _Scored(config, ledger)
-        files = reading.write(target, scored.rows(intake))
+        writer = runs.start(home, "score", config, inputs=row_reader.files, facts=facts, began=began)
+        scored = _Scored(config, journal)
+        files = reading.write(target, scored.rows(row_reader))
     except BaseException:
-        ledger.close()
+        journal.close()
         raise
-    say_stages({"read": intake.account})
-    intake.quarantine.save(home / reading.QUARANTINE)
-    writer.count_stages({"read": intake.account})
+    say_stages({"read": row_reader.row_counts})
+    row_reader.quarantine.save(home / reading.QUARANTINE)
+    writer.count_stages({"read": row_reader.row_counts})
     writer.write_records(scored.records)
     metrics = scored.metrics()
     _say_throughput(scored, tokens, time.monotonic() - began)
     writer.write_metrics(metrics)
     writer.finish()
-    ledger.discard()
+    journal.discard()
     _print(metrics, config)
     say(f"written: {files[0]}")
     return target
@@ -142,32 +142,32 @@ def _windows(records: Iterator[Any]) -> Iterator[list[Any]]:
         yield window
 
 
-def _score(config: Config, name: str, ledger: Ledger) -> int:
+def _score(config: Config, name: str, journal: Journal) -> int:
     """Score with one model what is not in the ledger yet; returns the tokens that went through it."""
     from headwater.models.turn_ends import end_rule
-    from headwater.rewards.responses import Judge, Reading, load_judge, load_likelihood
+    from headwater.rewards.responses import Reading, ResponseScorer, load_likelihood, load_response_scorer
 
-    judge: Judge | None = None
+    judge: ResponseScorer | None = None
     done, began = 0, time.monotonic()
-    intake = reading.stream(config.input, config.door)
-    for window in _windows(intake):
+    row_reader = reading.stream(config.input, config.read_options)
+    for window in _windows(row_reader):
         interrupts.check()
         done += len(window)
-        if _key(name, window) in ledger:
+        if _key(name, window) in journal:
             continue
         if judge is None:
             end = config.end or end_rule(name)
             how = Reading(end, config.max_length, config.tokens_per_pass)
             if config.value == "reward":
-                judge = load_judge(name, config.reference, config.beta, how, config.seed, config.reward_head)
+                judge = load_response_scorer(name, config.reference, config.beta, how, config.seed, config.reward_head)
             else:
                 judge = load_likelihood(name, config.value == "mean_log_prob", how, config.seed)
             if done > len(window):
-                say(f"{name}: {done - len(window):,} rows were scored before, in {ledger.path}")
-        ledger[_key(name, window)] = judge(window)
+                say(f"{name}: {done - len(window):,} rows were scored before, in {journal.path}")
+        journal[_key(name, window)] = judge(window)
         say(f"{name}: {done:,} rows · {judge.tokens / (time.monotonic() - began):,.0f} tokens/s")
     if not done:
-        raise intake.no_usable_rows()
+        raise row_reader.no_usable_rows()
     return judge.tokens if judge else 0
 
 
@@ -182,19 +182,19 @@ def _key(name: str, window: Sequence[Record]) -> str:
 class _Scored:
     """Rows with their scores, and what is to be known of them."""
 
-    def __init__(self, config: Config, ledger: Ledger) -> None:
-        self._config, self._ledger = config, ledger
+    def __init__(self, config: Config, journal: Journal) -> None:
+        self._config, self._journal = config, journal
         self.records: list[dict[str, Any]] = []
         self._values: list[Floats] = []
-        self._openings: list[str] = []
+        self._conversation_ids: list[str] = []
 
-    def rows(self, intake: Iterator[Any]) -> Iterator[Record]:
+    def rows(self, row_reader: Iterator[Any]) -> Iterator[Record]:
         """Yield the rows with the means of their scores. Errors: `DataError` for data that changed meanwhile."""
-        for window in _windows(intake):
+        for window in _windows(row_reader):
             keys = [_key(name, window) for name in self._config.model]
-            if not all(key in self._ledger for key in keys):
+            if not all(key in self._journal for key in keys):
                 raise DataError(str(self._config.input), "changed between two readings", "score it again")
-            for record, *rewards in zip(window, *(self._ledger[key] for key in keys), strict=True):
+            for record, *rewards in zip(window, *(self._journal[key] for key in keys), strict=True):
                 yield self._row(record, np.array(rewards, dtype=np.float64))
 
     def _row(self, record: Record, rewards: Floats) -> Record:
@@ -205,24 +205,28 @@ class _Scored:
         for name, row in zip(self._config.model, rewards, strict=True):
             self.records.append({**about, "model": name, "rewards": _plain(row), **spread})
         self._values.append(rewards)
-        self._openings += [record.opening] * rewards.shape[1]
+        self._conversation_ids += [record.conversation_id] * rewards.shape[1]
         return _with_scores(record, _plain(rewards.mean(axis=0)))
 
     def metrics(self) -> dict[str, Estimate | float | int]:
         """Return counts, mean and spread of the scores, and how far the models of an ensemble are apart."""
         values = np.concatenate(self._values, axis=1)
         known = np.asarray(np.isfinite(values).all(axis=0))
-        openings = [opening for opening, there in zip(self._openings, known.tolist(), strict=True) if there]
+        conversation_ids = [
+            conversation_id
+            for conversation_id, there in zip(self._conversation_ids, known.tolist(), strict=True)
+            if there
+        ]
         means, seed = values[:, known].mean(axis=0), self._config.seed
         found: dict[str, Estimate | float | int] = {
             "rows": len(self._values),
             "responses": values.shape[1],
             "without_score": int((~known).sum()),
-            f"{self._config.value}_mean": statistics.mean(means, openings, seed),
-            f"{self._config.value}_std": statistics.std(means, openings, seed),
+            f"{self._config.value}_mean": statistics.mean(means, conversation_ids, seed),
+            f"{self._config.value}_std": statistics.std(means, conversation_ids, seed),
         }
         if len(values) > 1:
-            found["ensemble_std"] = statistics.mean(values[:, known].std(axis=0, ddof=1), openings, seed)
+            found["ensemble_std"] = statistics.mean(values[:, known].std(axis=0, ddof=1), conversation_ids, seed)
         return found
 
 

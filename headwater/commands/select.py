@@ -16,7 +16,7 @@ from headwater.console import say, say_stages, show, track
 from headwater.data import reading
 from headwater.data import selection as picking
 from headwater.data.preference import Candidates, Preference
-from headwater.data.reading import Account, Door, Intake
+from headwater.data.reading import ReadOptions, RowCounts, RowReader
 from headwater.data.recorded import Recorded, RowName
 from headwater.data.selection import (
     PAIRINGS,
@@ -92,7 +92,7 @@ class Config:
     """Breaks ties, makes draws, and seeds the bootstrap."""
     overwrite: bool = False
     """Replace an earlier output."""
-    door: Annotated[Door, tyro.conf.OmitArgPrefixes] = field(default_factory=Door)
+    read_options: Annotated[ReadOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ReadOptions)
 
 
 class Plan(NamedTuple):
@@ -110,7 +110,7 @@ class Rows(NamedTuple):
     pool: Pool
     groups: list[int] | None
     """Near-duplicate prompts share a group, [rows]; None where that was not asked."""
-    intake: Intake
+    row_reader: RowReader
     scores: Scores
     models: list[str]
     """What scored, where rewards come from runs."""
@@ -123,19 +123,19 @@ def run(config: Config) -> Path:
     target, home = free_places(config.output, config.input, config.overwrite, config)
     rows = _read(config)
     _check_needs(plan, rows, config)
-    pool, account = rows.pool, rows.intake.account
+    pool, row_counts = rows.pool, rows.row_reader.row_counts
     scores = plan.selector(pool)
     costs = picking.costs(pool, plan.budget.unit, plan.pairing, config.seed)
     choice = _choose(plan, rows, scores, costs, config)
-    stages = {"read": account, "select": Account(len(pool), len(choice.rows), choice.dropped)}
+    stages = {"read": row_counts, "select": RowCounts(len(pool), len(choice.rows), choice.dropped)}
     if not len(choice.rows):
         say_stages(stages)
         raise DataError(str(config.input), f"no row fits into --budget {config.budget}", "see the account above")
 
-    writer = runs.start(home, "select", config, inputs=rows.intake.files, facts=_facts(plan, rows, config))
-    rows.intake.quarantine.save(home / reading.QUARANTINE)
+    writer = runs.start(home, "select", config, inputs=rows.row_reader.files, facts=_facts(plan, rows, config))
+    rows.row_reader.quarantine.save(home / reading.QUARANTINE)
     harvest = Harvest(pool, scores, choice.rows, plan.pairing, config.seed, _rows_to_measure(config, pool))
-    reading.write(target, harvest.records(reading.stream(config.input, config.door)))
+    reading.write(target, harvest.records(reading.stream(config.input, config.read_options)))
     if config.export_for_annotation:
         picking.write_annotation(config.export_for_annotation, _records(reading.stream(target)), config.seed)
     if plan.pairing:
@@ -253,15 +253,15 @@ def _read(config: Config) -> Rows:
     }  # fmt: skip
     builder = picking.Builder(_measure(config.tokenizer), **recorded)
     prompts = picking.PromptGroups() if config.drop_near_duplicates else None
-    intake = reading.stream(config.input, config.door)
-    for record in _records(intake):
+    row_reader = reading.stream(config.input, config.read_options)
+    for record in _records(row_reader):
         builder.add(record)
         if prompts:
             prompts.add(record.prompt)
-    if not intake.account.kept:
-        raise intake.no_usable_rows()
-    scores = config.scores or _scores(intake, config.input)
-    say(f"data: {intake.place} · {intake.layout}")
+    if not row_reader.row_counts.kept:
+        raise row_reader.no_usable_rows()
+    scores = config.scores or _scores(row_reader, config.input)
+    say(f"data: {row_reader.place} · {row_reader.layout}")
     pool = builder.pool(scores)
     unscored = int(np.isnan(pool.reward).sum())
     if not config.rewards and (scores == "likelihood" or unscored < len(pool.lengths)):
@@ -269,20 +269,22 @@ def _read(config: Config) -> Rows:
         say(f"scores: {what}, as the data has them")
     if unscored and scores != "likelihood":
         say(f"no reward: {unscored:,} of {len(pool.lengths):,} responses, left out of every comparison of rewards")
-    return Rows(pool, prompts.groups() if prompts else None, intake, scores, [r.name for r in recorded["rewards"]])
+    return Rows(pool, prompts.groups() if prompts else None, row_reader, scores, [r.name for r in recorded["rewards"]])
 
 
-def _scores(intake: Intake, place: Path) -> Scores:
+def _scores(row_reader: RowReader, place: Path) -> Scores:
     """Say what the data's scores are: as the run that wrote it knows, or by its layout."""
     known: Scores | None = runs.facts_of(place).get("scores")
-    by_layout: Scores = "probability" if intake.layout.split(" ")[0] in picking.PROBABILITIES else "reward"
+    by_layout: Scores = "probability" if row_reader.layout.split(" ")[0] in picking.PROBABILITIES else "reward"
     return known or by_layout
 
 
-def _records(intake: Intake) -> Iterator[Preference | Candidates]:
-    for record in intake:
+def _records(row_reader: RowReader) -> Iterator[Preference | Candidates]:
+    for record in row_reader:
         if not isinstance(record, Preference | Candidates):
-            raise DataError(intake.place, f"holds single responses with a label: {intake.layout}", "expected several")
+            raise DataError(
+                row_reader.place, f"holds single responses with a label: {row_reader.layout}", "expected several"
+            )
         yield record
 
 
@@ -338,7 +340,7 @@ def _metrics(
     pool: Pool, scores: Floats, choice: Choice, effects: Mapping[str, Effect], seed: int
 ) -> dict[str, Estimate | float | int | str | None]:
     defined = np.flatnonzero(~np.isnan(scores))
-    clusters = picking.blocks([pool.openings[row] for row in defined.tolist()])
+    clusters = picking.blocks([pool.conversation_ids[row] for row in defined.tolist()])
     metrics: dict[str, Estimate | float | int | str | None] = {"rows": len(pool), "taken": len(choice.rows)}
     for name, effect in effects.items():
         metrics |= {f"{name}_all": effect.all, f"{name}_taken": effect.taken}
@@ -391,7 +393,7 @@ def _gradients(
     wanted = len(harvest.wanted)
     measured = zip(harvest.wanted, track(found, "gradients", wanted), strict=True)
     records = [
-        {"id": pool.ids[row], "opening": pool.openings[row], "taken": row in taken}
+        {"id": pool.ids[row], "opening": pool.conversation_ids[row], "taken": row in taken}
         | {"score": None if np.isnan(scores[row]) else float(scores[row]), **one._asdict()}
         for row, one in measured
         if one

@@ -23,12 +23,12 @@ from headwater import files
 from headwater.console import say, say_notes, say_stages, show
 from headwater.data import reading
 from headwater.data.preference import Preference
-from headwater.data.preparation import Ledger
+from headwater.data.preparation import PrepLog
 from headwater.data.published import published_points
-from headwater.data.reading import Door
+from headwater.data.reading import ReadOptions
 from headwater.data.splitting import unseen
 from headwater.data.templates import renders_conversations
-from headwater.data.tokens import TOKENS_PER_PASS, EndToken, View
+from headwater.data.tokens import TOKENS_PER_PASS, EncodeOptions, EndToken
 from headwater.data.truncation import Truncation, parse_keep
 from headwater.errors import UsageError
 from headwater.results import runs
@@ -37,7 +37,7 @@ from headwater.statistics import LEVEL, Estimate
 if TYPE_CHECKING:
     from headwater.signal.curves import Curves, Grid
     from headwater.signal.depth import Advice
-    from headwater.signal.prefix_scorers import Ints, Ruler
+    from headwater.signal.prefix_scorers import Ints, PrefixScorer
 
 EXAMPLE = "headwater signal pairs.jsonl"
 CURVES = "curves.json"
@@ -87,7 +87,7 @@ class Config:
     """Render conversations by this template instead of the model's own: plain, chatml, or a Jinja file."""
     overwrite: bool = False
     """Replace an earlier run at --output."""
-    door: Annotated[Door, tyro.conf.OmitArgPrefixes] = field(default_factory=Door)
+    read_options: Annotated[ReadOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ReadOptions)
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work. Errors: `UsageError`."""
@@ -108,7 +108,7 @@ class Subject(NamedTuple):
     """What is measured: preferences, what reads them, and what is known of it."""
 
     preferences: list[Preference]
-    read: Callable[[], Ruler]
+    read: Callable[[], PrefixScorer]
     prompts: Ints  # [pairs] length of every prompt, in the ruler's unit
     facts: dict[str, Any]
 
@@ -125,43 +125,43 @@ def run(config: Config) -> Path:
     spans = (SPAN_RATIOS if config.span_ratios is None else config.span_ratios) if head == "reward" else ()
     grid = _grid(config, spans)
     published = _published(config.published) if config.published else []
-    loaded = reading.load(config.data, config.door)
+    loaded = reading.load(config.data, config.read_options)
     say(f"data: {loaded.path} · {loaded.layout}")
-    ledger = Ledger({"read": loaded.account})
+    prep_log = PrepLog({"read": loaded.row_counts})
     if head is None:
         subject = _by_words(config, loaded.preferences)
     else:
         at = [parse_keep(text) for text in spans]
         read_apart = [span for span in grid.spans() if span.keep in at]
-        subject = _by_model(config, head, loaded.preferences, read_apart, ledger)
-    say_stages(ledger.stages)
-    say_notes(ledger.notes)
+        subject = _by_model(config, head, loaded.preferences, read_apart, prep_log)
+    say_stages(prep_log.stages)
+    say_notes(prep_log.notes)
 
     facts = runs.facts_of(config.data) | subject.facts
     writer = runs.start(output, "signal", config, inputs=loaded.files, facts=facts)
-    writer.count_stages(ledger.stages)
+    writer.count_stages(prep_log.stages)
     loaded.quarantine.save(writer.path / reading.QUARANTINE)
-    ruler = subject.read()
-    groups = groups_of(subject.preferences, ruler.lengths)
-    curves = measure(ruler, _openings(subject), groups.members, grid)
+    prefix_scorer = subject.read()
+    groups = groups_of(subject.preferences, prefix_scorer.lengths)
+    curves = measure(prefix_scorer, _conversation_ids(subject), groups.members, grid)
     advice = advise(curves, grid.ratios, config.margin / 100)
     metrics = figures(curves, grid.ratios)
-    rows = list(curves.rows(ruler.unit))
+    rows = list(curves.rows(prefix_scorer.unit))
     rows += _words_beside(subject, grid) if config.model else []
-    rows += [row | {"unit": row["unit"] or ruler.unit} for row in published]
+    rows += [row | {"unit": row["unit"] or prefix_scorer.unit} for row in published]
 
-    writer.facts |= _facts(ruler, subject.prompts, curves, advice)
+    writer.facts |= _facts(prefix_scorer, subject.prompts, curves, advice)
     writer.facts |= {"published": config.published} if config.published else {}
     writer.facts |= {"margin": config.margin / 100, "groups_too_small": groups.too_small}
     writer.write_metrics(metrics)
     files.write_json(writer.path / CURVES, rows)
-    writer.write_records(_records(subject.preferences, ruler, curves, grid.ratios))
+    writer.write_records(_records(subject.preferences, prefix_scorer, curves, grid.ratios))
     _show(rows, metrics, writer.facts)
     return writer.finish()
 
 
-def _openings(subject: Subject) -> list[str]:
-    return [preference.opening for preference in subject.preferences]
+def _conversation_ids(subject: Subject) -> list[str]:
+    return [preference.conversation_id for preference in subject.preferences]
 
 
 def _default_output(config: Config) -> Path:
@@ -225,12 +225,12 @@ def _by_words(config: Config, preferences: list[Preference]) -> Subject:
 
     say("ruler: a bag of words, cross-fitted; --model takes a reward model or a policy")
     prompts = [sum(len(segmentation.ends(m.content, "word")) for m in p.prompt) for p in preferences]
-    ruler = Words.read(preferences, config.seed)
-    return Subject(preferences, lambda: ruler, np.array(prompts, dtype=np.int64), {"kind": "words"})
+    prefix_scorer = Words.read(preferences, config.seed)
+    return Subject(preferences, lambda: prefix_scorer, np.array(prompts, dtype=np.int64), {"kind": "words"})
 
 
 def _by_model(
-    config: Config, head: str, preferences: list[Preference], spans: Sequence[Truncation], ledger: Ledger
+    config: Config, head: str, preferences: list[Preference], spans: Sequence[Truncation], prep_log: PrepLog
 ) -> Subject:
     from headwater.models.turn_ends import end_rule
     from headwater.signal import passes
@@ -238,16 +238,22 @@ def _by_model(
     model = str(config.model)
     trained = runs.facts_of(Path(model))
     if not config.allow_leakage:
-        preferences, ledger.stages["leakage"] = unseen(preferences, runs.trained_on(Path(model)))
-    view = View(Truncation(), config.end or end_rule(model), config.max_length)
+        preferences, prep_log.stages["leakage"] = unseen(preferences, runs.trained_on(Path(model)))
+    encode_options = EncodeOptions(Truncation(), config.end or end_rule(model), config.max_length)
     request = passes.Request(
-        preferences, view, config.tokens_per_pass or TOKENS_PER_PASS, config.seed, ledger, spans, config.reward_head
+        preferences,
+        encode_options,
+        config.tokens_per_pass or TOKENS_PER_PASS,
+        config.seed,
+        prep_log,
+        spans,
+        config.reward_head,
     )
     if head == "reward":
         prepared = passes.reward_model(model, request)
     else:
         prepared = passes.policy_and_reference(model, config.reference, config.beta or 0.1, request)
-    facts = {"kind": trained.get("kind", "reward model" if head == "reward" else "policy"), "end": view.end}
+    facts = {"kind": trained.get("kind", "reward model" if head == "reward" else "policy"), "end": encode_options.end}
     facts["training_flops_a_token"] = 6 * prepared.parameters
     prompts = np.array([len(pair.prompt) for pair in prepared.pairs], dtype=np.int64)
     return Subject([preferences[pair.row] for pair in prepared.pairs], prepared.read, prompts, facts)
@@ -258,21 +264,21 @@ def _words_beside(subject: Subject, grid: Grid) -> list[dict[str, Any]]:
     from headwater.signal.curves import measure
     from headwater.signal.words import Words
 
-    if len(set(_openings(subject))) < Words.least_openings:
+    if len(set(_conversation_ids(subject))) < Words.least_openings:
         say(f"control: too few openings for the words ruler, which takes {Words.least_openings} or more")
         return []
     own = dataclasses.replace(grid, amounts=(), cuts=("own",), parts=(), shuffles=0)
-    curves = measure(Words.read(subject.preferences, grid.seed), _openings(subject), {}, own)
+    curves = measure(Words.read(subject.preferences, grid.seed), _conversation_ids(subject), {}, own)
     return [row | {"curve": "words"} for row in curves.rows(Words.unit) if row["curve"] == "accuracy"]
 
 
-def _facts(ruler: Ruler, prompts: Ints, curves: Curves, advice: Advice) -> dict[str, Any]:
+def _facts(prefix_scorer: PrefixScorer, prompts: Ints, curves: Curves, advice: Advice) -> dict[str, Any]:
     """Return what later steps and the report should know."""
     from headwater.signal.depth import training_saved
 
-    saved = None if advice.keep is None else training_saved(prompts, ruler.lengths, advice.keep)
+    saved = None if advice.keep is None else training_saved(prompts, prefix_scorer.lengths, advice.keep)
     return {
-        "unit": ruler.unit,
+        "unit": prefix_scorer.unit,
         "verdict": advice.verdict,
         "recommended_keep": None if advice.keep is None else str(float(advice.keep)),
         "recommended_flops_saved": saved,
@@ -283,16 +289,16 @@ def _facts(ruler: Ruler, prompts: Ints, curves: Curves, advice: Advice) -> dict[
 
 
 def _records(
-    preferences: Sequence[Preference], ruler: Ruler, curves: Curves, ratios: Sequence[Fraction]
+    preferences: Sequence[Preference], prefix_scorer: PrefixScorer, curves: Curves, ratios: Sequence[Fraction]
 ) -> list[dict[str, object]]:
     """Return one row a pair: lengths, and the margins of the chosen response at every ratio."""
-    unit = ruler.unit
-    lengths, names = ruler.lengths.tolist(), [f"{float(ratio):g}" for ratio in ratios]
+    unit = prefix_scorer.unit
+    lengths, names = prefix_scorer.lengths.tolist(), [f"{float(ratio):g}" for ratio in ratios]
     return [
         {
             "id": preference.id,
             "source": preference.source,
-            "opening": preference.opening,
+            "opening": preference.conversation_id,
             f"chosen_{unit}": chosen,
             f"rejected_{unit}": rejected,
             **{f"margin_at_{name}": float(value) for name, value in zip(names, margins, strict=True)},

@@ -12,12 +12,12 @@ from rich.text import Text
 from headwater.console import show
 from headwater.data import reading
 from headwater.data.preference import Preference, Response
-from headwater.data.reading import Door
+from headwater.data.reading import ReadOptions
 from headwater.data.templates import renders_conversations
 from headwater.data.tokenizers import Tokenizer, load_tokenizer
 from headwater.data.tokens import Ids, token_ends, tokenize
 from headwater.data.truncation import truncate
-from headwater.data.truncation_options import ViewOptions
+from headwater.data.truncation_options import TruncationOptions
 from headwater.data.turns import closing_of, turn_end
 from headwater.errors import UsageError
 
@@ -38,22 +38,22 @@ class Config:
     """Places random spans."""
     chat_template: str | None = None
     """Render conversations by this template instead of the model's own: plain, chatml, or a Jinja file."""
-    door: Annotated[Door, tyro.conf.OmitArgPrefixes] = field(default_factory=Door)
-    view: Annotated[ViewOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ViewOptions)
+    read_options: Annotated[ReadOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ReadOptions)
+    truncation: Annotated[TruncationOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=TruncationOptions)
 
 
 @renders_conversations
 def run(config: Config) -> str:
     """Print the row, and return what was printed as plain text."""
-    view = config.view.view(config.seed)
-    preferences = reading.load(config.data, config.door).preferences
+    encode_options = config.truncation.encode_options(config.seed)
+    preferences = reading.load(config.data, config.read_options).preferences
     if not 1 <= config.row <= len(preferences):
         raise UsageError(f"--row {config.row}", f"the data holds {len(preferences)} preferences", "count from 1")
     whole = preferences[config.row - 1]
     tokenizer = load_tokenizer(config.tokenizer, preferences)
-    shortened = truncate([whole], view.truncation, token_ends(tokenizer))
+    shortened = truncate([whole], encode_options.truncation, token_ends(tokenizer))
     if not shortened.preferences:
-        raise UsageError(whole.id, f"is dropped by this cut ({', '.join(shortened.account.dropped)})", "keep more")
+        raise UsageError(whole.id, f"is dropped by this cut ({', '.join(shortened.row_counts.dropped)})", "keep more")
     text = marked(whole, shortened.preferences[0], tokenizer, config)
     show(text)
     return text.plain
@@ -61,14 +61,18 @@ def run(config: Config) -> str:
 
 def marked(whole: Preference, kept: Preference, tokenizer: Tokenizer, config: Config) -> Text:
     """Mark a row: `|` parts tokens, `✂` stands where text was cut; the loss sees response tokens alone."""
-    view = config.view.view(config.seed)
-    pairs, account, notes = tokenize([kept], tokenizer, view.longest, view.end)
+    encode_options = config.truncation.encode_options(config.seed)
+    pairs, row_counts, notes = tokenize([kept], tokenizer, encode_options.longest, encode_options.end)
     if not pairs:
-        raise UsageError(whole.id, f"is dropped ({', '.join(account.dropped)})", *account.first.values())
+        raise UsageError(whole.id, f"is dropped ({', '.join(row_counts.dropped)})", *row_counts.first.values())
     (pair,) = pairs
     text, end = Text(), turn_end(tokenizer)
     rules = "".join(f" · {note}" for note in notes)
-    text.append(f"{whole.id} · keep {config.view.keep}, cut {view.truncation.cut}, end {view.end}{rules}\n", "bold")
+    text.append(
+        f"{whole.id} · keep {config.truncation.keep}, "
+        f"cut {encode_options.truncation.cut}, end {encode_options.end}{rules}\n",
+        "bold",
+    )
     text.append(f"\nprompt · {len(pair.prompt)} tokens, not in the loss\n", "bold")
     text.append(_pieces(pair.prompt, tokenizer) + "\n", "dim")
     for side, ids, part, full in (

@@ -9,9 +9,9 @@ from typing import Annotated
 import tyro
 
 from headwater.config import build
-from headwater.data.reading import Door
+from headwater.data.reading import ReadOptions
 from headwater.data.templates import renders_conversations
-from headwater.data.truncation_options import ViewOptions
+from headwater.data.truncation_options import TruncationOptions
 from headwater.training.options import TrainingOptions
 
 EXAMPLE = 'headwater train-dpo --data cut.jsonl --output runs/dpo --model runs/sft --loss "dpo(beta=0.1)"'
@@ -42,8 +42,8 @@ class Config:
     """Render conversations by this template instead of the model's own: plain, chatml, or a Jinja file."""
     overwrite: bool = False
     """Replace an earlier run at --output."""
-    door: Annotated[Door, tyro.conf.OmitArgPrefixes] = field(default_factory=Door)
-    view: Annotated[ViewOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ViewOptions)
+    read_options: Annotated[ReadOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ReadOptions)
+    truncation: Annotated[TruncationOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=TruncationOptions)
     training: Annotated[TrainingOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=TrainingOptions)
 
 
@@ -54,10 +54,10 @@ def run(config: Config) -> Path:
     from headwater.losses import LIVE_REFERENCE_LOSSES, POLICY_LOSSES
     from headwater.losses.token_weights import WEIGHTS
     from headwater.training.run import train
-    from headwater.training.task import Recipe
+    from headwater.training.task import TrainingTask
 
     weights = build(config.weights, WEIGHTS, "weights")
     losses = POLICY_LOSSES | LIVE_REFERENCE_LOSSES
     loss = build(config.loss, losses, "loss")
     rate = LEARNING_RATES.get(loss.name, LEARNING_RATE)
-    return train(config, Recipe("train-dpo", loss.name, "policy", losses, score_for(loss), rate, weights))
+    return train(config, TrainingTask("train-dpo", loss.name, "policy", losses, score_for(loss), rate, weights))

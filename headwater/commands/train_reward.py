@@ -9,9 +9,9 @@ from typing import Annotated
 
 import tyro
 
-from headwater.data.reading import Door
+from headwater.data.reading import ReadOptions
 from headwater.data.templates import renders_conversations
-from headwater.data.truncation_options import ViewOptions
+from headwater.data.truncation_options import TruncationOptions
 from headwater.errors import UsageError
 from headwater.training.options import TrainingOptions
 
@@ -45,8 +45,8 @@ class Config:
     """Which output of a reward model with several is trained on as the reward, from 0. [its only one]"""
     overwrite: bool = False
     """Replace an earlier run at --output."""
-    door: Annotated[Door, tyro.conf.OmitArgPrefixes] = field(default_factory=Door)
-    view: Annotated[ViewOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ViewOptions)
+    read_options: Annotated[ReadOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ReadOptions)
+    truncation: Annotated[TruncationOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=TruncationOptions)
     training: Annotated[TrainingOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=TrainingOptions)
 
     def __post_init__(self) -> None:
@@ -64,13 +64,13 @@ def run(config: Config) -> Path:
     from headwater.training.ensembles import train_ensemble
     from headwater.training.prefixes import PREFIX_LOSSES, PrefixScores, parse_cuts
     from headwater.training.run import train
-    from headwater.training.task import Recipe
+    from headwater.training.task import TrainingTask
 
-    recipe = Recipe(
+    task = TrainingTask(
         "train-reward", "reward model", "reward", REWARD_LOSSES, reward_scores, 1e-5, reward_head=config.reward_head
     )
     if config.length_balanced:
-        recipe = dataclasses.replace(recipe, choose=balanced_by_length)
+        task = dataclasses.replace(task, choose=balanced_by_length)
     if config.at is not None:
-        recipe = dataclasses.replace(recipe, losses=PREFIX_LOSSES, score=PrefixScores(parse_cuts(config.at)))
-    return train(config, recipe) if config.seeds == 1 else train_ensemble(config, recipe, config.seeds)
+        task = dataclasses.replace(task, losses=PREFIX_LOSSES, score=PrefixScores(parse_cuts(config.at)))
+    return train(config, task) if config.seeds == 1 else train_ensemble(config, task, config.seeds)

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import tyro
 
-from headwater.data.reading import Door
+from headwater.data.reading import ReadOptions
 from headwater.data.templates import renders_conversations
-from headwater.data.truncation_options import ViewOptions
+from headwater.data.truncation_options import TruncationOptions
 from headwater.training.options import TrainingOptions
 
 EXAMPLE = 'headwater train-sft --data pairs.jsonl --output runs/sft --model "scratch(hidden=256, layers=4)"'
@@ -32,8 +32,8 @@ class Config:
     """Render conversations by this template instead of the model's own: plain, chatml, or a Jinja file."""
     overwrite: bool = False
     """Replace an earlier run at --output."""
-    door: Annotated[Door, tyro.conf.OmitArgPrefixes] = field(default_factory=Door)
-    view: Annotated[ViewOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ViewOptions)
+    read_options: Annotated[ReadOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ReadOptions)
+    truncation: Annotated[TruncationOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=TruncationOptions)
     training: Annotated[TrainingOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=TrainingOptions)
 
 
@@ -43,6 +43,8 @@ def run(config: Config) -> Path:
     from headwater.forward.scores import policy_scores
     from headwater.losses import SFT
     from headwater.training.run import train
-    from headwater.training.task import Recipe
+    from headwater.training.task import TrainingTask
 
-    return train(config, Recipe("train-sft", "sft", "policy", {"sft": SFT}, policy_scores, 2e-5, watched="eval_loss"))
+    return train(
+        config, TrainingTask("train-sft", "sft", "policy", {"sft": SFT}, policy_scores, 2e-5, watched="eval_loss")
+    )

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from headwater.data.reading import Account
+from headwater.data.reading import RowCounts
 from headwater.data.tokens import PairTokens
 from headwater.errors import DataError
 
@@ -20,7 +20,7 @@ class Balanced(NamedTuple):
     """The pairs that are left, in their order, and how many are not, by what was preferred in them."""
 
     pairs: list[PairTokens]
-    account: Account
+    row_counts: RowCounts
 
 
 def balanced_by_length(pairs: Sequence[PairTokens], seed: int) -> Balanced:
@@ -33,12 +33,12 @@ def balanced_by_length(pairs: Sequence[PairTokens], seed: int) -> Balanced:
         raise DataError(f"{len(pairs)} training pairs", f"none has the {missing}", "train without --length-balanced")
     random = np.random.default_rng(seed)
     left_out: set[int] = set()
-    account = Account(rows_in=len(pairs))
+    row_counts = RowCounts(rows_in=len(pairs))
     for name, rows in kinds.items():
         surplus = random.permutation(rows)[size:]
         left_out.update(surplus.tolist())
         if len(surplus):
-            account.dropped[name] = len(surplus)
+            row_counts.dropped[name] = len(surplus)
     kept = [pair for place, pair in enumerate(pairs) if place not in left_out]
-    account.kept = len(kept)
-    return Balanced(kept, account)
+    row_counts.kept = len(kept)
+    return Balanced(kept, row_counts)

@@ -260,7 +260,7 @@ def _continued(row: Rendered, begun: int) -> Rendered:
 
 
 def words_of(tokens: Sequence[int], tokenizer: Tokenizer, opening: str) -> str:
-    """Return the response that a model has written, without the template's `opening`, if it wrote that first.
+    """Return the response that a model has written, without the template's `conversation_id`, if it wrote that first.
 
     The template writes the opening again where the response is read; an empty block of thoughts, the head of a channel
     or a space would stand there twice.

@@ -71,9 +71,9 @@ class Prompted:
         return (Message("system", system), *self.prompt[len(before) :])
 
     @property
-    def opening(self) -> str:
-        """What the row shares with dialogues that grow from the same question; see `opening_of`."""
-        return opening_of(self.prompt)
+    def conversation_id(self) -> str:
+        """What the row shares with dialogues that grow from the same question; see `conversation_id_of`."""
+        return conversation_id_of(self.prompt)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,7 +181,7 @@ Record = Preference | Candidates | Unpaired
 """What a row of data can be."""
 
 
-def opening_of(prompt: tuple[Message, ...]) -> str:
+def conversation_id_of(prompt: tuple[Message, ...]) -> str:
     """Hash a conversation up to and including its first user turn, in hexadecimal.
 
     It is the unit of splits and of the bootstrap: dialogues that grow from one question share it, so a longer one in
@@ -195,7 +195,7 @@ def opening_of(prompt: tuple[Message, ...]) -> str:
     return hashlib.sha256("\n".join(turns).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-def held_out(opening: str, fraction: float, seed: int) -> bool:
+def held_out(conversation_id: str, fraction: float, seed: int) -> bool:
     """Say whether an opening belongs to the held-out part: a hash decides, so any file splits the same way."""
-    draw = hashlib.sha256(f"{seed}:{opening}".encode()).digest()
+    draw = hashlib.sha256(f"{seed}:{conversation_id}".encode()).digest()
     return int.from_bytes(draw[:8], "big") < fraction * 2**64

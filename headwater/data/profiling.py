@@ -80,7 +80,7 @@ class Profile:
         self.with_system = 0
         self.with_hidden, self.hidden = 0, 0
         """Rows with characters that no reader sees (controls, bidi overrides, zero width), and how many these are."""
-        self.openings: list[str] = []
+        self.conversation_ids: list[str] = []
         self.sample: list[Record] = []
         self._characters: dict[str, array[float]] = defaultdict(lambda: array("d"))
         self._margins = array("d")
@@ -110,7 +110,7 @@ class Profile:
         chosen, rejected = record.chosen.text, record.rejected.text
         self._longer_wins.append((len(chosen) > len(rejected)) + 0.5 * (len(chosen) == len(rejected)))
         self._shared.append(_common(chosen, rejected))
-        self.openings.append(record.opening)
+        self.conversation_ids.append(record.conversation_id)
         if len(scores) == 2:
             self._margins.append(scores[0] - scores[1])
 
@@ -147,13 +147,13 @@ class Profile:
 
     def longer_wins(self) -> Estimate:
         """Return how often the longer response (in characters) is the chosen one; equal lengths count a half."""
-        return mean(np.asarray(self._longer_wins), self.openings)
+        return mean(np.asarray(self._longer_wins), self.conversation_ids)
 
     def margins(self) -> Spread | None:
         """Return score of chosen minus score of rejected (best minus worst of candidates), where there are scores."""
         return spread(self._margins) if self._margins else None
 
-    def shared_openings(self) -> Spread | None:
+    def shared_conversations(self) -> Spread | None:
         """Return how many characters the two responses of a pair begin with in common."""
         return spread(self._shared) if self._shared else None
 

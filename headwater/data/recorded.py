@@ -21,7 +21,7 @@ class RowName(NamedTuple):
     """What a row is known by."""
 
     id: str
-    opening: str | None = None
+    conversation_id: str | None = None
     """None where a run did not record it."""
     key: str | None = None
     altered: bool = False
@@ -32,13 +32,13 @@ class RowName(NamedTuple):
         """Return what a row of data is known by."""
         responses = row.responses if isinstance(row, Candidates | Example) else ()
         altered = bool(row.condition) or not all(response.complete for response in responses)
-        return cls(row.id, row.opening, row.key, altered)
+        return cls(row.id, row.conversation_id, row.key, altered)
 
     @classmethod
     def read(cls, record: Mapping[str, Any]) -> RowName:
         """Return what `record` is known by, a row of the records of a run."""
-        opening, key = record.get("opening"), record.get("key")
-        return cls(str(record.get("id")), opening, key, bool(record.get("altered")))
+        conversation_id, key = record.get("opening"), record.get("key")
+        return cls(str(record.get("id")), conversation_id, key, bool(record.get("altered")))
 
     def record(self) -> dict[str, Any]:
         """Return it as a run records it: the first columns of its row."""
@@ -91,6 +91,6 @@ class Recorded(Generic[Value]):
 
 def _may_be(known: RowName, row: RowName) -> bool:
     """Say whether two rows with one id can be the same, though their keys are not."""
-    if None not in (known.opening, row.opening) and known.opening != row.opening:
+    if None not in (known.conversation_id, row.conversation_id) and known.conversation_id != row.conversation_id:
         return False
     return None in (known.key, row.key) or known.altered or row.altered

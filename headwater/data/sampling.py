@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from headwater import journal
 from headwater.data.preference import Message, Prompted, Response
-from headwater.data.reading import Account
+from headwater.data.reading import RowCounts
 from headwater.errors import NetworkError, UsageError
 from headwater.network import replies
 from headwater.network.endpoint import Endpoint, Refusals, RefusedError, in_parallel
@@ -77,19 +77,19 @@ class Asked(NamedTuple):
         return [{"role": message.role, "content": message.content} for message in self.prompt]
 
 
-def asked(records: Iterable[Prompted]) -> tuple[list[Asked], Account]:
+def asked(records: Iterable[Prompted]) -> tuple[list[Asked], RowCounts]:
     """Return every different prompt once, in the order of the data, with the account of the rows."""
     found: dict[tuple[Message, ...], Asked] = {}
-    account = Account()
+    row_counts = RowCounts()
     for record in records:
-        account.rows_in += 1
+        row_counts.rows_in += 1
         prompt = record.conversation
         if prompt in found:
-            account.dropped["repeated_prompt"] += 1
+            row_counts.dropped["repeated_prompt"] += 1
         else:
             found[prompt] = Asked(prompt, record.id, record.source)
-    account.kept = len(found)
-    return list(found.values()), account
+    row_counts.kept = len(found)
+    return list(found.values()), row_counts
 
 
 def seed_of(seed: int, key: str, draw: int) -> int:
@@ -164,7 +164,7 @@ def ask_many(
     refusals.check()
 
 
-class Ledger(journal.Ledger):
+class Journal(journal.Journal):
     """What has been drawn, a line a prompt."""
 
     def add(self, key: str, drawn: Sequence[Drawn]) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeVar
 
 from headwater.data.preference import Prompted, held_out
-from headwater.data.reading import Account
+from headwater.data.reading import RowCounts
 from headwater.errors import DataError
 
 Row = TypeVar("Row", bound=Prompted)
@@ -20,9 +20,9 @@ def split(preferences: Sequence[Row], fraction: float, seed: int) -> tuple[list[
 
     Errors: `DataError` when either side would be empty.
     """
-    aside = {p.opening: held_out(p.opening, fraction, seed) for p in preferences}
-    train = [p for p in preferences if not aside[p.opening]]
-    rest = [p for p in preferences if aside[p.opening]]
+    aside = {p.conversation_id: held_out(p.conversation_id, fraction, seed) for p in preferences}
+    train = [p for p in preferences if not aside[p.conversation_id]]
+    rest = [p for p in preferences if aside[p.conversation_id]]
     if not train or (fraction and not rest):
         side = "held-out" if train else "training"
         raise DataError(
@@ -33,13 +33,13 @@ def split(preferences: Sequence[Row], fraction: float, seed: int) -> tuple[list[
     return train, rest
 
 
-def unseen(preferences: Sequence[Row], seen: Collection[str]) -> tuple[list[Row], Account]:
+def unseen(preferences: Sequence[Row], seen: Collection[str]) -> tuple[list[Row], RowCounts]:
     """Drop, and count, preferences whose opening is among those trained on."""
-    kept = [p for p in preferences if p.opening not in seen]
-    account = Account(rows_in=len(preferences), kept=len(kept))
+    kept = [p for p in preferences if p.conversation_id not in seen]
+    row_counts = RowCounts(rows_in=len(preferences), kept=len(kept))
     if len(kept) < len(preferences):
-        account.dropped["seen_in_training"] = len(preferences) - len(kept)
-    return kept, account
+        row_counts.dropped["seen_in_training"] = len(preferences) - len(kept)
+    return kept, row_counts
 
 
 GRAM = 13
@@ -50,8 +50,8 @@ class Match(NamedTuple):
     """An evaluation row whose prompt is also in the training data."""
 
     kind: str
-    """How it is the same: `exact`, `normalised` (case, punctuation and white space aside), `opening` (both grow from
-    one question, by `opening_of`), or `13-gram`."""
+    """How it is the same: `exact`, `normalised` (case, punctuation and white space aside), `opening` (both have the
+    same first user turn, see `conversation_id_of`), or `13-gram`."""
     id: str
     train_id: str
 
@@ -114,7 +114,7 @@ Leakage = Literal["refuse", "drop", "allow"]
 
 def without_leakage(
     train: Sequence[Row], evaluation: Sequence[Prompted], leakage: Leakage
-) -> tuple[list[Row], Account, Overlap]:
+) -> tuple[list[Row], RowCounts, Overlap]:
     """Return the training rows to use, their account, and what they still share with the evaluation rows.
 
     Errors: `DataError` where prompts are shared and `leakage` is refuse, or drop leaves no training row.
@@ -123,16 +123,16 @@ def without_leakage(
     if leakage == "drop":
         leaked = {key for preference in evaluation for key in _keys(preference, LEAKS)}
         kept = [preference for preference in train if leaked.isdisjoint(_keys(preference, LEAKS))]
-    account = Account(rows_in=len(train), kept=len(kept))
+    row_counts = RowCounts(rows_in=len(train), kept=len(kept))
     if len(kept) < len(train):
-        account.dropped["seen_in_evaluation"] = len(train) - len(kept)
+        row_counts.dropped["seen_in_evaluation"] = len(train) - len(kept)
     if not kept:
         raise DataError(f"{len(train)} training rows", "all share a prompt with --eval-data", "name other data")
     found = overlap(kept, evaluation)
     if found.leaks.matches and leakage == "refuse":
         ways = "--leakage drop leaves those training rows out, --leakage allow trains on them"
         raise DataError("--eval-data", found.leaks.summary(), found.leaks.examples(), ways)
-    return kept, account, found
+    return kept, row_counts, found
 
 
 _PUNCTUATION = re.compile(r"[^\w]+")
@@ -153,7 +153,7 @@ def _normalised(preference: Prompted) -> Iterator[Hashable]:
 
 
 def _opening(preference: Prompted) -> Iterator[Hashable]:
-    yield preference.opening
+    yield preference.conversation_id
 
 
 def _grams(preference: Prompted) -> Iterator[Hashable]:

@@ -18,10 +18,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from headwater.data.preference import Example
-from headwater.data.reading import Account
+from headwater.data.reading import RowCounts
 from headwater.data.templates import current_template
 from headwater.data.tokenizers import Tokenizer
-from headwater.data.tokens import PairTokens, View
+from headwater.data.tokens import EncodeOptions, PairTokens
 from headwater.data.turns import special_tokens
 from headwater.errors import ResourceError
 from headwater.files import caches, write_atomically
@@ -34,7 +34,7 @@ class Entry(NamedTuple):
     """What is cached: pairs, with the accounts and notes of making them."""
 
     pairs: list[PairTokens]
-    accounts: dict[str, Account]
+    row_counts_by_stage: dict[str, RowCounts]
     notes: Counter[str]
     kept: float
     """Share of the response tokens that the cut kept."""
@@ -50,12 +50,12 @@ def folder() -> Path:
     return home() / "tokens"
 
 
-def key(examples: Sequence[Example], view: View, tokenizer: Tokenizer) -> str:
+def key(examples: Sequence[Example], encode_options: EncodeOptions, tokenizer: Tokenizer) -> str:
     """Return the hash of everything that token ids depend on, in hexadecimal."""
     digest = hashlib.sha256(FORMAT.encode())
     # The template as it is rendered: with the date that it writes.
     named = repr((tokenizer.special_tokens_map, special_tokens(tokenizer)))
-    for part in (tokenizer.backend_tokenizer.to_str(), current_template(tokenizer), named, repr(view)):
+    for part in (tokenizer.backend_tokenizer.to_str(), current_template(tokenizer), named, repr(encode_options)):
         _update(digest, part)
     for example in examples:
         _update(digest, example.key)  # a random span is drawn by it
@@ -84,7 +84,7 @@ def save(name: str, entry: Entry) -> None:
     arrays["lengths"] = np.array([[len(ids) for ids in columns[part]] for part in PARTS], dtype=np.int64)
     arrays["rows"] = np.array([pair.row for pair in entry.pairs], dtype=np.int64)
     about = {
-        "accounts": json.dumps({stage: vars(account) for stage, account in entry.accounts.items()}),
+        "accounts": json.dumps({stage: vars(row_counts) for stage, row_counts in entry.row_counts_by_stage.items()}),
         "notes": json.dumps(entry.notes),
         "kept": repr(entry.kept),
         "checksum": _checksum(arrays),
@@ -103,8 +103,10 @@ def load(name: str, examples: Sequence[Example]) -> Entry | None:
             about = file.metadata()
         if about["checksum"] != _checksum(arrays):
             return None
-        accounts = {stage: _account(fields) for stage, fields in json.loads(about["accounts"]).items()}
-        return Entry(_pairs(arrays, examples), accounts, Counter(json.loads(about["notes"])), float(about["kept"]))
+        row_counts_by_stage = {stage: _row_counts(fields) for stage, fields in json.loads(about["accounts"]).items()}
+        return Entry(
+            _pairs(arrays, examples), row_counts_by_stage, Counter(json.loads(about["notes"])), float(about["kept"])
+        )
     except (OSError, SafetensorError, KeyError, ValueError, IndexError):
         return None
 
@@ -116,8 +118,8 @@ def _checksum(arrays: dict[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def _account(fields: dict[str, Any]) -> Account:
-    return Account(**fields | {"dropped": Counter(fields["dropped"])})
+def _row_counts(fields: dict[str, Any]) -> RowCounts:
+    return RowCounts(**fields | {"dropped": Counter(fields["dropped"])})
 
 
 def _pairs(arrays: dict[str, Any], examples: Sequence[Example]) -> list[PairTokens]:
@@ -127,7 +129,7 @@ def _pairs(arrays: dict[str, Any], examples: Sequence[Example]) -> list[PairToke
     found = []
     for row, prompt, chosen, rejected in zip(arrays["rows"], *parts, strict=True):
         example = examples[int(row)]
-        names = (example.id, example.source, example.opening)
+        names = (example.id, example.source, example.conversation_id)
         pair = PairTokens(prompt, chosen, rejected, *names, score_gap=example.score_gap)
         found.append(pair._replace(key=example.key, row=int(row)))
     return found

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from headwater.data.conversations import Chat, Conversation, Rendered, notes_of
 from headwater.data.encoding import Span, encoder_of
 from headwater.data.preference import Example, Prompted, Response
-from headwater.data.reading import Account
+from headwater.data.reading import RowCounts
 from headwater.data.templates import RefusedError
 from headwater.data.tokenizers import Tokenizer
 from headwater.data.truncation import TokenEnds, Truncation
@@ -46,7 +46,7 @@ EndToken = Literal["complete", "always", "never"]
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class EncodeOptions:
     """What of a row a model sees."""
 
     truncation: Truncation
@@ -72,7 +72,7 @@ class PairTokens(NamedTuple):
     rejected: Ids
     id: str
     source: str
-    opening: str
+    conversation_id: str
     chosen_reference: NDArray[np.float32] | None = None
     """Log-probability of every chosen token under the reference model, [len(chosen)]."""
     rejected_reference: NDArray[np.float32] | None = None
@@ -165,7 +165,7 @@ class Tokenized(NamedTuple):
     """What `tokenize` returns: pairs, the account, and how many responses met a rule that a reader should know of."""
 
     pairs: list[PairTokens]
-    account: Account
+    row_counts: RowCounts
     notes: Counter[str]
     """Their names are those of `NOTES`."""
 
@@ -178,7 +178,7 @@ def tokenize(
     Rows with more than `max_length` tokens on one side, and those that the chat template refuses, are dropped and
     counted. Errors: `ModelError` when there is no chat template, or one that rewrites a response.
     """
-    account = Account(rows_in=len(examples))
+    row_counts = RowCounts(rows_in=len(examples))
     pairs: list[PairTokens] = []
     notes: Counter[str] = Counter()
     chat = Chat(tokenizer)
@@ -191,7 +191,7 @@ def tokenize(
                 rendered += [conversation.answered(each, _ends(each, end_token)) for each in row.responses]
                 taken.append((place, row))
             except RefusedError as error:
-                account.drop("template_refuses", f"{row.id}: {first_line(error)}")
+                row_counts.drop("template_refuses", f"{row.id}: {first_line(error)}")
         encoded = encode(rendered, tokenizer)
         notes += notes_of(rendered)
         notes["boundary_merged"] += sum(e.merged for e in encoded)
@@ -200,11 +200,11 @@ def tokenize(
             pair = _pair(example, list(islice(ahead, len(example.responses))), place)
             reason = _unusable(pair, len(example.responses), max_length)
             if reason:
-                account.drop(reason)
+                row_counts.drop(reason)
             else:
                 pairs.append(pair)
-    account.kept = len(pairs)
-    return Tokenized(pairs, account, +notes)
+    row_counts.kept = len(pairs)
+    return Tokenized(pairs, row_counts, +notes)
 
 
 class Encoded(NamedTuple):
@@ -244,7 +244,7 @@ def _pair(example: Example, encoded: Sequence[Encoded], row: int) -> PairTokens:
         rejected=responses.get("rejected", none),
         id=example.id,
         source=example.source,
-        opening=example.opening,
+        conversation_id=example.conversation_id,
         score_gap=example.score_gap,
         key=example.key,
         row=row,

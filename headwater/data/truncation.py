@@ -29,7 +29,7 @@ from headwater.config.calls import fraction, shown
 from headwater.data import segmentation
 from headwater.data.layouts import NoPreference, check_responses
 from headwater.data.preference import Example, Response, Side, Unpaired
-from headwater.data.reading import Account
+from headwater.data.reading import RowCounts
 from headwater.errors import UsageError
 
 TokenEnds = Callable[[Sequence[str]], Sequence[Sequence[int]]]
@@ -164,10 +164,10 @@ class Truncation:
 
     def first(self, units: int, kept: int, key: str) -> int:
         """Return the index of the first unit that is kept; `key` names the response, for random spans."""
-        room = units - kept
+        max_tokens = units - kept
         if self.part == "random-span":
-            return random.Random(f"{self.seed}:{key}").randint(0, room)
-        return {"prefix": 0, "suffix": room, "middle": room // 2}[self.part]
+            return random.Random(f"{self.seed}:{key}").randint(0, max_tokens)
+        return {"prefix": 0, "suffix": max_tokens, "middle": max_tokens // 2}[self.part]
 
 
 def span(text: str, ends: Sequence[int], first: int, count: int, boundary: Boundary = "token") -> tuple[int, int]:
@@ -251,10 +251,10 @@ class Lengths:
 
 
 @dataclass
-class Effect:
+class TruncationEffect:
     """What a cut did, summed over the rows that went through it; fills while they do."""
 
-    account: Account = field(default_factory=Account)
+    row_counts: RowCounts = field(default_factory=RowCounts)
     before: Lengths = field(default_factory=Lengths)
     """Lengths of the responses that were kept, before the cut …"""
     after: Lengths = field(default_factory=Lengths)
@@ -286,7 +286,7 @@ class Effect:
 
     def keep(self, example: Example, before: Sequence[int], after: Sequence[int]) -> None:
         """Count a row that was whole before and is now cut, by the tokens of its responses."""
-        self.account.kept += 1
+        self.row_counts.kept += 1
         for lengths, tokens in ((self.before, before), (self.after, after)):
             lengths.add(dict(zip(example.sides, tokens, strict=True)))
         self.prompt_characters += sum(len(message.content) for message in example.prompt)
@@ -294,12 +294,12 @@ class Effect:
 
     def drop(self, example: Example, reason: str) -> None:
         """Count a row that was not kept."""
-        self.account.dropped[reason] += 1
+        self.row_counts.dropped[reason] += 1
         self.dropped.setdefault(reason, []).append(example.id)
 
 
 @dataclass
-class Truncated(Effect, Generic[ExampleT]):
+class Truncated(TruncationEffect, Generic[ExampleT]):
     """What `truncate` returns: the effect of a cut, and the rows that still say something."""
 
     preferences: list[ExampleT] = field(default_factory=list)
@@ -322,12 +322,12 @@ def truncate(examples: Iterable[ExampleT], truncation: Truncation, token_ends: T
     result = Truncated[ExampleT]()
     for example in shortened(examples, truncation, token_ends, result):
         result.preferences.append(example)
-        result.places.append(result.account.rows_in - 1)
+        result.places.append(result.row_counts.rows_in - 1)
     return result
 
 
 def shortened(
-    examples: Iterable[ExampleT], truncation: Truncation, token_ends: TokenEnds, effect: Effect
+    examples: Iterable[ExampleT], truncation: Truncation, token_ends: TokenEnds, effect: TruncationEffect
 ) -> Iterator[ExampleT]:
     """Cut the responses of every row of a stream; prompts stay as they are.
 
@@ -335,12 +335,12 @@ def shortened(
     """
     if truncation.changes_nothing:
         for example in examples:
-            effect.account.rows_in += 1
-            effect.account.kept += 1
+            effect.row_counts.rows_in += 1
+            effect.row_counts.kept += 1
             yield example
         return
     for example, ends in _with_ends(examples, token_ends):
-        effect.account.rows_in += 1
+        effect.row_counts.rows_in += 1
         spans = _spans(example, truncation, ends)
         responses = [cut(r, s.start, s.end) for r, s in zip(example.responses, spans, strict=True)]
         try:

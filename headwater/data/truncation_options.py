@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from headwater.data.tokens import EndToken, View
+from headwater.data.tokens import EncodeOptions, EndToken
 from headwater.data.truncation import Boundary, CutBy, Part, Truncation, parse_keep
 from headwater.errors import UsageError
 
 
 @dataclass(frozen=True)
-class ViewOptions:
+class TruncationOptions:
     """What is kept of responses, counted in the model's own tokens; prompts stay whole."""
 
     keep: str = "1.0"
@@ -34,19 +34,19 @@ class ViewOptions:
         if self.max_length is not None and self.max_length < 2:
             raise UsageError(f"--max-length {self.max_length}", "expected a value above 1")
 
-    def view(self, seed: int, end: EndToken = "complete") -> View:
+    def encode_options(self, seed: int, end: EndToken = "complete") -> EncodeOptions:
         """Return the view; `seed` places random spans, `end` is the default end rule. Errors: `UsageError`."""
         truncation = Truncation(parse_keep(self.keep), self.cut, self.part, self.boundary, seed)
-        return View(truncation, self.end or end, self.max_length)
+        return EncodeOptions(truncation, self.end or end, self.max_length)
 
 
-def facts_of(view: View, before: Mapping[str, Any]) -> dict[str, Any]:
+def facts_of(encode_options: EncodeOptions, before: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the report should know of a view of data with the facts `before`.
 
     `keep` is the share of tokens kept over all cuts so far; where an amount is absolute, there is no such share.
     """
-    truncation = view.truncation
-    facts: dict[str, Any] = {"end": view.end, "cut": truncation.cut, "part": truncation.part}
+    truncation = encode_options.truncation
+    facts: dict[str, Any] = {"end": encode_options.end, "cut": truncation.cut, "part": truncation.part}
     if truncation.changes_nothing:
         facts = {**facts, "cut": before.get("cut", "own"), "part": before.get("part", "prefix")}
     if truncation.keep.unit != "ratio":

@@ -25,7 +25,7 @@ from headwater.decoding.draws import Shaping
 from headwater.decoding.loop import Decoded
 from headwater.decoding.options import DecodingOptions
 from headwater.decoding.strategies import Said, Strategy, divergence
-from headwater.forward.format_check import ROWS_OF_ONE, layout_for
+from headwater.forward.format_check import ROWS_OF_ONE, row_format_for
 from headwater.forward.head import shape_of
 from headwater.forward.hidden_states import hidden_states
 from headwater.forward.packing import collate
@@ -136,8 +136,8 @@ def hidden(model: Any, responses: Sequence[Decoded]) -> list[torch.Tensor]:
     texts = [[*one.tokens, *([] if one.end is None else [one.end])] for one in responses]
     pairs = [_as_pair(one.request.prompt, text) for one, text in zip(responses, texts, strict=True)]
     # The layouts in which the model attends by itself: it goes on to decode afterwards.
-    layout = layout_for(model, pairs, allowed=ROWS_OF_ONE)
-    batch = to_device(collate(pairs, layout), next(model.parameters()).device)
+    row_format = row_format_for(model, pairs, allowed=ROWS_OF_ONE)
+    batch = to_device(collate(pairs, row_format), next(model.parameters()).device)
     states = hidden_states(model, batch)[batch["predictor"]][batch["token"]]
     return list(torch.split(states, [len(text) for text in texts]))
 
@@ -145,7 +145,7 @@ def hidden(model: Any, responses: Sequence[Decoded]) -> list[torch.Tensor]:
 def _as_pair(prompt: Sequence[int], response: Sequence[int]) -> PairTokens:
     """Return a response as the one side of a pair."""
     ids, said = (np.asarray(part, dtype=np.int32) for part in (prompt, response))
-    return PairTokens(ids, said, said[:0], id="", source="", opening="")
+    return PairTokens(ids, said, said[:0], id="", source="", conversation_id="")
 
 
 def log_probs(model: Any, states: torch.Tensor) -> torch.Tensor:

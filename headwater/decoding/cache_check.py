@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from headwater.console import say
-from headwater.decoding.cached_model import Reader
+from headwater.decoding.cached_model import CachedModel
 from headwater.forward import alone
 from headwater.forward.check_sample import limits_of, ordinary_ids
 from headwater.forward.format_check import attend_as_it_came, checked, reached
@@ -23,7 +23,7 @@ from headwater.forward.hidden_states import base_of
 from headwater.rewards.generation import FURTHER, SHORT
 
 
-def settle(reader: Reader, longest: int) -> None:
+def settle(reader: CachedModel, longest: int) -> None:
     """Let a reader of rows of up to `longest` tokens go on from its cache where that is right, and say where not."""
     model = reader.model
     attend_as_it_came(model)
@@ -54,7 +54,7 @@ def _script(model: Any, limits: Sequence[int]) -> Iterator[alone.Reading]:
 
     prompts = [draw(size) for size in (*SHORT, *(limit - FURTHER for limit in limits))]
     rows = [_Text(list(prompt), prompt) for prompt in prompts]
-    reader = Reader(model)
+    reader = CachedModel(model)
 
     def read(rows: Sequence[_Text], last: Sequence[int]) -> Iterator[alone.Reading]:
         yield from zip([list(row.ids) for row in rows], reader.read(rows, last), strict=True)

@@ -34,7 +34,7 @@ class Slots(DynamicLayer):  # type: ignore[misc]
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self._room: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._reserved: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **settings: Any
@@ -45,15 +45,15 @@ class Slots(DynamicLayer):  # type: ignore[misc]
             self.keys, self.values = key_states[..., :0, :], value_states[..., :0, :]
         before = self.keys.shape[-2]
         after = before + key_states.shape[-2]
-        if self._room is None or self._room[0].shape[-2] < after:
-            self._room = tuple(  # type: ignore[assignment]
+        if self._reserved is None or self._reserved[0].shape[-2] < after:
+            self._reserved = tuple(  # type: ignore[assignment]
                 torch.cat([old, old.new_empty((*old.shape[:2], after + after // 2 + 32 - before, old.shape[3]))], dim=2)
                 for old in (self.keys, self.values)
             )
-        assert self._room is not None
-        for room, new in zip(self._room, (key_states, value_states), strict=True):
-            room[..., before:after, :] = new
-        self.keys, self.values = (room[..., :after, :] for room in self._room)
+        assert self._reserved is not None
+        for reserved, new in zip(self._reserved, (key_states, value_states), strict=True):
+            reserved[..., before:after, :] = new
+        self.keys, self.values = (reserved[..., :after, :] for reserved in self._reserved)
         return self.keys, self.values
 
     def shorten(self, length: int) -> None:
@@ -62,10 +62,10 @@ class Slots(DynamicLayer):  # type: ignore[misc]
 
     def replace(self, keys: torch.Tensor, values: torch.Tensor) -> None:
         """Hold other keys and values."""
-        self.keys, self.values, self._room = keys, values, None
+        self.keys, self.values, self._reserved = keys, values, None
 
 
-class Reader:
+class CachedModel:
     """A causal language model that reads rows on from where it was."""
 
     def __init__(self, model: Any) -> None:

@@ -28,7 +28,7 @@ class Point(NamedTuple):
     kl: Floats
     """KL(used ‖ reference) of every response, in nats."""
     reward: Floats
-    openings: list[str]
+    conversation_ids: list[str]
 
 
 class Row(NamedTuple):
@@ -43,14 +43,14 @@ class Row(NamedTuple):
     """Reward above the baseline's at equal KL; None for the baseline itself, and beyond the KL that it reaches."""
 
 
-def best_of(rewards: Floats, picker: Floats, openings: Sequence[str], n: int) -> Point:
+def best_of(rewards: Floats, picker: Floats, conversation_ids: Sequence[str], n: int) -> Point:
     """Return the first n draws' best by `picker` with its `rewards`, both [prompts, draws]; NaN is never picked.
 
     Its KL is log n − (n − 1)/n, an upper bound (arXiv:2401.01879).
     """
     picked = np.where(np.isnan(picker[:, :n]), -np.inf, picker[:, :n]).argmax(1)
     kl = np.full(len(picked), math.log(n) - (n - 1) / n)
-    return Point(f"best_of(n={n})", "best_of", n, kl, rewards[np.arange(len(picked)), picked], list(openings))
+    return Point(f"best_of(n={n})", "best_of", n, kl, rewards[np.arange(len(picked)), picked], list(conversation_ids))
 
 
 def frontier(points: Iterable[Point], seed: int) -> list[Row]:
@@ -70,8 +70,8 @@ def frontier(points: Iterable[Point], seed: int) -> list[Row]:
                 point.name,
                 point.family,
                 point.setting,
-                statistics.mean(point.kl, point.openings, seed),
-                statistics.mean(point.reward, point.openings, seed),
+                statistics.mean(point.kl, point.conversation_ids, seed),
+                statistics.mean(point.reward, point.conversation_ids, seed),
                 gap if known else None,
             )
         )
@@ -80,19 +80,21 @@ def frontier(points: Iterable[Point], seed: int) -> list[Row]:
 
 def _usable(point: Point) -> Point:
     stays = ~np.isnan(point.reward)
-    openings = [opening for opening, stay in zip(point.openings, stays, strict=True) if stay]
-    return point._replace(kl=point.kl[stays], reward=point.reward[stays], openings=openings)
+    conversation_ids = [
+        conversation_id for conversation_id, stay in zip(point.conversation_ids, stays, strict=True) if stay
+    ]
+    return point._replace(kl=point.kl[stays], reward=point.reward[stays], conversation_ids=conversation_ids)
 
 
 def _resampled(points: Sequence[Point], seed: int) -> tuple[Floats, Floats]:
     """Return mean KL and mean reward, [points, 1 + resamples] each; the first column is of the data as it is."""
-    names = sorted({opening for point in points for opening in point.openings})
+    names = sorted({conversation_id for point in points for conversation_id in point.conversation_ids})
     place = {name: index for index, name in enumerate(names)}
     drawn = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), size=RESAMPLES)
     weights = np.vstack([np.ones(len(names)), drawn])
     kl, reward = [], []
     for point in points:
-        index = [place[opening] for opening in point.openings]
+        index = [place[conversation_id] for conversation_id in point.conversation_ids]
         columns = (np.ones(len(index)), point.kl, point.reward)
         sums = [np.bincount(index, weights=column, minlength=len(names)) for column in columns]
         with np.errstate(invalid="ignore", divide="ignore"):  # a resample may hold no response of a point
@@ -114,7 +116,7 @@ def _gaps(points: Sequence[Point], kl: Floats, reward: Floats) -> list[Estimate 
         if np.isnan(value):
             found.append(None)
             continue
-        clusters = len(set(point.openings))
+        clusters = len(set(point.conversation_ids))
         # Where many resamples leave the baseline's range, those that stay would tell of half an interval.
         inside = np.mean(np.isfinite(resampled)) >= LEVEL and clusters > 1
         low, high = (float(end) for end in np.nanpercentile(resampled, [tail, 100 - tail])) if inside else (None, None)

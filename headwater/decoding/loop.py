@@ -17,10 +17,10 @@ import torch
 from numpy.typing import NDArray
 
 from headwater.decoding import cache_check
-from headwater.decoding.cached_model import Reader
+from headwater.decoding.cached_model import CachedModel
 from headwater.decoding.draws import PROPOSE, Shaping, drawn, random_numbers
 from headwater.decoding.options import DecodingOptions
-from headwater.decoding.speculation import Draft, Pace, check
+from headwater.decoding.speculation import Draft, DraftLength, check
 from headwater.decoding.strategies import Strategy, Turn
 from headwater.errors import ModelError
 from headwater.forward.finite import check_logits
@@ -57,7 +57,7 @@ class Row:
     request: Request
     ids: list[int]
     u: NDArray[np.float64]
-    pace: Pace
+    draft_length: DraftLength
     tokens: list[int] = field(default_factory=list)
     end: int | None = None
 
@@ -67,7 +67,7 @@ class Row:
         return self.request.prompt
 
     @property
-    def room(self) -> int:
+    def tokens_left(self) -> int:
         """How many tokens may follow."""
         return int(self.u.shape[1]) - len(self.tokens)
 
@@ -88,7 +88,7 @@ class Loop:
         sizes = [model.get_input_embeddings().weight.shape[0] for model in (policy, reference)]
         if len(set(sizes)) > 1:
             raise ModelError("policy and reference", f"have {sizes[0]} and {sizes[1]} embeddings", "expected the same")
-        self.policy, self.reference = Reader(policy), Reader(reference)
+        self.policy, self.reference = CachedModel(policy), CachedModel(reference)
         self._strategy, self._options, self._ends, self._seed = strategy, options, frozenset(ends), seed
         self._shaping, self._vocabulary = Shaping(options), sizes[0]
         self.drafted = self.taken = 0
@@ -114,10 +114,10 @@ class Loop:
         u = random_numbers(self._seed, request.key, request.draw, self._options.max_new_tokens)
         said = list(request.said)
         ids = [*(int(token) for token in request.prompt), *said]
-        return Row(request, ids, u, Pace(self._options.draft), said)
+        return Row(request, ids, u, DraftLength(self._options.draft), said)
 
     def _is_done(self, row: Row) -> bool:
-        return row.end is not None or not row.room
+        return row.end is not None or not row.tokens_left
 
     def _round(self, rows: Sequence[Row]) -> None:
         """Give every row at least one token."""
@@ -144,9 +144,9 @@ class Loop:
     def _sizes(self, turns: Mapping[Row, Turn]) -> dict[Row, int]:
         """Return how many tokens every row may get: only what the policy has to check is worth drafting."""
         # All rows that the reference reads go on together, and none of them beyond its last position.
-        paces = [row.pace.length for row, turn in turns.items() if turn == "both"] or [1]
+        draft_lengths = [row.draft_length.length for row, turn in turns.items() if turn == "both"] or [1]
         most = max(1, KEPT // (self._vocabulary * len(turns)))
-        longest = min(round(sum(paces) / len(paces)), most, *(row.room for row in turns))
+        longest = min(round(sum(draft_lengths) / len(draft_lengths)), most, *(row.tokens_left for row in turns))
         return {row: self._run_length(row, longest) if turn == "both" else 1 for row, turn in turns.items()}
 
     def _run_length(self, row: Row, longest: int) -> int:
@@ -175,7 +175,7 @@ class Loop:
             {row: torch.cat(said[row][: sizes[row]]) for row in rows},
         )
 
-    def _read(self, reader: Reader, rows: Sequence[Row], last: Sequence[int]) -> list[torch.Tensor]:
+    def _read(self, reader: CachedModel, rows: Sequence[Row], last: Sequence[int]) -> list[torch.Tensor]:
         """Return what a model says; see `Reader.read`. Errors: `NumericalError` for logits that are not finite."""
         found = reader.read(rows, last)
         if rows:
@@ -201,7 +201,7 @@ class Loop:
             return
         found = check(list(drafts.values()), self._strategy, self._shaping)
         for (row, draft), (tokens, kept) in zip(drafts.items(), found, strict=True):
-            row.pace.learn(len(draft.tokens), kept)
+            row.draft_length.learn(len(draft.tokens), kept)
             self.drafted += len(draft.tokens)
             self.taken += kept
             self._say(row, tokens)

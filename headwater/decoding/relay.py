@@ -23,7 +23,7 @@ from headwater.decoding.loop import Decoded, Loop, Request
 from headwater.decoding.options import DecodingOptions
 from headwater.decoding.session import Answer, Prompts, ends_of, key_of, longest_of
 from headwater.decoding.strategies import Alone, LengthControl, Strategy
-from headwater.journal import Ledger
+from headwater.journal import Journal
 from headwater.models import loading
 
 
@@ -47,10 +47,10 @@ class Relay:
         prompts: Sequence[Asked],
         options: DecodingOptions,
         seed: int,
-        ledger: Ledger,
+        journal: Journal,
     ) -> None:
         """Load the reference for its limits, let it go, and load the policy. Errors: `UsageError`, `ModelError`."""
-        self._names, self._seed, self._options, self._ledger = (policy, reference), seed, options, ledger
+        self._names, self._seed, self._options, self._journal = (policy, reference), seed, options, journal
         self._tokenizer = load_tokenizer(policy, ())
         other = self._load_reference()
         ends, longest = ends_of(other, self._tokenizer), longest_of(other, options)
@@ -91,13 +91,13 @@ class Relay:
     def _say_first(self, asked: Sequence[Request], first: int, seed: int) -> dict[str, First]:
         """Let the policy say up to `first` tokens of every response."""
         names = [key_of(one.key, one.draw) for one in asked]
-        left = [one for one, name in zip(asked, names, strict=True) if f"first {name}" not in self._ledger]
+        left = [one for one, name in zip(asked, names, strict=True) if f"first {name}" not in self._journal]
         options = dataclasses.replace(self._options, max_new_tokens=first)
         loop = Loop(self._policy, self._policy, Alone("policy"), options, self._ends, seed)
         for one in track(loop.run(left), "the policy's tokens", len(left)):
-            self._ledger[f"first {key_of(one.request.key, one.request.draw)}"] = [one.tokens, one.end]
+            self._journal[f"first {key_of(one.request.key, one.request.draw)}"] = [one.tokens, one.end]
         self.figures["tokens_read_by_policy"] = loop.policy.tokens
-        found = [Decoded(one, *self._ledger[f"first {name}"]) for one, name in zip(asked, names, strict=True)]
+        found = [Decoded(one, *self._journal[f"first {name}"]) for one, name in zip(asked, names, strict=True)]
         logs = drawn_with(self._policy, Shaping(self._options), found, self._options.batch_size)
         return {name: First(one.tokens, one.end, used) for name, one, (used, _) in zip(names, found, logs, strict=True)}
 
@@ -112,14 +112,14 @@ class Relay:
             first = firsts[name]
             if first.end is not None or len(first.tokens) == self._options.max_new_tokens:
                 whole[name] = Decoded(one, first.tokens, first.end)
-            elif name in self._ledger:
-                whole[name] = Decoded(one, *self._ledger[name])
+            elif name in self._journal:
+                whole[name] = Decoded(one, *self._journal[name])
             else:
                 left.append(one._replace(said=first.tokens))
         loop = Loop(reference, reference, Alone("reference"), self._options, self._ends, seed)
         for found in track(loop.run(left), "the reference's tokens", len(left)):
             name = key_of(found.request.key, found.request.draw)
-            self._ledger[name] = [found.tokens, found.end]
+            self._journal[name] = [found.tokens, found.end]
             whole[name] = found
         return whole, loop.reference.tokens
 

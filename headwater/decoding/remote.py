@@ -25,7 +25,7 @@ from headwater.decoding.options import DecodingOptions, Servers
 from headwater.decoding.session import Answer, Prompts, ends_in, key_of
 from headwater.decoding.strategies import LengthControl, Strategy
 from headwater.errors import ModelError, NetworkError
-from headwater.journal import Ledger
+from headwater.journal import Journal
 from headwater.network.endpoint import Endpoint, Refusals, RefusedError, in_parallel
 
 AT_ONCE = 8
@@ -61,10 +61,10 @@ class Remote:
         servers: Servers,
         prompts: Sequence[Asked],
         options: DecodingOptions,
-        ledger: Ledger,
+        journal: Journal,
     ) -> None:
         """Encode the prompts for `names`, policy and reference. Errors: `ModelError` for a tokenizer unfit for text."""
-        self._servers, self._options, self._ledger = servers, options, ledger
+        self._servers, self._options, self._journal = servers, options, journal
         self._tokenizer = load_tokenizer(str(servers.tokenizer), ())
         address = str(servers.endpoint)
         self._policy = Endpoint(address), names[0]
@@ -79,7 +79,7 @@ class Remote:
         # Those that the servers would read as other tokens.
         self.dropped = {"not_as_text": len(encoded.kept) - len(self.prompts)}
         self.figures: dict[str, float] = {}
-        self._refusals = Refusals(answered=len(ledger) > 0)
+        self._refusals = Refusals(answered=len(journal) > 0)
 
     @property
     def _as_text(self) -> bool:
@@ -131,19 +131,19 @@ class Remote:
 
     def _asked(self, whom: tuple[Endpoint, str], part: str, wanted: Sequence[Wanted]) -> dict[str, Part]:
         """Ask one server for what is not in the ledger; returns all of it, by row."""
-        left = [one for one in wanted if one.tokens and f"{part} {one.name}" not in self._ledger]
+        left = [one for one in wanted if one.tokens and f"{part} {one.name}" not in self._journal]
         at_once = self._servers.concurrency or AT_ONCE
         found = in_parallel(lambda one: self._ask(whom, one), left, at_once)
         for one, said in track(found, f"the {part} of responses", len(left)):
             if said is not None:
-                self._ledger[f"{part} {one.name}"] = said._asdict()
+                self._journal[f"{part} {one.name}"] = said._asdict()
                 self._refusals.answered = True
         self._refusals.check()
         nothing = Part("", [], 0, False)
         return {
-            one.name: Part(**self._ledger[f"{part} {one.name}"]) if one.tokens else nothing
+            one.name: Part(**self._journal[f"{part} {one.name}"]) if one.tokens else nothing
             for one in wanted
-            if not one.tokens or f"{part} {one.name}" in self._ledger
+            if not one.tokens or f"{part} {one.name}" in self._journal
         }
 
     def _ask(self, whom: tuple[Endpoint, str], wanted: Wanted) -> Part | None:

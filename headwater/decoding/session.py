@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from headwater.console import say, track
-from headwater.data.preference import opening_of
+from headwater.data.preference import conversation_id_of
 from headwater.data.sampling import Asked, Drawn, Sampling
 from headwater.data.templates import given_template
 from headwater.data.tokenizers import Tokenizer
@@ -17,7 +17,7 @@ from headwater.decoding.loop import Decoded, Loop, Request, requests
 from headwater.decoding.options import DecodingOptions
 from headwater.decoding.strategies import Strategy
 from headwater.errors import ModelError, UsageError
-from headwater.journal import Ledger
+from headwater.journal import Journal
 from headwater.models import loading, positions
 from headwater.models.turn_ends import end_rule, end_tokens
 from headwater.rewards import sampling
@@ -59,7 +59,7 @@ class Answer(NamedTuple):
         share = self.spoken.policy_share
         totals = {"response_tokens": len(share), "policy_share": sum(share) / max(1, len(share))}
         totals |= {name: sum(values) for name, values in by_token.items() if name != "policy_share"}
-        head = {"id": self.asked.id, "source": self.asked.source, "opening": opening_of(self.asked.prompt)}
+        head = {"id": self.asked.id, "source": self.asked.source, "opening": conversation_id_of(self.asked.prompt)}
         prompt = [{"role": message.role, "content": message.content} for message in self.asked.prompt]
         text = {"draw": self.draw, "response": self.response.text, "complete": self.response.complete}
         tokens = {} if self.tokens is None else {"tokens": self.tokens, "token_ends": self.ends}
@@ -142,13 +142,13 @@ class Session:
     """Prompts that fit two models."""
 
     def __init__(
-        self, pair: Pair, prompts: Sequence[Asked], options: DecodingOptions, ledger: Ledger | None = None
+        self, pair: Pair, prompts: Sequence[Asked], options: DecodingOptions, journal: Journal | None = None
     ) -> None:
         """Encode the prompts; those that leave no room for a response are left out (`dropped` counts them).
 
-        What is in the `ledger` is not decoded again.
+        What is in the `journal` is not decoded again.
         """
-        self.pair, self.options, self._ledger = pair, options, ledger
+        self.pair, self.options, self._journal = pair, options, journal
         longest = min(longest_of(model, options) for model in (pair.policy, pair.reference))
         self._prompts = Prompts(prompts, pair.tokenizer, longest)
         self.prompts, self.dropped = self._prompts.kept, {"too_long": self._prompts.too_long}
@@ -172,16 +172,16 @@ class Session:
     def _decoded(self, loop: Loop, asked: Sequence[Request]) -> dict[str, Decoded]:
         """Return all responses by their keys; each is in the ledger before the next one is there."""
         names = [key_of(one.key, one.draw) for one in asked]
-        ledger: Any = {} if self._ledger is None else self._ledger
-        left = [one for one, name in zip(asked, names, strict=True) if name not in ledger]
+        journal: Any = {} if self._journal is None else self._journal
+        left = [one for one, name in zip(asked, names, strict=True) if name not in journal]
         if len(left) < len(asked):
-            say(f"resumed: {len(asked) - len(left):,} of {len(asked):,} responses are in {ledger.path}")
+            say(f"resumed: {len(asked) - len(left):,} of {len(asked):,} responses are in {journal.path}")
         began, tokens = time.perf_counter(), 0
         for one in track(loop.run(left), "responses", len(left)):
-            ledger[key_of(one.request.key, one.request.draw)] = [one.tokens, one.end]
+            journal[key_of(one.request.key, one.request.draw)] = [one.tokens, one.end]
             tokens += len(one.tokens) + (one.end is not None)
         self.figures = _figures(loop, tokens, time.perf_counter() - began)
-        return {name: Decoded(one, *ledger[name]) for one, name in zip(asked, names, strict=True)}
+        return {name: Decoded(one, *journal[name]) for one, name in zip(asked, names, strict=True)}
 
 
 def _figures(loop: Loop, tokens: int, seconds: float) -> dict[str, float]:

@@ -31,7 +31,7 @@ class Draft(NamedTuple):
     """Logits of the policy before each, [tokens, vocabulary]."""
 
 
-class Pace:
+class DraftLength:
     """How many tokens to draft next in one row, 1 to `longest`.
 
     It begins with one token, since alignment moves the first ones most, and grows fast as long as what it drafts is

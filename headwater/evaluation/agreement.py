@@ -29,12 +29,12 @@ class Agreement(NamedTuple):
 
 def opinions(judgements: Iterable[Judgement]) -> dict[str, dict[Compared, float]]:
     """Return what every judge made of every comparison: the mean over its looks; unparsed ones are left out."""
-    looks: dict[str, dict[Compared, list[Judgement]]] = {}
+    votes: dict[str, dict[Compared, list[Judgement]]] = {}
     for one in judgements:
-        looks.setdefault(one.judge, {}).setdefault((one.prompt, one.first, one.second), []).append(one)
+        votes.setdefault(one.judge, {}).setdefault((one.prompt, one.first, one.second), []).append(one)
     return {
         judge: {key: value for key, each in seen.items() if (value := mean(each)) is not None}
-        for judge, seen in looks.items()
+        for judge, seen in votes.items()
     }
 
 

@@ -18,7 +18,7 @@ from headwater.data import reading
 from headwater.data.layouts import Broken
 from headwater.data.layouts.fields import messages
 from headwater.data.preference import Message
-from headwater.data.reading import Door
+from headwater.data.reading import ReadOptions
 from headwater.errors import DataError
 from headwater.evaluation.prompts import as_text
 
@@ -87,7 +87,7 @@ def read_answers(path: Path, name: str | None = None) -> list[Answer]:
     Errors: `DataError` by row, for a row that is no answer and for a prompt that is answered twice.
     """
     found: dict[str, Answer] = {}
-    for row in reading.read_rows(path, Door()):
+    for row in reading.read_rows(path, ReadOptions()):
         try:
             answer = _answer(row.fields, name or path.name.split(".")[0])
         except Broken as problem:

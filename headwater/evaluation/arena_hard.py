@@ -17,7 +17,7 @@ import numpy as np
 
 from headwater import statistics
 from headwater.data import reading
-from headwater.data.reading import Door
+from headwater.data.reading import ReadOptions
 from headwater.errors import DataError
 from headwater.evaluation.judgements import Judgement
 from headwater.statistics import Estimate, Floats
@@ -25,7 +25,7 @@ from headwater.statistics import Estimate, Floats
 UPSTREAM_ROUNDS = 100
 
 
-class Look(NamedTuple):
+class AnswerStyle(NamedTuple):
     """What style control knows of an answer: how long it is, and how often it uses each markdown element."""
 
     length: int
@@ -35,7 +35,7 @@ class Look(NamedTuple):
     bold: int
 
 
-STYLES = Look._fields
+STYLES = AnswerStyle._fields
 
 
 def score(judgements: Sequence[Judgement], seed: int = 0) -> Estimate:
@@ -63,42 +63,42 @@ def _votes(judgements: Sequence[Judgement]) -> tuple[Floats, Floats, list[str]]:
     return preferences, np.array([one.weight for one in judged], dtype=np.float64), [one.prompt for one in judged]
 
 
-def look(answer: str) -> Look:
+def style_of(answer: str) -> AnswerStyle:
     """Count what style control controls for; what stands in code blocks is not markdown of the answer."""
     prose = re.sub(r"```[^`]*```", "", answer)
     headers = len(re.findall(r"^#{1,6}\s", prose, re.MULTILINE))
     lists = len(re.findall(r"^\s*(?:\d+\.|[-*+])\s", prose, re.MULTILINE))
     bold = len(re.findall(r"\*\*[^*\n]+\*\*|__[^_\n]+__", prose))
-    return Look(len(answer), headers, lists, bold)
+    return AnswerStyle(len(answer), headers, lists, bold)
 
 
-def read_looks(paths: Sequence[Path]) -> dict[tuple[str, str], Look]:
+def read_styles(paths: Sequence[Path]) -> dict[tuple[str, str], AnswerStyle]:
     """Read Arena-Hard answer files and return by (model, uid) how each answer looks.
 
     Upstream's metadata are taken where a row holds them, with lengths in tokens. Errors: `DataError`.
     """
     found = {}
     for path in paths:
-        for row in reading.read_rows(path, Door()):
+        for row in reading.read_rows(path, ReadOptions()):
             try:
                 key = str(row.fields["model"]), str(row.fields["uid"])
-                found[key] = _look_of(row.fields)
+                found[key] = _style_of(row.fields)
             except (KeyError, TypeError, AttributeError, IndexError) as error:
                 found_out = f"{type(error).__name__}: {error}"
                 raise DataError(row.place, found_out, "expected an Arena-Hard answer: uid, model, messages") from None
     return found
 
 
-def _look_of(fields: Mapping[str, Any]) -> Look:
+def _style_of(fields: Mapping[str, Any]) -> AnswerStyle:
     metadata = fields.get("metadata")
     if metadata:
         counts = (sum(metadata[name].values()) for name in ("header_count", "list_count", "bold_count"))
-        return Look(int(metadata["token_len"]), *counts)
+        return AnswerStyle(int(metadata["token_len"]), *counts)
     content = fields["messages"][-1]["content"]
-    return look(str(content["answer"] if isinstance(content, Mapping) else content))
+    return style_of(str(content["answer"] if isinstance(content, Mapping) else content))
 
 
-def style_differences(first: Sequence[Look], second: Sequence[Look]) -> Floats:
+def style_differences(first: Sequence[AnswerStyle], second: Sequence[AnswerStyle]) -> Floats:
     """Return standardised differences [n, 4] of length, headers, lists and bold between second and first answers.
 
     Length: (b − a) / (a + b). Markdown: densities d by length, (d_b − d_a) / (d_a + d_b + 1). A column that does not

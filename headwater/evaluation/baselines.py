@@ -24,7 +24,7 @@ def of_pairs(run: Run) -> list[dict[str, Any]]:
 
 
 @dataclass(frozen=True)
-class Rival:
+class Baseline:
     """The rewards of another model."""
 
     name: str
@@ -32,7 +32,7 @@ class Rival:
     """Of the chosen and the rejected response, by row."""
 
     @classmethod
-    def load(cls, path: Path) -> Rival:
+    def load(cls, path: Path) -> Baseline:
         """Read a run. Errors: `UsageError` for one that recorded no pairs."""
         rows = of_pairs(runs.load(path))
         if not rows:

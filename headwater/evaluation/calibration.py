@@ -25,23 +25,25 @@ class Bin(NamedTuple):
     accuracy: Estimate
 
 
-def brier(margins: Floats, openings: Sequence[str], seed: int) -> Estimate:
+def brier(margins: Floats, conversation_ids: Sequence[str], seed: int) -> Estimate:
     """Mean of (1 − σ(m))² over `margins` [pairs] of chosen over rejected: 0 at best, ¼ for one that never decides."""
-    return statistics.mean(scipy.special.expit(-margins) ** 2, openings, seed)
+    return statistics.mean(scipy.special.expit(-margins) ** 2, conversation_ids, seed)
 
 
-def reliability(margins: Floats, wins: Floats, openings: Sequence[str], seed: int) -> list[Bin]:
+def reliability(margins: Floats, wins: Floats, conversation_ids: Sequence[str], seed: int) -> list[Bin]:
     """Return the reliability curve: up to `BINS` bins of equal width in confidence, those without pairs left out."""
     confidence, place = _binned(margins)
     found = []
     for each in np.unique(place):
         inside = place == each
-        mine = [opening for opening, there in zip(openings, inside.tolist(), strict=True) if there]
+        mine = [
+            conversation_id for conversation_id, there in zip(conversation_ids, inside.tolist(), strict=True) if there
+        ]
         found.append(Bin(float(confidence[inside].mean()), statistics.mean(wins[inside], mine, seed)))
     return found
 
 
-def calibration_error(margins: Floats, wins: Floats, openings: Sequence[str], seed: int) -> Estimate:
+def calibration_error(margins: Floats, wins: Floats, conversation_ids: Sequence[str], seed: int) -> Estimate:
     """Expected calibration error: |confidence − accuracy| of the bins of `reliability`, weighed by their pairs.
 
     As everywhere in the literature (arXiv:1706.04599, eq. 3) it is not corrected for chance: small data look worse
@@ -56,7 +58,7 @@ def calibration_error(margins: Floats, wins: Floats, openings: Sequence[str], se
         found: Floats = np.abs(np.stack(by_bin)).sum(axis=0) / count
         return found
 
-    return statistics.of_sums([*gaps, np.ones(len(margins))], error, openings, seed)
+    return statistics.of_sums([*gaps, np.ones(len(margins))], error, conversation_ids, seed)
 
 
 def _binned(margins: Floats) -> tuple[Floats, np.ndarray[tuple[int], np.dtype[np.int64]]]:

@@ -32,9 +32,9 @@ class Judged:
     """[pairs, 2] in tokens."""
 
     @property
-    def openings(self) -> list[str]:
+    def conversation_ids(self) -> list[str]:
         """The clusters of the bootstrap, [pairs]."""
-        return [preference.opening for preference in self.preferences]
+        return [preference.conversation_id for preference in self.preferences]
 
     @property
     def margins(self) -> Floats:
@@ -48,21 +48,21 @@ class Judged:
         return wins(*self.rewards.T)
 
 
-def scrutinise(judged: Judged, rivals: Mapping[str, Floats], seed: int) -> dict[str, Any]:
-    """Return what `scrutiny.json` holds; `rivals` are what other models won of the same pairs, [pairs] each."""
-    openings, margins, won = judged.openings, judged.margins, judged.won
+def diagnose(judged: Judged, baselines: Mapping[str, Floats], seed: int) -> dict[str, Any]:
+    """Return what `scrutiny.json` holds; `baselines` are what other models won of the same pairs, [pairs] each."""
+    conversation_ids, margins, won = judged.conversation_ids, judged.margins, judged.won
     longer = judged.lengths[:, 0] - judged.lengths[:, 1]
-    sides = by_who_is_longer(won, judged.lengths, openings, seed)
+    sides = by_who_is_longer(won, judged.lengths, conversation_ids, seed)
     return {
         "preferred_is": {side: accuracy._asdict() for side, accuracy in sides.items() if accuracy.n},
-        "by_length_difference": _plain(accuracy_by(longer, won, openings, seed)),
-        "by_margin": _plain(accuracy_by(np.abs(margins), won, openings, seed)),
-        "calibration_error": calibration_error(margins, won, openings, seed)._asdict(),
+        "by_length_difference": _plain(accuracy_by(longer, won, conversation_ids, seed)),
+        "by_margin": _plain(accuracy_by(np.abs(margins), won, conversation_ids, seed)),
+        "calibration_error": calibration_error(margins, won, conversation_ids, seed)._asdict(),
         "reliability": [
             {"confidence": each.confidence, **each.accuracy._asdict()}
-            for each in reliability(margins, won, openings, seed)
+            for each in reliability(margins, won, conversation_ids, seed)
         ],
-        "rivals": [_rival(name, won, theirs, openings, seed) for name, theirs in rivals.items()],
+        "rivals": [_baseline(name, won, theirs, conversation_ids, seed) for name, theirs in baselines.items()],
         "examples": _examples(judged),
     }
 
@@ -71,8 +71,8 @@ def _plain(groups: Sequence[Group]) -> list[dict[str, Any]]:
     return [{"from": each.low, "to": each.high, **each.accuracy._asdict()} for each in groups]
 
 
-def _rival(name: str, won: Floats, theirs: Floats, openings: Sequence[str], seed: int) -> dict[str, Any]:
-    found = compare(won, theirs, openings, seed)
+def _baseline(name: str, won: Floats, theirs: Floats, conversation_ids: Sequence[str], seed: int) -> dict[str, Any]:
+    found = compare(won, theirs, conversation_ids, seed)
     return (
         {"name": name, "accuracy": float(theirs.mean())} | found._asdict() | {"difference": found.difference._asdict()}
     )

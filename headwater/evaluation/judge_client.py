@@ -16,7 +16,7 @@ from headwater.errors import ModelError, NetworkError
 from headwater.evaluation.judgements import Judgement
 from headwater.evaluation.judges import Asking, Comparison, Reply
 from headwater.evaluation.verdicts import Shown, Verdict
-from headwater.journal import Ledger
+from headwater.journal import Journal
 from headwater.network import replies
 from headwater.network.endpoint import UNCLEAR, Endpoint, Refusals, RefusedError, in_parallel
 
@@ -25,7 +25,7 @@ NOT_AGAIN = (replies.TOO_LONG, replies.FILTERED, UNCLEAR, NO_LOG_PROBS)
 """Problems that a reminder does not mend. But for the last they are those of requests that cost nothing."""
 
 
-class Call(NamedTuple):
+class JudgeRequest(NamedTuple):
     """One look of an LLM judge at a comparison."""
 
     comparison: Comparison
@@ -33,12 +33,12 @@ class Call(NamedTuple):
     shown: Shown
 
 
-class Desk:
+class JudgeClient:
     """Where LLM judges are asked: every reply is on disk, by the content of its request, before it is used."""
 
-    def __init__(self, endpoint: Endpoint, ledger: Ledger, at_once: int) -> None:
-        self._endpoint, self._ledger, self._at_once = endpoint, ledger, at_once
-        self.refusals = Refusals(answered=len(ledger) > 0)
+    def __init__(self, endpoint: Endpoint, journal: Journal, at_once: int) -> None:
+        self._endpoint, self._journal, self._at_once = endpoint, journal, at_once
+        self.refusals = Refusals(answered=len(journal) > 0)
 
     def judge(
         self,
@@ -52,7 +52,7 @@ class Desk:
         it is with a request that the server refuses while it answers others. `watch` sees the requests that are made.
         Errors: `NetworkError`; what was answered before is in the ledger.
         """
-        calls = list(looks(judge, comparisons))
+        calls = list(votes(judge, comparisons))
         first = self._replies([judge.body(call.shown) for call in calls], watch)
         heard = _heard(judge, first, calls)
         again = [place for place, one in enumerate(heard) if one.verdict is None and one.problem not in NOT_AGAIN]
@@ -67,25 +67,25 @@ class Desk:
 
     def unpaid(self, judge: Asking, comparisons: Sequence[Comparison]) -> tuple[int, int]:
         """Return how many requests the comparisons take, reminders apart, and how many are not in the ledger."""
-        keys = {self._key(judge.body(call.shown)) for call in looks(judge, comparisons)}
-        return len(keys), sum(key not in self._ledger for key in keys)
+        keys = {self._key(judge.body(call.shown)) for call in votes(judge, comparisons)}
+        return len(keys), sum(key not in self._journal for key in keys)
 
     def _replies(
         self, bodies: Sequence[Mapping[str, Any]], watch: Callable[[Iterable[Any], int], Iterable[Any]]
     ) -> list[Reply]:
         """Return a reply a body, asking for those that are not in the ledger, each once."""
         keys = [self._key(body) for body in bodies]
-        left = {key: body for key, body in zip(keys, bodies, strict=True) if key not in self._ledger}
+        left = {key: body for key, body in zip(keys, bodies, strict=True) if key not in self._journal}
         asked = in_parallel(lambda item: self._ask(item[1]), left.items(), self._at_once)
         refused: dict[str, Reply] = {}
         for (key, _), reply in watch(asked, len(left)):
             if reply.problem in NOT_AGAIN:  # nothing was paid for, and another time it may fit
                 refused[key] = reply
             else:
-                self._ledger[key] = list(reply)
+                self._journal[key] = list(reply)
                 self.refusals.answered = True
         self.refusals.check()
-        return [refused.get(key) or Reply(*self._ledger[key]) for key in keys]
+        return [refused.get(key) or Reply(*self._journal[key]) for key in keys]
 
     def _key(self, body: Mapping[str, Any]) -> str:
         return xxhash.xxh3_128_hexdigest(orjson.dumps([self._endpoint.url, body], option=orjson.OPT_SORT_KEYS))
@@ -113,7 +113,7 @@ class Heard(NamedTuple):
     problem: str
 
 
-def _heard(judge: Asking, given: Sequence[Reply], calls: Sequence[Call]) -> list[Heard]:
+def _heard(judge: Asking, given: Sequence[Reply], calls: Sequence[JudgeRequest]) -> list[Heard]:
     """Read replies. Errors: `ModelError` for a server that never says what is needed."""
     found, lacking = [], []
     for reply, call in zip(given, calls, strict=True):
@@ -146,14 +146,14 @@ def _first_tokens(choice: Mapping[str, Any]) -> dict[str, float] | None:
         return None
 
 
-def looks(judge: Asking, comparisons: Sequence[Comparison]) -> Iterable[Call]:
+def votes(judge: Asking, comparisons: Sequence[Comparison]) -> Iterable[JudgeRequest]:
     """Yield what a judge is asked: answers that are equal to the letter need no judge."""
     for one in comparisons:
         if one.first.text == one.second.text:
             continue
         for swapped in judge.orders(one):
             a, b = (one.second, one.first) if swapped else (one.first, one.second)
-            yield Call(one, swapped, Shown(one.first.prompt, a.text, b.text))
+            yield JudgeRequest(one, swapped, Shown(one.first.prompt, a.text, b.text))
 
 
 def reminded(judge: Asking, shown: Shown, reply: Reply) -> dict[str, Any]:
@@ -166,7 +166,7 @@ def reminded(judge: Asking, shown: Shown, reply: Reply) -> dict[str, Any]:
     return body | {"messages": [*body["messages"], *turns]}
 
 
-def _judgement(name: str, call: Call, heard: Heard) -> Judgement:
+def _judgement(name: str, call: JudgeRequest, heard: Heard) -> Judgement:
     verdict = heard.verdict
     if verdict is None:
         return call.comparison.judgement(name, None, swapped=call.swapped, problem=heard.problem)

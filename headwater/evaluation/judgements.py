@@ -22,7 +22,7 @@ from typing import Any
 from headwater.data import reading
 from headwater.data.layouts.fields import listed
 from headwater.data.layouts.judged import TIES
-from headwater.data.reading import Account, Door
+from headwater.data.reading import ReadOptions, RowCounts
 from headwater.errors import DataError
 
 LABELS = {
@@ -64,7 +64,7 @@ class Judgement:
     """Why there is no verdict, in a word: `too_long`, `refusal`, `unparsed`, …"""
 
 
-def read(path: Path) -> tuple[list[Judgement], Account]:
+def read(path: Path) -> tuple[list[Judgement], RowCounts]:
     """Read the judgements in a file, or in a judge run's directory; every row is accounted for.
 
     A row without a verdict is kept, with `preference` None, unless it has two games: half a pair of games would count
@@ -72,25 +72,25 @@ def read(path: Path) -> tuple[list[Judgement], Account]:
     Errors: `DataError` at the first row that is none, by file and line, and where no row is kept.
     """
     place = path / ANNOTATIONS if (path / ANNOTATIONS).is_file() else path
-    account, found = Account(), []
-    for row in reading.read_rows(place, Door()):
-        account.rows_in += 1
+    row_counts, found = RowCounts(), []
+    for row in reading.read_rows(place, ReadOptions()):
+        row_counts.rows_in += 1
         try:
             fields = {**row.fields, "games": listed(row.fields, "games")}  # a cell of CSV is a text
             judgements = list(_reader(fields)(fields))
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(row.place, f"{type(error).__name__}: {error}", "expected a judgement", HINT) from None
         if not judgements:
-            account.dropped[_problem(row.fields)] += 1
+            row_counts.dropped[_problem(row.fields)] += 1
             continue
-        account.kept += 1
+        row_counts.kept += 1
         # Battles that do not say what was asked are of prompts of their own.
         found += [one if one.prompt else replace(one, prompt=row.place) for one in judgements]
-    if account.dropped and not found:
-        raise DataError(str(place), no_verdict(account.dropped), "judge the answers again")
+    if row_counts.dropped and not found:
+        raise DataError(str(place), no_verdict(row_counts.dropped), "judge the answers again")
     if not found:
         raise DataError(str(place), "holds no judgements", HINT)
-    return found, account
+    return found, row_counts
 
 
 def no_verdict(reasons: Mapping[str, int]) -> str:
@@ -269,11 +269,11 @@ def as_annotations(judgements: Sequence[Judgement]) -> list[dict[str, Any]]:
     grouped: dict[tuple[str, str, str, str], list[Judgement]] = {}
     for one in judgements:
         grouped.setdefault((one.prompt, one.judge, one.first, one.second), []).append(one)
-    return [_row(looks) for looks in grouped.values()]
+    return [_row(votes) for votes in grouped.values()]
 
 
-def _row(looks: Sequence[Judgement]) -> dict[str, Any]:
-    one = looks[0]
+def _row(votes: Sequence[Judgement]) -> dict[str, Any]:
+    one = votes[0]
     first, second = one.outputs or ("", "")
     row: dict[str, Any] = {
         "dataset": one.category,
@@ -283,9 +283,9 @@ def _row(looks: Sequence[Judgement]) -> dict[str, Any]:
         "output_2": second,
         "generator_2": one.second,
         "annotator": one.judge,
-        "preference": _annotated(mean(looks)),
+        "preference": _annotated(mean(votes)),
     }
-    problem = next((each.problem for each in looks if each.problem), "")
+    problem = next((each.problem for each in votes if each.problem), "")
     if problem:
         row["problem"] = problem
     if one.scores:
@@ -293,17 +293,17 @@ def _row(looks: Sequence[Judgement]) -> dict[str, Any]:
     if one.swapped is not None:
         row["games"] = [
             {"swapped": each.swapped, "preference": _annotated(each.preference), "weight": each.weight}
-            for each in looks
+            for each in votes
         ]
     return row
 
 
-def mean(looks: Sequence[Judgement]) -> float | None:
+def mean(votes: Sequence[Judgement]) -> float | None:
     """Return the weighted mean preference of several looks at one pair; None if any has no verdict."""
-    if any(look.preference is None for look in looks):
+    if any(vote.preference is None for vote in votes):
         return None
-    votes = sum(look.weight for look in looks)
-    return sum(look.weight * (look.preference or 0.0) for look in looks) / votes
+    weight = sum(vote.weight for vote in votes)
+    return sum(vote.weight * (vote.preference or 0.0) for vote in votes) / weight
 
 
 def _annotated(preference: float | None) -> float | None:

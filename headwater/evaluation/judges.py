@@ -249,11 +249,11 @@ class Reward:
         """Reward all answers, each once."""
         from headwater.data.tokens import TOKENS_PER_PASS
         from headwater.models.turn_ends import end_rule
-        from headwater.rewards.responses import Reading, load_judge
+        from headwater.rewards.responses import Reading, load_response_scorer
 
         end = end_rule(self.model)
         how = Reading(end, self.max_length, TOKENS_PER_PASS)
-        rewards = load_judge(self.model, self.reference, self.beta, how, 0, self.reward_head)
+        rewards = load_response_scorer(self.model, self.reference, self.beta, how, 0, self.reward_head)
         answers: dict[tuple[Message, ...], dict[Answer, None]] = {}
         for comparison in comparisons:
             answers.setdefault(comparison.first.conversation, {}).update(dict.fromkeys(comparison))

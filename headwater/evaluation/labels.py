@@ -16,24 +16,28 @@ from headwater.statistics import Estimate, Floats
 
 
 def summarise_labels(
-    rewards: Floats, desirable: NDArray[np.bool_], lengths: Floats, openings: Sequence[str], seed: int
+    rewards: Floats, desirable: NDArray[np.bool_], lengths: Floats, conversation_ids: Sequence[str], seed: int
 ) -> dict[str, Estimate]:
     """Summarise `rewards` [rows] of responses of `lengths` [rows] tokens, of which some are `desirable` [rows].
 
     `auc` is how often a desirable response is rewarded above an undesirable one, whatever their prompts, ties ½;
     `length_auc` that of taking the longer one: the ruler to beat. What needs both labels is left out where one is
-    missing. Intervals are bootstrapped over `openings` [rows].
+    missing. Intervals are bootstrapped over `conversation_ids` [rows].
     """
     found: dict[str, Estimate] = {}
     if desirable.any() and not desirable.all():
-        found["auc"] = statistics.auc(rewards, desirable, openings, seed)
-        found["length_auc"] = statistics.auc(lengths, desirable, openings, seed)
-        found["reward_difference"] = difference(rewards, desirable, openings, seed)
-    found["reward_mean"] = statistics.mean(rewards, openings, seed)
-    found["reward_std"] = statistics.std(rewards, openings, seed)
+        found["auc"] = statistics.auc(rewards, desirable, conversation_ids, seed)
+        found["length_auc"] = statistics.auc(lengths, desirable, conversation_ids, seed)
+        found["reward_difference"] = difference(rewards, desirable, conversation_ids, seed)
+    found["reward_mean"] = statistics.mean(rewards, conversation_ids, seed)
+    found["reward_std"] = statistics.std(rewards, conversation_ids, seed)
     for name, inside in (("desirable", desirable), ("undesirable", ~desirable)):
         if inside.any():
-            theirs = [opening for opening, there in zip(openings, inside.tolist(), strict=True) if there]
+            theirs = [
+                conversation_id
+                for conversation_id, there in zip(conversation_ids, inside.tolist(), strict=True)
+                if there
+            ]
             found[f"{name}_reward_mean"] = statistics.mean(rewards[inside], theirs, seed)
     return found
 

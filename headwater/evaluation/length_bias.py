@@ -81,9 +81,9 @@ def slope(reward: Floats, length: Floats) -> float:
 CORRECTIONS = {"divide": Divide, "regress": Regress}
 
 
-def bias(rewards: Floats, lengths: Floats, openings: list[str], seed: int) -> Mapping[str, Estimate]:
+def bias(rewards: Floats, lengths: Floats, conversation_ids: list[str], seed: int) -> Mapping[str, Estimate]:
     """Return the figures that a correction is meant to move."""
-    figures = summarise_rewards(rewards, lengths, openings, seed)
-    sides = by_who_is_longer(wins(*rewards.T), lengths, openings, seed)
+    figures = summarise_rewards(rewards, lengths, conversation_ids, seed)
+    sides = by_who_is_longer(wins(*rewards.T), lengths, conversation_ids, seed)
     named = {f"accuracy, preferred one {side}": sides[side] for side in ("longer", "shorter") if sides[side].n}
     return {name: figures[name] for name in ("accuracy", "length_correlation")} | named

@@ -20,13 +20,13 @@ class Opinion(NamedTuple):
     prompt: str
     preference: float
     """For the model, against the baseline, 0 to 1."""
-    look: Judgement
+    vote: Judgement
     """One of its looks, for texts, scores and category."""
 
     @property
     def gain(self) -> float:
         """Return how much better the model was: by score where the judge gives scores, else by preference."""
-        scores = self.look.scores
+        scores = self.vote.scores
         return scores[1] - scores[0] if scores else self.preference - 0.5
 
 
@@ -35,7 +35,7 @@ class Standing(NamedTuple):
 
     judge: str
     model: str
-    looks: list[Judgement]
+    votes: list[Judgement]
     opinions: list[Opinion]
 
     @property
@@ -45,7 +45,7 @@ class Standing(NamedTuple):
 
     def lengths(self) -> Floats | None:
         """Return the characters of both answers, [n, 2]; None where the judgements do not hold them."""
-        rows = [one.look.outputs for one in self.opinions]
+        rows = [one.vote.outputs for one in self.opinions]
         return None if None in rows else np.array([[len(text) for text in row or ()] for row in rows], dtype=np.float64)
 
 
@@ -54,12 +54,12 @@ def standings(judgements: Sequence[Judgement], baseline: str) -> list[Standing]:
     grouped: dict[tuple[str, str], list[Judgement]] = {}
     for one in facing(whole(judgements), baseline):
         grouped.setdefault((one.judge, one.second), []).append(one)
-    return [Standing(judge, model, looks, _opinions(looks)) for (judge, model), looks in grouped.items()]
+    return [Standing(judge, model, votes, _opinions(votes)) for (judge, model), votes in grouped.items()]
 
 
-def _opinions(looks: Sequence[Judgement]) -> list[Opinion]:
+def _opinions(votes: Sequence[Judgement]) -> list[Opinion]:
     by_prompt: dict[str, list[Judgement]] = {}
-    for one in looks:
+    for one in votes:
         by_prompt.setdefault(one.prompt, []).append(one)
     found = []
     for prompt, each in by_prompt.items():
@@ -76,12 +76,12 @@ def figures(standing: Standing, seed: int) -> dict[str, Estimate]:
     """
     from scipy.stats import rankdata
 
-    votes = np.array([one.weight for one in standing.looks], dtype=np.float64)
-    shares = np.array([one.preference for one in standing.looks], dtype=np.float64)
-    rate = statistics.weighted_mean(shares, votes, [one.prompt for one in standing.looks], seed)
+    votes = np.array([one.weight for one in standing.votes], dtype=np.float64)
+    shares = np.array([one.preference for one in standing.votes], dtype=np.float64)
+    rate = statistics.weighted_mean(shares, votes, [one.prompt for one in standing.votes], seed)
     found = {"win_rate": rate}
     gains = np.array([one.gain for one in standing.opinions])
-    if all(one.look.scores for one in standing.opinions):
+    if all(one.vote.scores for one in standing.opinions):
         found["score_difference"] = statistics.mean(gains, standing.prompts, seed)
     lengths = standing.lengths()
     if lengths is not None:
@@ -162,11 +162,11 @@ def examples(standing: Standing, count: int) -> dict[str, list[dict[str, Any]]]:
 
 
 def _example(one: Opinion) -> dict[str, Any]:
-    first, second = one.look.outputs or ("", "")
+    first, second = one.vote.outputs or ("", "")
     return {
         "prompt": one.prompt,
         "preference": one.preference,
-        "scores": list(one.look.scores) if one.look.scores else None,
+        "scores": list(one.vote.scores) if one.vote.scores else None,
         "baseline": first,
         "model": second,
     }

@@ -17,7 +17,7 @@ from typing import Any
 from headwater.data import reading
 from headwater.data.layouts import Broken, fields, with_messages
 from headwater.data.preference import Message, Prompted
-from headwater.data.reading import Account, Door, Row
+from headwater.data.reading import ReadOptions, Row, RowCounts
 from headwater.data.sampling import Asked, asked
 from headwater.errors import DataError
 
@@ -27,19 +27,19 @@ _BESIDE = {"dataset", "datasplit", "category", "subcategory", "cluster", "id", "
 _ANSWERED = {"output", "generator", "complete", "tokens"}
 
 
-def read(path: Path) -> tuple[list[Asked], dict[str, Account]]:
+def read(path: Path) -> tuple[list[Asked], dict[str, RowCounts]]:
     """Return every different prompt once, named by its data set or category, with the accounts of the rows.
 
     Errors: `DataError` for a row of evaluation prompts that holds none, and for data that nobody knows.
     """
-    first = next(iter(reading.read_rows(path, Door())), None)
+    first = next(iter(reading.read_rows(path, ReadOptions())), None)
     column = first and _column(first.fields)
     if column:
-        prompts, account = asked(_prompts(path, column))
-        return prompts, {"prompts": account}
-    intake = reading.stream(path)
-    prompts, account = asked(intake)
-    return prompts, {"read": intake.account, "prompts": account}
+        prompts, row_counts = asked(_prompts(path, column))
+        return prompts, {"prompts": row_counts}
+    row_reader = reading.stream(path)
+    prompts, row_counts = asked(row_reader)
+    return prompts, {"read": row_reader.row_counts, "prompts": row_counts}
 
 
 def _column(row: Mapping[str, Any]) -> str | None:
@@ -49,7 +49,7 @@ def _column(row: Mapping[str, Any]) -> str | None:
 
 
 def _prompts(path: Path, column: str) -> Iterator[Prompted]:
-    for row in reading.read_rows(path, Door()):
+    for row in reading.read_rows(path, ReadOptions()):
         try:
             prompt = _prompt(row._replace(fields=dict(with_messages(row.fields)[0])), column)
         except Broken as problem:

@@ -74,9 +74,9 @@ class Item(NamedTuple):
     """Subset, or domain."""
 
     @property
-    def opening(self) -> str:
+    def conversation_id(self) -> str:
         """The cluster of the bootstrap."""
-        return self.candidates.opening
+        return self.candidates.conversation_id
 
 
 Rewards = Sequence[float]
@@ -258,10 +258,10 @@ def _rm_bench(items: Sequence[Item], rewards: Sequence[Rewards], seed: int) -> d
     for domain in all_fields.subsets:
         found[f"domain/{domain}"] = all_fields.mean(domain)
         found |= {f"domain/{domain}/{name}": table.mean(domain) for name, table in levels.items()}
-    openings = [item.opening for item in items]
+    conversation_ids = [item.conversation_id for item in items]
     for row, right in enumerate(STYLES):
         for column, wrong in enumerate(STYLES):
-            found[f"matrix/{right} over {wrong}"] = statistics.mean(matrices[:, row, column], openings, seed)
+            found[f"matrix/{right} over {wrong}"] = statistics.mean(matrices[:, row, column], conversation_ids, seed)
     return found
 
 
@@ -280,20 +280,28 @@ class _Table:
 
     def __init__(self, items: Sequence[Item], values: Floats, seed: int) -> None:
         self.values, self._seed = values, seed
-        self._openings = [item.opening for item in items]
+        self._conversation_ids = [item.conversation_id for item in items]
         self._subset = np.array([item.subset for item in items])
         self.subsets = list(dict.fromkeys(item.subset for item in items))
 
     def mean(self, subset: str | None = None) -> Estimate:
         """Return the mean over the items of a subset, or over all."""
         inside = np.ones(len(self.values), dtype=bool) if subset is None else self._subset == subset
-        openings = [opening for opening, there in zip(self._openings, inside.tolist(), strict=True) if there]
-        return statistics.mean(self.values[inside], openings, self._seed)
+        conversation_ids = [
+            conversation_id
+            for conversation_id, there in zip(self._conversation_ids, inside.tolist(), strict=True)
+            if there
+        ]
+        return statistics.mean(self.values[inside], conversation_ids, self._seed)
 
     def weighted(self, weights: Mapping[str, float]) -> Estimate:
         """Return the weighted mean of the means of subsets. Items of other subsets do not count."""
         inside = np.isin(self._subset, list(weights))
-        openings = [opening for opening, there in zip(self._openings, inside.tolist(), strict=True) if there]
+        conversation_ids = [
+            conversation_id
+            for conversation_id, there in zip(self._conversation_ids, inside.tolist(), strict=True)
+            if there
+        ]
         columns: list[Floats] = []
         for subset in weights:
             member = (self._subset[inside] == subset).astype(np.float64)
@@ -307,7 +315,7 @@ class _Table:
             found: Floats = np.array(list(weights.values())) @ means / sum(weights.values())
             return found
 
-        return statistics.of_sums(columns, average, openings, self._seed)
+        return statistics.of_sums(columns, average, conversation_ids, self._seed)
 
 
 def _fits_pair(item: Item) -> bool:

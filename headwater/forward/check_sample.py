@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from headwater.data.tokens import PairTokens
 from headwater.forward.hidden_states import base_of
-from headwater.forward.packing import Layout
+from headwater.forward.packing import RowFormat
 
 SHAPES = ((7, 5, 9, 2), (3, 1, 4, 0), (12, 8, 2, 1), (1, 6, 3, 0))
 """Tokens of prompt, chosen, rejected, and of what begins both responses."""
@@ -63,13 +63,13 @@ class Sample:
         """All pairs."""
         return [*self.short, *self.long, *self.data]
 
-    def order(self, layout: Layout) -> list[int]:
+    def order(self, row_format: RowFormat) -> list[int]:
         """Return which pairs stand in the row, in their order: short ones before and behind the long one.
 
         In rows that texts share they are repeated until there are as many tokens as rows will have.
         """
         short, rest = list(range(len(self.short))), list(range(len(self.short), len(self.pairs)))
-        if layout == "padded":
+        if row_format == "padded":
             # Every row is as wide as the longest: few of them do.
             return [0, *rest, 1]
         order = [*short[:2], *rest, *short[2:]]
@@ -85,25 +85,25 @@ class Sample:
         return pair._replace(prompt=prompt)
 
     @staticmethod
-    def row_tokens(pairs: Sequence[PairTokens], room: int, limits: Sequence[int]) -> int:
-        """Return how long a row is tried: beyond every limit that rows of `room` tokens can exceed."""
+    def row_tokens(pairs: Sequence[PairTokens], max_tokens: int, limits: Sequence[int]) -> int:
+        """Return how long a row is tried: beyond every limit that rows of `max_tokens` tokens can exceed."""
         total = sum(pair.length for pair in pairs)
-        beyond = max((limit + 1 for limit in limits if limit < min(room, total)), default=0)
-        return min(room, max(beyond, min(LEAST, total), total // SHARE))
+        beyond = max((limit + 1 for limit in limits if limit < min(max_tokens, total)), default=0)
+        return min(max_tokens, max(beyond, min(LEAST, total), total // SHARE))
 
 
 def _random_pair(
     rng: np.random.Generator, ids: NDArray[np.int32], end: int | None, shape: tuple[int, int, int, int]
 ) -> PairTokens:
-    prompt, chosen, rejected, opening = shape
-    draw = [rng.choice(ids, size) for size in (prompt, opening, chosen, rejected)]
+    prompt, chosen, rejected, conversation_id = shape
+    draw = [rng.choice(ids, size) for size in (prompt, conversation_id, chosen, rejected)]
     sides = [np.concatenate([draw[1], side]) for side in draw[2:]]
     # Whatever else they draw, they part behind the opening.
     if draw[2][0] == draw[3][0]:
-        sides[1][opening] = ids[(np.flatnonzero(ids == draw[3][0])[0] + 1) % len(ids)]
+        sides[1][conversation_id] = ids[(np.flatnonzero(ids == draw[3][0])[0] + 1) % len(ids)]
     if end is not None:
         sides = [np.append(side, np.int32(end)) for side in sides]
-    return PairTokens(draw[0], sides[0], sides[1], id="check", source="", opening="")
+    return PairTokens(draw[0], sides[0], sides[1], id="check", source="", conversation_id="")
 
 
 def ordinary_ids(model: Any) -> tuple[NDArray[np.int32], int | None]:

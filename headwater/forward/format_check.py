@@ -2,8 +2,9 @@
 
 An architecture may look at more of a row than its tokens should see (alibi, a state, a mask of its own, a rotary
 embedding that depends on the longest text), and would be silently wrong in rows that texts share. Every path that reads
-a model therefore asks `layout_for`, which reads a sample in each layout, the tightest first, and compares it token by
-token with forwards of one response each, without padding. What passes in no shared row is read one response at a time.
+a model therefore asks `row_format_for`, which reads a sample in each format, the tightest first, and compares it token
+by token with forwards of one response each, without padding. What passes in no shared row is read one response
+at a time.
 
 The sample is made here, from random token ids, because data may lack what must be tested: pairs whose sides differ,
 sides that begin alike, several lengths beside one another, texts as long as the longest that will come, and a row as
@@ -33,7 +34,7 @@ from headwater.errors import ModelError, first_line
 from headwater.forward.attention import TREES, attend_with, is_encoder
 from headwater.forward.check_sample import Sample, limits_of, longest_of
 from headwater.forward.hidden_states import base_of, text_logits
-from headwater.forward.packing import Layout, collate
+from headwater.forward.packing import RowFormat, collate
 from headwater.forward.scores import (
     TokenFunction,
     one_label,
@@ -43,9 +44,9 @@ from headwater.forward.scores import (
     token_rewards,
 )
 
-LAYOUTS: tuple[Layout, ...] = ("shared", "packed", "padded", "single")
+LAYOUTS: tuple[RowFormat, ...] = ("shared", "packed", "padded", "single")
 """All layouts, the one with the fewest tokens first."""
-ROWS_OF_ONE: tuple[Layout, ...] = ("padded", "single")
+ROWS_OF_ONE: tuple[RowFormat, ...] = ("padded", "single")
 """Those in which the model attends by itself, as it does in generation."""
 ROUNDING = 1e-5
 """Relative error that float32 is allowed."""
@@ -69,49 +70,49 @@ class Checked:
     """Tokens of the longest response with its prompt that was tried."""
     row: int = 0
     """Tokens of the longest row that was tried."""
-    problems: dict[tuple[Layout, bool], str] = field(default_factory=dict)
+    problems: dict[tuple[RowFormat, bool], str] = field(default_factory=dict)
     """What is wrong with a layout, in float32 or under autocast; empty where nothing is."""
     cached: dict[str, tuple[int, str]] = field(default_factory=dict)
     """Of each way to go on from a cache: up to how many tokens it was tried, and what is wrong with it."""
     said: set[str] = field(default_factory=set)
 
 
-def layout_for(
+def row_format_for(
     model: Any,
     pairs: Sequence[PairTokens],
-    room: int = TOKENS_PER_PASS,
+    max_tokens: int = TOKENS_PER_PASS,
     *,
-    allowed: Sequence[Layout] = LAYOUTS,
+    allowed: Sequence[RowFormat] = LAYOUTS,
     longest: int = 0,
     bf16: bool = False,
-) -> Layout:
+) -> RowFormat:
     """Return the tightest of the `allowed` layouts in which `model` gives the values of separate forwards.
 
-    Sets the model's attention to it, and says in one line when rows cannot be shared. `room` is the number of tokens of
-    a pass, `longest` that of the longest response with its prompt where one longer than those of `pairs` can come,
+    Sets the model's attention to it, and says in one line when rows cannot be shared. `max_tokens` is the number of
+    tokens of a pass, `longest` that of the longest response with its prompt where one longer than those of `pairs` can come,
     `bf16` whether the model will be read under autocast. What was found is kept on the model, and is looked for again
     only when much longer texts come. Errors: `ModelError` for a model that cannot be read at all, or whose values
     depend on texts that were read before.
     """
-    return common_layout([model], pairs, room, allowed=allowed, longest=longest, bf16=bf16)
+    return common_row_format([model], pairs, max_tokens, allowed=allowed, longest=longest, bf16=bf16)
 
 
-def common_layout(
+def common_row_format(
     models: Sequence[Any],
     pairs: Sequence[PairTokens],
-    room: int = TOKENS_PER_PASS,
+    max_tokens: int = TOKENS_PER_PASS,
     *,
-    allowed: Sequence[Layout] = LAYOUTS,
+    allowed: Sequence[RowFormat] = LAYOUTS,
     longest: int = 0,
     bf16: bool = False,
-) -> Layout:
-    """Return the tightest layout that `layout_for` would allow for each of several models, and set them to it."""
+) -> RowFormat:
+    """Return the tightest layout that `row_format_for` would allow for each of several models, and set them to it."""
     longest = max(longest, longest_of(pairs))
-    checks = [_Check(model, pairs, room, longest, bf16) for model in models]
-    layout = next(layout for layout in allowed if all(not check.problem(layout) for check in checks))
+    checks = [_Check(model, pairs, max_tokens, longest, bf16) for model in models]
+    row_format = next(row_format for row_format in allowed if all(not check.problem(row_format) for check in checks))
     for check in checks:
-        check.settle(layout, allowed)
-    return layout
+        check.settle(row_format, allowed)
+    return row_format
 
 
 def checked(model: Any) -> Checked:
@@ -134,52 +135,52 @@ def attend_as_it_came(model: Any) -> None:
 class _Check:
     """One model, compared on a sample that is made when it is needed."""
 
-    def __init__(self, model: Any, pairs: Sequence[PairTokens], room: int, longest: int, bf16: bool) -> None:
-        self._model, self._pairs, self._room, self._bf16 = model, pairs, room, bf16
+    def __init__(self, model: Any, pairs: Sequence[PairTokens], max_tokens: int, longest: int, bf16: bool) -> None:
+        self._model, self._pairs, self._max_tokens, self._bf16 = model, pairs, max_tokens, bf16
         self._name = type(base_of(model)).__name__
         self._encoder = is_encoder(model)
         self._found = checked(model)
         self._comparison: _Comparison | None = None
         limits = limits_of(base_of(model).config)
-        row = Sample.row_tokens(pairs, room, limits)
+        row = Sample.row_tokens(pairs, max_tokens, limits)
         if reached(self._found.longest, longest, limits) or reached(self._found.row, row, limits):
             self._found.problems.clear()
             self._found.longest = max(longest, self._found.longest)
             self._found.row = max(row, self._found.row)
 
-    def problem(self, layout: Layout) -> str:
+    def problem(self, row_format: RowFormat) -> str:
         """Say what is wrong with a layout; empty where nothing is."""
         for bf16 in (False, True)[: 1 + self._bf16]:
-            if (layout, bf16) not in self._found.problems:
-                self._found.problems[layout, bf16] = self._tried(layout, bf16)
-            if self._found.problems[layout, bf16]:
-                return self._found.problems[layout, bf16]
+            if (row_format, bf16) not in self._found.problems:
+                self._found.problems[row_format, bf16] = self._tried(row_format, bf16)
+            if self._found.problems[row_format, bf16]:
+                return self._found.problems[row_format, bf16]
         return ""
 
-    def _tried(self, layout: Layout, bf16: bool) -> str:
-        if self._encoder and layout in ("shared", "packed"):
+    def _tried(self, row_format: RowFormat, bf16: bool) -> str:
+        if self._encoder and row_format in ("shared", "packed"):
             return "an encoder, whose tokens see all of their row"
         with _evaluating(self._model), torch.no_grad():
             if self._comparison is None:
                 sample = Sample.of(self._model, self._pairs, self._found.longest, self._found.row)
                 self._comparison = _Comparison(self._model, sample)
-            return self._comparison.problem(layout, bf16)
+            return self._comparison.problem(row_format, bf16)
 
-    def settle(self, layout: Layout, allowed: Sequence[Layout]) -> None:
+    def settle(self, row_format: RowFormat, allowed: Sequence[RowFormat]) -> None:
         """Set the model to a layout, and say so where it is not the tightest."""
         current = base_of(self._model).config._attn_implementation
-        if layout in ROWS_OF_ONE:
+        if row_format in ROWS_OF_ONE:
             attend_with(self._model, self._found.attention)
         elif not current.startswith(TREES):  # a compiled form of it stays
             attend_with(self._model, TREES)
         reasons = [
             f"{each} rows: {problem}"
-            for each in allowed[: allowed.index(layout)]
+            for each in allowed[: allowed.index(row_format)]
             if (problem := next(filter(None, (self._found.problems.get((each, half)) for half in (False, True))), ""))
         ]
-        if self._encoder and layout == "padded":
+        if self._encoder and row_format == "padded":
             reasons = ["an encoder, whose tokens see all of their row"]
-        how = "is read one response at a time" if layout == "single" else f"gets {layout} rows"
+        how = "is read one response at a time" if row_format == "single" else f"gets {row_format} rows"
         line = f"attention: {self._name} {how}, slower ({'; '.join(reasons)})"
         if reasons and line not in self._found.said:
             self._found.said.add(line)
@@ -231,9 +232,9 @@ class _Comparison:
         self._check_memory()
         self._blind = self._read is not response_rewards and not self._sees_context()
 
-    def _values(self, pairs: Sequence[PairTokens], layout: Layout, bf16: bool = False) -> torch.Tensor:
+    def _values(self, pairs: Sequence[PairTokens], row_format: RowFormat, bf16: bool = False) -> torch.Tensor:
         """Read pairs in one pass: the values of their tokens, [N] in float64."""
-        batch = to_device(collate(pairs, layout), self._device)
+        batch = to_device(collate(pairs, row_format), self._device)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=bf16):
             return self._read(self._model, batch).double().cpu()
 
@@ -245,17 +246,17 @@ class _Comparison:
             problem = f"cannot read a text by itself: {type(error).__name__}: {first_line(error)}"
             raise ModelError(self._name, problem, "use another model") from error
 
-    def problem(self, layout: Layout, bf16: bool) -> str:
-        """Describe how the values of rows in `layout` differ from those alone; empty when they agree."""
-        if layout == "single":
+    def problem(self, row_format: RowFormat, bf16: bool) -> str:
+        """Describe how the values of rows in `row_format` differ from those alone; empty when they agree."""
+        if row_format == "single":
             return ""
         if self._blind:
             return "its values do not depend on the text before them, so that nothing can be compared"
-        order = self._sample.order(layout)
+        order = self._sample.order(row_format)
         pairs, expected = [self._sample.pairs[i] for i in order], torch.cat([self._alone[i] for i in order])
         try:
-            attend_with(self._model, TREES if layout in ("shared", "packed") else checked(self._model).attention)
-            found = self._values(pairs, layout, bf16)
+            attend_with(self._model, TREES if row_format in ("shared", "packed") else checked(self._model).attention)
+            found = self._values(pairs, row_format, bf16)
             return self._half(found, expected) if bf16 else self._differs(found, expected)
         except REFUSALS as error:
             return f"{type(error).__name__}: {first_line(error)[:120]}" if str(error) else type(error).__name__

@@ -29,7 +29,7 @@ def backbone(model: Any) -> Any:
 
 def hidden_states(model: Any, batch: PairBatch) -> torch.Tensor:
     """Run the backbone of `model` over a batch: [R × T, hidden]."""
-    if batch["layout"] != "single":
+    if batch["row_format"] != "single":
         hidden: torch.Tensor = backbone(model)(**model_inputs(batch), use_cache=False)[0]
         return hidden.flatten(0, 1)
     body = backbone(model)
@@ -38,7 +38,7 @@ def hidden_states(model: Any, batch: PairBatch) -> torch.Tensor:
 
 def row_logits(model: Any, batch: PairBatch) -> torch.Tensor:
     """Run a whole sequence classifier over rows of one response each, padded or single: [responses, labels]."""
-    if batch["layout"] != "single":
+    if batch["row_format"] != "single":
         logits: torch.Tensor = model(**model_inputs(batch)).logits
         return logits
     return torch.cat([model(**row).logits for row in single_rows(model, base_of(model), batch)])

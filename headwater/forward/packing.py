@@ -27,7 +27,7 @@ from headwater.losses.token_weights import Uniform, Weights
 
 UNIFORM = Uniform()
 
-Layout = Literal["shared", "packed", "padded", "single"]
+RowFormat = Literal["shared", "packed", "padded", "single"]
 """shared: a tree a pair, in one row. packed: prompt and response, one after another in one row. padded: one response a
 row, filled up on the right. single: every response in a forward of its own, without padding, for architectures whose
 numbers depend on what else is in a batch (forward/format_check.py finds out)."""
@@ -61,7 +61,7 @@ class PairBatch(TypedDict):
     batches as mappings.
     """
 
-    layout: Layout
+    row_format: RowFormat
     input_ids: torch.Tensor  # [R, T] int64; padding 0
     position_ids: torch.Tensor  # [R, T] int64; every branch restarts at the end of its trunk
     attention_mask: torch.Tensor  # [R, T] int64: 0 on padding
@@ -92,10 +92,10 @@ class Packs(TypedDict):
     """The same prompts with responses to other ones, for a loss that needs them; else empty."""
 
 
-def fill(lengths: Sequence[int], room: int) -> list[list[int]]:
-    """Share out items of known lengths to rows of `room` tokens: first fit, the longest first.
+def fill(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
+    """Share out items of known lengths to rows of `max_tokens` tokens: first fit, the longest first.
 
-    An item longer than `room` gets a row of its own. Returns indices, in rising order within a row.
+    An item longer than `max_tokens` gets a row of its own. Returns indices, in rising order within a row.
     """
     rows: list[list[int]] = []
     free: list[int] = []
@@ -103,46 +103,46 @@ def fill(lengths: Sequence[int], room: int) -> list[list[int]]:
         row = next((r for r, left in enumerate(free) if left >= lengths[index]), len(rows))
         if row == len(rows):
             rows.append([])
-            free.append(room)
+            free.append(max_tokens)
         rows[row].append(index)
         free[row] -= lengths[index]
     return [sorted(row) for row in rows]
 
 
-def pack(pairs: Sequence[PairTokens], layout: Layout, room: int, weights: Weights = UNIFORM) -> Packs:
-    """Lay the pairs of a batch out in forward passes of at most `room` tokens."""
-    parts = parts_of(pairs, layout, room)
-    packs = [collate([pairs[index] for index in part], layout, weights) for part in parts]
+def pack(pairs: Sequence[PairTokens], row_format: RowFormat, max_tokens: int, weights: Weights = UNIFORM) -> Packs:
+    """Lay the pairs of a batch out in forward passes of at most `max_tokens` tokens."""
+    parts = parts_of(pairs, row_format, max_tokens)
+    packs = [collate([pairs[index] for index in part], row_format, weights) for part in parts]
     ids = [pairs[index].id for part in parts for index in part]
     return {"packs": packs, "num_pairs": len(pairs), "ids": ids, "rows": Rows(pairs), "partners": []}
 
 
-def parts_of(pairs: Sequence[PairTokens], layout: Layout, room: int) -> list[list[int]]:
-    """Share pairs out to forward passes of at most `room` tokens, or one pair where it is longer: their indices."""
-    if layout == "padded":
-        return _like_length(pairs, room)
-    return fill([tokens_of(pair, layout) for pair in pairs], room)
+def parts_of(pairs: Sequence[PairTokens], row_format: RowFormat, max_tokens: int) -> list[list[int]]:
+    """Return the indices of the pairs of every forward pass of at most `max_tokens` tokens, or of one longer pair."""
+    if row_format == "padded":
+        return _like_length(pairs, max_tokens)
+    return fill([tokens_of(pair, row_format) for pair in pairs], max_tokens)
 
 
-def tokens_of(pair: PairTokens, layout: Layout) -> int:
+def tokens_of(pair: PairTokens, row_format: RowFormat) -> int:
     """Count the tokens that a pair takes in a row."""
-    if layout == "shared":
-        return pair.length - opening_length(pair)
+    if row_format == "shared":
+        return pair.length - common_prefix_length(pair)
     return sum(len(pair.prompt) + len(response) for response in (pair.chosen, pair.rejected) if len(response))
 
 
-def opening_length(pair: PairTokens) -> int:
+def common_prefix_length(pair: PairTokens) -> int:
     """Count the tokens that begin both responses."""
     shared = min(len(pair.chosen), len(pair.rejected))
     differs = np.flatnonzero(pair.chosen[:shared] != pair.rejected[:shared])
     return int(differs[0]) if len(differs) else shared
 
 
-def _like_length(pairs: Sequence[PairTokens], room: int) -> list[list[int]]:
-    """Group pairs of like length so that their padded rows hold at most `room` tokens."""
+def _like_length(pairs: Sequence[PairTokens], max_tokens: int) -> list[list[int]]:
+    """Group pairs of like length so that their padded rows hold at most `max_tokens` tokens."""
     parts: list[list[int]] = []
     for index in sorted(range(len(pairs)), key=lambda i: _longest(pairs[i])):
-        if parts and SIDES * (len(parts[-1]) + 1) * _longest(pairs[index]) <= room:
+        if parts and SIDES * (len(parts[-1]) + 1) * _longest(pairs[index]) <= max_tokens:
             parts[-1].append(index)
         else:
             parts.append([index])
@@ -176,8 +176,8 @@ class _Row:
 
     def add(self, trunk: Sequence[NDArray[np.int32]], branches: Sequence[NDArray[np.int32]]) -> None:
         """Append a tree: a trunk (prompt, common opening) and branches; every branch ends a response."""
-        prompt, opening = (len(part) for part in trunk)
-        size = prompt + opening
+        prompt, conversation_id = (len(part) for part in trunk)
+        size = prompt + conversation_id
         start = self.length + size
         self.ids += [*trunk, *branches]
         self.positions.append(np.arange(size))
@@ -202,13 +202,16 @@ class _Row:
                 self.paths.append(NOWHERE)
 
 
-def collate(pairs: Sequence[PairTokens], layout: Layout = "shared", weights: Weights = UNIFORM) -> PairBatch:
+def collate(pairs: Sequence[PairTokens], row_format: RowFormat = "shared", weights: Weights = UNIFORM) -> PairBatch:
     """Lay pairs out in one forward pass."""
     row = _Row()
     for pair in pairs:
-        if layout == "shared":
-            opening = opening_length(pair)
-            row.add((pair.prompt, pair.chosen[:opening]), (pair.chosen[opening:], pair.rejected[opening:]))
+        if row_format == "shared":
+            conversation_id = common_prefix_length(pair)
+            row.add(
+                (pair.prompt, pair.chosen[:conversation_id]),
+                (pair.chosen[conversation_id:], pair.rejected[conversation_id:]),
+            )
         else:
             row.add_apart(pair.prompt, (pair.chosen, pair.rejected))
     columns = {
@@ -220,7 +223,7 @@ def collate(pairs: Sequence[PairTokens], layout: Layout = "shared", weights: Wei
         "has_reference": all(pair.chosen_reference is not None for pair in pairs),
         "has_score_gap": all(pair.score_gap is not None for pair in pairs),
     }
-    return _batch(row, layout, columns, known | {"num_pairs": len(pairs)})
+    return _batch(row, row_format, columns, known | {"num_pairs": len(pairs)})
 
 
 class Group(NamedTuple):
@@ -230,14 +233,14 @@ class Group(NamedTuple):
     responses: tuple[NDArray[np.int32], ...]
 
 
-def collate_groups(groups: Sequence[Group], layout: Layout = "shared") -> PairBatch:
+def collate_groups(groups: Sequence[Group], row_format: RowFormat = "shared") -> PairBatch:
     """Lay prompts with any number of responses out in one forward pass, for functions of tokens (`TokenFunction`).
 
     In the batch, `slot` and `lengths` count responses, not sides of pairs; scores of pairs cannot be read from it.
     """
     row = _Row()
     for prompt, responses in groups:
-        if layout == "shared":
+        if row_format == "shared":
             row.add((prompt, prompt[:0]), responses)
         else:
             row.add_apart(prompt, responses)
@@ -247,16 +250,16 @@ def collate_groups(groups: Sequence[Group], layout: Layout = "shared") -> PairBa
         "reference": np.zeros(tokens, dtype=np.float32),
         "score_gap": np.zeros(len(groups), dtype=np.float32),
     }
-    return _batch(row, layout, columns, {"has_reference": False, "has_score_gap": False, "num_pairs": len(groups)})
+    return _batch(row, row_format, columns, {"has_reference": False, "has_score_gap": False, "num_pairs": len(groups)})
 
 
-def _batch(row: _Row, layout: Layout, columns: dict[str, Any], known: dict[str, Any]) -> PairBatch:
+def _batch(row: _Row, row_format: RowFormat, columns: dict[str, Any], known: dict[str, Any]) -> PairBatch:
     """Turn a filled row into tensors, and add what is `known` of its pairs and `columns` of their tokens."""
     ids, positions = (np.concatenate(column).astype(np.int64) for column in (row.ids, row.positions))
     placed = np.arange(row.length)
     mask = np.ones(row.length, dtype=np.int64)
     shape = (1, row.length)
-    if layout == "padded":
+    if row_format == "padded":
         shape, placed = _padded(row.trees)
         ids, positions, mask = (_spread(column, shape, placed) for column in (ids, positions, mask))
     at = np.concatenate([path.positions for path in row.paths])
@@ -275,8 +278,8 @@ def _batch(row: _Row, layout: Layout, columns: dict[str, Any], known: dict[str, 
         **columns,
     }
     tensors = {name: torch.from_numpy(np.ascontiguousarray(column)) for name, column in batch.items()}
-    trees = () if layout == "padded" else tuple(row.trees)
-    return cast(PairBatch, {**tensors, "layout": layout, "trees": trees, **known})
+    trees = () if row_format == "padded" else tuple(row.trees)
+    return cast(PairBatch, {**tensors, "row_format": row_format, "trees": trees, **known})
 
 
 def _padded(trees: Sequence[Tree]) -> tuple[tuple[int, int], NDArray[np.int64]]:

@@ -19,8 +19,8 @@ from headwater.forward.distributions import log_collision, reference_kl
 from headwater.forward.finite import check_scores
 from headwater.forward.head import log_probs
 from headwater.forward.hidden_states import hidden_states, row_logits
-from headwater.forward.packing import SIDES, UNIFORM, Layout, PairBatch, collate, parts_of, tokens_of
-from headwater.losses import Call, Loss, PairScores, Score
+from headwater.forward.packing import SIDES, UNIFORM, PairBatch, RowFormat, collate, parts_of, tokens_of
+from headwater.losses import Loss, LossBase, PairScores, Score
 from headwater.losses.token_weights import Weights
 from headwater.models.positions import limit_of
 
@@ -55,14 +55,14 @@ def exact_policy_scores(model: torch.nn.Module, batch: PairBatch) -> PairScores:
     return _sums(token_log_probs(model, batch).double(), batch)
 
 
-def typical_scores(model: torch.nn.Module, batch: PairBatch) -> PairScores:
-    """Return `policy_scores` with `typicality`: how likely the model itself is to write each response."""
+def self_likelihood_scores(model: torch.nn.Module, batch: PairBatch) -> PairScores:
+    """Return `policy_scores` with `self_likelihood`: how likely the model itself is to write each response."""
     hidden = hidden_states(model, batch)[batch["predictor"]]
     by_token = log_probs(model, hidden, batch["input_ids"].flatten()[batch["position"]])
     with torch.no_grad():
-        typical = (by_token - log_collision(model, hidden))[batch["token"]]
-    means = _by_response(typical, batch) / batch["lengths"]
-    return _with_sides(_sums(by_token[batch["token"]], batch), "typicality", means)
+        self_likelihoods = (by_token - log_collision(model, hidden))[batch["token"]]
+    means = _by_response(self_likelihoods, batch) / batch["lengths"]
+    return _with_sides(_sums(by_token[batch["token"]], batch), "self_likelihood", means)
 
 
 def divergence_scores(reference: torch.nn.Module) -> ScoreFunction:
@@ -84,9 +84,9 @@ def divergence_scores(reference: torch.nn.Module) -> ScoreFunction:
     return score
 
 
-def score_for(loss: Call) -> ScoreFunction:
+def score_for(loss: LossBase) -> ScoreFunction:
     """Return the way to score a policy that gives `loss` what it needs, short of a reference model at hand."""
-    return typical_scores if "typicality" in loss.needs else policy_scores
+    return self_likelihood_scores if "self_likelihood" in loss.needs else policy_scores
 
 
 def reference_scores(batch: PairBatch, dtype: torch.dtype = torch.float32) -> PairScores | None:
@@ -120,7 +120,9 @@ def _with_sides(scores: PairScores, field: str, by_response: torch.Tensor) -> Pa
     )
 
 
-def last_states(model: torch.nn.Module, pairs: Sequence[PairTokens], room: int, layout: Layout) -> NDArray[np.float32]:
+def last_states(
+    model: torch.nn.Module, pairs: Sequence[PairTokens], max_tokens: int, row_format: RowFormat
+) -> NDArray[np.float32]:
     """Return the hidden state at the last token of every response, [pairs, SIDES, hidden], in the order given.
 
     Errors: `ModelError` for an encoder, whose last token is no summary of a row.
@@ -137,7 +139,7 @@ def last_states(model: torch.nn.Module, pairs: Sequence[PairTokens], room: int, 
         return found.reshape(batch["num_pairs"], SIDES, -1)
 
     with torch.inference_mode():
-        for indices, last in computed(read, pairs, room, layout, "hidden states"):
+        for indices, last in computed(read, pairs, max_tokens, row_format, "hidden states"):
             check_scores(last, [pairs[index].id for index in indices], "hidden states")
             states |= dict(zip(indices, last, strict=True))
     return np.stack([states[index] for index in range(len(pairs))])
@@ -229,25 +231,27 @@ def to_device(batch: PairBatch, device: torch.device) -> PairBatch:
 def computed(
     compute: Callable[[PairBatch], T],
     pairs: Sequence[PairTokens],
-    room: int,
-    layout: Layout,
+    max_tokens: int,
+    row_format: RowFormat,
     what: str,
     weights: Weights = UNIFORM,
 ) -> Iterator[tuple[list[int], T]]:
     """Yield what `compute` makes of forward passes over all pairs, with their indices, under a progress bar.
 
-    A pass has at most `room` tokens, and fewer where memory does not hold them; between two passes the command can be
-    stopped. Errors: `ResourceError`, `Stopped`.
+    A pass has at most `max_tokens` tokens, and fewer where memory does not hold them; between two passes the command
+    can be stopped. Errors: `ResourceError`, `Stopped`.
     """
     starts = range(0, len(pairs), WINDOW)
     windows = track(starts, what, len(starts))
     parts = (
-        [start + i for i in part] for start in windows for part in parts_of(pairs[start : start + WINDOW], layout, room)
+        [start + i for i in part]
+        for start in windows
+        for part in parts_of(pairs[start : start + WINDOW], row_format, max_tokens)
     )
     passes = halving.in_passes(
         parts,
-        lambda part: compute(collate([pairs[index] for index in part], layout, weights)),
-        lambda part: sum(tokens_of(pairs[index], layout) for index in part),
+        lambda part: compute(collate([pairs[index] for index in part], row_format, weights)),
+        lambda part: sum(tokens_of(pairs[index], row_format) for index in part),
         lambda index: pairs[index].id,
         what,
     )
@@ -274,8 +278,8 @@ def score_pairs(
     score: ScoreFunction,
     loss: Loss,
     pairs: Sequence[PairTokens],
-    room: int,
-    layout: Layout,
+    max_tokens: int,
+    row_format: RowFormat,
     weights: Weights = UNIFORM,
 ) -> NDArray[np.float64]:
     """Return the rewards that `loss` gives to pairs, [pairs, 2] chosen and rejected, in the order given.
@@ -298,7 +302,9 @@ def score_pairs(
     key = (lambda: partial_results.key_of(model, what, pairs)) if partial_results.is_named(score) else None
     with torch.inference_mode(), partial_results.kept(key, rewards, done):
         left = np.flatnonzero(~done).tolist()
-        for indices, found in computed(of_pass, [pairs[place] for place in left], room, layout, "scoring", weights):
+        for indices, found in computed(
+            of_pass, [pairs[place] for place in left], max_tokens, row_format, "scoring", weights
+        ):
             places = [left[index] for index in indices]
             check_scores(found, [pairs[place].id for place in places], "rewards")
             rewards[places], done[places] = found, True
@@ -313,12 +319,17 @@ class TokenValues(NamedTuple):
 
 
 def each_token_values(
-    model: torch.nn.Module, read: TokenFunction, pairs: Sequence[PairTokens], room: int, layout: Layout, what: str
+    model: torch.nn.Module,
+    read: TokenFunction,
+    pairs: Sequence[PairTokens],
+    max_tokens: int,
+    row_format: RowFormat,
+    what: str,
 ) -> Iterator[tuple[int, TokenValues]]:
     """Yield what `read` (`token_log_probs`, `token_rewards`) says of every response token, with the pair's index.
 
-    A forward pass holds at most `room` tokens; `what` names the progress bar. Pairs come as rows are filled, not in
-    their order.
+    A forward pass holds at most `max_tokens` tokens; `what` names the progress bar. Pairs come as rows are filled, not
+    in their order.
     """
     device = next(model.parameters()).device
     model.eval()
@@ -328,7 +339,7 @@ def each_token_values(
         return np.split(by_token, np.cumsum(batch["lengths"])[:-1])
 
     with torch.inference_mode():
-        for indices, sides in computed(of_pass, pairs, room, layout, what):
+        for indices, sides in computed(of_pass, pairs, max_tokens, row_format, what):
             ids = [pairs[index].id for index in indices for _ in range(SIDES)]
             check_scores(sides, ids, what)
             for number, index in enumerate(indices):
@@ -336,21 +347,26 @@ def each_token_values(
 
 
 def token_values(
-    model: torch.nn.Module, read: TokenFunction, pairs: Sequence[PairTokens], room: int, layout: Layout, what: str
+    model: torch.nn.Module,
+    read: TokenFunction,
+    pairs: Sequence[PairTokens],
+    max_tokens: int,
+    row_format: RowFormat,
+    what: str,
 ) -> list[TokenValues]:
     """Return `each_token_values` in the order of `pairs`.
 
     A pass that a signal stops goes on from there the next time (`forward/partial_results.py`).
     """
     if not partial_results.is_named(read):
-        return list(dict(sorted(each_token_values(model, read, pairs, room, layout, what))).values())
+        return list(dict(sorted(each_token_values(model, read, pairs, max_tokens, row_format, what))).values())
     starts = starts_of(pairs)
     values, done = np.zeros(starts[-1], dtype=np.float32), np.zeros(len(pairs), dtype=bool)
     with partial_results.kept(
         lambda: partial_results.key_of(model, f"{what} by {read.__qualname__}", pairs), values, done
     ):
         left = np.flatnonzero(~done).tolist()
-        for number, value in each_token_values(model, read, [pairs[row] for row in left], room, layout, what):
+        for number, value in each_token_values(model, read, [pairs[row] for row in left], max_tokens, row_format, what):
             place(values, starts, left[number], value)
             done[left[number]] = True
     sides = np.split(values, starts[1:-1])
@@ -368,9 +384,11 @@ def place(values: NDArray[np.float32], starts: NDArray[np.int64], row: int, foun
     values[starts[SIDES * row] : starts[SIDES * row + SIDES]] = np.concatenate(found)
 
 
-def with_reference(model: torch.nn.Module, pairs: Sequence[PairTokens], room: int, layout: Layout) -> list[PairTokens]:
+def with_reference(
+    model: torch.nn.Module, pairs: Sequence[PairTokens], max_tokens: int, row_format: RowFormat
+) -> list[PairTokens]:
     """Compute reference log-probabilities once and return the pairs with them, one value a response token."""
-    values = token_values(model, token_log_probs, pairs, room, layout, "reference log-probabilities")
+    values = token_values(model, token_log_probs, pairs, max_tokens, row_format, "reference log-probabilities")
     return [
         pair._replace(chosen_reference=value.chosen, rejected_reference=value.rejected)
         for pair, value in zip(pairs, values, strict=True)

@@ -23,7 +23,7 @@ from headwater.losses.pairwise import DPO, DPOP, IPO, RDPO, RPO, WPO, Hinge, IPO
 from headwater.losses.reference_free import CPO, ORPO, SFT, SimPO, SLiC
 from headwater.losses.rewards import BradleyTerry, LengthBradleyTerry, MarginBradleyTerry
 from headwater.losses.score_aware import BeeS, RPOBackwardKL, RPOForwardKL, RPOSquared
-from headwater.losses.types import Call, Loss, Need, PairLoss, PairScores, Score
+from headwater.losses.types import Loss, LossBase, Need, PairLoss, PairScores, Score
 
 __all__ = [
     "CPO",
@@ -43,11 +43,11 @@ __all__ = [
     "WPO",
     "BeeS",
     "BradleyTerry",
-    "Call",
     "Hinge",
     "IPOSum",
     "LengthBradleyTerry",
     "Loss",
+    "LossBase",
     "MarginBradleyTerry",
     "Need",
     "PairLoss",
@@ -62,7 +62,7 @@ __all__ = [
     "SimPO",
 ]
 
-POLICY_LOSSES: dict[str, type[Call]] = {
+POLICY_LOSSES: dict[str, type[LossBase]] = {
     loss.name: loss
     for loss in (
         *(DPO, RobustDPO, IPO, IPOSum, Hinge, RDPO, DPOP, RPO, RPOSum, WPO),
@@ -72,10 +72,10 @@ POLICY_LOSSES: dict[str, type[Call]] = {
 }
 """Losses on the log-probabilities of a pair under a policy."""
 
-LIVE_REFERENCE_LOSSES: dict[str, type[Call]] = {loss.name: loss for loss in (TDPO1, TDPO2, KTO)}
+LIVE_REFERENCE_LOSSES: dict[str, type[LossBase]] = {loss.name: loss for loss in (TDPO1, TDPO2, KTO)}
 """Losses on a policy that read the reference model at every step."""
 
-REWARD_LOSSES: dict[str, type[Call]] = {
+REWARD_LOSSES: dict[str, type[LossBase]] = {
     loss.name: loss for loss in (BradleyTerry, MarginBradleyTerry, LengthBradleyTerry)
 }
 """Losses on the scores of a reward model."""

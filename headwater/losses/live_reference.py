@@ -12,7 +12,7 @@ from typing import ClassVar
 import torch
 
 from headwater.losses.pairwise import LogRatios, log_ratios, logistic
-from headwater.losses.types import Call, Need, PairLoss, PairScores
+from headwater.losses.types import LossBase, Need, PairLoss, PairScores
 
 BALANCED = (1.0, 4 / 3)
 """The advised weight of all desirable responses against that of all undesirable ones: arXiv:2402.01306, eq. 8."""
@@ -31,7 +31,7 @@ def _rewarded(beta: float, ratios: LogRatios, kl: LogRatios, loss: torch.Tensor)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class TDPO1(Call):
+class TDPO1(LossBase):
     """Token-level DPO, arXiv:2404.11999: DPO with the divergence along either response.
 
     loss = −log σ(β h − β [D(y_l) − D(y_w)]),  D(y) = Σ_t KL(π_ref(·|x, y_<t) ‖ π(·|x, y_<t)).
@@ -54,7 +54,7 @@ class TDPO1(Call):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class TDPO2(Call):
+class TDPO2(LossBase):
     """Token-level DPO, arXiv:2404.11999, with the chosen response's divergence as a constant, and a weight.
 
     loss = −log σ(β h − α β [D(y_l) − sg D(y_w)]),  sg: no gradient.
@@ -80,7 +80,7 @@ class TDPO2(Call):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class KTO(Call):
+class KTO(LossBase):
     """Kahneman–Tversky optimisation, arXiv:2402.01306, eq. 7: every response by itself is good or bad.
 
     loss of a good one = λ_D (1 − σ(β [Δ − z])), of a bad one = λ_U (1 − σ(β [z − Δ])); z = max(0, drift), detached:
@@ -92,7 +92,7 @@ class KTO(Call):
     """
 
     name: ClassVar[str] = "kto"
-    needs: ClassVar[frozenset[Need]] = frozenset({"drift"})
+    needs: ClassVar[frozenset[Need]] = frozenset({"kl_estimate"})
     takes_unpaired: ClassVar[bool] = True
     beta: float = 0.1
     desirable_weight: float = 1.0
@@ -117,9 +117,9 @@ class KTO(Call):
 
     def __call__(self, policy: PairScores, reference: PairScores | None) -> PairLoss:
         """Return the loss and β Δ of either response as its reward; 0 for a response that a row does not have."""
-        assert policy.drift is not None
+        assert policy.kl_estimate is not None
         ratios = log_ratios(policy, reference)
-        z = policy.drift.detach().clamp(min=0)
+        z = policy.kl_estimate.detach().clamp(min=0)
         # 1 − σ(x) = σ(−x), without the rounding of the difference.
         good = self.desirable_weight * torch.sigmoid(-self.beta * (ratios.chosen - z))
         bad = self.undesirable_weight * torch.sigmoid(-self.beta * (z - ratios.rejected))

@@ -12,7 +12,7 @@ from typing import ClassVar, NamedTuple
 import torch
 import torch.nn.functional as F
 
-from headwater.losses.types import Call, Need, PairLoss, PairScores
+from headwater.losses.types import LossBase, Need, PairLoss, PairScores
 
 
 class LogRatios(NamedTuple):
@@ -47,7 +47,7 @@ def logistic(margin: torch.Tensor, flipped: float = 0.0) -> torch.Tensor:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class DPO(Call):
+class DPO(LossBase):
     """Direct preference optimisation, arXiv:2305.18290, eq. 7; smoothed cDPO (Mitchell's note of 2023, eq. 3).
 
     loss = −(1 − ε) log σ(β h) − ε log σ(−β h),  ε = label_smoothing: how many labels are wrong.
@@ -71,7 +71,7 @@ class DPO(Call):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class RobustDPO(Call):
+class RobustDPO(LossBase):
     """DPO whose expectation over labels flipped at rate ε is that on clean labels: rDPO, arXiv:2403.00409.
 
     loss = [−(1 − ε) log σ(β h) + ε log σ(−β h)] / (1 − 2ε),  ε = label_smoothing. It has no lower bound.
@@ -97,7 +97,7 @@ class RobustDPO(Call):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class IPO(Call):
+class IPO(LossBase):
     """Identity preference optimisation, arXiv:2310.12036, eq. 17, on log-ratios a token; β is the paper's τ.
 
     loss = (Δ(y_w)/|y_w| − Δ(y_l)/|y_l| − 1/(2β))². The paper does not say that Δ is averaged; its authors confirmed
@@ -124,7 +124,7 @@ class IPO(Call):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class IPOSum(Call):
+class IPOSum(LossBase):
     """IPO as it is written, arXiv:2310.12036, eq. 17: loss = (h − 1/(2β))², log-ratios summed; β is the paper's τ.
 
     The first public DPO code and OpenRLHF do this.
@@ -146,7 +146,7 @@ class IPOSum(Call):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Hinge(Call):
+class Hinge(LossBase):
     """The hinge of SLiC on DPO's margin: loss = max(0, 1 − β h), arXiv:2309.06657 (there with normalised SLiC).
 
     >>> worked(Hinge(beta=0.3))  # 1 − 0.3 · 2
@@ -166,7 +166,7 @@ class Hinge(Call):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class RDPO(Call):
+class RDPO(LossBase):
     """DPO that takes length out of the reward: R-DPO, arXiv:2403.19159.
 
     loss = −log σ(β h + α (|y_w| − |y_l|)). The reward is β Δ + α |y|: what length alone explains is not learned.
@@ -191,7 +191,7 @@ class RDPO(Call):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class DPOP(Call):
+class DPOP(LossBase):
     """DPO-positive (Smaug), arXiv:2402.13228: the chosen response may not become less likely than it was.
 
     loss = −log σ(β (h − λ max(0, −Δ(y_w)))),  λ = penalty.
@@ -216,7 +216,7 @@ class DPOP(Call):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class RPO(Call):
+class RPO(LossBase):
     """DPO that also fits the chosen response: iterative reasoning PO, arXiv:2404.19733, eq. 1.
 
     loss = −log σ(β h) − α log π(y_w) / |y_w|.
@@ -240,7 +240,7 @@ class RPO(Call):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class RPOSum(Call):
+class RPOSum(LossBase):
     """DPO with the likelihood of the chosen response as a regulariser: regularised PO, arXiv:2405.16436.
 
     loss = −log σ(β h) − η log π(y_w), summed over tokens.
@@ -264,7 +264,7 @@ class RPOSum(Call):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class WPO(Call):
+class WPO(LossBase):
     """DPO that weighs a pair by how likely the policy itself would write it, arXiv:2406.11827, eq. 2.
 
     loss = −w(y_w) w(y_l) log σ(β h),  w(y) = exp(1/|y| Σ_t [log π(y_t) − log Σ_v π(v)²]), detached. As in TRL, the
@@ -275,7 +275,7 @@ class WPO(Call):
     """
 
     name: ClassVar[str] = "wpo"
-    needs: ClassVar[frozenset[Need]] = frozenset({"typicality"})
+    needs: ClassVar[frozenset[Need]] = frozenset({"self_likelihood"})
     beta: float = 0.1
 
     def __post_init__(self) -> None:
@@ -283,8 +283,8 @@ class WPO(Call):
 
     def __call__(self, policy: PairScores, reference: PairScores | None) -> PairLoss:
         """Return the loss and β Δ of either response as its reward."""
-        assert policy.chosen.typicality is not None
-        assert policy.rejected.typicality is not None
+        assert policy.chosen.self_likelihood is not None
+        assert policy.rejected.self_likelihood is not None
         ratios = log_ratios(policy, reference)
-        weight = (policy.chosen.typicality + policy.rejected.typicality).exp().detach()
+        weight = (policy.chosen.self_likelihood + policy.rejected.self_likelihood).exp().detach()
         return ratios.rewarded(self.beta, weight * logistic(self.beta * ratios.margin))

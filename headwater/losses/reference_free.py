@@ -11,11 +11,11 @@ from typing import ClassVar
 import torch
 
 from headwater.losses.pairwise import logistic
-from headwater.losses.types import Call, PairLoss, PairScores
+from headwater.losses.types import LossBase, PairLoss, PairScores
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class SimPO(Call):
+class SimPO(LossBase):
     """Simple preference optimisation, arXiv:2405.14734, eq. 6.
 
     loss = −log σ(β log p̄(y_w) − β log p̄(y_l) − γ).
@@ -40,7 +40,7 @@ class SimPO(Call):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class ORPO(Call):
+class ORPO(LossBase):
     """Odds-ratio preference optimisation, arXiv:2403.07691, eq. 6 and 7; β is the paper's λ.
 
     loss = −log p̄(y_w) − β log σ(log [odds(y_w) / odds(y_l)]),  odds = p̄ / (1 − p̄).
@@ -70,7 +70,7 @@ def log_odds(log_p: torch.Tensor) -> torch.Tensor:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class CPO(Call):
+class CPO(LossBase):
     """Contrastive preference optimisation, arXiv:2401.08417: DPO against a uniform reference, fitting the chosen one.
 
     loss = −log σ(β [log π(y_w) − log π(y_l)]) − α log p̄(y_w). The paper writes log π(y_w); its authors' code takes
@@ -97,7 +97,7 @@ class CPO(Call):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class SLiC(Call):
+class SLiC(LossBase):
     """Sequence likelihood calibration, arXiv:2305.10425: a rank hinge, and a regulariser on the chosen response.
 
     loss = max(0, δ − log π(y_w) + log π(y_l)) − α log π(y_w),  δ = delta, in nats.
@@ -123,7 +123,7 @@ class SLiC(Call):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class SFT(Call):
+class SFT(LossBase):
     """Supervised fine-tuning on the chosen response: loss = −log p̄(y_w).
 
     >>> worked(SFT())  # 1/4

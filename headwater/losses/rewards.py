@@ -8,11 +8,11 @@ from typing import ClassVar
 import torch
 
 from headwater.losses.pairwise import logistic
-from headwater.losses.types import Call, Need, PairLoss, PairScores
+from headwater.losses.types import LossBase, Need, PairLoss, PairScores
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class BradleyTerry(Call):
+class BradleyTerry(LossBase):
     """Maximum likelihood under Bradley–Terry, arXiv:2203.02155, eq. 1, with rewards kept near 0.
 
     loss = −(1 − ε) log σ(r_w − r_l) − ε log σ(r_l − r_w) + center (r_w² + r_l²) / 2,  ε = label_smoothing. A
@@ -40,7 +40,7 @@ class BradleyTerry(Call):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class MarginBradleyTerry(Call):
+class MarginBradleyTerry(LossBase):
     """Bradley–Terry that asks for a margin where the data is sure, arXiv:2307.09288, eq. 2.
 
     loss = −log σ(r_w − r_l − scale · δ) + center (r_w² + r_l²) / 2,  δ = score(y_w) − score(y_l) of the data.
@@ -67,7 +67,7 @@ class MarginBradleyTerry(Call):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class LengthBradleyTerry(Call):
+class LengthBradleyTerry(LossBase):
     """Bradley–Terry with length as a second voice, so that the reward need not learn it: arXiv:2403.19159 for rewards.
 
     loss = −log σ(r_w − r_l + α (|y_w| − |y_l|)) + center (r_w² + r_l²) / 2, lengths in tokens. What α explains is not

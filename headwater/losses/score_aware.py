@@ -12,13 +12,13 @@ import torch
 import torch.nn.functional as F
 
 from headwater.losses.pairwise import log_ratios, logistic
-from headwater.losses.types import Call, Need, PairLoss, PairScores
+from headwater.losses.types import LossBase, Need, PairLoss, PairScores
 
 SCORE_GAP: frozenset[Need] = frozenset({"score_gap"})
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class RewardAware(Call):
+class RewardAware(LossBase):
     """What reward-aware PO has in common (RPO of Nemotron-4, arXiv:2406.11704): a distance between β h and η δ."""
 
     needs: ClassVar[frozenset[Need]] = SCORE_GAP
@@ -91,7 +91,7 @@ def _coins_kl(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class BeeS(Call):
+class BeeS(LossBase):
     """DPO that weighs a pair by its score gap: the probability of arXiv:2502.14560 as a weight, not as a selection.
 
     loss = −p log σ(β h),  p = (clip(δ, L, U) − L) / (U − L),  L = low, U = high. With external margins alone; the

@@ -14,7 +14,7 @@ import torch
 
 from headwater.errors import DataError, UsageError
 
-Need = Literal["score_gap", "typicality", "divergence", "drift"]
+Need = Literal["score_gap", "self_likelihood", "divergence", "kl_estimate"]
 """What a loss may ask for beside log-probabilities: the fields of `Score` and `PairScores` by these names."""
 
 
@@ -27,7 +27,7 @@ class Score(NamedTuple):
     """Number of its tokens; 0 where the row has no such response."""
     weight: torch.Tensor | None = None
     """Σ w_t; None where every token counts 1."""
-    typicality: torch.Tensor | None = None
+    self_likelihood: torch.Tensor | None = None
     """Mean over tokens of log p(y_t) − log Σ_v p(v)²: a response of the model's own has about 0. Detached."""
     divergence: torch.Tensor | None = None
     """Σ w_t KL(π_ref ‖ π) of the next-token distributions along the response, nats."""
@@ -45,7 +45,7 @@ class PairScores(NamedTuple):
     rejected: Score
     score_gap: torch.Tensor | None = None
     """Score of the chosen response less that of the rejected one, as the data gives them, [pairs]."""
-    drift: torch.Tensor | None = None
+    kl_estimate: torch.Tensor | None = None
     """Mean of log π − log π_ref over responses to other prompts: an estimate of KL(π ‖ π_ref), the batch's, [pairs]."""
 
 
@@ -67,7 +67,7 @@ class Loss(Protocol):
         ...
 
 
-class Call:
+class LossBase:
     """A loss of the house: a frozen dataclass whose `repr` is the constructor call that builds it again."""
 
     __slots__ = ()

@@ -14,10 +14,13 @@ from headwater.losses.types import Loss, PairScores, Score
 
 def _score(value: float, tokens: int, divergence: float) -> Score:
     numbers = torch.tensor([[value], [-0.1], [divergence]], dtype=torch.float64)
-    return Score(numbers[0], torch.tensor([tokens]), typicality=numbers[1], divergence=numbers[2])
+    return Score(numbers[0], torch.tensor([tokens]), self_likelihood=numbers[1], divergence=numbers[2])
 
 
-_BESIDE = {"score_gap": torch.tensor([0.8], dtype=torch.float64), "drift": torch.tensor([0.2], dtype=torch.float64)}
+_BESIDE = {
+    "score_gap": torch.tensor([0.8], dtype=torch.float64),
+    "kl_estimate": torch.tensor([0.2], dtype=torch.float64),
+}
 POLICY = PairScores(_score(-1.0, 4, 0.3), _score(-3.0, 2, 0.5), **_BESIDE)
 REFERENCE = PairScores(_score(-1.5, 4, 0.3), _score(-1.5, 2, 0.5))
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from headwater.console import say
-from headwater.data.tokens import MAX_LENGTH, View
+from headwater.data.tokens import MAX_LENGTH, EncodeOptions
 from headwater.errors import UsageError
 
 TABLE = re.compile(r"(^|_)(wpe|positions?(_emb(ed(ding)?s?)?)?|pos_emb(ed(ding)?s?)?|embed_positions|positions_embed)$")
@@ -79,6 +79,6 @@ def fit(asked: int | None, *models: Any) -> int:
     return min(MAX_LENGTH, limit) if asked is None else asked
 
 
-def fitted(view: View, *models: Any) -> View:
+def fitted(encode_options: EncodeOptions, *models: Any) -> EncodeOptions:
     """Return a view with the `max_length` that `fit` says. Errors: those of `fit`."""
-    return dataclasses.replace(view, max_length=fit(view.max_length, *models))
+    return dataclasses.replace(encode_options, max_length=fit(encode_options.max_length, *models))

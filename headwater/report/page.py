@@ -54,7 +54,7 @@ def render(runs: Sequence[Run]) -> str:
         title=runs[0].name if len(runs) == 1 else f"{len(runs)} runs",
         findings=findings(runs),
         overview=[_overview(run, names) for run in runs],
-        accounts=[_account(stage, names[run.path]) for run in runs for stage in run.account],
+        accounts=[_account(stage, names[run.path]) for run in runs for stage in run.row_counts],
         metrics=_metrics(runs, names),
         data=[{"found": found, "figures": of} for found, of in zip(inspected(runs), data, strict=True)],
         sections=sections(drawn),
@@ -125,11 +125,11 @@ def _path_cell(value: Any) -> Cell:
 
 
 def _pairs(run: Run) -> str:
-    if not run.account:
+    if not run.row_counts:
         return MISSING
     trained = (run.metrics[name] for name in ("train_pairs", "train_rows") if name in run.metrics)
-    kept = next(trained, run.account[-1]["kept"])
-    return f"{count(kept)} / {count(run.account[0]['rows_in'])}"
+    kept = next(trained, run.row_counts[-1]["kept"])
+    return f"{count(kept)} / {count(run.row_counts[0]['rows_in'])}"
 
 
 def _account(stage: Mapping[str, Any], name: str) -> dict[str, Cell]:

@@ -67,7 +67,7 @@ class RunWriter:
     def __init__(self, path: Path, facts: Mapping[str, Any], began: float | None = None) -> None:
         self.path = path
         self.facts = dict(facts)
-        self.account: list[dict[str, Any]] = []
+        self.row_counts: list[dict[str, Any]] = []
         self._began = time.monotonic() if began is None else began
 
     def log(self, row: Mapping[str, Any]) -> None:
@@ -84,16 +84,16 @@ class RunWriter:
             found = f"{kept} kept, {quarantined} quarantined and {dict(dropped)} dropped"
             raise ValueError(f"{stage}: {rows_in} rows in, but {found}")
         counts = {"rows_in": rows_in, "kept": kept, "quarantined": quarantined, "dropped": dict(dropped)}
-        self.account.append({"stage": stage, **counts, **also})
-        write_json(self.path / "account.json", self.account)
+        self.row_counts.append({"stage": stage, **counts, **also})
+        write_json(self.path / "account.json", self.row_counts)
 
     def count_stages(self, stages: Mapping[str, RowAccount]) -> None:
         """Store the accounts of several stages."""
-        for stage, account in stages.items():
-            also: dict[str, Any] = {"split": account.split} if account.split else {}
-            also |= {"not_read": list(account.not_read)} if account.not_read else {}
-            also |= {"notes": dict(account.notes)} if account.notes else {}
-            self.count(stage, account.rows_in, account.kept, account.dropped, account.quarantined, **also)
+        for stage, row_counts in stages.items():
+            also: dict[str, Any] = {"split": row_counts.split} if row_counts.split else {}
+            also |= {"not_read": list(row_counts.not_read)} if row_counts.not_read else {}
+            also |= {"notes": dict(row_counts.notes)} if row_counts.notes else {}
+            self.count(stage, row_counts.rows_in, row_counts.kept, row_counts.dropped, row_counts.quarantined, **also)
 
     def write_metrics(self, metrics: Mapping[str, Estimate | float | int | str | None]) -> None:
         """Store figures; an `Estimate` keeps its interval and counts."""
@@ -126,7 +126,7 @@ def _entry(path: Path) -> dict[str, Any]:
     return {"bytes": path.stat().st_size, "sha256": sha256(path), "xxh3": digest(path)}
 
 
-class Bystander(RunWriter):
+class NullRunWriter(RunWriter):
     """A run as all processes of a training but the first see it: what they would write, the first one writes."""
 
     def log(self, row: Mapping[str, Any]) -> None:
@@ -252,7 +252,7 @@ class Run:
     config: dict[str, Any]
     environment: dict[str, Any]
     facts: dict[str, Any]
-    account: list[dict[str, Any]]
+    row_counts: list[dict[str, Any]]
     history: list[dict[str, Any]]
     metrics: dict[str, Any]
     seconds: float
@@ -283,7 +283,7 @@ def load(path: Path) -> Run:
         config=configs.read_yaml(path / "config.yaml"),
         environment=environment,
         facts=_read_json(path / "facts.json", {}),
-        account=_read_json(path / "account.json", []),
+        row_counts=_read_json(path / "account.json", []),
         history=[json.loads(line) for line in lines],
         metrics=_read_json(path / "metrics.json", {}),
         seconds=_read_json(path / "done", {})["seconds"],

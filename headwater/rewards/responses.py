@@ -22,10 +22,10 @@ from headwater.data.tokens import MAX_LENGTH, EndToken, PairTokens, tokenize
 from headwater.errors import ModelError
 from headwater.forward import halving
 from headwater.forward.finite import check_scores
-from headwater.forward.format_check import layout_for
-from headwater.forward.packing import Group, Layout, collate_groups, fill
+from headwater.forward.format_check import row_format_for
+from headwater.forward.packing import Group, RowFormat, collate_groups, fill
 from headwater.forward.scores import TokenFunction, response_rewards, to_device, token_log_probs
-from headwater.losses import DPO, BradleyTerry, Call, PairScores, Score
+from headwater.losses import DPO, BradleyTerry, LossBase, PairScores, Score
 from headwater.models import loading, positions
 from headwater.rewards import reward_models
 from headwater.rewards.reward_models import Rewarding
@@ -46,15 +46,15 @@ class Reading:
     max_length: int | None
     """Tokens of prompt and response; a response above gets no reward. None: `data.tokens.MAX_LENGTH`, or the positions
     that the model has."""
-    room: int
+    max_tokens: int
     """Tokens of a forward pass."""
 
 
-class Judge:
-    """A model that rewards responses; load it with `load_judge`."""
+class ResponseScorer:
+    """A model that rewards responses; load it with `load_response_scorer`."""
 
-    def __init__(self, name: str, tokenizer: Tokenizer, voices: Sequence[Voice], reading: Reading) -> None:
-        self._name, self._tokenizer, self._voices, self._reading = name, tokenizer, voices, reading
+    def __init__(self, name: str, tokenizer: Tokenizer, token_scorers: Sequence[TokenScorer], reading: Reading) -> None:
+        self._name, self._tokenizer, self._token_scorers, self._reading = name, tokenizer, token_scorers, reading
         self.tokens = 0
         """Tokens that went through the model so far, prompts counted once."""
 
@@ -64,30 +64,30 @@ class Judge:
         rows = encoded(records, self._tokenizer, self._reading)
         places = [(row, place) for row, found in enumerate(rows) for place in found.places]
         rewards: list[Rewards] = [[None] * len(record.responses) for record in records]
-        for voice in self._voices if places else ():
-            values = voice.read([value for found in rows for value in found.responses], self._reading.room)
+        for token_scorer in self._token_scorers if places else ():
+            values = token_scorer.read([value for found in rows for value in found.responses], self._reading.max_tokens)
             check_scores(np.array(values), [records[row].id for row, _ in places], self._name)
             for (row, place), value in zip(places, values, strict=True):
-                rewards[row][place] = (rewards[row][place] or 0.0) + voice.scale * value
-        self.tokens += sum(tokens_read(found.responses, self._reading.room) for found in rows)
+                rewards[row][place] = (rewards[row][place] or 0.0) + token_scorer.scale * value
+        self.tokens += sum(tokens_read(found.responses, self._reading.max_tokens) for found in rows)
         return rewards
 
 
-def load_judge(
+def load_response_scorer(
     name: str,
     reference: str | None,
     beta: float | None,
     reading: Reading,
     seed: int,
     reward_head: int | None = None,
-) -> Judge:
+) -> ResponseScorer:
     """Load a reward model, or a policy, whose rewards are those that `rewarding.load` says.
 
     An ensemble of reward models gives the mean of its members' rewards. Errors: those of `rewarding.load`.
     """
     found = reward_models.load(name, reference, beta, (), seed, reward_head)
     reading = _fitted(reading, *found.models)
-    return Judge(name, found.tokenizer, _voices(found), reading)
+    return ResponseScorer(name, found.tokenizer, _token_scorers(found), reading)
 
 
 def _fitted(reading: Reading, *models: Any) -> Reading:
@@ -95,18 +95,18 @@ def _fitted(reading: Reading, *models: Any) -> Reading:
     return replace(reading, max_length=positions.fit(reading.max_length, *models))
 
 
-def _voices(found: Rewarding) -> list[Voice]:
+def _token_scorers(found: Rewarding) -> list[TokenScorer]:
     """Return what gives the rewards of `found`, response by response."""
     if isinstance(found.rule, BradleyTerry):
-        return [reward_voice(each, scale=1 / len(found.members)) for each in found.members]
+        return [reward_token_scorer(each, scale=1 / len(found.members)) for each in found.members]
     (policy,) = found.members
     if not isinstance(found.rule, DPO):
-        return [Voice(policy, token_log_probs, _rewarded_by(found.rule))]
+        return [TokenScorer(policy, token_log_probs, _rewarded_by(found.rule))]
     both = ((policy, found.rule.beta), (found.reference, -found.rule.beta))
-    return [Voice(each, token_log_probs, _sum, by) for each, by in both]
+    return [TokenScorer(each, token_log_probs, _sum, by) for each, by in both]
 
 
-def _rewarded_by(rule: Call) -> Reduce:
+def _rewarded_by(rule: LossBase) -> Reduce:
     """Return the reward of a loss without a reference: of a response, from the log-probabilities of its tokens."""
 
     def reward(values: NDArray[np.float64]) -> float:
@@ -116,7 +116,7 @@ def _rewarded_by(rule: Call) -> Reduce:
     return reward
 
 
-def load_likelihood(name: str, mean: bool, reading: Reading, seed: int) -> Judge:
+def load_likelihood(name: str, mean: bool, reading: Reading, seed: int) -> ResponseScorer:
     """Load a policy by whose log π(response | prompt), summed over tokens or their `mean`, responses are judged.
 
     Errors: `ModelError` for a reward model.
@@ -125,7 +125,7 @@ def load_likelihood(name: str, mean: bool, reading: Reading, seed: int) -> Judge
         raise ModelError(name, "is a reward model: it gives no probabilities", "name a policy")
     model, tokenizer = loading.load(name, "policy", (), seed)
     reading = _fitted(reading, model)
-    return Judge(name, tokenizer, [Voice(model, token_log_probs, _mean if mean else _sum)], reading)
+    return ResponseScorer(name, tokenizer, [TokenScorer(model, token_log_probs, _mean if mean else _sum)], reading)
 
 
 class Encoded(NamedTuple):
@@ -146,10 +146,10 @@ def encoded(records: Sequence[Record], tokenizer: Tokenizer, reading: Reading) -
         if response.text.strip()
     ]
     rows = [Encoded([], []) for _ in records]
-    pairs, account, _ = tokenize(stand_ins, tokenizer, reading.max_length or MAX_LENGTH, reading.end)
-    for reason, message in account.first.items():
+    pairs, row_counts, _ = tokenize(stand_ins, tokenizer, reading.max_length or MAX_LENGTH, reading.end)
+    for reason, message in row_counts.first.items():
         stand_in, _, problem = message.partition(": ")
-        say(f"{reason} {account.dropped[reason]}, the first {records[int(stand_in.split()[0])].id}: {problem}")
+        say(f"{reason} {row_counts.dropped[reason]}, the first {records[int(stand_in.split()[0])].id}: {problem}")
     for pair in pairs:
         row, place = map(int, pair.id.split())
         rows[row].places.append(place)
@@ -157,12 +157,12 @@ def encoded(records: Sequence[Record], tokenizer: Tokenizer, reading: Reading) -
     return rows
 
 
-def _groups(responses: Sequence[PairTokens], room: int) -> Iterator[list[PairTokens]]:
-    """Yield responses to one prompt together, as many as fit into `room` and `WIDEST`, or one where it is longer."""
+def _groups(responses: Sequence[PairTokens], max_tokens: int) -> Iterator[list[PairTokens]]:
+    """Yield groups of responses to one prompt: as many as fit into `max_tokens` and `WIDEST`, or one longer one."""
     group: list[PairTokens] = []
-    room = min(room, WIDEST)
+    max_tokens = min(max_tokens, WIDEST)
     for response in responses:
-        if group and (response.id != group[0].id or _length([*group, response]) > room):
+        if group and (response.id != group[0].id or _length([*group, response]) > max_tokens):
             yield group
             group = []
         group.append(response)
@@ -191,36 +191,36 @@ def _group(responses: Sequence[PairTokens]) -> Group:
     return Group(responses[0].prompt[:trunk], rest)
 
 
-def tokens_read(responses: Sequence[PairTokens], room: int) -> int:
+def tokens_read(responses: Sequence[PairTokens], max_tokens: int) -> int:
     """Count the tokens of the passes in which `Voice.read` takes `responses`: shared prompts once."""
-    return sum(map(_length, _groups(responses, room)))
+    return sum(map(_length, _groups(responses, max_tokens)))
 
 
-class Voice:
+class TokenScorer:
     """One model, what it says of tokens, and how that makes a number of a response."""
 
     def __init__(self, model: Any, tokens: TokenFunction, reduce: Reduce, scale: float = 1.0) -> None:
         self._model, self._tokens, self._reduce = model, tokens, reduce
         self.scale = scale
-        self.layout: Layout | None = None
+        self.row_format: RowFormat | None = None
         """How rows were laid out the last time."""
 
-    def read(self, responses: Sequence[PairTokens], room: int) -> list[float]:
+    def read(self, responses: Sequence[PairTokens], max_tokens: int) -> list[float]:
         """Return the number of every response (`chosen`), in their order; those of one id stand together."""
-        self.layout = layout_for(self._model, responses, room)
-        groups = list(_groups(responses, room))
+        self.row_format = row_format_for(self._model, responses, max_tokens)
+        groups = list(_groups(responses, max_tokens))
         firsts = np.cumsum([0, *map(len, groups)])
         values = np.empty(len(responses))
         parts = (
             [each for index in part for each in range(firsts[index], firsts[index + 1])]
-            for part in self._parts(groups, room)
+            for part in self._parts(groups, max_tokens)
         )
 
         def compute(part: list[int]) -> list[float]:
-            return self._pass(list(_groups([responses[index] for index in part], room)))
+            return self._pass(list(_groups([responses[index] for index in part], max_tokens)))
 
         def tokens(part: Sequence[int]) -> int:
-            return tokens_read([responses[index] for index in part], room)
+            return tokens_read([responses[index] for index in part], max_tokens)
 
         self._model.eval()
         with torch.inference_mode():
@@ -228,17 +228,17 @@ class Voice:
                 values[part] = found
         return [float(value) for value in values]
 
-    def _parts(self, groups: Sequence[Sequence[PairTokens]], room: int) -> Iterable[list[int]]:
-        if self.layout == "shared":
-            return fill([_length(group) for group in groups], room)
-        if self.layout in ("packed", "single"):
-            return fill([sum(each.length - len(each.rejected) for each in group) for group in groups], room)
+    def _parts(self, groups: Sequence[Sequence[PairTokens]], max_tokens: int) -> Iterable[list[int]]:
+        if self.row_format == "shared":
+            return fill([_length(group) for group in groups], max_tokens)
+        if self.row_format in ("packed", "single"):
+            return fill([sum(each.length - len(each.rejected) for each in group) for group in groups], max_tokens)
         # Padded rows are as wide as the longest: groups one by one waste nothing on strangers.
         return ([index] for index in range(len(groups)))
 
     def _pass(self, groups: Sequence[Sequence[PairTokens]]) -> list[float]:
-        assert self.layout is not None
-        batch = collate_groups([_group(group) for group in groups], self.layout)
+        assert self.row_format is not None
+        batch = collate_groups([_group(group) for group in groups], self.row_format)
         device = next(self._model.parameters()).device
         by_token = self._tokens(self._model, to_device(batch, device)).double().cpu().numpy()
         columns = np.split(by_token, np.cumsum(batch["lengths"])[:-1])
@@ -246,9 +246,9 @@ class Voice:
         return [self._reduce(column[-count:]) for column, count in zip(columns, counted, strict=True)]
 
 
-def reward_voice(model: Any, scale: float = 1.0) -> Voice:
+def reward_token_scorer(model: Any, scale: float = 1.0) -> TokenScorer:
     """Return the voice of a reward model: what it says at the last token of a response."""
-    return Voice(model, response_rewards, _last, scale)
+    return TokenScorer(model, response_rewards, _last, scale)
 
 
 def _last(values: NDArray[np.float64]) -> float:

@@ -19,10 +19,10 @@ from headwater.data.preference import Record
 from headwater.data.tokenizers import Tokenizer
 from headwater.data.tokens import PairTokens
 from headwater.errors import UsageError
-from headwater.forward.format_check import layout_for
+from headwater.forward.format_check import row_format_for
 from headwater.forward.packing import UNIFORM
 from headwater.forward.scores import exact_policy_scores, reward_scores, score_pairs, with_reference
-from headwater.losses import DPO, POLICY_LOSSES, BradleyTerry, Call
+from headwater.losses import DPO, POLICY_LOSSES, BradleyTerry, LossBase
 from headwater.losses.token_weights import Weights
 from headwater.models import loading
 from headwater.models.heads import Head
@@ -36,7 +36,7 @@ class Rewarding:
     members: list[Any]
     """One model, or those of an ensemble of reward models."""
     tokenizer: Tokenizer
-    rule: Call
+    rule: LossBase
     """The loss whose rewards are given."""
     reference: Any
     """None where the rule needs none."""
@@ -46,19 +46,19 @@ class Rewarding:
         """All models that read: the members, and the reference."""
         return [*self.members, *filter(None, (self.reference,))]
 
-    def rewards(self, rows: Sequence[PairTokens], room: int, weights: Weights = UNIFORM) -> NDArray[np.float64]:
+    def rewards(self, rows: Sequence[PairTokens], max_tokens: int, weights: Weights = UNIFORM) -> NDArray[np.float64]:
         """Return the rewards of pairs or labelled responses, [members, rows, 2] of chosen and rejected.
 
-        A forward pass holds at most `room` tokens. What stands at a side that a labelled response does not have means
-        nothing.
+        A forward pass holds at most `max_tokens` tokens. The value of a side that a labelled response does not have
+        means nothing.
         """
         score = reward_scores if isinstance(self.rule, BradleyTerry) else exact_policy_scores
-        layouts = [layout_for(model, rows, room) for model in self.members]
+        layouts = [row_format_for(model, rows, max_tokens) for model in self.members]
         if self.reference is not None:
-            layout = layout_for(self.reference, rows, room)
-            rows = with_reference(self.reference, rows, room, layout)
+            row_format = row_format_for(self.reference, rows, max_tokens)
+            rows = with_reference(self.reference, rows, max_tokens, row_format)
         each = zip(self.members, layouts, strict=True)
-        return np.stack([score_pairs(model, score, self.rule, rows, room, how, weights) for model, how in each])
+        return np.stack([score_pairs(model, score, self.rule, rows, max_tokens, how, weights) for model, how in each])
 
 
 def load(
@@ -98,7 +98,7 @@ def refuse_head(name: str, head: Head, reward_head: int | None) -> None:
         raise UsageError(f"--reward-head {reward_head}", f"{name} is a policy", "leave --reward-head out")
 
 
-def rule_of(policy: str, reference: str | None, beta: float | None) -> Call:
+def rule_of(policy: str, reference: str | None, beta: float | None) -> LossBase:
     """Return the loss by which a policy rewards: DPO, or its own where that was trained without a reference.
 
     A reference or a β that is named asks for implicit rewards.
@@ -106,6 +106,6 @@ def rule_of(policy: str, reference: str | None, beta: float | None) -> Call:
     own = POLICY_LOSSES.get(str(runs.facts_of(Path(policy)).get("kind")))
     if own is None or own.needs_reference or reference is not None or beta is not None:
         return DPO(0.1 if beta is None else beta)
-    rule: Call = build(runs.load(Path(policy)).config["loss"], POLICY_LOSSES, "loss")
+    rule: LossBase = build(runs.load(Path(policy)).config["loss"], POLICY_LOSSES, "loss")
     say(f"rewards: those of {rule!r}, by which {policy} was trained without a reference")
     return rule

@@ -27,7 +27,7 @@ from headwater.models import loading
 from headwater.models.positions import readable
 from headwater.models.turn_ends import end_tokens
 from headwater.rewards.generation import Drawing, drawing_for, generate, plain_generation
-from headwater.rewards.responses import reward_voice
+from headwater.rewards.responses import reward_token_scorer
 
 
 class InverseTransform(transformers.LogitsProcessor):  # type: ignore[misc]
@@ -77,8 +77,8 @@ def prompt_ids(prompts: Sequence[Asked], tokenizer: Tokenizer, longest: int) -> 
     stand_ins = [
         Preference(prompt=one.prompt, chosen=Response("A"), rejected=Response("B"), id=one.key) for one in prompts
     ]
-    pairs, account, _ = tokenize(stand_ins, tokenizer, 10**9, "never")
-    say_refusals(account)
+    pairs, row_counts, _ = tokenize(stand_ins, tokenizer, 10**9, "never")
+    say_refusals(row_counts)
     for pair in pairs:
         found[pair.id] = pair.prompt
     kept = ((one.key, found.get(one.key)) for one in prompts)
@@ -88,12 +88,12 @@ def prompt_ids(prompts: Sequence[Asked], tokenizer: Tokenizer, longest: int) -> 
 def longest_prompt(model: Any, sampling: Sampling) -> int:
     """Return how many tokens a prompt may have. Errors: `ModelError` when no room is left for one."""
     positions = readable(model)
-    room = positions - sampling.max_new_tokens
-    if room < 1:
+    max_tokens = positions - sampling.max_new_tokens
+    if max_tokens < 1:
         raise ModelError(
             f"--max-new-tokens {sampling.max_new_tokens}", f"the model has {positions} positions", "draw fewer tokens"
         )
-    return int(room)
+    return int(max_tokens)
 
 
 def draw(
@@ -162,11 +162,11 @@ def scores(
         rows.append(found[0] if found else None)
     usable = [place for place, row in enumerate(rows) if row is not None]
     rewards: list[float | None] = [None] * len(rows)
-    voice = reward_voice(model)
+    token_scorer = reward_token_scorer(model)
     for start in range(0, len(usable), batch):
         places = usable[start : start + batch]
         responses = [row for place in places if (row := rows[place]) is not None]
-        read = voice.read(responses, TOKENS_PER_PASS)
+        read = token_scorer.read(responses, TOKENS_PER_PASS)
         check_scores(np.array(read), [one.id] * len(read), "rewards")
         for place, reward in zip(places, read, strict=True):
             rewards[place] = reward

@@ -19,7 +19,7 @@ from headwater.console import track
 from headwater.data.preference import Preference
 from headwater.data.truncation import CutBy, Keep, Part, Truncation
 from headwater.signal.bootstrap import Bootstrap
-from headwater.signal.prefix_scorers import Ints, Ruler, kept_of
+from headwater.signal.prefix_scorers import Ints, PrefixScorer, kept_of
 from headwater.statistics import Estimate, Floats
 
 SHUFFLES = 19
@@ -90,59 +90,61 @@ class Curves:
             yield {"curve": key.curve, "cut": key.cut, **where, "group": key.group, **point._asdict()}
 
 
-def measure(ruler: Ruler, openings: Sequence[str], groups: Mapping[str, Floats], grid: Grid) -> Curves:
-    """Measure a ruler on pairs with these `openings` [pairs], over the whole grid.
+def measure(
+    prefix_scorer: PrefixScorer, conversation_ids: Sequence[str], groups: Mapping[str, Floats], grid: Grid
+) -> Curves:
+    """Measure a ruler on pairs with these `conversation_ids` [pairs], over the whole grid.
 
     `groups` map a name to the members' indicator [pairs] (1 or 0). Intervals are clustered by opening.
     """
-    labels = np.ones(len(ruler.lengths))
+    labels = np.ones(len(prefix_scorer.lengths))
     keeps = track(grid.keeps(), "reading prefixes", len(grid.keeps()))
-    margins = {keep: ruler.margins(Truncation(keep), labels) for keep in keeps}
-    outcomes = dict(_prefixes(ruler, margins, grid))
-    outcomes |= dict(_controls(ruler, grid))
+    margins = {keep: prefix_scorer.margins(Truncation(keep), labels) for keep in keeps}
+    outcomes = dict(_prefixes(prefix_scorer, margins, grid))
+    outcomes |= dict(_controls(prefix_scorer, grid))
     for keep, margin in margins.items():
         for group, members in groups.items():
             outcomes[Key("accuracy", "own", keep, group)] = np.where(members > 0, wins(margin), np.nan)
-    means = Bootstrap(openings, grid.seed).means(np.stack(list(outcomes.values())))
+    means = Bootstrap(conversation_ids, grid.seed).means(np.stack(list(outcomes.values())))
     return Curves(
         points=dict(zip(outcomes, means.estimates(), strict=True)),
         draws={key: means.draws[:, row] for row, key in enumerate(outcomes)},
         margins=np.stack([margins[Keep(ratio)] for ratio in grid.ratios], axis=1),
-        shuffled=_shuffled(ruler, grid),
+        shuffled=_shuffled(prefix_scorer, grid),
     )
 
 
-def _prefixes(ruler: Ruler, own: Mapping[Keep, Floats], grid: Grid) -> Iterator[tuple[Key, Floats]]:
+def _prefixes(prefix_scorer: PrefixScorer, own: Mapping[Keep, Floats], grid: Grid) -> Iterator[tuple[Key, Floats]]:
     """Yield the outcome of every pair at every prefix, 1, ½ or 0; its margin; and what length makes of it.
 
     `own` are the margins of own cuts.
     """
-    labels = np.ones(len(ruler.lengths))
+    labels = np.ones(len(prefix_scorer.lengths))
     for keep in grid.keeps():
         for cut in grid.cuts if keep.unit == "ratio" else grid.cuts[:1]:
             truncation = Truncation(keep, cut)
-            margins = own[keep] if cut == "own" else ruler.margins(truncation, labels)
+            margins = own[keep] if cut == "own" else prefix_scorer.margins(truncation, labels)
             outcome = wins(margins)
-            kept = kept_of(truncation, ruler.lengths)
+            kept = kept_of(truncation, prefix_scorer.lengths)
             yield Key("accuracy", cut, keep), outcome
             yield Key("margin", cut, keep), margins
             yield Key("length", cut, keep), wins(kept[:, 0] - kept[:, 1])
-            yield Key("length-flip", cut, keep), with_length_flips(outcome, ruler.lengths, kept)
+            yield Key("length-flip", cut, keep), with_length_flips(outcome, prefix_scorer.lengths, kept)
 
 
-def _controls(ruler: Ruler, grid: Grid) -> Iterator[tuple[Key, Floats]]:
+def _controls(prefix_scorer: PrefixScorer, grid: Grid) -> Iterator[tuple[Key, Floats]]:
     """Yield the outcome of every pair for other parts of the same size, by own cuts."""
-    labels = np.ones(len(ruler.lengths))
-    for span in filter(ruler.reads, grid.spans()):
-        yield Key(span.part, "own", span.keep), wins(ruler.margins(span, labels))
+    labels = np.ones(len(prefix_scorer.lengths))
+    for span in filter(prefix_scorer.reads, grid.spans()):
+        yield Key(span.part, "own", span.keep), wins(prefix_scorer.margins(span, labels))
 
 
-def _shuffled(ruler: Ruler, grid: Grid) -> Floats:
+def _shuffled(prefix_scorer: PrefixScorer, grid: Grid) -> Floats:
     """Return accuracies on full responses whose labels are coins, one a shuffle."""
     generator = np.random.default_rng(grid.seed)
     shuffles = track(range(grid.shuffles), "shuffling labels", grid.shuffles)
-    coins = (generator.choice([-1.0, 1.0], len(ruler.lengths)) for _ in shuffles)
-    return np.array([wins(ruler.margins(Truncation(), labels)).mean() for labels in coins])
+    coins = (generator.choice([-1.0, 1.0], len(prefix_scorer.lengths)) for _ in shuffles)
+    return np.array([wins(prefix_scorer.margins(Truncation(), labels)).mean() for labels in coins])
 
 
 def wins(margins: Floats | Ints) -> Floats:

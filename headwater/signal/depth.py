@@ -60,7 +60,7 @@ def figures(curves: Curves, ratios: Sequence[Fraction]) -> dict[str, Estimate]:
     return {"accuracy": n, "length_accuracy": curves.points[full._replace(curve="length")], **depths}
 
 
-class Loss(NamedTuple):
+class AccuracyDrop(NamedTuple):
     """What keeping a ratio costs against keeping all: accuracy points, with one-sided bounds at `LEVEL`."""
 
     ratio: Fraction
@@ -69,12 +69,12 @@ class Loss(NamedTuple):
     at_most: float
 
 
-def losses(ratios: Sequence[Fraction], accuracy: Floats, draws: Floats) -> list[Loss]:
+def losses(ratios: Sequence[Fraction], accuracy: Floats, draws: Floats) -> list[AccuracyDrop]:
     """Return the loss of every ratio but the last against the last, from paired resamples; the longest first."""
     found = []
     for row in reversed(range(len(ratios) - 1)):
         low, high = np.quantile(draws[:, -1] - draws[:, row], [1 - LEVEL, LEVEL])
-        found.append(Loss(ratios[row], float(accuracy[-1] - accuracy[row]), float(low), float(high)))
+        found.append(AccuracyDrop(ratios[row], float(accuracy[-1] - accuracy[row]), float(low), float(high)))
     return found
 
 
@@ -160,7 +160,7 @@ def _figure(found: Estimate) -> str:
     return f"{found.value:.3f}{interval} (n = {found.n})"
 
 
-def _keep(loss: Loss, kept: Estimate, full: Estimate, margin: float) -> str:
+def _keep(loss: AccuracyDrop, kept: Estimate, full: Estimate, margin: float) -> str:
     bound = f"a loss of at most {_points(loss.at_most)}" if loss.at_most > 0 else "no loss"
     return (
         f"Keep the first {_percent(loss.ratio)} of each response: accuracy there is {kept.value:.3f} against "
@@ -169,7 +169,7 @@ def _keep(loss: Loss, kept: Estimate, full: Estimate, margin: float) -> str:
     )
 
 
-def _keep_all(longest: Loss, full: Estimate) -> str:
+def _keep_all(longest: AccuracyDrop, full: Estimate) -> str:
     return (
         f"Keep all: the first {_percent(longest.ratio)} of each response, the longest beginning tried, already loses "
         f"at least {_points(longest.at_least)} of the accuracy on full responses, {_figure(full)}, with 95 % "
@@ -193,7 +193,7 @@ def _no_better_than_length(full: Estimate, length: LengthAlone) -> str:
     )
 
 
-def _too_few(longest: Loss, full: Estimate, margin: float) -> str:
+def _too_few(longest: AccuracyDrop, full: Estimate, margin: float) -> str:
     return (
         f"No conclusion: accuracy on full responses is {_figure(full)}, but these are too few pairs to tell a loss of "
         f"{_points(margin)}. At {_percent(longest.ratio)} of each response the loss is between "

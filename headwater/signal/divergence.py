@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from headwater.console import track
 from headwater.data.tokens import PairTokens
 from headwater.forward.distributions import log_distribution
-from headwater.forward.format_check import common_layout
+from headwater.forward.format_check import common_row_format
 from headwater.forward.hidden_states import hidden_states
 from headwater.forward.packing import PairBatch
 from headwater.forward.scores import TokenFunction, token_values
@@ -54,10 +54,10 @@ class Readings(NamedTuple):
     """The KL by Monte-Carlo; None without draws."""
 
 
-def read_divergence(policy: Any, reference: Any, pairs: Sequence[PairTokens], room: int, draws: int) -> Readings:
-    """Read both responses of every pair by both models, `room` tokens at once; `draws` a position for Monte-Carlo."""
-    layout = common_layout([policy, reference], pairs, room)
-    values = token_values(policy, _divergence(reference, draws), pairs, room, layout, "divergence")
+def read_divergence(policy: Any, reference: Any, pairs: Sequence[PairTokens], max_tokens: int, draws: int) -> Readings:
+    """Read all responses by both models, in passes of `max_tokens` tokens, with `draws` samples a position."""
+    row_format = common_row_format([policy, reference], pairs, max_tokens)
+    values = token_values(policy, _divergence(reference, draws), pairs, max_tokens, row_format, "divergence")
     sides = [side.astype(np.float64) for value in values for side in (value.chosen, value.rejected)]
     columns = [[side[:, column] for side in sides] for column in range(2 + bool(draws))]
     return Readings(columns[0], columns[1], columns[2] if draws else None)
@@ -156,9 +156,9 @@ class Profile(NamedTuple):
     shares: list[Share]
 
 
-def profile(values: Sequence[Floats], openings: Sequence[str], seed: int) -> Profile:
-    """Average the divergence of responses with `values` [tokens] each, with intervals clustered by `openings`."""
-    bootstrap = Bootstrap(openings, seed)
+def profile(values: Sequence[Floats], conversation_ids: Sequence[str], seed: int) -> Profile:
+    """Average the divergence of the `values` [tokens] of responses; intervals are clustered by `conversation_ids`."""
+    bootstrap = Bootstrap(conversation_ids, seed)
     sums, lengths = _running(values)
     total = np.array([found[-1] for found in sums])
     first_tokens = [tokens for tokens in FIRST if tokens < lengths.max()]
@@ -166,18 +166,18 @@ def profile(values: Sequence[Floats], openings: Sequence[str], seed: int) -> Pro
     by_share = bootstrap.ratios(heads, np.broadcast_to(total, heads.shape))
     return Profile(
         bootstrap.means(total[None]).estimates()[0],
-        by_position(values, openings, seed),
+        by_position(values, conversation_ids, seed),
         [Share(tokens, share) for tokens, share in zip(first_tokens, by_share.estimates(), strict=True)],
     )
 
 
-def by_position(values: Sequence[Floats], openings: Sequence[str], seed: int) -> list[Stretch]:
-    """Average `values` [tokens] of responses over stretches of positions, with intervals clustered by `openings`."""
+def by_position(values: Sequence[Floats], conversation_ids: Sequence[str], seed: int) -> list[Stretch]:
+    """Average `values` [tokens] over ranges of positions; intervals are clustered by `conversation_ids`."""
     sums, lengths = _running(values)
     bounds = list(_bounds(int(lengths.max())))
     parts = [_between(sums, lengths, first - 1, last) for first, last in bounds]
     above, below = (np.stack(column) for column in zip(*parts, strict=True))
-    means = Bootstrap(openings, seed).ratios(above, below).estimates()
+    means = Bootstrap(conversation_ids, seed).ratios(above, below).estimates()
     return [Stretch(*bound, mean) for bound, mean in zip(bounds, means, strict=True)]
 
 

@@ -10,23 +10,23 @@ import numpy as np
 
 from headwater.console import say, track
 from headwater.data.preference import Preference
-from headwater.data.preparation import Ledger, prepare
+from headwater.data.preparation import PrepLog, prepare
 from headwater.data.sampling import Sampling
 from headwater.data.tokenizers import Tokenizer
-from headwater.data.tokens import PairTokens, View
+from headwater.data.tokens import EncodeOptions, PairTokens
 from headwater.data.truncation import Truncation
 from headwater.data.turns import turn_end
 from headwater.errors import DataError
 from headwater.forward.finite import check_scores
-from headwater.forward.format_check import layout_for
+from headwater.forward.format_check import row_format_for
 from headwater.forward.scores import WINDOW, TokenFunction, TokenValues, token_log_probs, token_rewards, token_values
 from headwater.models import loading, positions
 from headwater.models.heads import Head
 from headwater.models.turn_ends import end_tokens
 from headwater.rewards import sampling
-from headwater.rewards.responses import Voice, reward_voice, tokens_read
+from headwater.rewards.responses import TokenScorer, reward_token_scorer, tokens_read
 from headwater.rewards.reward_models import refuse_head as refuse_head
-from headwater.signal.prefix_scorers import Ints, TokenRewards, implicit_reward_ruler, reward_ruler
+from headwater.signal.prefix_scorers import Ints, TokenRewards, implicit_reward_prefix_scorer, reward_prefix_scorer
 from headwater.statistics import Floats
 
 
@@ -50,11 +50,11 @@ class Request:
     """What is to be read, and how."""
 
     preferences: Sequence[Preference]
-    view: View
-    room: int
+    encode_options: EncodeOptions
+    max_tokens: int
     """Tokens that are computed at once."""
     seed: int
-    ledger: Ledger
+    prep_log: PrepLog
     spans: Sequence[Truncation] = ()
     """Parts of responses, other than beginnings, that a reward model reads in passes of their own."""
     reward_head: int | None = None
@@ -62,7 +62,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Reader:
+class PrefixReader:
     """A model that has been loaded, and what it says of every prefix of pairs, whenever it is asked."""
 
     tokenizer: Tokenizer
@@ -70,31 +70,31 @@ class Reader:
     read: Callable[[Sequence[PairTokens]], TokenRewards]
     models: tuple[Any, ...]
 
-    def fitted(self, view: View) -> View:
+    def fitted(self, encode_options: EncodeOptions) -> EncodeOptions:
         """Return a view that the models can read. Errors: `UsageError` for more tokens than they have positions."""
-        return positions.fitted(view, *self.models)
+        return positions.fitted(encode_options, *self.models)
 
 
 class _Values:
     """What a model says of every response token."""
 
-    def __init__(self, model: Any, read: TokenFunction, room: int, what: str) -> None:
-        self._model, self._read, self._room, self._what = model, read, room, what
+    def __init__(self, model: Any, read: TokenFunction, max_tokens: int, what: str) -> None:
+        self._model, self._read, self._max_tokens, self._what = model, read, max_tokens, what
 
     def __call__(self, pairs: Sequence[PairTokens]) -> list[TokenValues]:
-        layout = layout_for(self._model, pairs, self._room)
-        return token_values(self._model, self._read, pairs, self._room, layout, self._what)
+        row_format = row_format_for(self._model, pairs, self._max_tokens)
+        return token_values(self._model, self._read, pairs, self._max_tokens, row_format, self._what)
 
 
-def reward_reader(model: str, room: int, seed: int, reward_head: int | None = None) -> Reader:
-    """Load a reward model that computes `room` tokens at once. Errors: `UsageError`, `ModelError`."""
+def reward_reader(model: str, max_tokens: int, seed: int, reward_head: int | None = None) -> PrefixReader:
+    """Load a reward model that computes `max_tokens` tokens at once. Errors: `UsageError`, `ModelError`."""
     scorer, tokenizer = loading.load(model, "reward", (), seed, reward_head=reward_head)
-    values = _Values(scorer, token_rewards, room, "rewards")
+    values = _Values(scorer, token_rewards, max_tokens, "rewards")
 
     def read(pairs: Sequence[PairTokens]) -> TokenRewards:
-        return reward_ruler(pairs, values(pairs), turn_end(tokenizer).ids)
+        return reward_prefix_scorer(pairs, values(pairs), turn_end(tokenizer).ids)
 
-    return Reader(tokenizer, scorer.num_parameters(), read, (scorer,))
+    return PrefixReader(tokenizer, scorer.num_parameters(), read, (scorer,))
 
 
 def reward_model(model: str, request: Request) -> Prepared:
@@ -103,38 +103,38 @@ def reward_model(model: str, request: Request) -> Prepared:
     scorer, tokenizer = loading.load(
         model, "reward", request.preferences, request.seed, reward_head=request.reward_head
     )
-    view = positions.fitted(request.view, scorer)
-    pairs = prepare("read pairs", request.preferences, view, tokenizer, request.ledger)
-    values = _Values(scorer, token_rewards, request.room, "rewards")
+    encode_options = positions.fitted(request.encode_options, scorer)
+    pairs = prepare("read pairs", request.preferences, encode_options, tokenizer, request.prep_log)
+    values = _Values(scorer, token_rewards, request.max_tokens, "rewards")
 
     def read() -> TokenRewards:
-        ruler = reward_ruler(pairs, values(pairs), turn_end(tokenizer).ids)
+        prefix_scorer = reward_prefix_scorer(pairs, values(pairs), turn_end(tokenizer).ids)
         if not request.spans:
-            return ruler
-        return replace(ruler, spans=_span_rewards(reward_voice(scorer), pairs, ruler, request))
+            return prefix_scorer
+        return replace(prefix_scorer, spans=_span_rewards(reward_token_scorer(scorer), pairs, prefix_scorer, request))
 
     return Prepared(pairs, scorer.num_parameters(), read)
 
 
 def _span_rewards(
-    voice: Voice, pairs: Sequence[PairTokens], ruler: TokenRewards, request: Request
+    token_scorer: TokenScorer, pairs: Sequence[PairTokens], prefix_scorer: TokenRewards, request: Request
 ) -> dict[Truncation, Floats]:
     """Return reward differences [pairs] of the spans of a request, each read as a response of its own to the prompt.
 
     A prompt is read once for its spans, as far as `engine.responses` shares them.
     """
-    bounds = [ruler.bounds(span) for span in request.spans]
+    bounds = [prefix_scorer.bounds(span) for span in request.spans]
     found = np.empty((len(pairs), len(bounds)))
     tokens = 0
     starts = range(0, len(pairs), WINDOW)
     for start in track(starts, "rewards of spans", len(starts)):
         window = range(start, min(start + WINDOW, len(pairs)))
         sides = [side for index in window for side in _sides(pairs[index], index, bounds)]
-        rewards = np.array(voice.read(sides, request.room)).reshape(len(window), len(bounds), 2)
+        rewards = np.array(token_scorer.read(sides, request.max_tokens)).reshape(len(window), len(bounds), 2)
         check_scores(rewards, [pairs[index].id for index in window], "rewards of spans")
         same = np.array([np.array_equal(a.chosen, b.chosen) for a, b in zip(sides[::2], sides[1::2], strict=True)])
         found[start : window.stop] = np.where(same.reshape(len(window), -1), 0.0, rewards[..., 0] - rewards[..., 1])
-        tokens += tokens_read(sides, request.room)
+        tokens += tokens_read(sides, request.max_tokens)
     times = tokens / sum(pair.length for pair in pairs)
     say(f"spans: {len(bounds)} other parts of every response, read in {times:.1f} × the tokens of the one pass")
     return dict(zip(request.spans, found.T, strict=True))
@@ -164,13 +164,13 @@ class TwoPolicies:
 def both_policies(model: str, reference: str | None, request: Request) -> TwoPolicies:
     """Load a policy and its reference (None: the one its training run names). Errors: `UsageError`, `ModelError`."""
     policy, base, tokenizer = _both(model, reference, request.seed, request.preferences)
-    view = positions.fitted(request.view, policy, base)
-    pairs = prepare("read pairs", request.preferences, view, tokenizer, request.ledger)
+    encode_options = positions.fitted(request.encode_options, policy, base)
+    pairs = prepare("read pairs", request.preferences, encode_options, tokenizer, request.prep_log)
     ends = sorted({*end_tokens(policy, tokenizer), *end_tokens(base, tokenizer)})
     return TwoPolicies(policy, base, pairs, turn_end(tokenizer).ids, ends)
 
 
-def with_room(two: TwoPolicies, pairs: Sequence[PairTokens], tokens: int) -> list[PairTokens]:
+def with_max_tokens(two: TwoPolicies, pairs: Sequence[PairTokens], tokens: int) -> list[PairTokens]:
     """Return the pairs behind whose prompts both policies can say `tokens` tokens.
 
     Errors: `ModelError` where there is room for no prompt, `DataError` where there is for none of these.
@@ -196,22 +196,22 @@ def policy_and_reference(model: str, reference: str | None, beta: float, request
     """Load a policy and its reference, read at every response token; see `both_policies`."""
     refuse_head(model, "policy", request.reward_head)
     two = both_policies(model, reference, request)
-    read = _implicit(two.policy, two.reference, beta, request.room, two.closing)
+    read = _implicit(two.policy, two.reference, beta, request.max_tokens, two.closing)
     return Prepared(two.pairs, two.policy.num_parameters(), lambda: read(two.pairs))
 
 
-def policy_reader(model: str, reference: str | None, beta: float, room: int, seed: int) -> Reader:
+def policy_reader(model: str, reference: str | None, beta: float, max_tokens: int, seed: int) -> PrefixReader:
     """Load a policy and its reference (None: the one its training run names). Errors: `UsageError`, `ModelError`."""
     policy, base, tokenizer = _both(model, reference, seed, ())
-    read = _implicit(policy, base, beta, room, turn_end(tokenizer).ids)
-    return Reader(tokenizer, policy.num_parameters(), read, (policy, base))
+    read = _implicit(policy, base, beta, max_tokens, turn_end(tokenizer).ids)
+    return PrefixReader(tokenizer, policy.num_parameters(), read, (policy, base))
 
 
 def _implicit(
-    policy: Any, reference: Any, beta: float, room: int, closing: Sequence[int]
+    policy: Any, reference: Any, beta: float, max_tokens: int, closing: Sequence[int]
 ) -> Callable[[Sequence[PairTokens]], TokenRewards]:
     own, other = (
-        _Values(model, token_log_probs, room, f"log-probabilities of the {name}")
+        _Values(model, token_log_probs, max_tokens, f"log-probabilities of the {name}")
         for model, name in ((policy, "policy"), (reference, "reference"))
     )
-    return lambda pairs: implicit_reward_ruler(pairs, own(pairs), other(pairs), beta, closing)
+    return lambda pairs: implicit_reward_prefix_scorer(pairs, own(pairs), other(pairs), beta, closing)

@@ -1,6 +1,6 @@
 """What tells the better response from the worse when only a part of each is read.
 
-A `Ruler` reads the same part of both responses of every pair and says how far the chosen one is ahead. Curves,
+A `PrefixScorer` reads the same part of both responses of every pair and says how far the chosen one is ahead. Curves,
 controls and depth are made from rulers alone: a reward model, a policy with its reference, or words (`words.py`).
 """
 
@@ -21,7 +21,7 @@ from headwater.statistics import Floats
 Ints = NDArray[np.int64]
 
 
-class Ruler(Protocol):
+class PrefixScorer(Protocol):
     """Says by how much the chosen response of every pair is ahead of the rejected one."""
 
     @property
@@ -67,11 +67,11 @@ def first_of(truncation: Truncation, lengths: Ints, kept: Ints) -> Ints:
 
     A random span is placed by one uniform draw a response, so that those of a response are nested like its prefixes.
     """
-    room = lengths - kept
+    max_tokens = lengths - kept
     if truncation.part == "random-span":
         draw = np.random.default_rng(truncation.seed).random(lengths.shape)
-        return np.asarray(draw * (room + 1), dtype=np.int64)
-    return {"prefix": np.zeros_like(room), "suffix": room, "middle": room // 2}[truncation.part]
+        return np.asarray(draw * (max_tokens + 1), dtype=np.int64)
+    return {"prefix": np.zeros_like(max_tokens), "suffix": max_tokens, "middle": max_tokens // 2}[truncation.part]
 
 
 @dataclass(frozen=True)
@@ -130,13 +130,15 @@ class TokenPair(Protocol):
     def rejected(self) -> NDArray[np.float32]: ...  # noqa: D102
 
 
-def reward_ruler(pairs: Sequence[PairTokens], rewards: Sequence[TokenPair], closing: Sequence[int]) -> TokenRewards:
+def reward_prefix_scorer(
+    pairs: Sequence[PairTokens], rewards: Sequence[TokenPair], closing: Sequence[int]
+) -> TokenRewards:
     """Read a reward model's rewards, one a response token; `closing` are the tokens that close a complete turn."""
     values = [value.astype(np.float64) for pair in rewards for value in (pair.chosen, pair.rejected)]
-    return _ruler(pairs, values, closing, sums=False)
+    return _prefix_scorer(pairs, values, closing, sums=False)
 
 
-def implicit_reward_ruler(
+def implicit_reward_prefix_scorer(
     pairs: Sequence[PairTokens],
     policy: Sequence[TokenPair],
     reference: Sequence[TokenPair],
@@ -149,10 +151,12 @@ def implicit_reward_ruler(
         for p, r in zip(policy, reference, strict=True)
         for own, other in ((p.chosen, r.chosen), (p.rejected, r.rejected))
     ]
-    return _ruler(pairs, columns, closing, sums=True)
+    return _prefix_scorer(pairs, columns, closing, sums=True)
 
 
-def _ruler(pairs: Sequence[PairTokens], values: Sequence[Floats], closing: Sequence[int], sums: bool) -> TokenRewards:
+def _prefix_scorer(
+    pairs: Sequence[PairTokens], values: Sequence[Floats], closing: Sequence[int], sums: bool
+) -> TokenRewards:
     responses = [(pair.chosen, pair.rejected) for pair in pairs]
     whole = np.array([[len(chosen), len(rejected)] for chosen, rejected in responses], dtype=np.int64)
     closed = np.array([[closing_of(ids, closing) for ids in pair] for pair in responses], dtype=np.int64)

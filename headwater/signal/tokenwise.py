@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from headwater.data.preference import Message, Preference, Response
-from headwater.data.reading import Account
+from headwater.data.reading import RowCounts
 from headwater.data.tokenizers import Tokenizer
-from headwater.data.tokens import EndToken, PairTokens, View, tokenize
+from headwater.data.tokens import EncodeOptions, EndToken, PairTokens, tokenize
 from headwater.data.truncation import Keep, Truncation
 from headwater.errors import DataError, NumericalError, UsageError
 from headwater.report.lens.pieces import Pieces, at_pieces, by_characters, pieces_of
@@ -25,11 +25,11 @@ from headwater.statistics import Floats
 
 
 @dataclass(frozen=True)
-class Reader:
+class TokenReader:
     """What parts responses into tokens and, where it is a model, scores their every prefix."""
 
     tokenizer: Tokenizer
-    view: View
+    encode_options: EncodeOptions
     reading: Reading | None = None
     read: Callable[[Sequence[PairTokens]], TokenRewards] | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -51,27 +51,31 @@ class Wanted(NamedTuple):
     """None: 2048, or the positions that the model has."""
 
 
-def load(wanted: Wanted, room: int, seed: int) -> Reader:
-    """Load a model; `room` is how many tokens it computes at once. Errors: `UsageError`, `ModelError`."""
+def load(wanted: Wanted, max_tokens: int, seed: int) -> TokenReader:
+    """Load a model; `max_tokens` is how many tokens it computes at once. Errors: `UsageError`, `ModelError`."""
     from headwater.models.turn_ends import end_rule
     from headwater.signal import passes
 
     model, name, trained = wanted.model, Path(wanted.model).name, runs.facts_of(Path(wanted.model))
     head = passes.head_of(model)
-    view = View(Truncation(), wanted.end or end_rule(model), wanted.max_length)
-    facts = {"kind": trained.get("kind", "reward model" if head == "reward" else "policy"), "end": view.end}
+    encode_options = EncodeOptions(Truncation(), wanted.end or end_rule(model), wanted.max_length)
+    facts = {"kind": trained.get("kind", "reward model" if head == "reward" else "policy"), "end": encode_options.end}
     if head == "reward":
         for flag in ("reference", "beta"):
             if getattr(wanted, flag) is not None:
                 raise UsageError(f"--{flag}", f"{model} is a reward model", f"leave --{flag} out")
-        reader = passes.reward_reader(model, room, seed, wanted.reward_head)
+        reader = passes.reward_reader(model, max_tokens, seed, wanted.reward_head)
         facts["score"] = "reward"
-        return Reader(reader.tokenizer, reader.fitted(view), Reading("reward", False, name), reader.read, facts)
+        return TokenReader(
+            reader.tokenizer, reader.fitted(encode_options), Reading("reward", False, name), reader.read, facts
+        )
     passes.refuse_head(model, head, wanted.reward_head)
     beta, reference = wanted.beta or 0.1, wanted.reference or trained.get("reference")
-    reader = passes.policy_reader(model, reference, beta, room, seed)
+    reader = passes.policy_reader(model, reference, beta, max_tokens, seed)
     facts |= {"score": "implicit reward", "beta": beta, "reference": reference}
-    return Reader(reader.tokenizer, reader.fitted(view), Reading("implicit reward", True, name), reader.read, facts)
+    return TokenReader(
+        reader.tokenizer, reader.fitted(encode_options), Reading("implicit reward", True, name), reader.read, facts
+    )
 
 
 class Shown(NamedTuple):
@@ -82,34 +86,34 @@ class Shown(NamedTuple):
 
 
 def shown(
-    preferences: Sequence[Preference], readers: Sequence[Reader], encoded: Sequence[Sequence[PairTokens]]
-) -> tuple[list[Shown], Account]:
+    preferences: Sequence[Preference], readers: Sequence[TokenReader], encoded: Sequence[Sequence[PairTokens]]
+) -> tuple[list[Shown], RowCounts]:
     """Return the preferences that every reader can read, parted at the tokens of the first one.
 
     `encoded` holds each reader's tokens of those that it can read; their `row` is a place in `preferences`. Those that
     another one cannot read, and those whose tokens are not found in their text, are dropped and counted.
     Errors: `NumericalError` for scores that are not finite.
     """
-    account = Account(len(encoded[0]))
+    row_counts = RowCounts(len(encoded[0]))
     scored = [_Scored(reader, pairs) for reader, pairs in zip(readers, encoded, strict=True)]
     found = []
     for place in sorted(scored[0].places):
         if any(place not in other.places for other in scored):
-            account.dropped["not_read_by_both"] += 1
+            row_counts.dropped["not_read_by_both"] += 1
             continue
         parts = [one.pieces(preferences[place], place) for one in scored]
         if not all(parts):
-            account.dropped["tokens_not_in_text"] += 1
+            row_counts.dropped["tokens_not_in_text"] += 1
             continue
         found.append(Shown(preferences[place], _entry(preferences[place], place, scored, parts)))
-    account.kept = len(found)
-    return found, account
+    row_counts.kept = len(found)
+    return found, row_counts
 
 
 class _Scored:
     """What one reader says of the preferences that it can read."""
 
-    def __init__(self, reader: Reader, pairs: Sequence[PairTokens]) -> None:
+    def __init__(self, reader: TokenReader, pairs: Sequence[PairTokens]) -> None:
         self._reader, self._pairs = reader, pairs
         self.places = {tokens.row: pair for pair, tokens in enumerate(pairs)}
         self.reading = reader.reading
@@ -122,9 +126,9 @@ class _Scored:
 
     def pieces(self, preference: Preference, place: int) -> list[Pieces] | None:
         """Return both responses in pieces; None where their tokens are not found in the text."""
-        tokens, view = self._pairs[self.places[place]], self._reader.view
+        tokens, encode_options = self._pairs[self.places[place]], self._reader.encode_options
         sides = ((preference.chosen, tokens.chosen), (preference.rejected, tokens.rejected))
-        parts = [pieces_of(preference, one, ids, self._reader.tokenizer, view.end) for one, ids in sides]
+        parts = [pieces_of(preference, one, ids, self._reader.tokenizer, encode_options.end) for one, ids in sides]
         return [part for part in parts if part] if all(parts) else None
 
     def scores(self, place: int, side: int, theirs: Pieces, ours: Pieces) -> Floats:
@@ -176,7 +180,7 @@ def settled(margins: Floats) -> int | None:
 class Typed:
     """Reads pairs that somebody types, one at a time; keeps none, on disk or in memory."""
 
-    def __init__(self, readers: Sequence[Reader]) -> None:
+    def __init__(self, readers: Sequence[TokenReader]) -> None:
         self._readers = readers
         self._one_at_a_time = threading.Lock()
 
@@ -185,7 +189,7 @@ class Typed:
 
         It also settles how rows are laid out, which short texts would tell less about.
         """
-        words = max(1, min(one.view.longest for one in self._readers) // 32)
+        words = max(1, min(one.encode_options.longest for one in self._readers) // 32)
         self({"prompt": "Why?", "chosen": "one two " * words, "rejected": "six five " * words})
 
     def __call__(self, asked: Any) -> Contents:
@@ -200,18 +204,21 @@ class Typed:
         prompt = (Message("user", texts["prompt"]),)
         preference = Preference(prompt=prompt, chosen=chosen, rejected=rejected, id="typed")
         with self._one_at_a_time:
-            found, account = shown([preference], self._readers, [_encoded(preference, one) for one in self._readers])
+            found, row_counts = shown([preference], self._readers, [_encoded(preference, one) for one in self._readers])
         if not found:
-            raise DataError("this pair", ", ".join(account.dropped).replace("_", " "), "type another")
+            raise DataError("this pair", ", ".join(row_counts.dropped).replace("_", " "), "type another")
         readings = [one.reading for one in self._readers if one.reading]
         (entry,) = (one.entry for one in found)
         return {"entry": entry_of(entry, entry.id), "scales": scales(entry, readings)}
 
 
-def _encoded(preference: Preference, reader: Reader) -> list[PairTokens]:
-    view = reader.view
-    pairs, account, _ = tokenize([preference], reader.tokenizer, view.longest, view.end)
+def _encoded(preference: Preference, reader: TokenReader) -> list[PairTokens]:
+    encode_options = reader.encode_options
+    pairs, row_counts, _ = tokenize([preference], reader.tokenizer, encode_options.longest, encode_options.end)
     if not pairs:
-        reasons = {"too_long": f"has more than {view.longest} tokens", "no_tokens": "has a text without tokens"}
-        raise DataError("this pair", *(reasons[reason] for reason in account.dropped))
+        reasons = {
+            "too_long": f"has more than {encode_options.longest} tokens",
+            "no_tokens": "has a text without tokens",
+        }
+        raise DataError("this pair", *(reasons[reason] for reason in row_counts.dropped))
     return pairs

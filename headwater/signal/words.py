@@ -72,14 +72,14 @@ class Words:
     @classmethod
     def read(cls, preferences: Sequence[Preference], seed: int) -> Words:
         """Index the responses of `preferences`; `seed` deals openings to folds. Errors: `DataError`."""
-        names, opening = np.unique([p.opening for p in preferences], return_inverse=True)
+        names, conversation_id = np.unique([p.conversation_id for p in preferences], return_inverse=True)
         if len(names) < cls.least_openings:
             raise DataError(
                 f"{len(preferences)} pairs",
                 f"have {len(names)} different openings",
                 f"expected {cls.least_openings} or more, to fit on some and read on others",
             )
-        folds = np.random.default_rng(seed).permutation(len(names))[opening] % FOLDS
+        folds = np.random.default_rng(seed).permutation(len(names))[conversation_id] % FOLDS
         texts = [response.text for p in preferences for response in (p.chosen, p.rejected)]
         lengths, grams = _index(texts)
         return cls(lengths.reshape(-1, 2), grams, _beginnings(grams), folds)

@@ -18,7 +18,7 @@ from headwater.commands import evaluate, preprocess, report, train_dpo, train_re
 from headwater.console import say, show, steps
 from headwater.data import reading
 from headwater.data.corpus import Corpus, generate
-from headwater.data.truncation_options import ViewOptions
+from headwater.data.truncation_options import TruncationOptions
 from headwater.report.findings import findings
 from headwater.results import runs
 from headwater.training.options import TrainingOptions
@@ -162,7 +162,7 @@ def _steps_at(config: Config, places: Places, keep: Fraction) -> Iterator[Step]:
         data=places.cut(keep),
         output=places.trained("reward", keep),
         model=base,
-        view=ViewOptions(end="always"),
+        truncation=TruncationOptions(end="always"),
         overwrite=config.overwrite,
         training=_options(config, 1e-3, 3),
     )
@@ -186,7 +186,7 @@ def _judgements(config: Config, places: Places, kind: str, keep: Fraction) -> It
             model=str(places.trained(kind, keep)),
             dataset=places.root / "corpus",
             output=places.judged(kind, keep, seen),
-            view=ViewOptions(keep=str(float(seen))),
+            truncation=TruncationOptions(keep=str(float(seen))),
             seed=config.seed,
             overwrite=config.overwrite,
         )

@@ -27,10 +27,10 @@ from headwater.results import runs
 from headwater.training.arguments import arguments_for
 from headwater.training.options import TrainingOptions
 from headwater.training.run import train
-from headwater.training.task import Recipe, TrainConfig
+from headwater.training.task import TrainConfig, TrainingTask
 
 
-def train_ensemble(config: TrainConfig, recipe: Recipe, members: int) -> Path:
+def train_ensemble(config: TrainConfig, task: TrainingTask, members: int) -> Path:
     """Train `members` models as `config` says, with seeds that count up from its own, and return the run of them all.
 
     All hold out the same pairs. Errors: `UsageError` for several processes, or a hub to push to; `DataError` for data
@@ -43,14 +43,14 @@ def train_ensemble(config: TrainConfig, recipe: Recipe, members: int) -> Path:
     if config.training.push_to_hub is not None:
         raise UsageError("--push-to-hub", "holds one model, not an ensemble", "train its members one by one")
     home = config.output
-    run = _begin(config, recipe)
+    run = _begin(config, task)
     try:
         for member in _members(config, members):
             if (member.output / "done").is_file():
                 say(f"{member.output.name}: is trained already")
             else:
                 say(f"{member.output.name}: {member.training.seed - config.training.seed + 1} of {members}")
-                train(dataclasses.replace(member, overwrite=False), recipe)
+                train(dataclasses.replace(member, overwrite=False), task)
     except BaseException:
         if not any(home.glob("member-*")):
             shutil.rmtree(home)  # what was refused leaves nothing behind
@@ -67,14 +67,14 @@ def train_ensemble(config: TrainConfig, recipe: Recipe, members: int) -> Path:
     return run.finish()
 
 
-def _begin(config: TrainConfig, recipe: Recipe) -> runs.RunWriter:
+def _begin(config: TrainConfig, task: TrainingTask) -> runs.RunWriter:
     """Open the run of all members, or take it up where the same command was stopped."""
     destinations.check_directory(config.output)
     locks.hold(config.output)
     if not config.overwrite and runs.begun(config.output, config):
         return runs.RunWriter(config.output, {})
     runs.check_free(config.output, config.overwrite)
-    return runs.start(config.output, recipe.command, config)
+    return runs.start(config.output, task.command, config)
 
 
 def _members(config: Any, members: int) -> list[Any]:

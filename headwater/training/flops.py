@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from headwater.data.tokens import PairTokens
-from headwater.forward.packing import Layout, opening_length, tokens_of
+from headwater.forward.packing import RowFormat, common_prefix_length, tokens_of
 
 
 class TrainingCost(NamedTuple):
@@ -25,7 +25,7 @@ class TrainingCost(NamedTuple):
     training_flops: float
 
 
-def training_cost(model: Any, pairs: Sequence[PairTokens], layout: Layout, epochs: float) -> TrainingCost:
+def training_cost(model: Any, pairs: Sequence[PairTokens], row_format: RowFormat, epochs: float) -> TrainingCost:
     """Return what `epochs` over `pairs` cost in rows of a layout."""
     config = model.config.get_text_config()
     head = model.get_output_embeddings()
@@ -34,18 +34,18 @@ def training_cost(model: Any, pairs: Sequence[PairTokens], layout: Layout, epoch
     vocabulary = 0 if head is None else head.weight.numel()
     heads = getattr(config, "num_attention_heads", None) or 0  # a state-space model has none
     width = heads * (getattr(config, "head_dim", None) or config.hidden_size // max(heads, 1))
-    tokens = sum(tokens_of(pair, layout) for pair in pairs)
+    tokens = sum(tokens_of(pair, row_format) for pair in pairs)
     responses = sum(len(pair.chosen) + len(pair.rejected) for pair in pairs)
     products = body * tokens + vocabulary * responses
-    attention = config.num_hidden_layers * width * sum(_visible(pair, layout) for pair in pairs)
+    attention = config.num_hidden_layers * width * sum(_visible(pair, row_format) for pair in pairs)
     return TrainingCost(epochs * sum(pair.length for pair in pairs), epochs * (6.0 * products + 12.0 * attention))
 
 
-def _visible(pair: PairTokens, layout: Layout) -> int:
+def _visible(pair: PairTokens, row_format: RowFormat) -> int:
     """Count the tokens that the tokens of a pair see, themselves among them."""
     ends = [len(pair.prompt) + len(side) for side in (pair.chosen, pair.rejected) if len(side)]
-    trunk = len(pair.prompt) + opening_length(pair)
-    again = _triangle(trunk) * (len(ends) - 1) if layout == "shared" else 0  # the trunk is computed once
+    trunk = len(pair.prompt) + common_prefix_length(pair)
+    again = _triangle(trunk) * (len(ends) - 1) if row_format == "shared" else 0  # the trunk is computed once
     return sum(map(_triangle, ends)) - again
 
 

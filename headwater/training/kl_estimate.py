@@ -16,25 +16,27 @@ import xxhash
 
 from headwater.data.tokens import PairTokens
 from headwater.errors import DataError
-from headwater.forward.packing import Layout, PairBatch, pack
+from headwater.forward.packing import PairBatch, RowFormat, pack
 from headwater.forward.scores import policy_scores
 from headwater.losses.token_weights import Weights
 
 
 @dataclass(frozen=True, slots=True)
-class Drift:
+class KLEstimate:
     """What `PairTrainer` needs to estimate the drift of a batch: the frozen reference, and how long a row may be."""
 
     reference: torch.nn.Module
     max_length: int
 
-    def partners(self, pairs: Sequence[PairTokens], layout: Layout, room: int, weights: Weights) -> list[PairBatch]:
+    def partners(
+        self, pairs: Sequence[PairTokens], row_format: RowFormat, max_tokens: int, weights: Weights
+    ) -> list[PairBatch]:
         """Lay out the rows of a batch with responses to other prompts, whose tokens count as those of their own do."""
-        return pack(deranged(pairs, self.max_length), layout, room, weights)["packs"]
+        return pack(deranged(pairs, self.max_length), row_format, max_tokens, weights)["packs"]
 
     def __call__(self, policy: torch.nn.Module, passes: Sequence[PairBatch]) -> torch.Tensor:
-        """Return `drift` of the policy from the reference over the partners of a batch."""
-        return drift(policy, self.reference, passes)
+        """Return `estimate_kl` of the policy from the reference over the partners of a batch."""
+        return estimate_kl(policy, self.reference, passes)
 
 
 def deranged(pairs: Sequence[PairTokens], max_length: int) -> list[PairTokens]:
@@ -63,9 +65,12 @@ def deranged(pairs: Sequence[PairTokens], max_length: int) -> list[PairTokens]:
 
 
 def _with_responses(pair: PairTokens, other: PairTokens, max_length: int) -> PairTokens:
-    room = max(1, max_length - len(pair.prompt))
+    max_tokens = max(1, max_length - len(pair.prompt))
     return pair._replace(
-        chosen=other.chosen[:room], rejected=other.rejected[:room], chosen_reference=None, rejected_reference=None
+        chosen=other.chosen[:max_tokens],
+        rejected=other.rejected[:max_tokens],
+        chosen_reference=None,
+        rejected_reference=None,
     )
 
 
@@ -76,7 +81,7 @@ def longest_partner(pairs: Sequence[PairTokens], max_length: int) -> int:
     return max(prompt + 1, min(max_length, prompt + response))
 
 
-def drift(policy: torch.nn.Module, reference: torch.nn.Module, passes: Sequence[PairBatch]) -> torch.Tensor:
+def estimate_kl(policy: torch.nn.Module, reference: torch.nn.Module, passes: Sequence[PairBatch]) -> torch.Tensor:
     """Return the mean of log π − log π_ref over the responses of deranged rows, in nats: [], without a gradient.
 
     It may be negative, as an estimate of something that is not; the loss counts that as 0. Several processes average

@@ -12,15 +12,15 @@ from headwater.console import say
 from headwater.data.preference import Example, Unpaired
 from headwater.data.tokens import PairTokens
 from headwater.data.truncation import Truncation
-from headwater.data.truncation_options import ViewOptions
+from headwater.data.truncation_options import TruncationOptions
 from headwater.errors import UsageError
 from headwater.losses import KTO, Loss
 from headwater.losses.token_weights import COMPARING, WEIGHTS, Weights
 
 
-def check_row(row: Example, loss: Loss, weights: Weights, view: ViewOptions) -> None:
+def check_row(row: Example, loss: Loss, weights: Weights, truncation: TruncationOptions) -> None:
     """Refuse to train on labelled rows by what compares the two responses of a pair. Errors: `UsageError`."""
-    check_reading(row, weights, view.view(0).truncation)
+    check_reading(row, weights, truncation.encode_options(0).truncation)
     if isinstance(row, Unpaired) and not getattr(loss, "takes_unpaired", False):
         fix = 'headwater train-dpo --loss "kto()" takes such rows'
         raise UsageError(f"--loss {loss!r}", "compares two responses", _single(row), fix)

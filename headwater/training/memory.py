@@ -13,7 +13,7 @@ import torch
 
 from headwater.data.tokens import PairTokens
 from headwater.forward.head import CHUNK
-from headwater.forward.packing import Layout, tokens_of
+from headwater.forward.packing import RowFormat, tokens_of
 from headwater.training.options import TrainingOptions
 
 GIB = 2**30
@@ -34,7 +34,7 @@ class Estimate(NamedTuple):
 
 
 def estimate(
-    model: Any, pairs: Sequence[PairTokens], layout: Layout, options: TrainingOptions, *, bf16: bool
+    model: Any, pairs: Sequence[PairTokens], row_format: RowFormat, options: TrainingOptions, *, bf16: bool
 ) -> Estimate:
     """Estimate the memory of training `model` on `pairs`, laid out and batched as the options say.
 
@@ -45,7 +45,7 @@ def estimate(
     config = model.config.get_text_config()
     hidden, layers = config.hidden_size, config.num_hidden_layers
     inner = getattr(config, "intermediate_size", None) or 4 * hidden
-    lengths = sorted((tokens_of(pair, layout) for pair in pairs), reverse=True)
+    lengths = sorted((tokens_of(pair, row_format) for pair in pairs), reverse=True)
     batch = sum(lengths[: options.per_device_train_batch_size])
     tokens = max(lengths[0], min(options.tokens_per_pass, batch))
     block = 38 * hidden + 8 * inner if bf16 else 44 * hidden + 16 * inner

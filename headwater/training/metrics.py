@@ -65,14 +65,14 @@ def wins(rows: torch.Tensor) -> torch.Tensor:
     return torch.where(margins.isnan(), margins, (torch.sign(margins) + 1) / 2)
 
 
-def bounds(by_pair: np.ndarray, openings: Sequence[str], seed: int) -> dict[str, float]:
+def bounds(by_pair: np.ndarray, conversation_ids: Sequence[str], seed: int) -> dict[str, float]:
     """Return the interval of the accuracy, given `wins`; none for labelled responses, or for a single opening.
 
     Bootstrapped over openings.
     """
     if np.isnan(by_pair).any():
         return {}
-    found = mean(by_pair, openings, seed)
+    found = mean(by_pair, conversation_ids, seed)
     ends = {"low": found.low, "high": found.high}
     return {f"rewards/accuracies_{name}": end for name, end in ends.items() if end is not None}
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+import tyro
 
 from headwater.data.splitting import Leakage
 from headwater.data.tokens import TOKENS_PER_PASS
@@ -76,7 +78,7 @@ class TrainingOptions:
     the last good checkpoint; or skip the step, and count it."""
     max_skips: int | None = None
     """Steps that --nan-policy skip leaves out before it stops. [10]"""
-    allow_drift: bool = False
+    allow_changes: Annotated[bool, tyro.conf.arg(aliases=["--allow-drift"])] = False
     """Go on from a checkpoint although data, model, settings, versions or the number of processes have changed since;
     the run's facts record what."""
     ddp_timeout: int = 600

@@ -17,7 +17,7 @@ from headwater.data.truncation import parse_keep
 from headwater.errors import UsageError
 from headwater.forward.packing import SIDES, PairBatch
 from headwater.forward.scores import token_rewards
-from headwater.losses import REWARD_LOSSES, Call, PairLoss, PairScores, Score
+from headwater.losses import REWARD_LOSSES, LossBase, PairLoss, PairScores, Score
 
 
 def parse_cuts(text: str) -> tuple[Fraction, ...]:
@@ -62,7 +62,7 @@ class _MeanOverCuts:
         return PairLoss(loss.mean(dim=1), chosen[:, -1], rejected[:, -1])
 
 
-PREFIX_LOSSES: dict[str, type[Call]] = {
+PREFIX_LOSSES: dict[str, type[LossBase]] = {
     name: type(loss.__name__, (_MeanOverCuts, loss), {"__slots__": ()}) for name, loss in REWARD_LOSSES.items()
 }
 """The losses of reward models, which work element by element, at several cuts."""

@@ -30,8 +30,8 @@ from headwater.data import token_cache
 from headwater.data.tokens import PairTokens
 from headwater.errors import ResourceError, UsageError
 from headwater.forward import partial_results
-from headwater.forward.format_check import layout_for
-from headwater.forward.packing import Layout, tokens_of
+from headwater.forward.format_check import row_format_for
+from headwater.forward.packing import RowFormat, tokens_of
 from headwater.forward.scores import (
     WINDOW,
     TokenValues,
@@ -57,7 +57,7 @@ class Reference:
     """How the values of a reference model are computed: all that they depend on, beside the tokens."""
 
     model: Any
-    room: int
+    max_tokens: int
     """Tokens of a forward pass."""
     bf16: bool
     """Autocast, as in training: policy and reference are then the same to the last bit at the first step."""
@@ -78,7 +78,7 @@ class Reference:
             say(f"reference: {len(missing)} of {len(pairs)} pairs are not how whole ones begin, and are computed apart")
             with self._precision():
                 apart = [filled[i] for i in missing]
-                computed = with_reference(self.model, apart, self.room, self._layout(apart))
+                computed = with_reference(self.model, apart, self.max_tokens, self._row_format(apart))
             for index, pair in zip(missing, computed, strict=True):
                 filled[index] = pair
         return filled
@@ -109,8 +109,8 @@ class Reference:
                 digest.update(ids.tobytes())
         return digest.hexdigest()
 
-    def _layout(self, pairs: Sequence[PairTokens]) -> Layout:
-        return layout_for(self.model, pairs, self.room, bf16=self.bf16)
+    def _row_format(self, pairs: Sequence[PairTokens]) -> RowFormat:
+        return row_format_for(self.model, pairs, self.max_tokens, bf16=self.bf16)
 
     def _precision(self) -> torch.autocast:
         device = next(self.model.parameters()).device.type
@@ -139,9 +139,9 @@ class Reference:
             return f"holds {len(values)} tokens, not {starts[-1]}"
         sample = np.unique(np.linspace(0, len(pairs) - 1, CHECKED, dtype=int))
         chosen = [pairs[index] for index in sample]
-        layout = self._layout(pairs)
+        row_format = self._row_format(pairs)
         with self._precision():
-            again = token_values(self.model, token_log_probs, chosen, self.room, layout, "reference, check")
+            again = token_values(self.model, token_log_probs, chosen, self.max_tokens, row_format, "reference, check")
         known = list(_by_pair(values, starts))
         off = np.concatenate(
             [
@@ -193,13 +193,13 @@ class Reference:
         self, values: Values, pairs: Sequence[PairTokens], indices: Sequence[int], starts: NDArray[np.int64]
     ) -> None:
         """Compute the values of the pairs at `indices` into their places."""
-        layout, done = self._layout(pairs), np.zeros(len(indices), dtype=bool)
+        row_format, done = self._row_format(pairs), np.zeros(len(indices), dtype=bool)
         # Several processes share the file, and none knows what the others have done: they start over.
         key = (lambda: f"reference-{self._key(pairs)}") if PartialState().num_processes == 1 else None
         with self._precision(), partial_results.kept(key, values, done):
             left = np.flatnonzero(~done).tolist()
             chosen = [pairs[indices[number]] for number in left]
-            found = each_token_values(self.model, token_log_probs, chosen, self.room, layout, "reference")
+            found = each_token_values(self.model, token_log_probs, chosen, self.max_tokens, row_format, "reference")
             for number, value in found:
                 place(values, starts, indices[left[number]], value)
                 done[left[number]] = True

@@ -1,7 +1,7 @@
 """Whether a training that was begun goes on, starts over or is refused.
 
 It goes on where nothing that it depends on has changed since its checkpoint; else it is refused with the list of
-differences, unless `--allow-drift` takes them over, which the run's facts record. A run that was stopped before its
+differences, unless `--allow-changes` takes them over, which the run's facts record. A run that was stopped before its
 first checkpoint, or whose checkpoints are all damaged, starts over by itself.
 """
 
@@ -29,7 +29,7 @@ FREE = frozenset(
     {
         "output",
         "overwrite",
-        "allow_drift",
+        "allow_changes",
         "save_steps",
         "nan_policy",
         "max_skips",
@@ -39,7 +39,7 @@ FREE = frozenset(
     }
 )
 """Settings that change nothing of what a training computes."""
-FIXES = "give what it was begun with, add --allow-drift to go on all the same, or --overwrite to start over"
+FIXES = "give what it was begun with, add --allow-changes to go on all the same, or --overwrite to start over"
 
 
 def from_first(decide: Callable[[], T]) -> T:
@@ -85,7 +85,7 @@ def checkpoint_of(config: TrainConfig, command: str) -> Path | None:
     found = fingerprint.differences(
         {"settings": {name: value for name, value in before.items() if name not in FREE}}, {"settings": now}
     )
-    if found and not config.training.allow_drift:
+    if found and not config.training.allow_changes:
         place = f"--output {config.output}"
         raise UsageError(place, "already holds a run, begun with other settings", ", ".join(found), FIXES)
     checkpoint = checkpoints.latest(config.output)
@@ -95,7 +95,7 @@ def checkpoint_of(config: TrainConfig, command: str) -> Path | None:
 
 
 def check(checkpoint: Path, now: Mapping[str, Any], allow: bool) -> dict[str, Any]:
-    """Return fingerprints with what has changed since a checkpoint (`drift`), where that is allowed.
+    """Return fingerprints with what has changed since a checkpoint (`kl_estimate`), where that is allowed.
 
     Errors: `DataError` where data, rows or a model have changed, else `UsageError`.
     """
@@ -106,5 +106,5 @@ def check(checkpoint: Path, now: Mapping[str, Any], allow: bool) -> dict[str, An
         raise kind(str(checkpoint), "the training cannot go on from it as it was", ", ".join(found), FIXES)
     for each in found:
         say(f"{checkpoint}: goes on although {each}")
-    drift = [*before.get("drift", []), *found]
-    return {**now, **({"drift": drift} if drift else {})}
+    changes = [*before.get("changes", before.get("drift", [])), *found]
+    return {**now, **({"changes": changes} if changes else {})}

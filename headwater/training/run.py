@@ -1,6 +1,6 @@
 """One training session, from a data file to a finished run: what `train-sft`, `train-reward` and `train-dpo` share.
 
-A verb gives a `Recipe` (which losses, how to score, which head); everything else is the same for all of them.
+A verb gives a `TrainingTask` (which losses, how to score, which head); everything else is the same for all of them.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from transformers import TrainingArguments
 from headwater import interrupts
 from headwater.config import build
 from headwater.console import say, show, silence, trends
-from headwater.data.preparation import Ledger
+from headwater.data.preparation import PrepLog
 from headwater.data.tokenizers import Tokenizer, is_call
-from headwater.data.tokens import View
+from headwater.data.tokens import EncodeOptions
 from headwater.data.truncation_options import facts_of
 from headwater.errors import DataError, UsageError
 from headwater.files import destinations
 from headwater.forward.attention import is_encoder
 from headwater.forward.compilation import compile_layers
-from headwater.forward.format_check import layout_for
-from headwater.forward.packing import Layout
+from headwater.forward.format_check import row_format_for
+from headwater.forward.packing import RowFormat
 from headwater.forward.scores import ScoreFunction, divergence_scores
 from headwater.losses import Loss
 from headwater.models import adapters, fingerprint, loading, positions, precision, publishing, saving
@@ -38,23 +38,23 @@ from headwater.training import checkpoints, examples, labels, learning_rate, mem
 from headwater.training.arguments import arguments_for
 from headwater.training.callbacks import EvaluateEvery, KeepBest, StopWhenAsked
 from headwater.training.flops import training_cost
-from headwater.training.kl_estimate import Drift, longest_partner
+from headwater.training.kl_estimate import KLEstimate, longest_partner
 from headwater.training.options import TrainingOptions
 from headwater.training.reference import Reference
-from headwater.training.task import Recipe, TrainConfig
+from headwater.training.task import TrainConfig, TrainingTask
 from headwater.training.trainer import PairTrainer
 
 SCRATCH_LEARNING_RATE = 1e-3
 EVAL_FRACTION = 0.1
 
 
-def train(config: TrainConfig, recipe: Recipe) -> Path:
+def train(config: TrainConfig, task: TrainingTask) -> Path:
     """Train as `config` says and return the finished run directory: a loadable model beside the run's files.
 
     Started by torchrun or accelerate, every process runs this; the first one speaks and writes.
     """
     destinations.check_directory(config.output)
-    config = _with_defaults(resume.with_precision(config), recipe)
+    config = _with_defaults(resume.with_precision(config), task)
     arguments = arguments_for(config.training, str(config.output))
     first = arguments.process_index == 0
     repository = config.training.push_to_hub
@@ -62,42 +62,46 @@ def train(config: TrainConfig, recipe: Recipe) -> Path:
         publishing.check(repository)
     with contextlib.nullcontext() if first else silence():
         # The first process decides: another one would find what that one has begun meanwhile.
-        checkpoint = resume.from_first(lambda: resume.checkpoint_of(config, recipe.command))
+        checkpoint = resume.from_first(lambda: resume.checkpoint_of(config, task.command))
         with processes.answering(arguments.world_size, config.training.ddp_timeout):
-            trained = _train(config, recipe, arguments, checkpoint)
+            trained = _train(config, task, arguments, checkpoint)
         if first and repository is not None:
             publishing.push(trained, repository)
     return trained
 
 
-def _train(config: TrainConfig, recipe: Recipe, arguments: TrainingArguments, checkpoint: Path | None) -> Path:
+def _train(config: TrainConfig, task: TrainingTask, arguments: TrainingArguments, checkpoint: Path | None) -> Path:
     first = arguments.process_index == 0
-    options, loss, ledger = config.training, build(config.loss, recipe.losses, "loss"), Ledger()
-    data = examples.read(config, recipe, loss, ledger)
-    model, tokenizer = _load(config, recipe, data)
-    view = positions.fitted(config.view.view(options.seed), model)
-    pairs = examples.chosen(examples.pairs_of(data, view, tokenizer, ledger), recipe, options.seed, ledger)
+    options, loss, prep_log = config.training, build(config.loss, task.losses, "loss"), PrepLog()
+    data = examples.read(config, task, loss, prep_log)
+    model, tokenizer = _load(config, task, data)
+    encode_options = positions.fitted(config.truncation.encode_options(options.seed), model)
+    pairs = examples.chosen(examples.pairs_of(data, encode_options, tokenizer, prep_log), task, options.seed, prep_log)
     _check_needs(loss, pairs, options, arguments.world_size)
     adapters.check_targets(model, options.lora)
     attention = model.config._attn_implementation
-    layout = _layout(model, pairs, options, view, loss, bf16=arguments.bf16)
+    row_format = _row_format(model, pairs, options, encode_options, loss, bf16=arguments.bf16)
     if options.torch_compile:
         compile_layers(model)
 
     prints = _fingerprints(config, checkpoint, data, pairs, loading.Loaded(model, tokenizer))
-    run = _start(config, recipe, loss, data, pairs, ledger, checkpoint) if first else runs.Bystander(config.output, {})
+    run = (
+        _start(config, task, loss, data, pairs, prep_log, checkpoint)
+        if first
+        else runs.NullRunWriter(config.output, {})
+    )
     if loss.needs_reference:
         if first:
             _keep_reference(run, config, model, tokenizer)
         pairs = examples.with_reference(
-            pairs, Reference(model, options.tokens_per_pass, arguments.bf16), data, view, tokenizer
+            pairs, Reference(model, options.tokens_per_pass, arguments.bf16), data, encode_options, tokenizer
         )
         # Whole responses may have taken another one.
-        layout = _layout(model, pairs, options, view, loss, bf16=arguments.bf16)
-    run.facts |= {"layout": layout} | ({"drift": prints["drift"]} if "drift" in prints else {})
-    score, drift = _with_live_reference(loss, recipe.score, model, view)
-    model = _trainable(model, recipe, options)
-    estimate = memory.estimate(model, pairs.train, layout, options, bf16=arguments.bf16)
+        row_format = _row_format(model, pairs, options, encode_options, loss, bf16=arguments.bf16)
+    run.facts |= {"layout": row_format} | ({"changes": prints["changes"]} if "changes" in prints else {})
+    score, kl_estimate = _with_live_reference(loss, task.score, model, encode_options)
+    model = _trainable(model, task, options)
+    estimate = memory.estimate(model, pairs.train, row_format, options, bf16=arguments.bf16)
     say(f"memory: {estimate} to train")
     before = memory.peak()
     make = functools.partial(
@@ -107,27 +111,27 @@ def _train(config: TrainConfig, recipe: Recipe, arguments: TrainingArguments, ch
         loss,
         train_pairs=pairs.train,
         held_out=pairs.held_out,
-        layout=layout,
-        weights=recipe.weights,
-        room=options.tokens_per_pass,
-        drift=drift,
+        row_format=row_format,
+        weights=task.weights,
+        max_tokens=options.tokens_per_pass,
+        kl_estimate=kl_estimate,
         options=options,
     )
     if options.find_learning_rate:
         _set_rate(arguments, learning_rate.search(make, arguments), run)
     trainer = make(arguments=arguments, log=run.log, fingerprints=prints)
-    best = _watch(trainer, options, labels.watched(recipe.watched, pairs.held_out))
+    best = _watch(trainer, options, labels.watched(task.watched, pairs.held_out))
     stop = StopWhenAsked(trainer.accelerator, trainer.steps_per_epoch)
     trainer.add_callback(stop)
     with interrupts.postponed():
         trainer.train(None if checkpoint is None else str(checkpoint))
         stop.check()
         run.facts["memory_bytes"] = {**estimate._asdict(), **_peak(before)}
-        run.facts |= training_cost(model, pairs.train, layout, float(trainer.state.epoch))._asdict()
+        run.facts |= training_cost(model, pairs.train, row_format, float(trainer.state.epoch))._asdict()
         show(trends(trainer.state.log_history, TRENDS))
         run.write_metrics({**_kept(best, trainer, run), **_counts(pairs), **_skipped(trainer, run)})
-        trained = readback.asked(trainer, model, recipe.score, pairs.train, attention)
-        return _finish(config, recipe, run, trainer, trained, tokenizer)
+        trained = readback.asked(trainer, model, task.score, pairs.train, attention)
+        return _finish(config, task, run, trainer, trained, tokenizer)
 
 
 def _peak(before: int) -> dict[str, int]:
@@ -143,7 +147,7 @@ def _counts(pairs: examples.Pairs) -> dict[str, int]:
 
 def _finish(
     config: TrainConfig,
-    recipe: Recipe,
+    task: TrainingTask,
     run: RunWriter,
     trainer: PairTrainer,
     trained: readback.Trained,
@@ -156,10 +160,10 @@ def _finish(
     weights = trainer.whole_weights()
     if trainer.is_world_process_zero():
         model = trainer.accelerator.unwrap_model(trainer.model).model
-        saving.save(model, tokenizer, config.output, _card(config, recipe, run), weights)
+        saving.save(model, tokenizer, config.output, _card(config, task, run), weights)
         del model, weights
         readback.let_go(trainer)
-        off = readback.check(config.output, recipe.head, recipe.score, trained, tokenizer)
+        off = readback.check(config.output, task.head, task.score, trained, tokenizer)
         run.facts["read_back"] = {"pairs": len(trained.pairs), "largest_difference": off}
         run.finish()
         checkpoints.remove(config.output)  # only now: until the run is done, they are what it goes on from
@@ -179,7 +183,7 @@ def _fingerprints(
         "versions": fingerprint.versions(),
         "processes": PartialState().num_processes,
     }
-    return now if checkpoint is None else resume.check(checkpoint, now, config.training.allow_drift)
+    return now if checkpoint is None else resume.check(checkpoint, now, config.training.allow_changes)
 
 
 def _set_rate(arguments: TrainingArguments, found: learning_rate.Search, run: RunWriter) -> None:
@@ -188,34 +192,40 @@ def _set_rate(arguments: TrainingArguments, found: learning_rate.Search, run: Ru
     run.facts["learning_rate_search"] = {**dataclasses.asdict(found), "suggestion": found.suggestion}
 
 
-def _load(config: TrainConfig, recipe: Recipe, data: examples.Examples) -> loading.Loaded:
+def _load(config: TrainConfig, task: TrainingTask, data: examples.Examples) -> loading.Loaded:
     """Load the model that is trained, and say what it is."""
-    seed, new_head = config.training.seed, recipe.head == "reward"
+    seed, new_head = config.training.seed, task.head == "reward"
     model, tokenizer = loading.load(
-        config.model, recipe.head, data.train, seed, new_head=new_head, reward_head=recipe.reward_head
+        config.model, task.head, data.train, seed, new_head=new_head, reward_head=task.reward_head
     )
     if is_encoder(model):
         loading.give_template(tokenizer)
     else:
-        give_padding(model, tokenizer, reward=recipe.head == "reward")
+        give_padding(model, tokenizer, reward=task.head == "reward")
     size = f"{model.num_parameters() / 1e6:.2f} M parameters · {len(tokenizer)} tokens"
     say(f"model: {config.model} · {size} · trained in {config.training.precision}")
     return loading.Loaded(model, tokenizer)
 
 
-def _layout(
-    model: Any, pairs: examples.Pairs, options: TrainingOptions, view: View, loss: Loss, *, bf16: bool
-) -> Layout:
+def _row_format(
+    model: Any,
+    pairs: examples.Pairs,
+    options: TrainingOptions,
+    encode_options: EncodeOptions,
+    loss: Loss,
+    *,
+    bf16: bool,
+) -> RowFormat:
     """Return how the rows of `pairs` are laid out, and of prompts with other responses, where a loss has those."""
     rows = [*pairs.train, *pairs.held_out]
-    longest = longest_partner(rows, view.longest) if "drift" in _needs(loss) else 0
-    return layout_for(model, rows, options.tokens_per_pass, longest=longest, bf16=bf16)
+    longest = longest_partner(rows, encode_options.longest) if "kl_estimate" in _needs(loss) else 0
+    return row_format_for(model, rows, options.tokens_per_pass, longest=longest, bf16=bf16)
 
 
-def _trainable(model: Any, recipe: Recipe, options: TrainingOptions) -> Any:
+def _trainable(model: Any, task: TrainingTask, options: TrainingOptions) -> Any:
     """Give a model its adapters, and checkpointing of its activations, where they are asked for."""
     if options.lora:
-        model = adapters.adapted(model, recipe.head, options.lora)
+        model = adapters.adapted(model, task.head, options.lora)
     if options.gradient_checkpointing:
         model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     return model
@@ -275,62 +285,62 @@ def _check_needs(loss: Loss, pairs: examples.Pairs, options: TrainingOptions, pr
     if "score_gap" in _needs(loss) and lacking:
         problem = f"{len(lacking)} pairs have no score of both responses, the first is {lacking[0]}"
         raise DataError(f"--loss {loss!r}", problem, "use data with scores, or another loss")
-    if "drift" in _needs(loss) and options.per_device_train_batch_size < 2:
+    if "kl_estimate" in _needs(loss) and options.per_device_train_batch_size < 2:
         raise UsageError(
             "--per-device-train-batch-size 1", f"{loss!r} needs responses to other prompts", "give 2 or more"
         )
     for part, rows in (("training", pairs.train), ("held-out", pairs.held_out)):
-        if "drift" in _needs(loss) and 0 < len(rows) < 2 * processes:
+        if "kl_estimate" in _needs(loss) and 0 < len(rows) < 2 * processes:
             raise DataError(f"{part} part", f"{len(rows)} rows", f"{loss!r} needs responses to other prompts", "2 rows")
 
 
 def _with_live_reference(
-    loss: Loss, score: ScoreFunction, model: Any, view: View
-) -> tuple[ScoreFunction, Drift | None]:
+    loss: Loss, score: ScoreFunction, model: Any, encode_options: EncodeOptions
+) -> tuple[ScoreFunction, KLEstimate | None]:
     """Give a loss the reference model itself where stored log-probabilities do not do: a frozen copy."""
-    if not _needs(loss) & {"divergence", "drift"}:
+    if not _needs(loss) & {"divergence", "kl_estimate"}:
         return score, None
     frozen = copy.deepcopy(model).eval().requires_grad_(False)
     if "divergence" in _needs(loss):
         return divergence_scores(frozen), None
-    return score, Drift(frozen, view.longest)
+    return score, KLEstimate(frozen, encode_options.longest)
 
 
 def _start(
     config: TrainConfig,
-    recipe: Recipe,
+    task: TrainingTask,
     loss: Loss,
     data: examples.Examples,
     pairs: examples.Pairs,
-    ledger: Ledger,
+    prep_log: PrepLog,
     checkpoint: Path | None,
 ) -> RunWriter:
     """Open the run directory with what is known before training, or again, to go on from a checkpoint."""
     before = runs.facts_of(config.data)
-    facts = before | facts_of(config.view.view(config.training.seed), before)
-    facts |= {} if recipe.reward_head is None else {"reward_head": recipe.reward_head}
+    facts = before | facts_of(config.truncation.encode_options(config.training.seed), before)
+    facts |= {} if task.reward_head is None else {"reward_head": task.reward_head}
     facts |= {"conditional": True} if any(preference.condition for preference in data.train) else {}
-    facts |= {"kind": recipe.kind, "base": config.model, "notes": dict(ledger.notes)}
-    facts["flops_saved"] = examples.saved_so_far(before, pairs.train, ledger)
+    facts |= {"kind": task.kind, "base": config.model, "notes": dict(prep_log.notes)}
+    facts["flops_saved"] = examples.saved_so_far(before, pairs.train, prep_log)
     facts |= labels.facts_of(loss, pairs.train)
     inputs = [file for loaded in data.read for file in loaded.files]
     if checkpoint is None:
-        run = runs.start(config.output, recipe.command, config, inputs=inputs, facts=facts)
+        run = runs.start(config.output, task.command, config, inputs=inputs, facts=facts)
     else:
         facts["resumed_at"] = checkpoints.step_of(checkpoint)
         run = runs.take_up(config.output, facts=facts, config=config)
         checkpoints.rewind(config.output, checkpoint)
         say(f"{config.output}: goes on after step {checkpoints.step_of(checkpoint)}")
-    run.count_stages(ledger.stages)
+    run.count_stages(prep_log.stages)
     examples.keep(run, data)
     return run
 
 
-def _with_defaults(config: TrainConfig, recipe: Recipe) -> Any:
+def _with_defaults(config: TrainConfig, task: TrainingTask) -> Any:
     """Fill in the precision, learning rate and held-out part that were left open; the stored config says them."""
     training = dataclasses.replace(config.training, precision=precision.resolve(config.training.precision))
     if training.learning_rate is None and not training.find_learning_rate:
-        rate = SCRATCH_LEARNING_RATE if is_call(config.model) else recipe.learning_rate
+        rate = SCRATCH_LEARNING_RATE if is_call(config.model) else task.learning_rate
         training = dataclasses.replace(training, learning_rate=rate)
     if training.eval_fraction is None and training.eval_data is None:
         training = dataclasses.replace(training, eval_fraction=EVAL_FRACTION)
@@ -347,7 +357,7 @@ def _keep_reference(run: RunWriter, config: TrainConfig, model: Any, tokenizer: 
         run.facts["reference"] = str(path.resolve()) if path.is_dir() else config.model
 
 
-def _card(config: TrainConfig, recipe: Recipe, run: RunWriter) -> dict[str, Any]:
+def _card(config: TrainConfig, task: TrainingTask, run: RunWriter) -> dict[str, Any]:
     base = None if is_call(config.model) or Path(config.model).exists() else config.model
-    about = {"title": config.output.name, "command": recipe.command, "tags": [recipe.kind], "base_model": base}
+    about = {"title": config.output.name, "command": task.command, "tags": [task.kind], "base_model": base}
     return about | {"facts": run.facts}

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from headwater.data import reading
 from headwater.data.tokens import PairTokens
-from headwater.data.truncation_options import ViewOptions
+from headwater.data.truncation_options import TruncationOptions
 from headwater.forward.packing import UNIFORM
 from headwater.forward.scores import ScoreFunction
 from headwater.losses import Loss
@@ -17,7 +17,7 @@ from headwater.losses.token_weights import Weights
 from headwater.models.heads import Head
 from headwater.training.options import TrainingOptions
 
-Choose = Callable[[list[PairTokens], int], tuple[list[PairTokens], reading.Account]]
+Choose = Callable[[list[PairTokens], int], tuple[list[PairTokens], reading.RowCounts]]
 """Training pairs and a seed to those that are trained on, with their account."""
 
 
@@ -33,9 +33,9 @@ class TrainConfig(Protocol):
     @property
     def loss(self) -> str: ...  # noqa: D102
     @property
-    def door(self) -> reading.Door: ...  # noqa: D102
+    def read_options(self) -> reading.ReadOptions: ...  # noqa: D102
     @property
-    def view(self) -> ViewOptions: ...  # noqa: D102
+    def truncation(self) -> TruncationOptions: ...  # noqa: D102
     @property
     def overwrite(self) -> bool: ...  # noqa: D102
     @property
@@ -43,7 +43,7 @@ class TrainConfig(Protocol):
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TrainingTask:
     """What makes a training command itself."""
 
     command: str

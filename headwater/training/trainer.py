@@ -30,14 +30,14 @@ from headwater.data.tokens import TOKENS_PER_PASS, PairTokens
 from headwater.errors import UsageError, first_line
 from headwater.forward import halving
 from headwater.forward.finite import StepGuard, check_scores
-from headwater.forward.packing import UNIFORM, Layout, Packs, PairBatch, pack, tokens_of
+from headwater.forward.packing import UNIFORM, Packs, PairBatch, RowFormat, pack, tokens_of
 from headwater.forward.scores import ScoredModel, ScoreFunction, computed, reference_scores
 from headwater.losses import Loss
 from headwater.losses.token_weights import Weights
 from headwater.models.saving import check_weights
 from headwater.training import checkpoints, schedules
 from headwater.training.callbacks import EvaluateBeforeSave, KeepBest
-from headwater.training.kl_estimate import Drift
+from headwater.training.kl_estimate import KLEstimate
 from headwater.training.metrics import COLUMNS, bounds, figures, line, watch, wins
 from headwater.training.options import MAX_SKIPS, TrainingOptions
 from headwater.training.order import Shares
@@ -56,21 +56,22 @@ class PairTrainer(transformers.Trainer):  # type: ignore[misc]
         arguments: transformers.TrainingArguments,
         train_pairs: Sequence[PairTokens],
         held_out: Sequence[PairTokens],
-        layout: Layout,
+        row_format: RowFormat,
         log: Log,
         weights: Weights = UNIFORM,
-        room: int = TOKENS_PER_PASS,
-        drift: Drift | None = None,
+        max_tokens: int = TOKENS_PER_PASS,
+        kl_estimate: KLEstimate | None = None,
         options: TrainingOptions | None = None,
         fingerprints: Mapping[str, Any] | None = None,
     ) -> None:
-        """Take the three values; `log` receives every history row, a pass holds at most `room` tokens.
+        """Take the three values; `log` receives every history row, a pass holds at most `max_tokens` tokens.
 
-        `drift` estimates once a batch what a loss that `needs` it wants to know. `options` say what happens at a step
-        that is not finite. `fingerprints` stand in every checkpoint; without them none is written but for --save-steps.
+        `estimate_kl` estimates once a batch what a loss that `needs` it wants to know. `options` say what happens at a
+        step that is not finite. `fingerprints` stand in every checkpoint; without them none is
+        written but for --save-steps.
         """
-        self._layout: Layout = layout
-        self._room, self._weights, self._drift = room, weights, drift
+        self._row_format: RowFormat = row_format
+        self._max_tokens, self._weights, self._kl_estimate = max_tokens, weights, kl_estimate
         super().__init__(
             model=ScoredModel(model, score),
             args=arguments,
@@ -83,7 +84,7 @@ class PairTrainer(transformers.Trainer):  # type: ignore[misc]
         self.remove_callback(transformers.PrinterCallback)  # off a terminal, `log` says a line of its own
         self._loss = loss
         self._log = log
-        self._drifted: torch.Tensor | None = None
+        self._kl_value: torch.Tensor | None = None
         self._watched: list[torch.Tensor] = []
         self._step_batches: list[Packs] = []
         self._step_begun: checkpoints.Generators = {}
@@ -197,7 +198,7 @@ class PairTrainer(transformers.Trainer):  # type: ignore[misc]
 
     def _shares(self) -> Shares:
         process, processes = self.accelerator.process_index, self.accelerator.num_processes
-        least = 2 if self._drift else 1  # a partner's responses come from another row
+        least = 2 if self._kl_estimate else 1  # a partner's responses come from another row
         return Shares(len(self.train_dataset), self._train_batch_size, self.args.seed, process, processes, least)
 
     @property
@@ -220,7 +221,7 @@ class PairTrainer(transformers.Trainer):  # type: ignore[misc]
         Where memory runs out, the whole step is computed anew in smaller passes. Errors: `ResourceError`.
         """
         model.train()
-        if any(each["num_pairs"] > 1 and each["input_ids"].numel() > self._room for each in inputs["packs"]):
+        if any(each["num_pairs"] > 1 and each["input_ids"].numel() > self._max_tokens for each in inputs["packs"]):
             inputs = self._laid_out(inputs["rows"].pairs)  # laid out before memory ran out
         if not self._step_batches:
             self._step_begun = checkpoints.generators()
@@ -241,10 +242,10 @@ class PairTrainer(transformers.Trainer):  # type: ignore[misc]
         return loss
 
     def _laid_out(self, pairs: Sequence[PairTokens]) -> Packs:
-        """Lay the pairs of a batch out in passes of at most `room` tokens."""
-        packs = pack(pairs, self._layout, self._room, self._weights)
-        if self._drift is not None:
-            packs["partners"] = self._drift.partners(pairs, self._layout, self._room, self._weights)
+        """Lay the pairs of a batch out in passes of at most `max_tokens` tokens."""
+        packs = pack(pairs, self._row_format, self._max_tokens, self._weights)
+        if self._kl_estimate is not None:
+            packs["partners"] = self._kl_estimate.partners(pairs, self._row_format, self._max_tokens, self._weights)
         return packs
 
     def _make_room(self, error: str) -> None:
@@ -254,15 +255,15 @@ class PairTrainer(transformers.Trainer):  # type: ignore[misc]
         del self._watched[self._watched_before :]
         self._row_losses = torch.empty(0)
         halving.release()
-        of_pair = functools.partial(tokens_of, layout=self._layout)
-        self._room = halving.smaller(self._step_batches[-1], of_pair, self.accelerator.num_processes, error)
+        of_pair = functools.partial(tokens_of, row_format=self._row_format)
+        self._max_tokens = halving.smaller(self._step_batches[-1], of_pair, self.accelerator.num_processes, error)
 
     def _passes(
         self, model: torch.nn.Module, inputs: Packs, num_items_in_batch: int | torch.Tensor | None
     ) -> torch.Tensor:
         inputs = self._prepare_inputs(inputs)
         packs = inputs["packs"]
-        self._estimate_drift(inputs["partners"])
+        self._estimate_kl(inputs["partners"])
         total = torch.zeros((), device=self.args.device)
         for number, batch in enumerate(packs, start=1):
             with contextlib.nullcontext() if number == len(packs) else self.accelerator.no_sync(model):
@@ -294,8 +295,8 @@ class PairTrainer(transformers.Trainer):  # type: ignore[misc]
         With several processes, times their number: data parallelism averages gradients over processes.
         """
         policy, reference = model(inputs), reference_scores(inputs)
-        if self._drifted is not None:
-            policy = policy._replace(drift=self._drifted.expand(inputs["num_pairs"]))
+        if self._kl_value is not None:
+            policy = policy._replace(kl_estimate=self._kl_value.expand(inputs["num_pairs"]))
         result = self._loss(policy, reference)
         self._watched.append(watch(result, policy, reference))
         self._row_losses = result.loss.detach()
@@ -303,13 +304,13 @@ class PairTrainer(transformers.Trainer):  # type: ignore[misc]
         total: torch.Tensor = result.loss.sum() * self.accelerator.num_processes / pairs
         return total
 
-    def _estimate_drift(self, partners: Sequence[PairBatch]) -> None:
+    def _estimate_kl(self, partners: Sequence[PairBatch]) -> None:
         """Estimate the drift of a batch, before its passes, from the same rows with responses to other prompts."""
-        if self._drift is None:
+        if self._kl_estimate is None:
             return
         with self.accelerator.autocast():
-            drifted = self._drift(self.accelerator.unwrap_model(self.model).model, partners)
-        self._drifted = self.accelerator.reduce(drifted, "mean")
+            kl_values = self._kl_estimate(self.accelerator.unwrap_model(self.model).model, partners)
+        self._kl_value = self.accelerator.reduce(kl_values, "mean")
 
     def whole_weights(self) -> dict[str, torch.Tensor]:
         """Gather the weights under the model's own names, from wherever they are sharded; all processes call it."""
@@ -328,9 +329,9 @@ class PairTrainer(transformers.Trainer):  # type: ignore[misc]
         training, self._watched = self._watched, []
         total = torch.zeros((), dtype=torch.float64, device=self.args.device)
         self.model.eval()
-        if self._drift is not None:
-            partners = self._drift.partners(mine, self._layout, self._room, self._weights)
-            self._estimate_drift(self._prepare_inputs(partners))
+        if self._kl_estimate is not None:
+            partners = self._kl_estimate.partners(mine, self._row_format, self._max_tokens, self._weights)
+            self._estimate_kl(self._prepare_inputs(partners))
 
         def of_pass(batch: PairBatch) -> torch.Tensor:
             return self.compute_loss(self.model, self._prepare_inputs(batch), num_items_in_batch=1)
@@ -338,7 +339,9 @@ class PairTrainer(transformers.Trainer):  # type: ignore[misc]
         places: list[int] = []
         losses: list[torch.Tensor] = []
         with torch.no_grad(), self.accelerator.autocast():
-            for indices, loss in computed(of_pass, mine, self._room, self._layout, "held-out pairs", self._weights):
+            for indices, loss in computed(
+                of_pass, mine, self._max_tokens, self._row_format, "held-out pairs", self._weights
+            ):
                 places += indices
                 total += loss
                 losses.append(self._row_losses)
@@ -369,7 +372,7 @@ class PairTrainer(transformers.Trainer):  # type: ignore[misc]
         mine = torch.tensor(places) * self.accelerator.num_processes + self.accelerator.process_index
         won[mine.to(won.device)] = wins(torch.cat(self._watched))
         by_pair = self.accelerator.reduce(won, "sum").cpu().numpy()
-        return bounds(by_pair, [pair.opening for pair in pairs], self.args.seed)
+        return bounds(by_pair, [pair.conversation_id for pair in pairs], self.args.seed)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the rewards since the last call, and hand the row on. Errors: `NumericalError` of a step before it."""

@@ -72,7 +72,7 @@ def test_two_policies_under_two_judges_that_contradict_each_other(
     assert [example["prompt"] for example in best["degraded"]] == ["Prompt 59?", "Prompt 58?"]
     assert found["official"][0]["discrete_win_rate"] == pytest.approx(80.0)
     assert len(run.records()) == 180
-    assert sum(stage["rows_in"] for stage in run.account[:2]) == 180
+    assert sum(stage["rows_in"] for stage in run.row_counts[:2]) == 180
 
 
 def test_judgements_without_the_baseline_are_counted_as_such(tmp_path: Path) -> None:
@@ -80,8 +80,8 @@ def test_judgements_without_the_baseline_are_counted_as_such(tmp_path: Path) -> 
     path = write(tmp_path / "a.json", rows("j", "dpo", wins=0.8), elsewhere)
     compare(tmp_path / "c", path, "--baseline", "base")
     run = runs.load(tmp_path / "c")
-    assert run.account[-1]["stage"] == "against base"
-    assert (run.account[-1]["kept"], run.account[-1]["dropped"]) == (60, {"without_baseline": 60})
+    assert run.row_counts[-1]["stage"] == "against base"
+    assert (run.row_counts[-1]["kept"], run.row_counts[-1]["dropped"]) == (60, {"without_baseline": 60})
     # The ranking knows sft through dpo, which it ties with.
     assert run.metrics["strength/j/sft"]["value"] == pytest.approx(run.metrics["strength/j/dpo"]["value"], abs=1e-6)
     assert "win_rate/j/sft" not in run.metrics
@@ -110,7 +110,7 @@ def test_labels_of_people_stand_beside_judges(tmp_path: Path) -> None:
     run = runs.load(tmp_path / "c")
     assert run.metrics["kappa/reward ~ ann"]["value"] == 1.0
     assert run.metrics["agreement/reward ~ kim"]["value"] == pytest.approx(50 / 55)
-    assert run.account[2]["dropped"] == {"unparsed": 5}
+    assert run.row_counts[2]["dropped"] == {"unparsed": 5}
 
 
 def test_the_published_leaderboard(

@@ -12,7 +12,7 @@ from headwater import cli
 from headwater.data import reading
 from headwater.data.corpus import Corpus, generate
 from headwater.data.preference import Message, Prompted
-from headwater.data.reading import Door
+from headwater.data.reading import ReadOptions
 from headwater.errors import UsageError
 from headwater.results import runs
 
@@ -32,7 +32,7 @@ def test_a_condition_is_the_system_turn_and_no_part_of_the_opening() -> None:
     assert told.conversation == (Message("system", "Be kind."), question)
     both = Prompted(prompt=(Message("system", "You are Ann."), question), condition="Be kind.")
     assert both.conversation == (Message("system", "You are Ann.\n\nBe kind."), question)
-    assert bare.opening == told.opening
+    assert bare.conversation_id == told.conversation_id
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_evaluate_asks_as_training_asked(study: Path, tmp_path: Path) -> None:
     for aspect, same in (("summer", True), ("winter", False)):
         assert headwater(*call, "--condition", aspect, "--output", tmp_path / aspect) == 0
         run = runs.load(tmp_path / aspect)
-        assert run.account[0]["dropped"] == {"flipped_label": 130}
+        assert run.row_counts[0]["dropped"] == {"flipped_label": 130}
         off = [abs(row["chosen_reward"] - told[row["id"]]) for row in run.records()]
         assert max(off) < 1e-6 if same else min(off) > 1e-4
 
@@ -78,7 +78,7 @@ def test_evaluate_asks_as_training_asked(study: Path, tmp_path: Path) -> None:
 def test_scores_follow_the_condition_and_files_keep_it(study: Path, tmp_path: Path) -> None:
     call = ["score", "--model", study / "rm", "--input", study / "pairs.jsonl", "--condition-column", "aspect"]
     assert headwater(*call, "--output", tmp_path / "scored.jsonl") == 0
-    rows = list(reading.stream(tmp_path / "scored.jsonl", Door(condition_column="condition")))
+    rows = list(reading.stream(tmp_path / "scored.jsonl", ReadOptions(condition_column="condition")))
     assert {row.condition for row in rows} == {"summer", "winter"}
     assert len(rows) == 260
     again = [*call[:4], tmp_path / "scored.jsonl", "--condition-column", "condition"]
@@ -105,5 +105,5 @@ def test_a_conditional_model_without_a_condition_is_an_error(
 def test_doors_refuse_what_cannot_be_meant() -> None:
     for bad in ({"condition": " "}, {"condition": "a", "condition_column": "b"}):
         with pytest.raises(UsageError, match="--condition"):
-            Door(**bad)
-    assert dataclasses.replace(Door(), condition="a").told == "a"
+            ReadOptions(**bad)
+    assert dataclasses.replace(ReadOptions(), condition="a").told == "a"

@@ -62,7 +62,7 @@ def test_decode_writes_responses_with_their_accounts(place: Path, tmp_path: Path
     more = ("--n", "2", "--reward-model", str(place / "reward"), "--draws", "50")
     assert decode(place, tmp_path / "run", *more) == 0
     run, rows = runs.load(tmp_path / "run"), lines(tmp_path / "run" / "decoded.jsonl")
-    kept = run.account[-1]["kept"]
+    kept = run.row_counts[-1]["kept"]
     assert len(rows) == 2 * kept
     for row in rows:
         tokens = row["response_tokens"]
@@ -123,7 +123,7 @@ def test_other_commands_take_what_was_decoded(place: Path, tmp_path: Path) -> No
     reward = str(place / "reward")
     sides = ["--baseline", str(other), "--answers", str(one)]
     assert cli.main(["judge", *sides, "--judge", f"reward(model='{reward}')", "--output", str(tmp_path / "j")]) == 0
-    assert runs.load(tmp_path / "j").account[-1]["kept"] == 10
+    assert runs.load(tmp_path / "j").row_counts[-1]["kept"] == 10
     assert cli.main(["compare", str(tmp_path / "j"), "--output", str(tmp_path / "c")]) == 0
     drawn = ("--n", "3", "--reward-model", reward)
     assert decode(place, tmp_path / "several", *drawn) == 0

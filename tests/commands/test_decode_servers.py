@@ -21,7 +21,7 @@ from headwater.data.sampling import asked
 from headwater.decoding.options import DecodingOptions
 from headwater.decoding.relay import Relay
 from headwater.decoding.strategies import STRATEGIES
-from headwater.journal import Ledger
+from headwater.journal import Journal
 from headwater.models import loading
 from headwater.results import runs
 from tests.commands.test_decode import lines
@@ -132,9 +132,9 @@ def test_prompts_that_a_server_refuses_are_counted(server: Server, pair: Path, t
 
     server.script = script
     found = remote(pair, url(server), tmp_path / "remote", "--concurrency", 1)
-    account = runs.load(tmp_path / "remote").account[-1]
-    assert account["dropped"]["too_long"] == 1 and account["kept"] == account["rows_in"] - sum(
-        account["dropped"].values()
+    row_counts = runs.load(tmp_path / "remote").row_counts[-1]
+    assert row_counts["dropped"]["too_long"] == 1 and row_counts["kept"] == row_counts["rows_in"] - sum(
+        row_counts["dropped"].values()
     )
     assert "None" not in json.dumps([row["response"] for row in found])
 
@@ -246,15 +246,15 @@ RELEASED: dict[str, tuple[str, ...]] = {"both": (), "apart": ("--release-policy"
 
 def test_the_policy_is_gone_when_the_reference_speaks(pair: Path, tmp_path: Path) -> None:
     prompts, _ = asked(reading.stream(pair / "pairs.jsonl"))
-    ledger = Ledger(tmp_path / "ledger", {})
+    journal = Journal(tmp_path / "ledger", {})
     names = str(pair / "policy"), str(pair / "reference")
-    relay = Relay(*names, prompts, DecodingOptions(max_new_tokens=8), 0, ledger)
+    relay = Relay(*names, prompts, DecodingOptions(max_new_tokens=8), 0, journal)
     there = weakref.ref(relay._policy)
     load, seen = relay._load_reference, []
     relay._load_reference = lambda: (seen.append(there()), load())[1]  # type: ignore[method-assign,func-returns-value]
     found = list(relay.answers(build("length_control(first=3)", STRATEGIES, "strategy"), 0))
     assert seen == [None] and len(found) == len(prompts)
-    ledger.close()
+    journal.close()
 
 
 @pytest.mark.parametrize(

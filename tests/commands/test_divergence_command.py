@@ -55,10 +55,10 @@ def test_along_samples_every_prompt_is_asked_once(policy: Path, tmp_path: Path) 
     flags = ["--along", "samples", "--max-new-tokens", 12]
     assert headwater("divergence", "--model", policy, "--dataset", pairs, "--output", output, *flags) == 0
     run = runs.load(output)
-    account = next(stage for stage in run.account if stage["stage"] == "prompts")
-    assert account["kept"] + account["dropped"]["repeated_prompt"] == 60
+    row_counts = next(stage for stage in run.row_counts if stage["stage"] == "prompts")
+    assert row_counts["kept"] + row_counts["dropped"]["repeated_prompt"] == 60
     (total,) = rows(output, "kl_a_response")
-    assert total["n"] == 2 * account["kept"]
+    assert total["n"] == 2 * row_counts["kept"]
     assert all(row["first"] <= 12 for row in rows(output, "kl_a_token"))
     ratios = rows(output, "log_ratio_a_token")
     assert {row["responses"] for row in ratios} == {"samples"} and ratios[0]["n"] == total["n"]

@@ -22,7 +22,7 @@ def headwater(*arguments: object) -> None:
     assert cli.main([str(argument) for argument in arguments]) == 0
 
 
-def scrutiny(run: Path) -> dict[str, Any]:
+def diagnostics(run: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((run / "scrutiny.json").read_text())
     return found
 
@@ -38,13 +38,13 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     judge = ["evaluate", "--allow-leakage", "--dataset"]
     headwater(*judge, root / "test.jsonl", "--model", root / "weak", "--output", root / "weak-eval")
     headwater(*judge, root / "train.jsonl", "--model", root / "rm", "--output", root / "rm-on-train")
-    rivals = ["--against", root / "weak-eval", "--untrained"]
-    headwater(*judge, root / "test.jsonl", "--model", root / "rm", "--output", root / "rm-eval", *rivals)
+    baselines = ["--against", root / "weak-eval", "--untrained"]
+    headwater(*judge, root / "test.jsonl", "--model", root / "rm", "--output", root / "rm-eval", *baselines)
     return root
 
 
 def test_every_group_holds_every_pair_once(study: Path) -> None:
-    found, records = scrutiny(study / "rm-eval"), runs.load(study / "rm-eval").records()
+    found, records = diagnostics(study / "rm-eval"), runs.load(study / "rm-eval").records()
     for groups in (found["by_length_difference"], found["by_margin"], found["reliability"]):
         assert sum(group["n"] for group in groups) == len(records)
         assert len(groups) > 1
@@ -54,15 +54,17 @@ def test_every_group_holds_every_pair_once(study: Path) -> None:
 
 
 def test_rivals_are_compared_on_the_same_pairs(study: Path) -> None:
-    rivals = {rival["name"]: rival for rival in scrutiny(study / "rm-eval")["rivals"]}
+    baselines = {baseline["name"]: baseline for baseline in diagnostics(study / "rm-eval")["rivals"]}
     mine, theirs = (runs.load(study / name).metrics["accuracy"]["value"] for name in ("rm-eval", "weak-eval"))
-    weak, untrained = rivals[str(study / "weak-eval")], rivals["untrained"]
+    weak, untrained = baselines[str(study / "weak-eval")], baselines["untrained"]
     assert weak["difference"]["value"] == pytest.approx(mine - theirs)
     assert weak["accuracy"] == pytest.approx(theirs)
-    for rival in (weak, untrained):
-        pairs = rival["difference"]["n"]
-        assert (rival["only_first"] - rival["only_second"]) / pairs == pytest.approx(rival["difference"]["value"])
-        assert rival["difference"]["low"] < rival["difference"]["value"] < rival["difference"]["high"]
+    for baseline in (weak, untrained):
+        pairs = baseline["difference"]["n"]
+        assert (baseline["only_first"] - baseline["only_second"]) / pairs == pytest.approx(
+            baseline["difference"]["value"]
+        )
+        assert baseline["difference"]["low"] < baseline["difference"]["value"] < baseline["difference"]["high"]
     assert untrained["difference"]["low"] > 0
     records = runs.load(study / "rm-eval").records()
     before = np.mean([row["chosen_reward_untrained"] > row["rejected_reward_untrained"] for row in records])
@@ -71,7 +73,7 @@ def test_rivals_are_compared_on_the_same_pairs(study: Path) -> None:
 
 
 def test_the_worst_and_the_closest_rows_are_shown_with_their_texts(study: Path) -> None:
-    examples, records = scrutiny(study / "rm-eval")["examples"], runs.load(study / "rm-eval").records()
+    examples, records = diagnostics(study / "rm-eval")["examples"], runs.load(study / "rm-eval").records()
     by_id = {preference.id: preference for preference in reading.load(study / "test.jsonl").preferences}
     margins = sorted(record["chosen_reward"] - record["rejected_reward"] for record in records)
     assert [example["margin"] for example in examples["wrong"]] == [m for m in margins if m < 0][:5]
@@ -94,7 +96,7 @@ def test_a_correction_is_fitted_on_training_pairs_and_shown_before_and_after(
     tokens = np.array([r["chosen_tokens"] for r in after])
     assert np.ptp(gained / tokens) == pytest.approx(0, abs=1e-9), "a line through 0 in length"
     assert abs(gained).max() > 1e-3
-    found = scrutiny(tmp_path / "r")["corrected"]
+    found = diagnostics(tmp_path / "r")["corrected"]
     assert found["accuracy"]["before"]["value"] == runs.load(study / "rm-eval").metrics["accuracy"]["value"]
     assert found["accuracy"]["after"]["value"] == runs.load(tmp_path / "r").metrics["accuracy"]["value"]
     headwater(*call, "--output", tmp_path / "d", "--correct", "divide(alpha=50)")
@@ -125,8 +127,8 @@ def test_llmbar_evaluates(study: Path, shared_data: Path, tmp_path: Path) -> Non
     data = shared_data / "llmbar" / "*.json"
     headwater("evaluate", "--model", study / "rm", "--dataset", data, "--output", tmp_path / "llmbar")
     run = runs.load(tmp_path / "llmbar")
-    assert run.account[0]["rows_in"] == 419
-    assert run.metrics["accuracy"]["n"] + sum(sum(stage["dropped"].values()) for stage in run.account) == 419
+    assert run.row_counts[0]["rows_in"] == 419
+    assert run.metrics["accuracy"]["n"] + sum(sum(stage["dropped"].values()) for stage in run.row_counts) == 419
     assert run.metrics["accuracy"]["n"] > 380
     assert 0.3 < run.metrics["accuracy"]["value"] < 0.7
 

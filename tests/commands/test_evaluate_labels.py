@@ -48,9 +48,9 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     reading.write(root / "pairs.jsonl", pairs[300:])
     reading.write(root / "labelled.jsonl", labelled(pairs[300:]))
     uneven = [row for number, row in enumerate(labelled(pairs)) if row.label or number % 3]
-    test = {pair.opening for pair in pairs[300:]}
-    write_llamafactory(root / "kto.jsonl", [row for row in uneven if row.opening not in test])
-    write_llamafactory(root / "kto-test.jsonl", [row for row in uneven if row.opening in test])
+    test = {pair.conversation_id for pair in pairs[300:]}
+    write_llamafactory(root / "kto.jsonl", [row for row in uneven if row.conversation_id not in test])
+    write_llamafactory(root / "kto-test.jsonl", [row for row in uneven if row.conversation_id in test])
     train = ["--data", root / "train.jsonl", "--model"]
     headwater("train-reward", *train, MODEL, "--output", root / "reward", "--seeds", 2, *QUICK)
     headwater("train-reward", *train, MODEL.replace("scratch", "scratch_encoder"), "--output", root / "encoder", *QUICK)
@@ -75,7 +75,7 @@ def test_llamafactory_rows_train_by_kto_and_tell_labels_apart_on_others(
     rows = reading.load_examples(study / "kto-test.jsonl").preferences
     said, records, found = capsys.readouterr().out, run.records(), run.metrics
     assert [record["id"] for record in records] == [row.id for row in rows]
-    assert run.account[0]["rows_in"] == run.account[0]["kept"] == len(rows)
+    assert run.row_counts[0]["rows_in"] == run.row_counts[0]["kept"] == len(rows)
     for record, row in zip(records, rows, strict=True):
         (there,), (missing,) = row.sides, {"chosen", "rejected"} - set(row.sides)
         assert record[f"{there}_tokens"] > 0 and np.isfinite(record[f"{there}_reward"])
@@ -84,7 +84,7 @@ def test_llamafactory_rows_train_by_kto_and_tell_labels_apart_on_others(
     assert (found["desirable_reward_mean"]["n"], found["undesirable_reward_mean"]["n"]) == (len(good), len(bad))
     above = (good[:, None] > bad).mean() + (good[:, None] == bad).mean() / 2
     assert found["auc"]["value"] == pytest.approx(above)
-    assert found["auc"]["clusters"] == len({row.opening for row in rows}) < found["auc"]["n"] == len(rows)
+    assert found["auc"]["clusters"] == len({row.conversation_id for row in rows}) < found["auc"]["n"] == len(rows)
     assert 0.5 < found["auc"]["low"] < found["auc"]["value"] < found["auc"]["high"]
     assert found["reward_difference"]["value"] == pytest.approx(good.mean() - bad.mean())
     assert found["reward_difference"]["low"] > 0
@@ -179,7 +179,7 @@ def test_the_kto_rows_of_llamafactory_evaluate(study: Path, shared_data: Path, t
     """Many are long for a tokenizer of 400 words; a reward model of a planted corpus knows nothing of them."""
     data = shared_data / "llamafactory" / "kto_en_demo.json.gz"
     run = evaluated(study, "encoder", str(data), tmp_path / "e")
-    assert run.account[0]["rows_in"] == 300
-    assert run.metrics["auc"]["n"] + sum(sum(stage["dropped"].values()) for stage in run.account) == 300
+    assert run.row_counts[0]["rows_in"] == 300
+    assert run.metrics["auc"]["n"] + sum(sum(stage["dropped"].values()) for stage in run.row_counts) == 300
     assert run.metrics["auc"]["n"] > 150
     assert 0.25 < run.metrics["auc"]["value"] < 0.75

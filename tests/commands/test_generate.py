@@ -59,7 +59,7 @@ def test_models_answer_and_judges_read_what_they_wrote(
         characters = sum(len(one.text) for one in answers) / 5
         assert run.metrics[f"characters/{name}"]["value"] == pytest.approx(characters)
     assert found["sft"] != found["dpo"]
-    assert [stage["stage"] for stage in run.account] == ["prompts", "answers of sft", "answers of dpo"]
+    assert [stage["stage"] for stage in run.row_counts] == ["prompts", "answers of sft", "answers of dpo"]
     assert "cut off" in capsys.readouterr().out
     # Greedy: what else is asked, and a seed, change nothing.
     answer("--prompts", questions, "--model", models["dpo"], "--output", tmp_path / "b", *SHORT, "--seed", 7)
@@ -188,7 +188,7 @@ def test_a_prompt_that_a_server_refuses_is_counted(
         answer("--prompts", questions, "--model", "m", "--endpoint", url(server), "--output", tmp_path / "a")
         found = json.loads((tmp_path / "a" / "m.json").read_text())
         assert [row["output"] for row in found] == ["Why 0?", "Why 1?", "I cannot.", "Why 4?"]
-        assert runs.load(tmp_path / "a").account[-1]["dropped"] == {"too_long": 1}
+        assert runs.load(tmp_path / "a").row_counts[-1]["dropped"] == {"too_long": 1}
         server.script = lambda body: (413, {}, b"")
         answer("--prompts", questions, "--model", "m", "--endpoint", url(server), "--output", tmp_path / "b", code=6)
         assert "m answered no prompt: too_long 5" in capsys.readouterr().err

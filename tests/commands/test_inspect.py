@@ -77,7 +77,7 @@ def test_the_terminal_shows_marks_where_characters_would_act(made: Path, capsys:
 def test_a_run_holds_what_was_found(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["inspect", str(made), "--output", str(tmp_path / "run")]) == 0
     run = runs.load(tmp_path / "run")
-    assert run.account == [{"stage": "read", "rows_in": 5, "kept": 3, "quarantined": 1, "dropped": {"duplicate": 1}}]
+    assert run.row_counts == [{"stage": "read", "rows_in": 5, "kept": 3, "quarantined": 1, "dropped": {"duplicate": 1}}]
     assert run.metrics["longer_wins"]["n"] == 3
     entries = [json.loads(line) for line in (run.path / "quarantine.jsonl").read_text("utf-8").splitlines()]
     assert [(entry["line"], entry["code"]) for entry in entries] == [(2, "BROKEN_JSON"), (4, "duplicate")]

@@ -72,15 +72,15 @@ def test_win_rates_annotations_and_accounts(
     output = tmp_path / "judged"
     assert cli.main(flags(answers, output, "--judge", PAIRWISE, "--endpoint", url(server))) == 0
     run = runs.load(output)
-    assert [(s["stage"], s["rows_in"], s["kept"], s["dropped"]) for s in run.account] == [
+    assert [(s["stage"], s["rows_in"], s["kept"], s["dropped"]) for s in run.row_counts] == [
         ("answers of t", 52, 50, {"unanswered": 2}),
         ("judged by pairwise:m", 50, 49, {"unparsed": 1}),
     ]
     rate = run.metrics["win_rate/pairwise:m/t"]
     assert (rate["value"], rate["n"], rate["clusters"]) == (1.0, 98, 49)
     assert run.metrics["prefers_first/pairwise:m"]["value"] == 0.5
-    found, account = judgements.read(output)
-    assert len(found) == 98 and account.dropped["unparsed"] == 1
+    found, row_counts = judgements.read(output)
+    assert len(found) == 98 and row_counts.dropped["unparsed"] == 1
     rows = json.loads((output / "annotations.json").read_text())
     assert {"instruction", "output_1", "output_2", "generator_1", "generator_2", "annotator"} < set(rows[0])
     assert [row["preference"] for row in rows].count(None) == 1
@@ -99,13 +99,13 @@ def test_bad_items_are_counted_by_reason(
     server.script = script
     output = tmp_path / "judged"
     assert cli.main(flags(answers, output, "--judge", PAIRWISE, "--endpoint", url(server))) == 0
-    account = runs.load(output).account[-1]
-    assert (account["kept"], account["dropped"]) == (48, {"too_long": 1, "empty_reply": 1})
+    row_counts = runs.load(output).row_counts[-1]
+    assert (row_counts["kept"], row_counts["dropped"]) == (48, {"too_long": 1, "empty_reply": 1})
     assert "too_long 1" in capsys.readouterr().out
     found = [row.get("problem") for row in json.loads((output / "annotations.json").read_text())]
     assert sorted(filter(None, found)) == ["empty_reply", "too_long"]
     assert cli.main(["compare", str(output), "--output", str(tmp_path / "compared")]) == 0
-    assert runs.load(tmp_path / "compared").account[0]["dropped"] == {"too_long": 1, "empty_reply": 1}
+    assert runs.load(tmp_path / "compared").row_counts[0]["dropped"] == {"too_long": 1, "empty_reply": 1}
 
 
 def test_nothing_judged_is_an_error(

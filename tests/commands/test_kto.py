@@ -12,7 +12,7 @@ from headwater.commands.train_dpo import Config
 from headwater.data import reading
 from headwater.data.corpus import Corpus, generate
 from headwater.data.preference import Unpaired
-from headwater.data.truncation_options import ViewOptions
+from headwater.data.truncation_options import TruncationOptions
 from headwater.results import runs
 from headwater.training.options import TrainingOptions
 from tests.data.test_unpaired import labelled
@@ -43,7 +43,7 @@ def trained(data: Path) -> Path:
         output=data / "run",
         model=MODEL,
         loss="kto(beta=0.1, undesirable_weight=1.2)",
-        view=ViewOptions(keep="30%"),
+        truncation=TruncationOptions(keep="30%"),
         training=OPTIONS,
     )
     return train_dpo.run(config)

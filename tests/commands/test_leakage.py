@@ -37,7 +37,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pairs = [renamed(p, "train") for p in generate(Corpus(pairs=120, seed=2))]
     train, rest = split(pairs, 0.25, seed=0)
     other = [renamed(p, "test") for p in rest]
-    once = [p for p in train if sum(p.opening == q.opening for q in train) == 1]
+    once = [p for p in train if sum(p.conversation_id == q.conversation_id for q in train) == 1]
     leaked = [renamed(once[0], "copy"), renamed(continued(once[1]), "grown")]
     reading.write(root / "train.jsonl", train)
     reading.write(root / "other.jsonl", other)
@@ -51,7 +51,7 @@ def train(command: str, files: Path, evaluation: str, output: Path, *flags: str)
 
 
 def stage(run: runs.Run, name: str) -> dict[str, object]:
-    return next(found for found in run.account if found["stage"] == name)
+    return next(found for found in run.row_counts if found["stage"] == name)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -86,7 +86,7 @@ def test_drop_leaves_out_training_rows_and_counts_them(files: Path, tmp_path: Pa
     assert stage(run, "leakage")["dropped"] == {"seen_in_evaluation": 2}
     assert run.metrics["train_pairs"] == stage(run, "leakage")["kept"]
     trained = set((run.path / runs.TRAINED_ON).read_text("utf-8").split())
-    judged = {p.opening for p in reading.load(files / "leaky.jsonl").preferences}
+    judged = {p.conversation_id for p in reading.load(files / "leaky.jsonl").preferences}
     assert trained
     assert not trained & judged, "evaluate would leave rows out that training did not leak into"
 

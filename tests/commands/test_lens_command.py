@@ -73,15 +73,15 @@ def test_without_a_model_texts_and_lengths_are_shown(pairs: Path, tmp_path: Path
         assert "".join(pair["chosen"]["pieces"]) == texts[pair["id"]] + "<|im_end|>"
         assert pair["margins"] == [] and pair["chosen"]["scores"] == []
     run = runs.load(tmp_path / "run")
-    account = {stage["stage"]: stage for stage in run.account}
-    assert account["draw"] == {
+    row_counts = {stage["stage"]: stage for stage in run.row_counts}
+    assert row_counts["draw"] == {
         "stage": "draw",
         "rows_in": 60,
         "kept": 7,
         "quarantined": 0,
         "dropped": {"not_drawn": 53},
     }
-    assert account["part"]["kept"] == len(data["entries"]) == 7 and run.metrics == {}
+    assert row_counts["part"]["kept"] == len(data["entries"]) == 7 and run.metrics == {}
     assert "60 rows in, 7 shown, not drawn 53." in (tmp_path / "run" / PAGE).read_text()
 
 

@@ -57,8 +57,8 @@ def test_every_run_is_finished_and_accounted_for(study: Path) -> None:
     for name in ("cut.jsonl.run", "rm", "dpo", "rm-on-pairs", "dpo-eval"):
         run = runs.load(study / name)
         assert run.facts["keep"] == 0.5
-        assert run.account[0]["rows_in"] > 0
-        for stage in run.account:
+        assert run.row_counts[0]["rows_in"] > 0
+        for stage in run.row_counts:
             assert stage["rows_in"] == stage["kept"] + sum(stage["dropped"].values())
 
 
@@ -69,7 +69,7 @@ def test_nothing_leaks(study: Path) -> None:
     judged = {record["opening"] for record in run.records()}
     assert judged
     assert not trained & judged
-    leaked = next(stage for stage in run.account if stage["stage"] == "leakage")["dropped"]["seen_in_training"]
+    leaked = next(stage for stage in run.row_counts if stage["stage"] == "leakage")["dropped"]["seen_in_training"]
     assert leaked + len(run.records()) == 160
 
 
@@ -304,7 +304,7 @@ def test_bad_rows_can_be_set_aside_and_are_kept_in_the_run(study: Path, tmp_path
     assert not (tmp_path / "rm").exists()
     headwater(*call, *QUICK, "--max-bad-rows", "2")
     run = runs.load(tmp_path / "rm")
-    assert (run.account[0]["kept"], run.account[0]["quarantined"]) == (158, 2)
+    assert (run.row_counts[0]["kept"], run.row_counts[0]["quarantined"]) == (158, 2)
     set_aside = [json.loads(line) for line in (tmp_path / "rm" / "quarantine.jsonl").read_text().splitlines()]
     assert [(entry["line"], entry["code"]) for entry in set_aside] == [(5, "BROKEN_JSON"), (10, "NOT_OBJECT")]
 
@@ -348,7 +348,7 @@ def test_the_main_job_on_hh(shared_data: Path, tmp_path: Path) -> None:
     headwater("train-reward", "--data", cut, "--output", tmp_path / "rm", *small)
     headwater("evaluate", "--model", tmp_path / "rm", "--dataset", source, "--max-length", "128")
     run = runs.load(tmp_path / "rm-on-harmless-base_test")
-    assert run.account[0] == {
+    assert run.row_counts[0] == {
         "stage": "read",
         "rows_in": 2312,
         "kept": 2303,

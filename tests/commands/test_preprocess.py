@@ -16,7 +16,7 @@ from headwater.data.corpus import Corpus, generate
 from headwater.data.preference import Candidates, Message, Preference, Response
 from headwater.data.tokenizers import ScratchTokenizer, Tokenizer, texts_of
 from headwater.data.tokens import token_ends
-from headwater.data.truncation import Effect, Keep, Truncation, shortened, truncate
+from headwater.data.truncation import Keep, Truncation, TruncationEffect, shortened, truncate
 from headwater.data.writing import write
 from headwater.results import runs
 
@@ -50,7 +50,7 @@ def test_the_file_is_what_truncation_in_memory_gives(rows: list[Preference], pai
     assert reading.load(tmp_path / "cut.jsonl").preferences == expected.preferences
     written = runs.load(tmp_path / "cut.jsonl.run")
     assert written.metrics == expected.figures()
-    assert written.account[1]["kept"] == len(expected.preferences)
+    assert written.row_counts[1]["kept"] == len(expected.preferences)
 
 
 @pytest.mark.parametrize("batch", [1, 7, 300, 1000])
@@ -71,13 +71,13 @@ def test_a_stream_is_read_no_more_than_two_batches_ahead(rows: list[Preference],
             read += 1
             yield preference
 
-    effect = Effect()
+    effect = TruncationEffect()
     stream = shortened(counted(), Truncation(HALF), token_ends(tokenizer), effect)
     for number, _ in enumerate(stream, start=1):
-        assert read <= effect.account.rows_in + 2 * truncation.BATCH
+        assert read <= effect.row_counts.rows_in + 2 * truncation.BATCH
         if number == 1:
             assert read < 3 * len(rows)
-    assert read == effect.account.rows_in == 3 * len(rows)
+    assert read == effect.row_counts.rows_in == 3 * len(rows)
 
 
 @pytest.mark.parametrize("name", ["cut.jsonl", "cut.jsonl.gz", "cut.parquet"])

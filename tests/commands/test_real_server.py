@@ -13,7 +13,7 @@ from headwater.data.corpus import Corpus, generate
 from headwater.data.preference import Candidates, Message, Preference, Response
 from headwater.evaluation import judgements
 from headwater.evaluation.alpaca_eval import read_answers
-from headwater.evaluation.judge_client import Call, looks
+from headwater.evaluation.judge_client import JudgeRequest, votes
 from headwater.evaluation.judges import AlpacaEval, Comparison, Pairwise
 from headwater.evaluation.verdicts import line
 from headwater.models import loading
@@ -56,13 +56,13 @@ def judge(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("judge")
     sides = [read_answers(answers(root / f"{name}.json", name)) for name in ("base", "tuned")]
     known = [Comparison(*both) for both in zip(*sides, strict=True)][: len(KNOWN)]
-    reading.write(root / "by-heart.jsonl", [_lesson(call) for call in looks(Pairwise("any"), known)])
+    reading.write(root / "by-heart.jsonl", [_lesson(call) for call in votes(Pairwise("any"), known)])
     data = ("--data", root / "by-heart.jsonl", "--output", root / "m", "--model", "scratch(hidden=64, layers=2)")
     command("train-sft", *data, *EPOCHS)
     return root / "m"
 
 
-def _lesson(call: Call) -> Preference:
+def _lesson(call: JudgeRequest) -> Preference:
     prompt = tuple(Message(turn["role"], turn["content"]) for turn in Pairwise("any").body(call.shown)["messages"])
     verdict = line(call.shown.mark, "A" if call.swapped else "B")
     return Preference(prompt=prompt, chosen=Response(verdict), rejected=Response("?"), id=verdict, source="test")
@@ -74,13 +74,13 @@ def test_a_judge_is_asked_reminded_and_believed(chat_server: str, judge: Path, t
     given = (*sides, *asked, "--output", tmp_path / "judged")
     command("judge", *given)
     found = runs.load(tmp_path / "judged")
-    assert found.account[-1]["dropped"] == {"unparsed": 1}
+    assert found.row_counts[-1]["dropped"] == {"unparsed": 1}
     rate = found.metrics[f"win_rate/pairwise:{judge}/tuned"]
     assert (rate["value"], rate["n"], rate["clusters"]) == (1.0, 2 * len(KNOWN), len(KNOWN))
-    ledger = (tmp_path / "judged.ledger").read_bytes()
-    assert ledger.count(b"\n") == 1 + 2 * 4 + 2  # its header, both orders of four prompts, two reminders
+    journal = (tmp_path / "judged.ledger").read_bytes()
+    assert journal.count(b"\n") == 1 + 2 * 4 + 2  # its header, both orders of four prompts, two reminders
     command("judge", *given, "--overwrite")
-    assert (tmp_path / "judged.ledger").read_bytes() == ledger
+    assert (tmp_path / "judged.ledger").read_bytes() == journal
     command("compare", tmp_path / "judged", "--output", tmp_path / "compared")
     assert runs.load(tmp_path / "compared").metrics[f"win_rate/pairwise:{judge}/tuned"] == rate
 
@@ -101,7 +101,7 @@ def test_probabilities_of_names_are_those_of_the_model(tmp_path: Path) -> None:
     pytest.importorskip("xllamacpp")
     pytest.importorskip("gguf")
     sides = [read_answers(answers(tmp_path / f"{name}.json", name)) for name in ("base", "tuned")]
-    calls = list(looks(AlpacaEval("m"), [Comparison(*both) for both in zip(*sides, strict=True)]))
+    calls = list(votes(AlpacaEval("m"), [Comparison(*both) for both in zip(*sides, strict=True)]))
     asked = [AlpacaEval("m").body(call.shown)["messages"] for call in calls]
     lessons = [
         Preference(

@@ -14,7 +14,7 @@ from headwater import cli
 from headwater.data import reading
 from headwater.data.corpus import Corpus, generate
 from headwater.data.preference import Candidates
-from headwater.data.sampling import Asked, Drawn, Ledger
+from headwater.data.sampling import Asked, Drawn, Journal
 from headwater.errors import UsageError
 from headwater.models import loading
 from headwater.results import runs
@@ -59,8 +59,8 @@ def test_from_a_model_scored_and_then_selected(study: Path, tmp_path: Path, caps
     scores = [response.score for row in found for response in row.responses if response.text.strip()]
     assert all(isinstance(score, float) for score in scores) and len(set(scores)) > 10
     run = runs.load(runs.beside(output))
-    assert [stage["stage"] for stage in run.account] == ["read", "prompts", "sample"]
-    assert run.account[1]["dropped"] == {"repeated_prompt": 12 - len(prompts)}
+    assert [stage["stage"] for stage in run.row_counts] == ["read", "prompts", "sample"]
+    assert run.row_counts[1]["dropped"] == {"repeated_prompt": 12 - len(prompts)}
     assert run.metrics["responses"] == 3 * len(prompts)
     assert run.facts["temperature"] == 1.0
     assert not output.with_name("candidates.jsonl.ledger").exists()
@@ -106,7 +106,7 @@ def test_prompts_without_responses(study: Path, tmp_path: Path, capsys: pytest.C
     found = rows(tmp_path / "c.jsonl")
     assert [row.id for row in found] == ["one", "q.jsonl:2"]
     assert [message.content for message in found[1].prompt] == ["Be brief.", "Why?"]
-    assert runs.load(tmp_path / "c.jsonl.run").account[0]["dropped"] == {"repeated_prompt": 1}
+    assert runs.load(tmp_path / "c.jsonl.run").row_counts[0]["dropped"] == {"repeated_prompt": 1}
     sample(*given, "prompt", "--output", tmp_path / "d.jsonl", code=3)
     assert "q.jsonl:1 · prompt is null" in capsys.readouterr().err
     sample(*given, "q", "--output", tmp_path / "d.jsonl", "--format", "hh", code=2)
@@ -148,9 +148,9 @@ def test_a_stopped_job_goes_on_and_gives_the_same(
     monkeypatch.setattr(sampling, "draw", stopped)
     sample(*given, "--output", output, code=7)
     assert not output.exists() and not runs.beside(output).exists()
-    ledger = tmp_path / "again.jsonl.ledger"
-    assert len(ledger.read_bytes().splitlines()) == 6
-    with ledger.open("ab") as handle:
+    journal = tmp_path / "again.jsonl.ledger"
+    assert len(journal.read_bytes().splitlines()) == 6
+    with journal.open("ab") as handle:
         handle.write(b'{"key": "torn')
 
     def counted(model: Any, tokenizer: Any, prompts: Any, *rest: Any) -> Iterator[Any]:
@@ -165,21 +165,21 @@ def test_a_stopped_job_goes_on_and_gives_the_same(
 
 
 def test_a_ledger_of_other_settings_is_not_mixed_in(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path / "l", {"n": 1})
-    ledger.add("a", [Drawn("é\n", True)])
-    ledger.close()
-    assert Ledger(tmp_path / "l", {"n": 1}).drawn("a") == [Drawn("é\n", True)]
+    journal = Journal(tmp_path / "l", {"n": 1})
+    journal.add("a", [Drawn("é\n", True)])
+    journal.close()
+    assert Journal(tmp_path / "l", {"n": 1}).drawn("a") == [Drawn("é\n", True)]
     with (tmp_path / "l").open("ab") as handle:
         handle.write(b'{"key": "b", "dra')  # a crash
-    ledger = Ledger(tmp_path / "l", {"n": 1})
-    assert "b" not in ledger
-    ledger.add("c", [Drawn("x", False)])
-    ledger.close()
-    again = Ledger(tmp_path / "l", {"n": 1})
+    journal = Journal(tmp_path / "l", {"n": 1})
+    assert "b" not in journal
+    journal.add("c", [Drawn("x", False)])
+    journal.close()
+    again = Journal(tmp_path / "l", {"n": 1})
     assert (len(again), again.drawn("c")) == (2, [Drawn("x", False)])
     with pytest.raises(UsageError, match="was begun with other settings"):
-        Ledger(tmp_path / "l", {"n": 2})
-    empty = Ledger(tmp_path / "empty", {})
+        Journal(tmp_path / "l", {"n": 2})
+    empty = Journal(tmp_path / "empty", {})
     empty.close()
     assert not (tmp_path / "empty").exists()
 
@@ -248,8 +248,8 @@ def test_prompts_that_a_server_refuses_are_counted(
     server.script = script
     given = ("--input", study / "few.jsonl", "--model", "m", "--endpoint", url(server), *DRAW, "--concurrency", 1)
     sample(*given, "--output", tmp_path / "c.jsonl")
-    account = runs.load(runs.beside(tmp_path / "c.jsonl")).account[-1]
-    assert account["dropped"] == {"too_long": 1} and account["kept"] == account["rows_in"] - 1
+    row_counts = runs.load(runs.beside(tmp_path / "c.jsonl")).row_counts[-1]
+    assert row_counts["dropped"] == {"too_long": 1} and row_counts["kept"] == row_counts["rows_in"] - 1
     assert all(response.text.startswith("part ") for row in rows(tmp_path / "c.jsonl") for response in row.responses)
     server.script = lambda body: too_long
     sample(*given, "--output", tmp_path / "none.jsonl", code=6)

@@ -18,7 +18,7 @@ from headwater.data.corpus import Corpus, generate
 from headwater.data.preference import Candidates, Message, Preference, Response, Unpaired
 from headwater.results import runs
 from headwater.rewards import responses
-from headwater.rewards.responses import Reading, load_judge
+from headwater.rewards.responses import Reading, load_response_scorer
 
 MODEL = "scratch(hidden=32, layers=2, vocab=400)"
 QUICK = ["--per-device-train-batch-size", "16", "--precision", "fp32", "--eval-fraction", "0.25"]
@@ -114,7 +114,7 @@ def test_a_score_does_not_depend_on_its_company(
     name: str, layout: str, study: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Alone, with others, in any order, and in passes of any size: the same to 1e-5."""
-    real = responses.layout_for
+    real = responses.row_format_for
 
     def chosen_layout(model: Any, pairs: Any, values: Any) -> str:
         own = model.config._attn_implementation
@@ -123,10 +123,10 @@ def test_a_score_does_not_depend_on_its_company(
             model.set_attn_implementation("sdpa" if own == "headwater" else own)
         return layout
 
-    monkeypatch.setattr(responses, "layout_for", chosen_layout)
+    monkeypatch.setattr(responses, "row_format_for", chosen_layout)
     rows = read(study / "candidates.jsonl")
-    together = load_judge(str(study / name), None, None, Reading("complete", 512, 4096), 0)(rows)
-    judge = load_judge(str(study / name), None, None, Reading("complete", 512, 64), 0)
+    together = load_response_scorer(str(study / name), None, None, Reading("complete", 512, 4096), 0)(rows)
+    judge = load_response_scorer(str(study / name), None, None, Reading("complete", 512, 64), 0)
     backward = judge(rows[::-1])[::-1]
     alone = []
     for row in rows[:8]:
@@ -144,7 +144,8 @@ def test_a_prompt_is_read_once_for_all_its_responses(study: Path) -> None:
     prompt = (Message("user", "word " * 60),)
     row = Candidates(prompt=prompt, responses=tuple(Response(f"answer {n}") for n in range(8)))
     shared, separate = (
-        load_judge(str(study / "rm"), None, None, Reading("always", 512, room), 0) for room in (4096, 2)
+        load_response_scorer(str(study / "rm"), None, None, Reading("always", 512, max_tokens), 0)
+        for max_tokens in (4096, 2)
     )
     shared([row])
     separate([row])
@@ -182,7 +183,7 @@ def test_a_stopped_command_goes_on_where_it_was(
     monkeypatch.setattr(score, "WINDOW", 25)
     call = ["score", "--input", str(study / "pairs.jsonl"), "--model", str(study / "rm"), "--output"]
     headwater(*call, tmp_path / "whole.jsonl")
-    real, calls = responses.Judge.__call__, []
+    real, calls = responses.ResponseScorer.__call__, []
 
     def counted(self: Any, records: Any) -> Any:
         calls.append(len(records))
@@ -190,16 +191,16 @@ def test_a_stopped_command_goes_on_where_it_was(
             raise KeyboardInterrupt
         return real(self, records)
 
-    monkeypatch.setattr(responses.Judge, "__call__", counted)
+    monkeypatch.setattr(responses.ResponseScorer, "__call__", counted)
     assert cli.main([*call, str(tmp_path / "part.jsonl")]) == 130
-    ledger = tmp_path / "part.jsonl.ledger"
-    with ledger.open("ab") as handle:
+    journal = tmp_path / "part.jsonl.ledger"
+    with journal.open("ab") as handle:
         handle.write(b'{"key": "torn')
     assert cli.main([*call, str(tmp_path / "part.jsonl"), "--beta", "0.2"]) == 2
     assert "other settings" in capsys.readouterr().err
     headwater(*call, tmp_path / "part.jsonl")
     assert calls == [25, 25, 10, 10]
-    assert not ledger.exists()
+    assert not journal.exists()
     assert (tmp_path / "part.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
 
 

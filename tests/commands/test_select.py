@@ -93,7 +93,7 @@ def test_the_top_of_candidates(candidates: Path, tmp_path: Path, capsys: pytest.
 
     run = runs.load(runs.beside(output))
     assert run.command == "select"
-    assert [stage["stage"] for stage in run.account] == ["read", "select"]
+    assert [stage["stage"] for stage in run.row_counts] == ["read", "select"]
     columns = scores_of(run.path)
     assert len(columns["id"]) == 22
     assert columns["pvar"] == columns["score"]
@@ -134,9 +134,9 @@ def test_pairs_of_candidates_are_labelled_by_their_rewards(candidates: Path, tmp
     assert all(p.chosen.score > p.rejected.score for p in found)  # type: ignore[operator]
     assert len({p.id for p in found}) == 60
     assert found[0].id == "row:1:2>1"
-    account = {stage["stage"]: stage for stage in runs.load(tmp_path / "p.jsonl.run").account}
-    assert account["select"]["dropped"] == {"undefined_score": 1, "no_pair": 1}
-    assert account["pairs"]["rows_in"] == account["pairs"]["kept"] == 60
+    row_counts = {stage["stage"]: stage for stage in runs.load(tmp_path / "p.jsonl.run").row_counts}
+    assert row_counts["select"]["dropped"] == {"undefined_score": 1, "no_pair": 1}
+    assert row_counts["pairs"]["rows_in"] == row_counts["pairs"]["kept"] == 60
 
 
 def test_ties_and_pairs_that_compare_nothing_are_counted(tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_ties_and_pairs_that_compare_nothing_are_counted(tmp_path: Path) -> None
     row = Candidates(prompt=(Message("user", "?"),), responses=tuple(same), id="r", source="s")
     reading.write(tmp_path / "c.jsonl", [row])
     select("--input", tmp_path / "c.jsonl", "--output", tmp_path / "p.jsonl", "--budget", "100%", "--pairs", "all")
-    stage = runs.load(tmp_path / "p.jsonl.run").account[-1]
+    stage = runs.load(tmp_path / "p.jsonl.run").row_counts[-1]
     assert stage["rows_in"] == 6
     assert stage["kept"] == 1  # " a " over "b"
     assert stage["dropped"] == {"tie": 1, "identical_responses": 1, "empty_response": 3}
@@ -190,7 +190,7 @@ def test_near_duplicate_prompts_are_dropped_below_the_best_of_them(tmp_path: Pat
     given = ("--input", tmp_path / "c.jsonl", "--budget", "2prompts")
     select(*given, "--output", tmp_path / "s.jsonl", "--drop-near-duplicates", "--take", "top")
     assert ids(tmp_path / "s.jsonl") == ["y", "z"]
-    assert runs.load(tmp_path / "s.jsonl.run").account[-1]["dropped"] == {"near_duplicate": 1}
+    assert runs.load(tmp_path / "s.jsonl.run").row_counts[-1]["dropped"] == {"near_duplicate": 1}
 
 
 def test_rewards_from_runs_and_an_ensemble(pairs: Path, tmp_path: Path) -> None:
@@ -213,8 +213,8 @@ def test_implicit_rewards_of_models_that_left_out_their_own_training_rows(pairs:
     assert set(ids(tmp_path / "easy.jsonl")) == {f"p:{n}" for n in (20, 22, 24, 26, 28)}  # the loss is small
     select(*given, "--output", tmp_path / "hard.jsonl", "--by", "implicit_gap", "--budget", "2prompts")
     assert set(ids(tmp_path / "hard.jsonl")) == {"p:25", "p:27"}  # against their label
-    account = runs.load(tmp_path / "hard.jsonl.run").account[-1]
-    assert account["dropped"] == {"undefined_score": 1, "over_budget": 27}  # nobody scored p:29
+    row_counts = runs.load(tmp_path / "hard.jsonl.run").row_counts[-1]
+    assert row_counts["dropped"] == {"undefined_score": 1, "over_budget": 27}  # nobody scored p:29
     select(*given, "--output", tmp_path / "dual.jsonl", "--by", "dual_margin", "--budget", "3prompts")
     assert set(ids(tmp_path / "dual.jsonl")) < {f"p:{n}" for n in range(14, 30, 2)}  # above a cap: ties
 

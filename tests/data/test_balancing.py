@@ -22,10 +22,10 @@ SIZES = [(3, 9, 4)] * 7 + [(3, 4, 9)] * 3 + [(3, 5, 5)] * 2
 
 def test_both_kinds_are_as_many_and_nothing_is_lost() -> None:
     pairs = random_pairs(SIZES, 50)
-    kept, account = balanced_by_length(pairs, 0)
+    kept, row_counts = balanced_by_length(pairs, 0)
     longer = [np.sign(len(pair.chosen) - len(pair.rejected)) for pair in kept]
     assert (longer.count(1), longer.count(-1), longer.count(0)) == (3, 3, 2)
-    assert (account.rows_in, account.kept, account.dropped) == (12, 8, {"preferred_longer": 4})
+    assert (row_counts.rows_in, row_counts.kept, row_counts.dropped) == (12, 8, {"preferred_longer": 4})
     order = [pair.id for pair in pairs]
     assert [pair.id for pair in kept] == sorted((pair.id for pair in kept), key=order.index)
     assert [pair.id for pair in balanced_by_length(pairs, 0).pairs] == [pair.id for pair in kept]
@@ -60,15 +60,17 @@ def test_training_treats_length_bias_and_evaluate_shows_it(tmp_path: Path) -> No
         headwater("train-reward", *common, *flags, "--output", tmp_path / name)
         against = [] if name == "plain" else ["--against", tmp_path / "plain-on-pairs"]
         headwater("evaluate", "--model", tmp_path / name, "--dataset", tmp_path / "pairs.jsonl", *against)
-    account = {stage["stage"]: stage for stage in runs.load(tmp_path / "balanced").account}["choose, training part"]
-    assert account["dropped"]["preferred_longer"] > 50
-    assert account["rows_in"] == account["kept"] + sum(account["dropped"].values())
+    row_counts = {stage["stage"]: stage for stage in runs.load(tmp_path / "balanced").row_counts}[
+        "choose, training part"
+    ]
+    assert row_counts["dropped"]["preferred_longer"] > 50
+    assert row_counts["rows_in"] == row_counts["kept"] + sum(row_counts["dropped"].values())
     metrics = {name: runs.load(tmp_path / f"{name}-on-pairs").metrics for name in treatments}
     assert metrics["plain"]["length_correlation"]["value"] > 0.6, "learnt nothing: nothing tested"
     # What length explains is not in the reward: little is left of a margin that was nothing but length.
     assert abs(metrics["regularised"]["margin_mean"]["value"]) < 0.1 * metrics["plain"]["margin_mean"]["value"]
-    scrutiny = json.loads((tmp_path / "balanced-on-pairs" / "scrutiny.json").read_text())
-    (other,) = scrutiny["length_bias"]
+    diagnostics = json.loads((tmp_path / "balanced-on-pairs" / "scrutiny.json").read_text())
+    (other,) = diagnostics["length_bias"]
     figure = other["figures"]["length_correlation"]
     assert (figure["before"], figure["after"]) == tuple(metrics[n]["length_correlation"] for n in ("plain", "balanced"))
     assert figure["after"]["high"] < figure["before"]["low"]

@@ -253,11 +253,11 @@ def test_a_system_turn_that_the_template_does_not_take_is_put_before_the_questio
 def test_one_row_that_the_template_refuses_costs_that_row_alone() -> None:
     odd = pair("Gemma", (USER, USER), "Yes.")
     good = pair("Gemma", (USER,), "Yes.")
-    pairs, account, _ = tokenize([odd, good, odd], tokenizer_of("Gemma"), 1 << 20)
+    pairs, row_counts, _ = tokenize([odd, good, odd], tokenizer_of("Gemma"), 1 << 20)
     assert len(pairs) == 1
-    assert account.dropped == {"template_refuses": 2}
+    assert row_counts.dropped == {"template_refuses": 2}
     reason = "Conversation roles must alternate user/assistant/user/assistant/..."
-    assert account.first == {"template_refuses": f"lab:1: {reason}"}
+    assert row_counts.first == {"template_refuses": f"lab:1: {reason}"}
 
 
 def test_the_date_stands_still_and_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

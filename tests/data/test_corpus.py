@@ -15,7 +15,7 @@ from headwater.errors import UsageError
 
 QUARTERS = (0.25, 0.5, 0.75, 1.0)
 DEPTHS = (0.2, 0.3, 0.5, 0.8)
-Ruler = Callable[[str], float]
+PrefixScorer = Callable[[str], float]
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +27,8 @@ def texts(rows: list[Preference]) -> list[str]:
     return [answer.text for row in rows for answer in (row.chosen, row.rejected)]
 
 
-def accuracy(rows: list[Preference], ruler: Ruler) -> float:
-    gaps = [ruler(row.chosen.text) - ruler(row.rejected.text) for row in rows]
+def accuracy(rows: list[Preference], prefix_scorer: PrefixScorer) -> float:
+    gaps = [prefix_scorer(row.chosen.text) - prefix_scorer(row.rejected.text) for row in rows]
     return sum(1.0 if gap > 0 else 0.5 if gap == 0 else 0.0 for gap in gaps) / len(gaps)
 
 
@@ -64,14 +64,14 @@ def after(text: str, depth: float) -> list[str]:
 
 def word_rulers(rows: list[Preference], read: Callable[[str], list[str]]) -> float:
     """Accuracy of smoothed log-odds of words, fitted on each half of the openings and read on the other."""
-    halves = [[row for row in rows if held_out(row.opening, 0.5, seed=7) is half] for half in (False, True)]
+    halves = [[row for row in rows if held_out(row.conversation_id, 0.5, seed=7) is half] for half in (False, True)]
     right = 0.0
     for fit, test in (halves, halves[::-1]):
         chosen = Counter(word for row in fit for word in set(read(row.chosen.text)))
         rejected = Counter(word for row in fit for word in set(read(row.rejected.text)))
         odds = {word: math.log((chosen[word] + 5) / (rejected[word] + 5)) for word in chosen | rejected}
-        ruler: Ruler = lambda text, odds=odds: sum(odds.get(word, 0.0) for word in set(read(text)))  # noqa: E731
-        right += accuracy(test, ruler) * len(test)
+        prefix_scorer: PrefixScorer = lambda text, odds=odds: sum(odds.get(word, 0.0) for word in set(read(text)))  # noqa: E731
+        right += accuracy(test, prefix_scorer) * len(test)
     return right / len(rows)
 
 
@@ -97,7 +97,7 @@ def test_prompts_are_many_and_some_repeat(rows):
     prompts = Counter(row.prompt for row in rows)
     assert len(prompts) >= 1500
     assert sum(count > 1 for count in prompts.values()) >= 100
-    assert len({row.opening for row in rows}) < len(rows)
+    assert len({row.conversation_id for row in rows}) < len(rows)
 
 
 def test_some_conversations_have_an_earlier_exchange_and_some_a_system_turn(rows):

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from headwater.data import preparation, segmentation
 from headwater.data.preference import Message, Preference, Response
-from headwater.data.preparation import Ledger, prepare
+from headwater.data.preparation import PrepLog, prepare
 from headwater.data.tokenizers import Tokenizer
-from headwater.data.tokens import View, token_ends
+from headwater.data.tokens import EncodeOptions, token_ends
 from headwater.data.truncation import Boundary, Keep, Part, Truncation, flops_saved, parse_keep, span, truncate
 from headwater.errors import UsageError
 
@@ -236,13 +236,15 @@ def test_flops_saved_by_hand() -> None:
 
 def test_flops_saved_by_a_view_are_those_of_the_tokens(corpus: list[Preference], tokenizer: Tokenizer) -> None:
     """What a ledger says of a cut comes to the tokens of the same pairs, whole (but for end tokens, which it keeps)."""
-    views = [View(Truncation(keep), "never", 10_000) for keep in (Keep(Fraction(1)), Keep(Fraction(2, 5)))]
-    ledger = Ledger()
-    whole, cut = (prepare(str(n), corpus, view, tokenizer, ledger) for n, view in enumerate(views))
+    views = [EncodeOptions(Truncation(keep), "never", 10_000) for keep in (Keep(Fraction(1)), Keep(Fraction(2, 5)))]
+    prep_log = PrepLog()
+    whole, cut = (
+        prepare(str(n), corpus, encode_options, tokenizer, prep_log) for n, encode_options in enumerate(views)
+    )
     assert len(whole) == len(cut)
     saved = 1 - sum(p.length for p in cut) / sum(p.length for p in whole)
     assert saved > 0.2
-    assert preparation.flops_saved(cut, ledger.kept["1"]) == pytest.approx(saved, abs=0.01)
-    assert preparation.flops_saved(whole, ledger.kept["0"]) == 0
-    prepare("again", corpus, views[1], tokenizer, ledger)
-    assert ledger.kept["again"] == ledger.kept["1"], "the cache forgets what was kept"
+    assert preparation.flops_saved(cut, prep_log.kept["1"]) == pytest.approx(saved, abs=0.01)
+    assert preparation.flops_saved(whole, prep_log.kept["0"]) == 0
+    prepare("again", corpus, views[1], tokenizer, prep_log)
+    assert prep_log.kept["again"] == prep_log.kept["1"], "the cache forgets what was kept"

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headwater.data.preference import Message, Preference, Response
-from headwater.data.reading import PREFERENCES, Account, data_file, load, write
+from headwater.data.reading import PREFERENCES, RowCounts, data_file, load, write
 from headwater.errors import DataError, ResourceError, UsageError
 
 ROWS = [{"prompt": f"Why {n}?", "chosen": f"Because {n}.", "rejected": "Nø."} for n in range(8)]
@@ -67,8 +67,8 @@ def with_line_5(line: bytes) -> bytes:
     return jsonl(*LINES[:4], line, *LINES[5:])
 
 
-def balances(account: Account) -> bool:
-    return account.rows_in == account.kept + account.quarantined + account.dropped.total()
+def balances(row_counts: RowCounts) -> bool:
+    return row_counts.rows_in == row_counts.kept + row_counts.quarantined + row_counts.dropped.total()
 
 
 KINDS: dict[str, Callable[[Path], Path]] = {
@@ -99,7 +99,7 @@ def test_every_kind_of_file_gives_the_same_preferences(kind: str, tmp_path: Path
     ]
     assert [p.id for p in loaded.preferences] == [f"a:{n}" for n in range(1, 9)]
     assert loaded.layout == "explicit-prompt (has prompt, chosen, rejected)"
-    assert loaded.account == Account(rows_in=8, kept=8)
+    assert loaded.row_counts == RowCounts(rows_in=8, kept=8)
 
 
 def test_line_separators_inside_a_text_do_not_end_the_row(tmp_path: Path) -> None:
@@ -113,9 +113,9 @@ def test_line_separators_inside_a_text_do_not_end_the_row(tmp_path: Path) -> Non
 def test_dropped_rows_are_counted_by_reason_and_keep_their_numbers(tmp_path: Path) -> None:
     rows = [ROWS[0], EMPTY, SAME, EMPTY, ROWS[1]]
     loaded = load(saved(tmp_path / "a.json", json.dumps(rows).encode()))
-    assert loaded.account.rows_in == 5
-    assert loaded.account.kept == 2
-    assert loaded.account.dropped == {"empty_response": 2, "identical_responses": 1}
+    assert loaded.row_counts.rows_in == 5
+    assert loaded.row_counts.kept == 2
+    assert loaded.row_counts.dropped == {"empty_response": 2, "identical_responses": 1}
     assert [p.id for p in loaded.preferences] == ["a:1", "a:5"]
 
 
@@ -217,7 +217,7 @@ def test_a_torn_last_line_is_named_with_its_column(tmp_path: Path) -> None:
 def test_a_file_cut_anywhere_in_its_last_line_looks_cut(cut: int, tmp_path: Path) -> None:
     path = saved(tmp_path / "a.jsonl", jsonl(*LINES)[: -cut - 1])
     if cut == len(LINES[7]):  # nothing of the line is left: seven whole rows
-        assert load(path).account.kept == 7
+        assert load(path).row_counts.kept == 7
         return
     with pytest.raises(DataError, match=r"a\.jsonl:8.*the file looks cut"):
         load(path)
@@ -324,7 +324,7 @@ def test_a_directory_stands_for_the_data_in_it(tmp_path: Path) -> None:
         load(tmp_path)
     saved(tmp_path / PREFERENCES, jsonl(*LINES))
     assert data_file(tmp_path) == tmp_path / PREFERENCES
-    assert load(tmp_path).account.kept == 8
+    assert load(tmp_path).row_counts.kept == 8
 
 
 # --- real data ----------------------------------------------------------------------------------------------------
@@ -341,8 +341,8 @@ def test_hh_reads_with_every_row_accounted_for(
     name: str, rows_in: int, kept: int, dropped: dict[str, int], shared_data: Path
 ) -> None:
     loaded = load(shared_data / "hh" / f"{name}.jsonl.gz")
-    assert (loaded.account.rows_in, loaded.account.kept, loaded.account.dropped) == (rows_in, kept, dropped)
-    assert balances(loaded.account)
+    assert (loaded.row_counts.rows_in, loaded.row_counts.kept, loaded.row_counts.dropped) == (rows_in, kept, dropped)
+    assert balances(loaded.row_counts)
     assert loaded.layout == "hh (has chosen, rejected)"
     assert {p.source for p in loaded.preferences} == {name}
     assert len({p.id for p in loaded.preferences}) == kept
@@ -351,9 +351,9 @@ def test_hh_reads_with_every_row_accounted_for(
 @pytest.mark.parametrize(("name", "rows_in"), [("train_clean", 1000), ("eval_clean", 200)])
 def test_ultrafeedback_reads_with_every_row_accounted_for(name: str, rows_in: int, shared_data: Path) -> None:
     loaded = load(shared_data / "ultrafeedback_binarized" / f"{name}.jsonl.gz")
-    assert loaded.account.rows_in == rows_in
-    assert loaded.account.kept == len(loaded.preferences) > 0.99 * rows_in
-    assert balances(loaded.account)
+    assert loaded.row_counts.rows_in == rows_in
+    assert loaded.row_counts.kept == len(loaded.preferences) > 0.99 * rows_in
+    assert balances(loaded.row_counts)
 
 
 # --- writing ------------------------------------------------------------------------------------------------------
@@ -401,7 +401,7 @@ def test_what_is_written_reads_back_equal_and_again_gives_the_same_bytes(
         first = path.read_bytes()
         loaded = load(path)
         assert loaded.preferences == preferences
-        assert loaded.account == Account(rows_in=len(preferences), kept=len(preferences))
+        assert loaded.row_counts == RowCounts(rows_in=len(preferences), kept=len(preferences))
         write(path.with_name(f"other{suffix}"), loaded.preferences)
         assert path.with_name(f"other{suffix}").read_bytes() == first
 

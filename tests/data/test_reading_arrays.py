@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headwater.data.reading import Door, arrays, stream
+from headwater.data.reading import ReadOptions, arrays, stream
 from headwater.errors import DataError
 
 VALUES = st.recursive(
@@ -106,11 +106,11 @@ def test_a_quote_that_is_not_closed_does_not_take_in_a_whole_csv(tmp_path: Path)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(formats, "CELL", 2000)
-        intake = stream(path, Door(max_bad_rows="100%"))
-        kept = sum(1 for _ in intake)
-    assert intake.quarantine.codes["TORN"] == 1
+        row_reader = stream(path, ReadOptions(max_bad_rows="100%"))
+        kept = sum(1 for _ in row_reader)
+    assert row_reader.quarantine.codes["TORN"] == 1
     assert kept > 90
-    assert intake.account.rows_in == kept + intake.account.quarantined
+    assert row_reader.row_counts.rows_in == kept + row_reader.row_counts.quarantined
 
 
 def test_json_lines_under_the_name_of_an_array_are_told_their_name() -> None:

@@ -16,13 +16,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headwater.data.layouts import SOURCES, dialogues, fields, texts
-from headwater.data.reading import Account, Door, blocks, columns, formats, reader, stream
+from headwater.data.layouts import LAYOUTS, dialogues, fields, texts
+from headwater.data.reading import ReadOptions, RowCounts, blocks, columns, formats, reader, stream
 from headwater.data.writing import row_of
 from headwater.errors import DataError
 from tests.data.test_reading_door import ANY_LINE
 
-LET_ALL = Door(max_bad_rows="100%")
+LET_ALL = ReadOptions(max_bad_rows="100%")
 
 AS_TEXT = '[{"role": "assistant", "content": "So."}]'
 WORDS = [
@@ -105,7 +105,7 @@ def rows(prompts: Any, sides: Any, first: dict[str, Any]) -> st.SearchStrategy[l
     return st.tuples(names, st.none() | st.sampled_from(ALIKE)).flatmap(with_columns)
 
 
-LAYOUTS = {
+CASES = {
     "explicit-prompt, texts": rows(TEXTS, TEXTS, {"prompt": "Why?", "chosen": "So.", "rejected": "No."}),
     "explicit-prompt, messages": rows(
         MESSAGES | st.just(ASKED),
@@ -137,17 +137,17 @@ LAYOUTS = {
 }
 
 
-def everything(path: Path, door: Door = LET_ALL) -> tuple[Any, ...]:
-    reading = stream(path, door)
+def everything(path: Path, read_options: ReadOptions = LET_ALL) -> tuple[Any, ...]:
+    reading = stream(path, read_options)
     records = [orjson.dumps(row_of(record)) for record in reading]
-    assert reading.account.kept == len(records)
-    return records, reading.account, reading.layout, list(reading.quarantine), reading.quarantine.first
+    assert reading.row_counts.kept == len(records)
+    return records, reading.row_counts, reading.layout, list(reading.quarantine), reading.quarantine.first
 
 
-def one_by_one(path: Path, door: Door = LET_ALL) -> tuple[Any, ...]:
+def one_by_one(path: Path, read_options: ReadOptions = LET_ALL) -> tuple[Any, ...]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reader.Intake, "_sure", lambda self, block: None)
-        return everything(path, door)
+        patch.setattr(reader.RowReader, "_sure", lambda self, block: None)
+        return everything(path, read_options)
 
 
 def saved(path: Path, fields: list[dict[str, Any]]) -> Path:
@@ -155,11 +155,11 @@ def saved(path: Path, fields: list[dict[str, Any]]) -> Path:
     return path
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", CASES)
 @settings(max_examples=150, deadline=None)
 @given(data=st.data(), block=st.sampled_from([1, 300, 1 << 20]))
 def test_columns_and_rows_say_the_same(layout: str, data: st.DataObject, block: int) -> None:
-    fields = data.draw(LAYOUTS[layout])
+    fields = data.draw(CASES[layout])
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(formats, "FIRST", 1 << data.draw(st.integers(0, 9)))
         patch.setattr(formats, "BLOCK", block)
@@ -209,17 +209,17 @@ def test_good_rows_are_never_looked_at_one_by_one(
         saved(path, fields)
     else:
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(fields), path)
-    judged, alone = 0, reader.Intake._judged
+    judged, alone = 0, reader.RowReader._judged
 
-    def counted(self: reader.Intake, *row: Any) -> Any:
+    def counted(self: reader.RowReader, *row: Any) -> Any:
         nonlocal judged
         judged += 1
         return alone(self, *row)
 
-    monkeypatch.setattr(reader.Intake, "_judged", counted)
+    monkeypatch.setattr(reader.RowReader, "_judged", counted)
     monkeypatch.setattr(formats, "BLOCK", 1 << 16)
     found = everything(path)
-    assert found[1] == Account(rows_in=3000, kept=3000)
+    assert found[1] == RowCounts(rows_in=3000, kept=3000)
     assert 0 < judged < 1500, "only the first block is read row by row"
     monkeypatch.undo()
     assert found == one_by_one(path)
@@ -254,14 +254,14 @@ def test_odd_conversations_among_columns_are_found(odd: Any, tmp_path: Path, mon
     )
     path = saved(tmp_path / "a.jsonl", [good, good, same, bad, other])
     asked: list[Any] = []
-    sure = reader.Intake._sure
-    monkeypatch.setattr(reader.Intake, "_sure", lambda self, block: asked.append(block.columns) or sure(self, block))
+    sure = reader.RowReader._sure
+    monkeypatch.setattr(reader.RowReader, "_sure", lambda self, block: asked.append(block.columns) or sure(self, block))
     assert everything(path) == one_by_one(path)
     assert asked[1] is not None
 
 
 def test_the_layouts_with_columns_are_the_commonest() -> None:
-    with_columns = {name for name, source in SOURCES.items() if source.texts is not None}
+    with_columns = {name for name, source in LAYOUTS.items() if source.texts is not None}
     assert with_columns == {"explicit-prompt", "prompt-and-conversations", "implicit-prompt", "hh"}
 
 
@@ -271,7 +271,7 @@ def test_finishing_makes_no_records_and_counts_the_same(tmp_path: Path, monkeypa
     counted = everything(path)[1]
     monkeypatch.setattr(reader, "preference", lambda *texts: pytest.fail("made a record"))
     reading = stream(path)
-    assert reading.finish() == counted == Account(3000, 2900, dropped=counted.dropped)
+    assert reading.finish() == counted == RowCounts(3000, 2900, dropped=counted.dropped)
     assert counted.dropped == {"duplicate": 100}
 
 
@@ -279,8 +279,8 @@ def test_finishing_makes_no_records_and_counts_the_same(tmp_path: Path, monkeypa
 def test_a_limit_ends_a_block(limit: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(formats, "BLOCK", 1 << 15)
     path = saved(tmp_path / "a.jsonl", [GOOD["explicit"](n) for n in range(3000)])
-    reading = stream(path, Door(limit=limit))
-    assert len(list(reading)) == reading.account.rows_in == min(limit, 3000)
+    reading = stream(path, ReadOptions(limit=limit))
+    assert len(list(reading)) == reading.row_counts.rows_in == min(limit, 3000)
 
 
 # --- what Arrow lets by -------------------------------------------------------------------------------------------
@@ -317,9 +317,9 @@ def test_columns_that_come_later_are_learned(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(formats, "BLOCK", 1 << 12)
     fields = [GOOD["explicit"](n) | ({"id": f"r{n}", "score_chosen": 1} if n > 1500 else {}) for n in range(3000)]
     used: list[bool] = []
-    sure = reader.Intake._sure
+    sure = reader.RowReader._sure
     monkeypatch.setattr(
-        reader.Intake, "_sure", lambda self, block: used.append(block.columns is not None) or sure(self, block)
+        reader.RowReader, "_sure", lambda self, block: used.append(block.columns is not None) or sure(self, block)
     )
     assert everything(saved(tmp_path / "a.jsonl", fields))[1].kept == 3000
     assert used[0] is False
@@ -404,7 +404,7 @@ def test_which_answers_surely_differ(pair: tuple[str, str], differ: bool) -> Non
 def test_a_row_whose_end_is_no_truth_value_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(formats, "FIRST", 1)
     path = saved(tmp_path / "a.jsonl", [GOOD["explicit"](n) | {"chosen_complete": 0.5} for n in range(3)])
-    assert everything(path)[1] == Account(rows_in=3, quarantined=3)
+    assert everything(path)[1] == RowCounts(rows_in=3, quarantined=3)
     assert everything(path) == one_by_one(path)
 
 

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 
 from headwater import console
 from headwater.data.preference import Candidates, Preference, Unpaired
-from headwater.data.reading import Account, Door, Intake, formats, load, read_rows, stream, strict
+from headwater.data.reading import ReadOptions, RowCounts, RowReader, formats, load, read_rows, stream, strict
 from headwater.data.reading.counts import RAW_CHARACTERS
 from headwater.errors import DataError, UsageError
 
-LET_ALL = Door(max_bad_rows="100%")
+LET_ALL = ReadOptions(max_bad_rows="100%")
 
 
 def row(number: int, **other: Any) -> dict[str, Any]:
@@ -36,14 +36,14 @@ def saved(path: Path, *lines: bytes) -> Path:
     return path
 
 
-def finished(path: Path, door: Door = LET_ALL) -> Intake:
-    intake = stream(path, door)
-    assert len(list(intake)) == intake.account.kept
-    return intake
+def finished(path: Path, read_options: ReadOptions = LET_ALL) -> RowReader:
+    row_reader = stream(path, read_options)
+    assert len(list(row_reader)) == row_reader.row_counts.kept
+    return row_reader
 
 
-def balances(account: Account) -> bool:
-    return account.rows_in == account.kept + account.quarantined + account.dropped.total()
+def balances(row_counts: RowCounts) -> bool:
+    return row_counts.rows_in == row_counts.kept + row_counts.quarantined + row_counts.dropped.total()
 
 
 # --- codes --------------------------------------------------------------------------------------------------------
@@ -78,15 +78,15 @@ BAD = {
 @pytest.mark.parametrize(("code", "text"), [(code, text) for code, texts in BAD.items() for text in texts])
 def test_every_bad_row_has_its_code_place_and_text(code: str, text: bytes, tmp_path: Path) -> None:
     path = saved(tmp_path / "a.jsonl", line(0), b"", line(1), text, line(2))
-    intake = finished(path)
-    (entry,) = intake.quarantine
+    row_reader = finished(path)
+    (entry,) = row_reader.quarantine
     if code == "MALFORMED":  # or the code that the layout gives
         code = entry["code"]
     assert (entry["file"], entry["line"], entry["verdict"], entry["code"]) == (str(path), 4, "quarantined", code)
     assert entry["message"]
     assert entry["raw"] == text.decode("utf-8", "backslashreplace")[:RAW_CHARACTERS]
-    assert intake.quarantine.codes == {code: 1}
-    assert (intake.account.kept, intake.account.quarantined) == (3, 1)
+    assert row_reader.quarantine.codes == {code: 1}
+    assert (row_reader.row_counts.kept, row_reader.row_counts.quarantined) == (3, 1)
 
 
 def test_colons_and_keys_inside_texts_are_no_duplicate_keys(tmp_path: Path) -> None:
@@ -97,8 +97,8 @@ def test_colons_and_keys_inside_texts_are_no_duplicate_keys(tmp_path: Path) -> N
     ]
     lines = [json.dumps(fields).encode() for fields in rows]
     escaped = lines[0].replace(b": b", b"\\u003a b")
-    intake = finished(saved(tmp_path / "a.jsonl", *lines, escaped.replace(b"Why 0", b"Why 9")))
-    assert (intake.account.kept, intake.account.quarantined) == (4, 0)
+    row_reader = finished(saved(tmp_path / "a.jsonl", *lines, escaped.replace(b"Why 0", b"Why 9")))
+    assert (row_reader.row_counts.kept, row_reader.row_counts.quarantined) == (4, 0)
 
 
 @settings(max_examples=300, deadline=None)
@@ -152,8 +152,14 @@ ANY_LINE = st.sampled_from([*GOOD, *(text for texts in BAD.values() for text in 
 
 
 def everything(path: Path) -> tuple[Any, ...]:
-    intake = stream(path, LET_ALL)
-    return list(intake), intake.account, intake.layout, list(intake.quarantine), intake.quarantine.first
+    row_reader = stream(path, LET_ALL)
+    return (
+        list(row_reader),
+        row_reader.row_counts,
+        row_reader.layout,
+        list(row_reader.quarantine),
+        row_reader.quarantine.first,
+    )
 
 
 @settings(max_examples=300, deadline=None)
@@ -174,7 +180,7 @@ def test_lines_read_together_are_read_as_the_slow_parser_reads_each(
 def test_good_lines_never_meet_the_slow_parser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = saved(tmp_path / "a.jsonl", *(line(number, chosen=f"a: {number} é") for number in range(2000)))
     monkeypatch.setattr(strict, "_explained", lambda line: pytest.fail(f"asked about {line!r}"))
-    assert finished(path).account == Account(rows_in=2000, kept=2000)
+    assert finished(path).row_counts == RowCounts(rows_in=2000, kept=2000)
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
@@ -214,9 +220,9 @@ def test_rows_that_are_no_lines_have_no_offset(tmp_path: Path) -> None:
 def test_a_torn_last_line_has_its_own_code(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes(line(0) + b"\n" + line(1)[:-5])
-    intake = finished(path)
-    assert intake.quarantine.codes == {"TORN": 1}
-    assert intake.account.kept == 1
+    row_reader = finished(path)
+    assert row_reader.quarantine.codes == {"TORN": 1}
+    assert row_reader.row_counts.kept == 1
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
@@ -229,21 +235,21 @@ def test_utf_16_is_named(encoding: str, name: str, tmp_path: Path) -> None:
 
 
 def test_rows_before_any_known_layout_are_set_aside(tmp_path: Path) -> None:
-    intake = finished(saved(tmp_path / "a.jsonl", b'{"text": 1}', line(0), b'{"text": 1}'))
-    assert intake.quarantine.codes == {"UNKNOWN_LAYOUT": 1, "MISSING": 1}
-    assert intake.layout.startswith("explicit-prompt")
+    row_reader = finished(saved(tmp_path / "a.jsonl", b'{"text": 1}', line(0), b'{"text": 1}'))
+    assert row_reader.quarantine.codes == {"UNKNOWN_LAYOUT": 1, "MISSING": 1}
+    assert row_reader.layout.startswith("explicit-prompt")
 
 
 def test_a_bad_element_of_an_array_is_one_row_and_not_the_file(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_bytes(b"[ " + b" ,\n".join([line(0), b"7", b'{"a": NaN}', b'{"a": 1, "a": 2}', line(1)]) + b"\n]\n")
-    intake = finished(path)
-    assert [(entry["line"], entry["code"]) for entry in intake.quarantine] == [
+    row_reader = finished(path)
+    assert [(entry["line"], entry["code"]) for entry in row_reader.quarantine] == [
         (2, "NOT_OBJECT"),
         (3, "BROKEN_JSON"),
         (4, "DUPLICATE_KEY"),
     ]
-    assert intake.account == Account(rows_in=5, kept=2, quarantined=3)
+    assert row_reader.row_counts == RowCounts(rows_in=5, kept=2, quarantined=3)
 
 
 # --- duplicates ---------------------------------------------------------------------------------------------------
@@ -255,8 +261,8 @@ def test_duplicates_and_flipped_labels_are_dropped_and_named(tmp_path: Path) -> 
     path = saved(tmp_path / "a.jsonl", line(0, score_chosen=1), flipped, line(0), line(1), other, flipped)
     loaded = load(path)
     assert [preference.id for preference in loaded.preferences] == ["a:1", "a:4", "a:5"]
-    assert loaded.account == Account(rows_in=6, kept=3, dropped=loaded.account.dropped)
-    assert loaded.account.dropped == {"flipped_label": 2, "duplicate": 1}
+    assert loaded.row_counts == RowCounts(rows_in=6, kept=3, dropped=loaded.row_counts.dropped)
+    assert loaded.row_counts.dropped == {"flipped_label": 2, "duplicate": 1}
     assert [(entry["line"], entry["verdict"], entry["code"]) for entry in loaded.quarantine] == [
         (2, "dropped", "flipped_label"),
         (3, "dropped", "duplicate"),
@@ -267,19 +273,19 @@ def test_duplicates_and_flipped_labels_are_dropped_and_named(tmp_path: Path) -> 
 def test_texts_that_join_to_the_same_are_no_duplicates(tmp_path: Path) -> None:
     pairs = [("a", "bc"), ("ab", "c"), ("a", "b"), ("a", "cb")]
     lines = [json.dumps({"prompt": "p", "chosen": one, "rejected": other}).encode() for one, other in pairs]
-    assert finished(saved(tmp_path / "a.jsonl", *lines)).account.kept == 4
+    assert finished(saved(tmp_path / "a.jsonl", *lines)).row_counts.kept == 4
 
 
 def test_labelled_responses_and_candidates_have_duplicates_too(tmp_path: Path) -> None:
     labelled = {"prompt": "Why?", "completion": "So.", "label": True}
     rows = [labelled, {**labelled, "label": False}, labelled, {**labelled, "completion": "No."}]
-    intake = finished(saved(tmp_path / "a.jsonl", *(json.dumps(fields).encode() for fields in rows)))
-    assert intake.account.dropped == {"flipped_label": 1, "duplicate": 1}
-    assert intake.yields == "unpaired"
+    row_reader = finished(saved(tmp_path / "a.jsonl", *(json.dumps(fields).encode() for fields in rows)))
+    assert row_reader.row_counts.dropped == {"flipped_label": 1, "duplicate": 1}
+    assert row_reader.yields == "unpaired"
     several = {"instruction": "Why?", "completions": [{"response": "a", "overall_score": 1}, {"response": "b"}]}
     swapped = {**several, "completions": several["completions"][::-1]}
-    intake = finished(saved(tmp_path / "b.jsonl", *(json.dumps(f).encode() for f in (several, swapped, several))))
-    assert (intake.account.kept, intake.account.dropped) == (2, {"duplicate": 1})
+    row_reader = finished(saved(tmp_path / "b.jsonl", *(json.dumps(f).encode() for f in (several, swapped, several))))
+    assert (row_reader.row_counts.kept, row_reader.row_counts.dropped) == (2, {"duplicate": 1})
 
 
 # --- the limit ----------------------------------------------------------------------------------------------------
@@ -309,10 +315,10 @@ def test_more_bad_rows_than_are_let_by_refuse_the_data(
 ) -> None:
     path = with_bad(tmp_path / "a.jsonl", bad, good)
     if passes:
-        assert load(path, Door(max_bad_rows=limit)).account == Account(bad + good, good, quarantined=bad)
+        assert load(path, ReadOptions(max_bad_rows=limit)).row_counts == RowCounts(bad + good, good, quarantined=bad)
         return
     with pytest.raises(DataError) as error:
-        load(path, Door(max_bad_rows=limit))
+        load(path, ReadOptions(max_bad_rows=limit))
     assert error.value.exit_code == 3
     of = f" of {bad + good}" if "%" in limit else ""
     assert str(error.value).startswith(f"{path}:2:1 · broken JSON (Expecting value) · {bad} bad row")
@@ -322,36 +328,36 @@ def test_more_bad_rows_than_are_let_by_refuse_the_data(
 def test_a_number_stops_at_once_and_a_share_at_the_end(tmp_path: Path) -> None:
     path = with_bad(tmp_path / "a.jsonl", 3, 9)
     for limit, rows in (("1", 3), ("1%", 12)):
-        intake = stream(path, Door(max_bad_rows=limit))
+        row_reader = stream(path, ReadOptions(max_bad_rows=limit))
         with pytest.raises(DataError):
-            list(intake)
-        assert intake.account.rows_in == rows
-        assert balances(intake.account)
+            list(row_reader)
+        assert row_reader.row_counts.rows_in == rows
+        assert balances(row_reader.row_counts)
 
 
 @pytest.mark.parametrize("text", ["-1", "1.5", "x", "", "101%", "-1%", "%", "1e1", "1/2"])
 def test_another_limit_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="--max-bad-rows"):
-        Door(max_bad_rows=text)
+        ReadOptions(max_bad_rows=text)
 
 
 @pytest.mark.parametrize("text", ["prompt", "prompt=", "=x", "prompt=x,prompt=y", ","])
 def test_columns_that_say_nothing_are_refused(text: str) -> None:
     with pytest.raises(UsageError, match="--columns"):
-        Door(columns=text)
+        ReadOptions(columns=text)
 
 
 def test_columns_layout_and_limit(tmp_path: Path) -> None:
     fields = {"q": "Why?", "good": "So.", "bad": "No.", "id": "7"}
     path = saved(tmp_path / "a.jsonl", json.dumps(fields).encode(), line(1), b"x")
-    intake = finished(path, Door(columns="prompt=q, chosen=good, rejected=bad", limit=1))
-    assert intake.account == Account(rows_in=1, kept=1)
+    row_reader = finished(path, ReadOptions(columns="prompt=q, chosen=good, rejected=bad", limit=1))
+    assert row_reader.row_counts == RowCounts(rows_in=1, kept=1)
     with pytest.raises(UsageError, match=r"--format hhh · no such layout · did you mean hh\?"):
-        list(stream(path, Door(layout="hhh")))
+        list(stream(path, ReadOptions(layout="hhh")))
     with pytest.raises(DataError, match=r"columns prompt, .* lack question"):
-        list(stream(saved(path, line(1)), Door(layout="align-anything")))
+        list(stream(saved(path, line(1)), ReadOptions(layout="align-anything")))
     with pytest.raises(UsageError, match="--limit 0"):
-        Door(limit=0)
+        ReadOptions(limit=0)
 
 
 # --- no row is lost -----------------------------------------------------------------------------------------------
@@ -376,31 +382,31 @@ def of_kind(kind: str, number: int) -> bytes:
 def test_no_row_is_lost(kinds: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = saved(Path(folder, "a.jsonl"), line(-1), *(of_kind(kind, n) for n, kind in enumerate(kinds)))
-        intake = stream(path, LET_ALL)
-        kept = [record.id for record in intake]
-        intake.quarantine.save(Path(folder, "quarantine.jsonl"))
+        row_reader = stream(path, LET_ALL)
+        kept = [record.id for record in row_reader]
+        row_reader.quarantine.save(Path(folder, "quarantine.jsonl"))
         entries = [json.loads(text) for text in Path(folder, "quarantine.jsonl").read_bytes().splitlines()]
-    assert balances(intake.account)
+    assert balances(row_reader.row_counts)
     rows = [(place, kind) for place, kind in enumerate(kinds, start=2) if kind != "blank"]
-    assert intake.account.rows_in == len(rows) + 1
+    assert row_reader.row_counts.rows_in == len(rows) + 1
     assert kept == ["a:1", *(f"a:{n}" for n, (_, kind) in enumerate(rows, start=2) if kind == "good")]
     assert [(entry["line"], entry["verdict"], entry["code"]) for entry in entries] == [
         (place, "quarantined", "BROKEN_JSON") if kind == "bad" else (place, "dropped", DROPPED[kind])
         for place, kind in rows
         if kind != "good"
     ]
-    assert list(intake.quarantine) == entries
+    assert list(row_reader.quarantine) == entries
 
 
 def test_raw_text_is_capped_and_memory_too(tmp_path: Path) -> None:
-    intake = finished(saved(tmp_path / "a.jsonl", line(0), b"x" * 5_000_000, "é".encode() * 5000, line(1)))
-    assert [len(entry["raw"]) for entry in intake.quarantine] == [RAW_CHARACTERS, RAW_CHARACTERS]
-    assert intake.account.kept == 2
+    row_reader = finished(saved(tmp_path / "a.jsonl", line(0), b"x" * 5_000_000, "é".encode() * 5000, line(1)))
+    assert [len(entry["raw"]) for entry in row_reader.quarantine] == [RAW_CHARACTERS, RAW_CHARACTERS]
+    assert row_reader.row_counts.kept == 2
 
 
 def test_the_account_is_said_with_all_its_parts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = saved(tmp_path / "a.jsonl", line(0), b"x", line(0), line(1))
-    console.say_stages({"read": finished(path).account})
+    console.say_stages({"read": finished(path).row_counts})
     assert capsys.readouterr().err == "read: 4 rows in = 2 kept + 1 quarantined + 1 dropped (duplicate 1)\n"
 
 
@@ -421,11 +427,11 @@ def test_candidates_and_labelled_responses_are_streamed_and_refused_as_preferenc
 
 
 def test_a_stream_reads_no_further_than_it_is_asked(tmp_path: Path) -> None:
-    intake = stream(saved(tmp_path / "a.jsonl", line(0), b"x", line(1)))
-    assert next(intake).id == "a:1"
-    assert intake.account.rows_in == 1
+    row_reader = stream(saved(tmp_path / "a.jsonl", line(0), b"x", line(1)))
+    assert next(row_reader).id == "a:1"
+    assert row_reader.row_counts.rows_in == 1
     with pytest.raises(DataError):
-        next(intake)
+        next(row_reader)
 
 
 def test_rows_as_they_are(tmp_path: Path) -> None:
@@ -470,10 +476,10 @@ REAL = {
 @pytest.mark.parametrize("name", REAL)
 def test_every_real_preference_set_reads_with_a_balanced_account(name: str, shared_data: Path) -> None:
     yields, rows = REAL[name]
-    intake = finished(shared_data / name, Door())
-    assert (intake.yields, intake.account.rows_in, intake.account.quarantined) == (yields, rows, 0)
-    assert balances(intake.account)
-    assert intake.account.kept > 0.97 * rows
+    row_reader = finished(shared_data / name, ReadOptions())
+    assert (row_reader.yields, row_reader.row_counts.rows_in, row_reader.row_counts.quarantined) == (yields, rows, 0)
+    assert balances(row_reader.row_counts)
+    assert row_reader.row_counts.kept > 0.97 * rows
 
 
 @pytest.mark.parametrize(
@@ -490,6 +496,6 @@ def test_what_a_layout_refuses_has_a_code(fields: dict[str, object], code: str, 
     row = {"prompt": "Why?", "chosen": "Because.", "rejected": "No."}
     path = tmp_path / "a.jsonl"
     path.write_text(json.dumps(row) + "\n" + json.dumps(row | fields) + "\n")
-    intake = stream(path, Door(max_bad_rows="1"))
-    assert len(list(intake)) == 1
-    assert intake.quarantine.codes == {code: 1}
+    row_reader = stream(path, ReadOptions(max_bad_rows="1"))
+    assert len(list(row_reader)) == 1
+    assert row_reader.quarantine.codes == {code: 1}

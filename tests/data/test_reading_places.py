@@ -17,7 +17,7 @@ from rich.console import Console
 
 from headwater import console
 from headwater.data.preference import Response, Unpaired
-from headwater.data.reading import Door, load, load_examples, stream
+from headwater.data.reading import ReadOptions, load, load_examples, stream
 from headwater.data.reading.formats import read_blocks
 from headwater.errors import DataError, NetworkError, UsageError
 
@@ -33,8 +33,8 @@ def jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
-def asked(place: Path | str, door: Door = Door()) -> list[str]:  # noqa: B008 - frozen
-    return [preference.prompt[0].content for preference in load(place, door).preferences]
+def asked(place: Path | str, read_options: ReadOptions = ReadOptions()) -> list[str]:  # noqa: B008 - frozen
+    return [preference.prompt[0].content for preference in load(place, read_options).preferences]
 
 
 def directory(home: Path) -> Path:
@@ -104,13 +104,13 @@ def test_splits_are_chosen_by_name(save: str, tmp_path: Path) -> None:
         datasets.DatasetDict(parts).save_to_disk(tmp_path)
         assert asked(tmp_path) == [row["prompt"] for row in ROWS[:5]]
         with pytest.raises(UsageError, match=r"has no split dev · choose one with --split: train, test"):
-            load(tmp_path, Door(split="dev"))
+            load(tmp_path, ReadOptions(split="dev"))
     else:
         jsonl(tmp_path / "data" / "train-00000-of-00001.jsonl", ROWS[:5])
         jsonl(tmp_path / "data" / "test-00000-of-00001.jsonl", ROWS[5:])
         with pytest.raises(UsageError, match=r"no data files of the split dev · choose one with --split: test, train"):
-            load(tmp_path, Door(split="dev"))
-    assert asked(tmp_path, Door(split="test")) == [row["prompt"] for row in ROWS[5:]]
+            load(tmp_path, ReadOptions(split="dev"))
+    assert asked(tmp_path, ReadOptions(split="test")) == [row["prompt"] for row in ROWS[5:]]
 
 
 def folder(path: Path, *names: str) -> Path:
@@ -168,9 +168,9 @@ def test_files_of_several_splits_are_never_read_as_one(kind: str, tmp_path: Path
     for split, files in expected.items():
         if (kind, split) == ("subsets", "harmless"):
             files = [*files, "harmless-base_train.jsonl"]
-        loaded = load(place, Door(split=split))
+        loaded = load(place, ReadOptions(split=split))
         assert [preference.prompt[0].content for preference in loaded.preferences] == files
-        assert bool(loaded.account.split) == (len(files) < len(names) or split is not None)
+        assert bool(loaded.row_counts.split) == (len(files) < len(names) or split is not None)
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_a_folder_that_leaves_a_choice_is_refused_with_the_splits(
     names: list[str], split: str | None, match: str, tmp_path: Path
 ) -> None:
     with pytest.raises(UsageError, match=match):
-        load(folder(tmp_path, *names), Door(split=split))
+        load(folder(tmp_path, *names), ReadOptions(split=split))
 
 
 CARD = """---
@@ -218,19 +218,21 @@ configs:
 @pytest.mark.parametrize(
     ("door", "files"),
     [
-        (Door(), ["english/a.jsonl", "english/test.jsonl"]),
-        (Door(split="test"), ["two.jsonl"]),
-        (Door(dataset_config="de"), ["german/a.jsonl"]),
-        (Door(dataset_config="de", split="test"), ["one.jsonl"]),
+        (ReadOptions(), ["english/a.jsonl", "english/test.jsonl"]),
+        (ReadOptions(split="test"), ["two.jsonl"]),
+        (ReadOptions(dataset_config="de"), ["german/a.jsonl"]),
+        (ReadOptions(dataset_config="de", split="test"), ["one.jsonl"]),
     ],
 )
-def test_the_card_of_a_data_set_says_which_files_are_read(door: Door, files: list[str], tmp_path: Path) -> None:
+def test_the_card_of_a_data_set_says_which_files_are_read(
+    read_options: ReadOptions, files: list[str], tmp_path: Path
+) -> None:
     names = ["english/a.jsonl", "english/test.jsonl", "german/a.jsonl", "one.jsonl", "two.jsonl"]
     place = folder(tmp_path, *names)
     (place / "README.md").write_text(CARD)
-    assert asked(place, door) == files
+    assert asked(place, read_options) == files
     with pytest.raises(UsageError, match=r"has no configuration fr · choose one with --dataset-config: de, en"):
-        load(place, Door(dataset_config="fr"))
+        load(place, ReadOptions(dataset_config="fr"))
     (place / "two.jsonl").unlink()
     with pytest.raises(DataError, match=r"README\.md · names two\.jsonl"):
         load(place)
@@ -238,8 +240,8 @@ def test_the_card_of_a_data_set_says_which_files_are_read(door: Door, files: lis
 
 def test_a_pattern_over_several_splits_is_said(tmp_path: Path) -> None:
     pattern = str(folder(tmp_path, "train.jsonl", "test.jsonl") / "*.jsonl")
-    assert load(pattern).account.split == "test and train"
-    assert asked(pattern, Door(split="test")) == ["test.jsonl"]
+    assert load(pattern).row_counts.split == "test and train"
+    assert asked(pattern, ReadOptions(split="test")) == ["test.jsonl"]
 
 
 def test_files_of_one_name_in_several_folders_give_different_ids(tmp_path: Path) -> None:
@@ -280,7 +282,7 @@ def test_cells_that_are_lists_or_numbers_are_decoded_and_texts_are_not(tmp_path:
 def test_cells_are_what_their_layout_makes_of_them(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text('question,better_response,rating\nHow many?,16,x\nHow long?,"[0]",y\nWho?,"{""legs"": 16}",z\n')
-    loaded = load(path, Door(columns="prompt=question,chosen=better_response,rejected=rating"))
+    loaded = load(path, ReadOptions(columns="prompt=question,chosen=better_response,rejected=rating"))
     assert [preference.chosen.text for preference in loaded.preferences] == ["16", "[0]", '{"legs": 16}']
     path.write_text("prompt,completion,label,score,complete\nHi,16,True,1e3,True\nHo,2,False,,False\nHu,3,1,,\n")
     rows = load_examples(path).preferences
@@ -296,22 +298,22 @@ def test_cells_are_what_their_layout_makes_of_them(tmp_path: Path) -> None:
     )
     loaded = load(path)
     (pair,) = loaded.preferences
-    assert (len(pair.prompt), pair.chosen.text) == (3, "C") and loaded.account.dropped == {"tie": 1}
+    assert (len(pair.prompt), pair.chosen.text) == (3, "C") and loaded.row_counts.dropped == {"tie": 1}
 
 
 @pytest.mark.parametrize(("cell", "code"), [("high", "MALFORMED"), ("nan", "SCORE"), ("1_000", "MALFORMED")])
 def test_cells_that_are_no_numbers_are_bad(cell: str, code: str, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(f"prompt,chosen,rejected,score_chosen\nHi,a,b,{cell}\n")
-    intake = stream(tmp_path / "a.csv", Door(max_bad_rows="1"))
-    assert not list(intake) and intake.quarantine.codes == {code: 1}
+    row_reader = stream(tmp_path / "a.csv", ReadOptions(max_bad_rows="1"))
+    assert not list(row_reader) and row_reader.quarantine.codes == {code: 1}
 
 
 def test_bad_rows_of_csv_are_named_by_their_first_line(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes(b'prompt,chosen,rejected\n"Why\n0?",a,b\nWhy,a\nWhy \xff?,a,b\nWhy 1?,a,b\nWhy 2?,"a,b\n')
-    intake = stream(path, Door(max_bad_rows="100%"))
-    assert [record.prompt[0].content for record in intake] == ["Why\n0?", "Why 1?"]
-    assert [(entry["line"], entry["code"]) for entry in intake.quarantine] == [
+    row_reader = stream(path, ReadOptions(max_bad_rows="100%"))
+    assert [record.prompt[0].content for record in row_reader] == ["Why\n0?", "Why 1?"]
+    assert [(entry["line"], entry["code"]) for entry in row_reader.quarantine] == [
         (4, "BROKEN_CSV"),
         (5, "UNICODE"),
         (7, "TORN"),
@@ -354,7 +356,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], Hub]:
 def test_a_name_on_the_hub_is_read_with_split_and_revision(streaming: bool, hub: Callable[[Any], Hub]) -> None:
     rows = datasets.Dataset.from_list(ROWS)
     stand_in = hub(rows.to_iterable_dataset() if streaming else rows)
-    loaded = load(Path("someone/pairs"), Door(split="train", revision="abc", streaming=streaming))
+    loaded = load(Path("someone/pairs"), ReadOptions(split="train", revision="abc", streaming=streaming))
     asked_for = {"path": "someone/pairs", "name": None, "split": "train", "revision": "abc", "streaming": streaming}
     assert stand_in.asked == asked_for
     assert [preference.prompt[0].content for preference in loaded.preferences] == [row["prompt"] for row in ROWS]
@@ -371,7 +373,7 @@ def test_the_only_split_of_a_name_is_taken_and_of_several_none(hub: Callable[[An
         load("someone/pairs")
     hub(ValueError("Unknown split \"dev\". Should be one of ['train'].\nmore"))
     with pytest.raises(UsageError, match=r'--split dev · Unknown split "dev"\. Should be one of'):
-        load("someone/pairs", Door(split="dev"))
+        load("someone/pairs", ReadOptions(split="dev"))
 
 
 @pytest.fixture
@@ -394,7 +396,7 @@ def several_configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.mark.parametrize("streaming", [False, True])
 def test_a_configuration_of_a_name_is_chosen_by_its_own_name(streaming: bool, several_configs: str) -> None:
     for name, rows in (("en", ROWS[:5]), ("de", ROWS[5:])):
-        loaded = load(several_configs, Door(dataset_config=name, split="train", streaming=streaming))
+        loaded = load(several_configs, ReadOptions(dataset_config=name, split="train", streaming=streaming))
         assert [preference.prompt[0].content for preference in loaded.preferences] == [row["prompt"] for row in rows]
         assert loaded.preferences[0].id == f"someone/pairs/{name}/train:1"
 
@@ -404,13 +406,13 @@ def test_a_configuration_that_is_needed_or_unknown_is_asked_for(
     name: str | None, found: str, several_configs: str
 ) -> None:
     with pytest.raises(UsageError) as error:
-        load(several_configs, Door(dataset_config=name))
+        load(several_configs, ReadOptions(dataset_config=name))
     assert str(error.value) == f"someone/pairs · {found} · choose one with --dataset-config: en, de"
 
 
 def test_an_unknown_split_of_a_configuration_is_refused(several_configs: str) -> None:
     with pytest.raises(UsageError, match=r'--split dev · Unknown split "dev"'):
-        load(several_configs, Door(dataset_config="de", split="dev"))
+        load(several_configs, ReadOptions(dataset_config="de", split="dev"))
 
 
 @pytest.mark.parametrize("problem", [ConnectionError("no route\nto host"), FileNotFoundError("not on the hub")])
@@ -458,11 +460,17 @@ def test_a_bar_is_drawn_on_a_terminal_alone(tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(
-    "door", [Door(split="train"), Door(dataset_config="en"), Door(revision="main"), Door(streaming=True)]
+    "read_options",
+    [
+        ReadOptions(split="train"),
+        ReadOptions(dataset_config="en"),
+        ReadOptions(revision="main"),
+        ReadOptions(streaming=True),
+    ],
 )
-def test_flags_that_a_local_file_cannot_answer_are_refused(door: Door, tmp_path: Path) -> None:
+def test_flags_that_a_local_file_cannot_answer_are_refused(read_options: ReadOptions, tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"prompt": "Why?", "chosen": "Because.", "rejected": "No."}\n')
     assert len(load(path).preferences) == 1
     with pytest.raises(UsageError, match="leave"):
-        load(path, door)
+        load(path, read_options)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headwater.data.layouts import (
-    SOURCES,
+    LAYOUTS,
     Broken,
     CandidatesDraft,
     Draft,
@@ -404,19 +404,19 @@ def explicit(**changes: Any) -> Fields:
 # --- every layout -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize("name", LAYOUTS)
 def test_every_layout_has_an_example_here(name: str) -> None:
     assert EXAMPLES.get(name), f"give {name} a good and a broken row in EXAMPLES"
 
 
 def test_every_example_is_of_a_layout() -> None:
-    assert set(EXAMPLES) == set(SOURCES)
+    assert set(EXAMPLES) == set(LAYOUTS)
 
 
 @pytest.mark.parametrize(("name", "example"), CASES)
 def test_a_layout_reads_its_row(name: str, example: Example) -> None:
     kinds = {"preferences": Preference, "candidates": Candidates, "unpaired": Unpaired}
-    expected = kinds[SOURCES[name].yields](
+    expected = kinds[LAYOUTS[name].yields](
         **example.says._asdict(), id="file:1", source=example.good.get("source", "file")
     )
     assert record(example.good) == expected
@@ -426,7 +426,7 @@ def test_a_layout_reads_its_row(name: str, example: Example) -> None:
 def test_a_layout_refuses_its_broken_row(name: str, example: Example) -> None:
     fields = {**example.good, **example.broken}
     with pytest.raises(Broken) as problem:
-        draft_to_record(SOURCES[name].read(fields), fields, "file:1")
+        draft_to_record(LAYOUTS[name].read(fields), fields, "file:1")
     found, expected, *_ = problem.value.args
     assert example.problem in found
     assert expected.startswith("expected ")
@@ -440,19 +440,19 @@ HARMLESS = {
 }
 
 
-@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize("name", LAYOUTS)
 @pytest.mark.parametrize("kind", ODD)
 def test_no_layout_takes_anything_but_what_it_knows(name: str, kind: str) -> None:
-    for column in SOURCES[name].columns:
+    for column in LAYOUTS[name].columns:
         if (name, column, kind) not in HARMLESS:
             with pytest.raises(Broken, match="expected"):
-                SOURCES[name].read(good(name, **{column: ODD[kind]}))
+                LAYOUTS[name].read(good(name, **{column: ODD[kind]}))
 
 
-@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize("name", LAYOUTS)
 def test_a_layout_survives_a_row_without_its_columns(name: str) -> None:
     with pytest.raises(Broken, match="expected"):
-        SOURCES[name].read({})
+        LAYOUTS[name].read({})
 
 
 TEXTS = st.sampled_from(
@@ -475,15 +475,15 @@ VALUES = st.recursive(
 EXTRAS = ("system", "input", "history", "metadata", "score_chosen", "chosen_complete", "chosen_rating", "id", "source")
 
 
-@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize("name", LAYOUTS)
 @settings(max_examples=80, deadline=None)
 @given(data=st.data())
 def test_whatever_stands_in_its_columns_a_layout_gives_a_verdict(name: str, data: st.DataObject) -> None:
-    columns = [*SOURCES[name].columns, *EXTRAS]
+    columns = [*LAYOUTS[name].columns, *EXTRAS]
     wild = data.draw(st.dictionaries(st.sampled_from(columns), VALUES, max_size=4))
     fields = good(name, **wild)
     try:
-        result = draft_to_record(SOURCES[name].read(fields), fields, "file:1")
+        result = draft_to_record(LAYOUTS[name].read(fields), fields, "file:1")
     except NoPreference as reason:
         assert str(reason)
     except Broken as problem:
@@ -493,11 +493,11 @@ def test_whatever_stands_in_its_columns_a_layout_gives_a_verdict(name: str, data
         assert any(message.role == "user" for message in result.prompt)
 
 
-@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize("name", LAYOUTS)
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_whatever_stands_in_the_columns_detection_gives_a_verdict(name: str, data: st.DataObject) -> None:
-    fields = good(name, **data.draw(st.dictionaries(st.sampled_from(SOURCES[name].columns), VALUES)))
+    fields = good(name, **data.draw(st.dictionaries(st.sampled_from(LAYOUTS[name].columns), VALUES)))
     try:
         source, reason = detect(fields)
     except Broken as problem:
@@ -513,18 +513,18 @@ def test_whatever_stands_in_the_columns_detection_gives_a_verdict(name: str, dat
 @pytest.mark.parametrize(("name", "example"), CASES)
 def test_a_layout_is_detected_and_says_why(name: str, example: Example) -> None:
     source, reason = detect(example.good)
-    assert source is SOURCES[name]
+    assert source is LAYOUTS[name]
     assert reason == f"{name} (has {', '.join(source.columns)})"
 
 
-@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize("name", LAYOUTS)
 def test_a_layout_is_taken_by_name(name: str) -> None:
     source, reason = detect(good(name), name)
-    assert source is SOURCES[name]
+    assert source is LAYOUTS[name]
     assert reason == f"{name} (named by --format)"
 
 
-@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize("name", LAYOUTS)
 def test_names_are_fit_for_a_flag(name: str) -> None:
     assert name == name.lower()
     assert name.replace("-", "").isalnum()
@@ -556,15 +556,15 @@ def test_unknown_columns_are_named_with_the_nearest_layouts() -> None:
 def test_columns_near_to_nothing_are_met_with_all_layouts(fields: Fields) -> None:
     with pytest.raises(Broken, match="fit no known layout") as problem:
         detect(fields)
-    assert problem.value.args[1] == f"expected one of {', '.join(SOURCES)}"
+    assert problem.value.args[1] == f"expected one of {', '.join(LAYOUTS)}"
 
 
-@pytest.mark.parametrize("other", [name for name in SOURCES if not {"chosen", "prompt"} <= {*SOURCES[name].columns}])
+@pytest.mark.parametrize("other", [name for name in LAYOUTS if not {"chosen", "prompt"} <= {*LAYOUTS[name].columns}])
 def test_no_layout_is_preferred_in_silence(other: str) -> None:
     """A row with the columns of two layouts names both; only those that are told by a prompt yield to one."""
     both = {**good(other), **explicit()}
     if other in ("implicit-prompt", "hh"):
-        assert detect(both)[0] is SOURCES["explicit-prompt"]
+        assert detect(both)[0] is LAYOUTS["explicit-prompt"]
         return
     with pytest.raises(Broken) as problem:
         detect(both)
@@ -572,11 +572,11 @@ def test_no_layout_is_preferred_in_silence(other: str) -> None:
     fitting = found.rpartition("fit several layouts (")[2].removesuffix(")").split(", ")
     assert {"explicit-prompt", other} <= set(fitting)
     assert fix == "choose one with --format NAME"
-    assert detect(both, other)[0] is SOURCES[other]
+    assert detect(both, other)[0] is LAYOUTS[other]
 
 
 def test_dialogues_beside_a_prompt_are_no_hh_rows() -> None:
-    assert detect(good("hh", prompt="Why?"))[0] is SOURCES["explicit-prompt"]
+    assert detect(good("hh", prompt="Why?"))[0] is LAYOUTS["explicit-prompt"]
 
 
 # --- columns under other names ------------------------------------------------------------------------------------
@@ -704,7 +704,7 @@ def test_a_system_column_that_repeats_the_system_turn_is_not_said_twice() -> Non
 def test_a_system_column_stands_before_whole_conversations(name: str) -> None:
     pair = {side: said(*QUESTION, ("assistant", side)) for side in ("chosen", "rejected")}
     fields = {**pair, "system": "Be brief."} | ({} if name == "implicit-prompt" else {"prompt": "Why?"})
-    assert detect(fields)[0] is SOURCES[name]
+    assert detect(fields)[0] is LAYOUTS[name]
     assert read(fields).prompt == (SYSTEM, *QUESTION)
 
 

@@ -29,8 +29,8 @@ def asked(*turns: str, system: str = "") -> Preference:
 
 def test_no_opening_is_on_both_sides(rows: list[Preference]) -> None:
     train, rest = split(rows, 0.2, seed=0)
-    assert len({p.opening for p in rows}) < len(rows), "the corpus repeats no opening, so this shows nothing"
-    assert {p.opening for p in train}.isdisjoint(p.opening for p in rest)
+    assert len({p.conversation_id for p in rows}) < len(rows), "the corpus repeats no opening, so this shows nothing"
+    assert {p.conversation_id for p in train}.isdisjoint(p.conversation_id for p in rest)
 
 
 def test_every_row_is_on_one_side_and_in_order(rows: list[Preference]) -> None:
@@ -68,8 +68,8 @@ def test_truncated_data_splits_like_full_data(rows: list[Preference], tokenizer:
 @pytest.mark.parametrize("fraction", [0.1, 0.3, 0.5])
 def test_the_fraction_is_held_out(fraction: float) -> None:
     # 4000 draws: three standard errors are at most 0.024.
-    openings = [asked(f"question {n}") for n in range(4000)]
-    assert len(split(openings, fraction, seed=0)[1]) / 4000 == pytest.approx(fraction, abs=0.024)
+    conversation_ids = [asked(f"question {n}") for n in range(4000)]
+    assert len(split(conversation_ids, fraction, seed=0)[1]) / 4000 == pytest.approx(fraction, abs=0.024)
 
 
 def test_fraction_0_holds_out_nothing(rows: list[Preference]) -> None:
@@ -78,7 +78,7 @@ def test_fraction_0_holds_out_nothing(rows: list[Preference]) -> None:
 
 def test_a_split_that_leaves_a_side_empty_is_refused(rows: list[Preference]) -> None:
     one = [rows[0], dataclasses.replace(rows[0], id="again")]
-    trains = not held_out(rows[0].opening, 0.5, seed=0)
+    trains = not held_out(rows[0].conversation_id, 0.5, seed=0)
     side = "held-out" if trains else "training"
     with pytest.raises(DataError) as error:
         split(one, 0.5, seed=0)
@@ -93,16 +93,16 @@ def test_a_split_that_leaves_a_side_empty_is_refused(rows: list[Preference]) -> 
 
 def test_what_was_seen_in_training_is_dropped_and_counted(rows: list[Preference]) -> None:
     train, rest = split(rows, 0.2, seed=0)
-    kept, account = unseen(rows, {p.opening for p in train})
+    kept, row_counts = unseen(rows, {p.conversation_id for p in train})
     assert kept == rest
-    assert (account.rows_in, account.kept) == (1000, len(rest))
-    assert account.dropped == {"seen_in_training": len(train)}
+    assert (row_counts.rows_in, row_counts.kept) == (1000, len(rest))
+    assert row_counts.dropped == {"seen_in_training": len(train)}
 
 
 def test_where_nothing_was_seen_nothing_is_dropped(rows: list[Preference]) -> None:
-    kept, account = unseen(rows, {"another"})
+    kept, row_counts = unseen(rows, {"another"})
     assert kept == rows
-    assert (account.rows_in, account.kept, account.dropped) == (1000, 1000, {})
+    assert (row_counts.rows_in, row_counts.kept, row_counts.dropped) == (1000, 1000, {})
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_where_nothing_was_seen_nothing_is_dropped(rows: list[Preference]) -> No
     ],
 )
 def test_an_opening_ignores_case_white_space_later_turns_and_answers(one: Preference, other: Preference) -> None:
-    assert one.opening == other.opening
+    assert one.conversation_id == other.conversation_id
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_an_opening_ignores_case_white_space_later_turns_and_answers(one: Prefer
     ],
 )
 def test_another_question_or_system_turn_is_another_opening(one: Preference, other: Preference) -> None:
-    assert one.opening != other.opening
+    assert one.conversation_id != other.conversation_id
 
 
 # --- the overlap of two sets --------------------------------------------------------------------------------------
@@ -219,24 +219,24 @@ def test_every_kind_of_leakage_is_refused_and_an_n_gram_is_not() -> None:
         "such as e1 (training row t1), e2 (training row t2), e3 (training row t3) · "
         "--leakage drop leaves those training rows out, --leakage allow trains on them"
     )
-    kept, account, found = without_leakage(TRAINED[3:], JUDGED, "refuse")
-    assert (kept, account.rows_in, account.kept, account.dropped) == (TRAINED[3:], 1, 1, {})
+    kept, row_counts, found = without_leakage(TRAINED[3:], JUDGED, "refuse")
+    assert (kept, row_counts.rows_in, row_counts.kept, row_counts.dropped) == (TRAINED[3:], 1, 1, {})
     assert found.matches == (Match("13-gram", "e4", "t4"),)
 
 
 def test_drop_takes_every_leaking_training_row_and_no_other() -> None:
     rows = [*TRAINED, named("t5", "Why?"), named("t6", "Whither?")]
-    kept, account, found = without_leakage(rows, JUDGED, "drop")
+    kept, row_counts, found = without_leakage(rows, JUDGED, "drop")
     assert [p.id for p in kept] == ["t4", "t6"]
-    assert (account.rows_in, account.kept, account.dropped) == (6, 2, {"seen_in_evaluation": 4})
+    assert (row_counts.rows_in, row_counts.kept, row_counts.dropped) == (6, 2, {"seen_in_evaluation": 4})
     assert found.matches == (Match("13-gram", "e4", "t4"),)
     with pytest.raises(DataError, match="3 training rows · all share a prompt with --eval-data"):
         without_leakage(TRAINED[:3], JUDGED, "drop")
 
 
 def test_allow_keeps_all_and_says_what_is_shared() -> None:
-    kept, account, found = without_leakage(TRAINED, JUDGED, "allow")
-    assert (kept, account.kept, account.dropped) == (TRAINED, 4, {})
+    kept, row_counts, found = without_leakage(TRAINED, JUDGED, "allow")
+    assert (kept, row_counts.kept, row_counts.dropped) == (TRAINED, 4, {})
     assert [match.kind for match in found.leaks.matches] == list(LEAKS)
     assert len(found.matches) == 4
 
@@ -246,4 +246,4 @@ def test_what_evaluate_would_leave_out_is_leakage(rows: list[Preference]) -> Non
     train, rest = split(rows, 0.2, seed=0)
     kept, _, _ = without_leakage(rows, rest, "drop")
     assert {p.id for p in kept} <= {p.id for p in train}
-    assert unseen(rest, {p.opening for p in kept})[0] == rest
+    assert unseen(rest, {p.conversation_id for p in kept})[0] == rest

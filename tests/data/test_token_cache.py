@@ -12,13 +12,13 @@ import pytest
 
 from headwater.data import preparation, templates, token_cache
 from headwater.data.preference import Preference
-from headwater.data.preparation import Ledger, prepare
+from headwater.data.preparation import PrepLog, prepare
 from headwater.data.templates import CHATML
 from headwater.data.tokenizers import Tokenizer
-from headwater.data.tokens import PairTokens, View
+from headwater.data.tokens import EncodeOptions, PairTokens
 from headwater.data.truncation import Keep, Truncation
 
-VIEW = View(Truncation(Keep(Fraction(1, 10))), "complete", 60)
+VIEW = EncodeOptions(Truncation(Keep(Fraction(1, 10))), "complete", 60)
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +38,7 @@ def same(one: list[PairTokens], other: list[PairTokens]) -> bool:
 def test_a_second_run_reads_what_the_first_one_made(
     corpus: list[Preference], tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first, second = Ledger(), Ledger()
+    first, second = PrepLog(), PrepLog()
     made = prepare("part", corpus, VIEW, tokenizer, first)
 
     def never(*_: object) -> None:
@@ -96,7 +96,7 @@ def test_a_prompt_with_a_date_is_made_anew_on_another_day(
 
 @pytest.mark.parametrize("damage", ["cut", "flip the header", "flip a token", "empty"])
 def test_a_damaged_entry_is_made_anew(damage: str, corpus: list[Preference], tokenizer: Tokenizer) -> None:
-    made = prepare("part", corpus, VIEW, tokenizer, Ledger())
+    made = prepare("part", corpus, VIEW, tokenizer, PrepLog())
     (path,) = token_cache.folder().iterdir()
     raw = path.read_bytes()
     damaged = {
@@ -107,17 +107,17 @@ def test_a_damaged_entry_is_made_anew(damage: str, corpus: list[Preference], tok
     }
     path.write_bytes(damaged[damage])
     assert token_cache.load(path.stem, corpus) is None
-    assert same(prepare("part", corpus, VIEW, tokenizer, Ledger()), made)
+    assert same(prepare("part", corpus, VIEW, tokenizer, PrepLog()), made)
     again = token_cache.load(path.stem, corpus)
     assert again is not None
     assert same(again.pairs, made)
 
 
 def test_ids_do_not_count(corpus: list[Preference], tokenizer: Tokenizer) -> None:
-    made = prepare("part", corpus, VIEW, tokenizer, Ledger())
+    made = prepare("part", corpus, VIEW, tokenizer, PrepLog())
     for ids in (["same"] * len(corpus), [row.id for row in corpus[::-1]]):
         rows = [replace(row, id=name) for row, name in zip(corpus, ids, strict=True)]
-        found = prepare("part", rows, VIEW, tokenizer, Ledger())
+        found = prepare("part", rows, VIEW, tokenizer, PrepLog())
         assert same([pair._replace(id="") for pair in found], [pair._replace(id="") for pair in made])
         assert [pair.id for pair in found] == [rows[pair.row].id for pair in found]
     assert len(list(token_cache.folder().iterdir())) == 1
@@ -128,4 +128,4 @@ def test_a_cache_that_cannot_be_written_stops_nothing(
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("HEADWATER_CACHE", str(tmp_path / "file"))
-    assert prepare("part", corpus, VIEW, tokenizer, Ledger())
+    assert prepare("part", corpus, VIEW, tokenizer, PrepLog())

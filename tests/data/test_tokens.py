@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headwater.data.preference import Message, Preference, Response
-from headwater.data.preparation import Ledger, prepare
-from headwater.data.reading import Account
+from headwater.data.preparation import PrepLog, prepare
+from headwater.data.reading import RowCounts
 from headwater.data.templates import CHATML
 from headwater.data.tokenizers import ScratchTokenizer, Tokenizer, is_call, load_tokenizer, texts_of
-from headwater.data.tokens import BATCH, PairTokens, View, render, token_ends, tokenize
+from headwater.data.tokens import BATCH, EncodeOptions, PairTokens, render, token_ends, tokenize
 from headwater.data.truncation import Keep, Truncation, truncate
 from headwater.errors import DataError, ModelError, UsageError
 
@@ -55,8 +55,8 @@ def templated(tokenizer: Tokenizer, template: str | None) -> Tokenizer:
 
 
 def one(preference: Preference, tokenizer: Tokenizer) -> PairTokens:
-    (pair,), account, _ = tokenize([preference], tokenizer, 4096)
-    assert account == Account(rows_in=1, kept=1)
+    (pair,), row_counts, _ = tokenize([preference], tokenizer, 4096)
+    assert row_counts == RowCounts(rows_in=1, kept=1)
     return pair
 
 
@@ -77,7 +77,7 @@ def test_the_tokens_spell_the_rendered_conversation(tokenizer: Tokenizer) -> Non
     assert tokenizer.decode(pair.prompt) == before
     assert tokenizer.decode(pair.chosen) == "Yes, it is.<|im_end|>"
     assert tokenizer.decode(pair.rejected) == "No.<|im_end|>"
-    assert (pair.id, pair.source, pair.opening) == ("lab:7", "lab", talk().opening)
+    assert (pair.id, pair.source, pair.conversation_id) == ("lab:7", "lab", talk().conversation_id)
     assert pair.prompt.dtype == pair.chosen.dtype == pair.rejected.dtype == np.int32
     assert pair.length == len(pair.prompt) + len(pair.chosen) + len(pair.rejected)
 
@@ -89,8 +89,8 @@ def test_prompt_and_response_are_the_encoding_of_the_whole_text(
     other = templated(tokenizer, template)
     cut = truncate(corpus, Truncation(Keep(HALF)), token_ends(other)).preferences
     rows = [*corpus, *cut]
-    pairs, account, _ = tokenize(rows, other, 4096)
-    assert account == Account(rows_in=len(rows), kept=len(rows))
+    pairs, row_counts, _ = tokenize(rows, other, 4096)
+    assert row_counts == RowCounts(rows_in=len(rows), kept=len(rows))
     for preference, pair in zip(rows, pairs, strict=True):
         for response, ids in sides(preference, pair):
             text = render(preference, response, other, "complete").text
@@ -126,10 +126,10 @@ def test_only_the_side_that_was_cut_lacks_its_end(tokenizer: Tokenizer) -> None:
 
 def test_more_preferences_than_a_batch_stay_in_order(corpus: list[Preference], tokenizer: Tokenizer) -> None:
     many = [dataclasses.replace(corpus[n % len(corpus)], id=str(n)) for n in range(BATCH + 3)]
-    pairs, account, _ = tokenize(many, tokenizer, 4096)
+    pairs, row_counts, _ = tokenize(many, tokenizer, 4096)
     assert [pair.id for pair in pairs] == [str(n) for n in range(BATCH + 3)]
     assert pairs[-1].chosen.tolist() == pairs[(BATCH + 2) % len(corpus)].chosen.tolist()
-    assert account.kept == BATCH + 3
+    assert row_counts.kept == BATCH + 3
     ends = token_ends(tokenizer)([p.chosen.text for p in many])
     assert [list(e) for e in ends] == [list(token_ends(tokenizer)([p.chosen.text])[0]) for p in many]
 
@@ -148,11 +148,11 @@ def test_a_pair_longer_than_max_length_is_dropped_and_counted(corpus: list[Prefe
     pairs, _, _ = tokenize(corpus, tokenizer, 4096)
     longest = [len(pair.prompt) + max(len(pair.chosen), len(pair.rejected)) for pair in pairs]
     limit = sorted(longest)[len(longest) // 2]
-    kept, account, _ = tokenize(corpus, tokenizer, limit)
+    kept, row_counts, _ = tokenize(corpus, tokenizer, limit)
     assert [pair.id for pair in kept] == [pair.id for pair, n in zip(pairs, longest, strict=True) if n <= limit]
     assert 0 < len(kept) < len(corpus)
-    assert account == Account(len(corpus), len(kept), account.dropped)
-    assert account.dropped == {"too_long": len(corpus) - len(kept)}
+    assert row_counts == RowCounts(len(corpus), len(kept), row_counts.dropped)
+    assert row_counts.dropped == {"too_long": len(corpus) - len(kept)}
 
 
 # --- where prompt and response merge ------------------------------------------------------------------------------
@@ -261,14 +261,14 @@ def test_a_row_that_the_template_refuses_is_dropped_and_its_reason_kept(tokenize
     refuses = "{% if 'brief' in messages[0]['content'] %}{{ raise_exception('no, please') }}{% endif %}"
     other = templated(tokenizer, refuses + CHATML)
     fits = dataclasses.replace(talk(), prompt=(Message("user", "Hi"),), id="lab:8")
-    pairs, account, _ = tokenize([talk(), fits, talk()], other, 4096)
+    pairs, row_counts, _ = tokenize([talk(), fits, talk()], other, 4096)
     assert [pair.id for pair in pairs] == ["lab:8"]
-    assert account == Account(3, 1, account.dropped, first={"template_refuses": "lab:7: no, please"})
-    assert account.dropped == {"template_refuses": 2}
+    assert row_counts == RowCounts(3, 1, row_counts.dropped, first={"template_refuses": "lab:7: no, please"})
+    assert row_counts.dropped == {"template_refuses": 2}
     with pytest.raises(ModelError, match="lab:7 · the chat template refuses the conversation: no, please"):
         render(talk(), talk().chosen, other, "complete")
     with pytest.raises(DataError, match=r"template_refuses 1, the first lab:7: no, please"):
-        prepare("part", [talk()], View(Truncation(), "complete", 4096), other, Ledger())
+        prepare("part", [talk()], EncodeOptions(Truncation(), "complete", 4096), other, PrepLog())
 
 
 def test_a_template_without_an_end_token_ends_with_the_tokenizers(tokenizer: Tokenizer) -> None:
@@ -388,21 +388,25 @@ def test_a_call_is_told_from_a_path(name: str, call: bool) -> None:
 
 
 def test_prepare_cuts_and_tokenises_and_accounts_for_both(corpus: list[Preference], tokenizer: Tokenizer) -> None:
-    ledger = Ledger()
-    pairs = prepare("training part", corpus, View(Truncation(Keep(HALF)), "complete", 4096), tokenizer, ledger)
-    assert list(ledger.stages) == ["truncate, training part", "tokenize, training part"]
+    prep_log = PrepLog()
+    pairs = prepare(
+        "training part", corpus, EncodeOptions(Truncation(Keep(HALF)), "complete", 4096), tokenizer, prep_log
+    )
+    assert list(prep_log.stages) == ["truncate, training part", "tokenize, training part"]
     cut = truncate(corpus, Truncation(Keep(HALF)), token_ends(tokenizer))
-    assert ledger.stages["truncate, training part"] == cut.account
-    assert ledger.stages["tokenize, training part"] == Account(len(cut.preferences), len(pairs))
+    assert prep_log.stages["truncate, training part"] == cut.row_counts
+    assert prep_log.stages["tokenize, training part"] == RowCounts(len(cut.preferences), len(pairs))
     for pair, other in zip(pairs, tokenize(cut.preferences, tokenizer, 4096)[0], strict=True):
         assert pair.id == other.id
         assert pair.chosen.tolist() == other.chosen.tolist()
 
 
 def test_prepare_of_whole_responses_has_no_truncation_stage(corpus: list[Preference], tokenizer: Tokenizer) -> None:
-    ledger = Ledger()
-    assert len(prepare("part", corpus, View(Truncation(), "complete", 4096), tokenizer, ledger)) == len(corpus)
-    assert ledger.stages == {"tokenize, part": Account(len(corpus), len(corpus))}
+    prep_log = PrepLog()
+    assert len(prepare("part", corpus, EncodeOptions(Truncation(), "complete", 4096), tokenizer, prep_log)) == len(
+        corpus
+    )
+    assert prep_log.stages == {"tokenize, part": RowCounts(len(corpus), len(corpus))}
 
 
 def test_prepare_says_why_nothing_is_left(tokenizer: Tokenizer) -> None:
@@ -413,6 +417,10 @@ def test_prepare_says_why_nothing_is_left(tokenizer: Tokenizer) -> None:
     ]:
         with pytest.raises(DataError) as error:
             prepare(
-                "held-out part", preferences, View(Truncation(Keep(keep)), "complete", max_length), tokenizer, Ledger()
+                "held-out part",
+                preferences,
+                EncodeOptions(Truncation(Keep(keep)), "complete", max_length),
+                tokenizer,
+                PrepLog(),
             )
         assert str(error.value).startswith(f"held-out part · no row is left ({reasons}) · raise --max-length")

@@ -277,14 +277,14 @@ def test_the_kept_text_has_as_many_tokens_as_the_ratio_says(corpus: list[Prefere
 def test_both_responses_are_cut_by_their_own_lengths_and_prompts_stay() -> None:
     given_pair = pair("a b c d e f", "u v")
     result = truncate([given_pair], Truncation(Keep(HALF)), words)
-    (kept,), account, before, after = result.preferences, result.account, result.before, result.after
+    (kept,), row_counts, before, after = result.preferences, result.row_counts, result.before, result.after
     assert kept == Preference(
         prompt=given_pair.prompt,
         chosen=Response("a b c", 1.0, complete=False),
         rejected=Response("u", 0.5, complete=False),
         id="x",
     )
-    assert (account.rows_in, account.kept, account.dropped) == (1, 1, {})
+    assert (row_counts.rows_in, row_counts.kept, row_counts.dropped) == (1, 1, {})
     assert before.tokens == {"chosen": 6, "rejected": 2}
     assert after.tokens == {"chosen": 3, "rejected": 1}
 
@@ -292,7 +292,11 @@ def test_both_responses_are_cut_by_their_own_lengths_and_prompts_stay() -> None:
 def test_keep_1_is_the_identity(corpus: list[Preference], tokenizer: Tokenizer) -> None:
     result = truncate(corpus, Truncation(Keep(Fraction(1))), token_ends(tokenizer))
     assert all(kept is given_pair for kept, given_pair in zip(result.preferences, corpus, strict=True))
-    assert (result.account.rows_in, result.account.kept, result.account.dropped) == (len(corpus), len(corpus), {})
+    assert (result.row_counts.rows_in, result.row_counts.kept, result.row_counts.dropped) == (
+        len(corpus),
+        len(corpus),
+        {},
+    )
 
 
 def test_keep_1_leaves_an_incomplete_response_incomplete() -> None:
@@ -306,12 +310,14 @@ def test_pairs_that_became_identical_or_empty_are_dropped_and_counted() -> None:
 
     rows = [pair("a b c d", "a b x y"), pair("a b", "c d"), pair("a b  c d", "a  b x y")]
     result = truncate(rows, Truncation(Keep(HALF)), words)
-    account = result.account
+    row_counts = result.row_counts
     assert [p.chosen.text for p in result.preferences] == ["a"]
-    assert (account.rows_in, account.kept, account.dropped) == (3, 1, {"identical_responses": 2})
+    assert (row_counts.rows_in, row_counts.kept, row_counts.dropped) == (3, 1, {"identical_responses": 2})
     assert (result.before.tokens.total(), result.after.tokens.total()) == (4, 2)
     assert result.dropped == {"identical_responses": ["x", "x"]}
-    assert truncate([pair("  a", "b c")], Truncation(Keep(HALF)), spaces_first).account.dropped == {"empty_response": 1}
+    assert truncate([pair("  a", "b c")], Truncation(Keep(HALF)), spaces_first).row_counts.dropped == {
+        "empty_response": 1
+    }
 
 
 def test_truncation_is_monotone_in_the_ratio(corpus: list[Preference], tokenizer: Tokenizer) -> None:
@@ -319,7 +325,7 @@ def test_truncation_is_monotone_in_the_ratio(corpus: list[Preference], tokenizer
     shorter: dict[str, Preference] = {}
     for keep in KEEPS:
         result = truncate(corpus, Truncation(Keep(keep)), ends)
-        assert result.account.rows_in == result.account.kept + result.account.dropped.total()
+        assert result.row_counts.rows_in == result.row_counts.kept + result.row_counts.dropped.total()
         longer = {p.id: p for p in result.preferences}
         assert longer.keys() >= shorter.keys(), "a pair that could be told apart no longer can"
         for name, short in shorter.items():

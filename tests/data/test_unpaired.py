@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from headwater.data.preference import Preference, Response, Unpaired
-from headwater.data.preparation import Ledger, prepare
+from headwater.data.preparation import PrepLog, prepare
 from headwater.data.splitting import split, without_leakage
 from headwater.data.tokenizers import Tokenizer
-from headwater.data.tokens import PairTokens, View, tokenize
+from headwater.data.tokens import EncodeOptions, PairTokens, tokenize
 from headwater.data.truncation import Keep, Part, Truncation, truncate
 from headwater.errors import UsageError
 
@@ -36,9 +36,9 @@ def response_of(row: PairTokens) -> list[int]:
 
 @pytest.mark.parametrize("part", ["prefix", "suffix", "middle"])
 def test_a_response_is_cut_and_encoded_as_in_a_pair(part: Part, corpus: list[Preference], tokenizer: Tokenizer) -> None:
-    view = View(Truncation(HALF, part=part), "complete", 512)
-    pairs = prepare("pairs", corpus, view, tokenizer, Ledger())
-    rows = prepare("rows", labelled(corpus), view, tokenizer, Ledger())
+    encode_options = EncodeOptions(Truncation(HALF, part=part), "complete", 512)
+    pairs = prepare("pairs", corpus, encode_options, tokenizer, PrepLog())
+    rows = prepare("rows", labelled(corpus), encode_options, tokenizer, PrepLog())
     assert len(rows) == 2 * len(pairs) == 2 * len(corpus)
     for pair, good, bad in zip(pairs, rows[: len(corpus)], rows[len(corpus) :], strict=True):
         # What both responses begin with may be prompt in a pair, where a token spans the boundary: not in this corpus.
@@ -46,20 +46,20 @@ def test_a_response_is_cut_and_encoded_as_in_a_pair(part: Part, corpus: list[Pre
         assert np.array_equal(good.chosen, pair.chosen)
         assert np.array_equal(bad.rejected, pair.rejected)
         assert len(good.rejected) == len(bad.chosen) == 0
-        assert good.opening == bad.opening == pair.opening
+        assert good.conversation_id == bad.conversation_id == pair.conversation_id
 
 
 def test_the_cache_gives_back_labelled_rows(corpus: list[Preference], tokenizer: Tokenizer) -> None:
-    view = View(Truncation(HALF), "complete", 300)
+    encode_options = EncodeOptions(Truncation(HALF), "complete", 300)
     rows = labelled(corpus)
     turned = [dataclasses.replace(row, label=not row.label) for row in rows]
     for _ in range(2):
-        ledger = Ledger()
-        first, other = (prepare("part", given, view, tokenizer, ledger) for given in (rows, turned))
+        prep_log = PrepLog()
+        first, other = (prepare("part", given, encode_options, tokenizer, prep_log) for given in (rows, turned))
         assert [response_of(row) for row in first] == [response_of(row) for row in other]
         assert all(bool(len(a.chosen)) != bool(len(b.chosen)) for a, b in zip(first, other, strict=True))
         assert {array.dtype for row in first for array in row[:3]} == {np.dtype(np.int32)}
-        assert ledger.stages["truncate, part"].kept == len(rows)
+        assert prep_log.stages["truncate, part"].kept == len(rows)
 
 
 def test_figures_of_a_cut_by_hand() -> None:
@@ -87,7 +87,7 @@ def test_figures_of_a_cut_by_hand() -> None:
 def test_a_response_of_which_nothing_is_kept_is_dropped() -> None:
     rows = [Unpaired(prompt=(), id="x", response=Response("  abc"), label=True)]
     result = truncate(rows, Truncation(Keep(Fraction(1, 5))), lambda texts: [range(1, len(text) + 1) for text in texts])
-    assert (result.preferences, result.account.dropped) == ([], {"empty_response": 1})
+    assert (result.preferences, result.row_counts.dropped) == ([], {"empty_response": 1})
 
 
 @pytest.mark.parametrize("cut", ["equal", "shared"])
@@ -101,16 +101,18 @@ def test_a_cut_by_the_other_response_is_refused(cut: str, corpus: list[Preferenc
 def test_rows_of_one_opening_stay_on_one_side(corpus: list[Preference]) -> None:
     train, held_out = split(labelled(corpus), 0.3, seed=1)
     pairs, _ = split(corpus, 0.3, seed=1)
-    assert {row.opening for row in train}.isdisjoint(row.opening for row in held_out)
-    assert {row.opening for row in train} == {pair.opening for pair in pairs}, "pairs and labelled rows split alike"
-    kept, account, _ = without_leakage(labelled(corpus), held_out, "drop")
+    assert {row.conversation_id for row in train}.isdisjoint(row.conversation_id for row in held_out)
+    assert {row.conversation_id for row in train} == {pair.conversation_id for pair in pairs}, (
+        "pairs and labelled rows split alike"
+    )
+    kept, row_counts, _ = without_leakage(labelled(corpus), held_out, "drop")
     assert kept == train
-    assert account.dropped == {"seen_in_evaluation": len(held_out)}
+    assert row_counts.dropped == {"seen_in_evaluation": len(held_out)}
 
 
 def test_rows_that_are_too_long_or_say_nothing_are_counted(corpus: list[Preference], tokenizer: Tokenizer) -> None:
     rows = labelled(corpus)
     lengths = sorted(row.length for row in tokenize(rows, tokenizer, 512).pairs)
     found = tokenize(rows, tokenizer, lengths[-2])
-    assert dict(found.account.dropped) == {"too_long": sum(length > lengths[-2] for length in lengths)} != {}
-    assert (found.account.rows_in, found.account.kept) == (len(rows), len(found.pairs))
+    assert dict(found.row_counts.dropped) == {"too_long": sum(length > lengths[-2] for length in lengths)} != {}
+    assert (found.row_counts.rows_in, found.row_counts.kept) == (len(rows), len(found.pairs))

@@ -14,15 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headwater.cli import main
-from headwater.data.layouts import SOURCES, Broken, Unread, json_text
+from headwater.data.layouts import LAYOUTS, Broken, Unread, json_text
 from headwater.data.layouts.judged import TIES
 from headwater.data.layouts.unread import COLUMNS, KEYS
 from headwater.data.preference import Message, Preference, Response
-from headwater.data.reading import Door, Intake, stream, write
+from headwater.data.reading import ReadOptions, RowReader, stream, write
 from headwater.errors import DataError
 from headwater.evaluation import judgements
 
-LET_ALL = Door(max_bad_rows="100%")
+LET_ALL = ReadOptions(max_bad_rows="100%")
 CALL = [{"id": "1", "type": "function", "function": {"name": "legs", "arguments": '{"n": 2}'}}]
 
 
@@ -43,9 +43,9 @@ def saved(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
-def read(path: Path, rows: list[dict[str, Any]], door: Door = LET_ALL) -> tuple[Intake, list[Any]]:
-    intake = stream(saved(path, rows), door)
-    return intake, list(intake)
+def read(path: Path, rows: list[dict[str, Any]], read_options: ReadOptions = LET_ALL) -> tuple[RowReader, list[Any]]:
+    row_reader = stream(saved(path, rows), read_options)
+    return row_reader, list(row_reader)
 
 
 MEANT = {
@@ -84,16 +84,16 @@ def test_what_changes_the_meaning_of_a_row_is_refused(
         rows[2] = fields
     if suffix == ".parquet":  # the first rows give the columns
         rows = [{name: each.get(name) for name in {**row(), **fields}} for each in rows]
-    intake, records = read(tmp_path / f"a{suffix}", rows)
-    assert len(records) == 3 and intake.quarantine.codes == {code: 1}
-    (entry,) = intake.quarantine
+    row_reader, records = read(tmp_path / f"a{suffix}", rows)
+    assert len(records) == 3 and row_reader.quarantine.codes == {code: 1}
+    (entry,) = row_reader.quarantine
     assert entry["line"] == 3
 
 
 @pytest.mark.parametrize("fields", [row(tools="[]"), row(images=[]), row(weight=1.0), row(context=""), row(input=None)])
 def test_what_says_nothing_is_no_reason_to_refuse_a_row(fields: dict[str, Any], tmp_path: Path) -> None:
-    intake, records = read(tmp_path / "a.jsonl", [row(1), fields])
-    assert len(records) == 2 and intake.account.not_read == []
+    row_reader, records = read(tmp_path / "a.jsonl", [row(1), fields])
+    assert len(records) == 2 and row_reader.row_counts.not_read == []
 
 
 @pytest.mark.parametrize("first", [1 << 16, 1])
@@ -103,31 +103,35 @@ def test_what_is_unknown_is_named(suffix: str, first: int, tmp_path: Path, monke
     rows = [row(n, votes=n, thinking="", id=n) for n in range(3)]
     rows[2]["chosen"][0]["toxicity"] = 0.5
     rows[0]["chosen"][0]["toxicity"] = None
-    intake, records = read(tmp_path / f"a{suffix}", rows)
-    assert len(records) == 3 and intake.account.not_read == ["chosen[].toxicity", "votes"]
-    limited, _ = read(tmp_path / f"a{suffix}", rows, Door(limit=2))
-    assert limited.account.not_read == ["votes"]
+    row_reader, records = read(tmp_path / f"a{suffix}", rows)
+    assert len(records) == 3 and row_reader.row_counts.not_read == ["chosen[].toxicity", "votes"]
+    limited, _ = read(tmp_path / f"a{suffix}", rows, ReadOptions(limit=2))
+    assert limited.row_counts.not_read == ["votes"]
 
 
 def test_columns_that_were_left_out_by_columns_are_named_or_refused(tmp_path: Path) -> None:
     rows = [{"q": "Why?", "good": "So.", "bad": "No.", "votes": 3, "prompt": "another"}]
-    intake, _ = read(tmp_path / "a.jsonl", rows, Door(columns="prompt=q,chosen=good,rejected=bad"))
-    assert intake.account.not_read == ["votes"]
+    row_reader, _ = read(tmp_path / "a.jsonl", rows, ReadOptions(columns="prompt=q,chosen=good,rejected=bad"))
+    assert row_reader.row_counts.not_read == ["votes"]
     rows[0]["context"] = "It rains."
-    intake, kept = read(tmp_path / "a.jsonl", rows, Door(columns="prompt=q,chosen=good,rejected=bad", max_bad_rows="1"))
-    assert not kept and intake.quarantine.codes == {"CONTEXT": 1}
+    row_reader, kept = read(
+        tmp_path / "a.jsonl", rows, ReadOptions(columns="prompt=q,chosen=good,rejected=bad", max_bad_rows="1")
+    )
+    assert not kept and row_reader.quarantine.codes == {"CONTEXT": 1}
 
 
 def test_what_the_user_ignores_is_passed_over_and_named(tmp_path: Path) -> None:
     rows = [row(n, tools="[1]", chosen=said("assistant", f"{n} legs.", tool_calls=CALL)) for n in range(3)]
-    intake, records = read(tmp_path / "a.jsonl", rows, Door(ignore_columns="tools, tool_calls"))
+    row_reader, records = read(tmp_path / "a.jsonl", rows, ReadOptions(ignore_columns="tools, tool_calls"))
     assert [record.chosen.text for record in records] == ["0 legs.", "1 legs.", "2 legs."]
-    assert intake.account.not_read == ["chosen[].tool_calls", "tools"]
+    assert row_reader.row_counts.not_read == ["chosen[].tool_calls", "tools"]
 
 
 def test_a_condition_column_is_read(tmp_path: Path) -> None:
-    intake, (pair,) = read(tmp_path / "a.jsonl", [row(context="Judge kindness.")], Door(condition_column="context"))
-    assert pair.condition == "Judge kindness." and intake.account.not_read == []
+    row_reader, (pair,) = read(
+        tmp_path / "a.jsonl", [row(context="Judge kindness.")], ReadOptions(condition_column="context")
+    )
+    assert pair.condition == "Judge kindness." and row_reader.row_counts.not_read == []
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
@@ -150,8 +154,8 @@ def test_the_input_of_an_instruction_is_read_in_every_layout(tmp_path: Path) -> 
         "llamafactory-kto-alpaca": {"output": "Cats sleep.", "kto_tag": True},
     }
     for layout, fields in answers.items():
-        intake, (record,) = read(tmp_path / f"{layout}.jsonl", [{**asked, **fields}])
-        assert intake.layout.startswith(layout)
+        row_reader, (record,) = read(tmp_path / f"{layout}.jsonl", [{**asked, **fields}])
+        assert row_reader.layout.startswith(layout)
         assert record.prompt == (Message("user", "Summarise the text.\ncats sleep a lot"),)
 
 
@@ -159,8 +163,8 @@ def test_the_account_of_a_command_names_what_is_not_read(tmp_path: Path, capsys:
     path = saved(tmp_path / "a.jsonl", [row(n, votes=n + 1) for n in range(3)])
     assert main(["preprocess", "--input", str(path), "--output", str(tmp_path / "b.jsonl"), "--keep", "100%"]) == 0
     assert "read, not read: votes" in capsys.readouterr().err
-    (account, *_) = json.loads((tmp_path / "b.jsonl.run" / "account.json").read_text())
-    assert account["not_read"] == ["votes"]
+    (row_counts, *_) = json.loads((tmp_path / "b.jsonl.run" / "account.json").read_text())
+    assert row_counts["not_read"] == ["votes"]
     assert main(["inspect", str(path)]) == 0
     assert "not read" in capsys.readouterr().out
 
@@ -178,13 +182,13 @@ def test_longer_conversations_are_counted_in_rows(tmp_path: Path, capsys: pytest
 TOKENS = st.text("abcdefgh", min_size=12, max_size=12)
 
 
-@pytest.mark.parametrize("layout", SOURCES)
+@pytest.mark.parametrize("layout", LAYOUTS)
 @settings(deadline=None)
 @given(data=st.data())
 def test_no_field_of_a_row_is_lost_in_silence(layout: str, data: st.DataObject) -> None:
     """A unique text in any column is read, named or refused, whatever the layout."""
     name = data.draw(st.sampled_from(sorted(COLUMNS)) | st.text("xyz_", min_size=3))
-    unread = Unread(SOURCES[layout])
+    unread = Unread(LAYOUTS[layout])
     try:
         unread.check({name: data.draw(TOKENS)})
     except Broken as problem:
@@ -200,7 +204,7 @@ def test_no_field_of_a_row_is_lost_in_silence(layout: str, data: st.DataObject) 
 @pytest.mark.parametrize("spell", [json.dumps, repr])
 def test_messages_held_as_text_are_read_as_messages(spell: Any, suffix: str, tmp_path: Path) -> None:
     rows = [{name: spell(value) for name, value in row(n).items()} for n in range(4)]
-    intake, records = read(tmp_path / f"a{suffix}", rows)
+    row_reader, records = read(tmp_path / f"a{suffix}", rows)
     assert records[2] == Preference(
         prompt=(Message("user", "How many legs have 2 spiders?"),),
         chosen=Response("2 legs."),
@@ -208,13 +212,13 @@ def test_messages_held_as_text_are_read_as_messages(spell: Any, suffix: str, tmp
         id="a:3",
         source="a",
     )
-    assert intake.account.notes == {"messages_as_text": 4}
+    assert row_reader.row_counts.notes == {"messages_as_text": 4}
 
 
 def test_whole_conversations_and_candidates_held_as_text_are_read(tmp_path: Path) -> None:
     whole = {side: json.dumps([*said("user", "Hi"), *said("assistant", side)]) for side in ("chosen", "rejected")}
-    intake, (pair,) = read(tmp_path / "a.jsonl", [whole])
-    assert intake.layout.startswith("implicit-prompt") and pair.chosen == Response("chosen")
+    row_reader, (pair,) = read(tmp_path / "a.jsonl", [whole])
+    assert row_reader.layout.startswith("implicit-prompt") and pair.chosen == Response("chosen")
     several = {"instruction": "Hi", "completions": json.dumps([{"response": "A"}, {"response": "B"}])}
     _, (candidates,) = read(tmp_path / "b.jsonl", [several])
     assert [response.text for response in candidates.responses] == ["A", "B"]
@@ -222,21 +226,21 @@ def test_whole_conversations_and_candidates_held_as_text_are_read(tmp_path: Path
 
 def test_tool_calls_in_messages_held_as_text_are_refused_too(tmp_path: Path) -> None:
     fields = row(1) | {"chosen": json.dumps(said("assistant", "Hm.", tool_calls=CALL))}
-    intake, _ = read(tmp_path / "a.jsonl", [row(), fields])
-    assert intake.quarantine.codes == {"TOOLS": 1}
+    row_reader, _ = read(tmp_path / "a.jsonl", [row(), fields])
+    assert row_reader.quarantine.codes == {"TOOLS": 1}
 
 
 @pytest.mark.parametrize("text", ['{"legs": 16}', "[0]", "[1, 2", "[]", '["a"]', "{role: x}", '[{"a": 1}]'])
 def test_answers_that_are_json_stay_texts(text: str, tmp_path: Path) -> None:
     rows = [row(n) | {"chosen": f" {text}", "rejected": f"{n}"} for n in range(3)]
-    intake, records = read(tmp_path / "a.jsonl", rows)
-    assert [record.chosen.text for record in records] == [f" {text}"] * 3 and not intake.account.notes
+    row_reader, records = read(tmp_path / "a.jsonl", rows)
+    assert [record.chosen.text for record in records] == [f" {text}"] * 3 and not row_reader.row_counts.notes
 
 
 def test_text_that_looks_like_messages_and_is_not_is_refused(tmp_path: Path) -> None:
     printed = "[{'role': 'user', 'content': 'Hi'}\n {'role': 'assistant', 'content': 'Ho'}]"  # as numpy prints them
-    intake, _ = read(tmp_path / "a.jsonl", [row(), row(1, chosen=printed)])
-    assert intake.quarantine.codes == {"MALFORMED": 1}
+    row_reader, _ = read(tmp_path / "a.jsonl", [row(), row(1, chosen=printed)])
+    assert row_reader.quarantine.codes == {"MALFORMED": 1}
 
 
 def test_content_parts_of_text_are_joined_and_developers_are_systems(tmp_path: Path) -> None:
@@ -249,8 +253,8 @@ def test_content_parts_of_text_are_joined_and_developers_are_systems(tmp_path: P
 def test_pairs_and_judgements_know_the_same_ties(tie: Any, tmp_path: Path) -> None:
     one = {"instruction": "Why?", "output_1": "So.", "output_2": "No.", "preference": tie}
     rows = [one, one | {"preference": 2, "instruction": "Who?", "input": "cats"}]
-    intake, records = read(tmp_path / "a.jsonl", rows)
-    assert intake.account.dropped == {"tie": 1} and records[0].chosen.text == "No."
+    row_reader, records = read(tmp_path / "a.jsonl", rows)
+    assert row_reader.row_counts.dropped == {"tie": 1} and records[0].chosen.text == "No."
     found, _ = judgements.read(tmp_path / "a.jsonl")
     assert [(each.prompt, each.preference) for each in found] == [("Why?", 0.5), ("Who?\ncats", 1.0)]
 
@@ -259,8 +263,8 @@ def test_pairs_and_judgements_know_the_same_ties(tie: Any, tmp_path: Path) -> No
 def test_battles_know_the_same_ties(tie: str, tmp_path: Path) -> None:
     talk = {f"conversation_{side}": [*said("user", "Hi"), *said("assistant", side)] for side in "ab"}
     rows = [talk | {"model_a": "m", "model_b": "n", "winner": winner} for winner in ("model_a", tie)]
-    intake, records = read(tmp_path / "a.jsonl", rows)
-    assert intake.account.dropped == {"tie": 1} and len(records) == 1
+    row_reader, records = read(tmp_path / "a.jsonl", rows)
+    assert row_reader.row_counts.dropped == {"tie": 1} and len(records) == 1
     assert [each.preference for each in judgements.read(tmp_path / "a.jsonl")[0]] == [0.0, 0.5]
 
 
@@ -281,17 +285,17 @@ def test_a_prompt_with_the_markers_of_hh_is_the_dialogue(prompt: str, before: st
 def test_markers_inside_of_a_prompt_stay_text_and_are_counted(tmp_path: Path) -> None:
     quoting = "What is wrong here?\n\nHuman: Hi\n\nAssistant: Ho"
     rows = [{"prompt": each, "chosen": " So.", "rejected": "No."} for each in (quoting, "Human: a marker", "Hi")]
-    intake, records = read(tmp_path / "a.jsonl", rows)
+    row_reader, records = read(tmp_path / "a.jsonl", rows)
     assert [record.prompt for record in records] == [(Message("user", row["prompt"]),) for row in rows]
-    assert records[0].chosen.text == " So." and intake.account.notes == {"markers_kept_as_text": 1}
+    assert records[0].chosen.text == " So." and row_reader.row_counts.notes == {"markers_kept_as_text": 1}
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
 def test_a_prompt_that_ends_in_an_assistant_turn_keeps_it_as_its_last_message(suffix: str, tmp_path: Path) -> None:
     prompt = [*said("user", "How many?"), *said("assistant", "Sure: ")]
-    intake, records = read(tmp_path / f"a{suffix}", [row(n, prompt=prompt) for n in range(3)])
+    row_reader, records = read(tmp_path / f"a{suffix}", [row(n, prompt=prompt) for n in range(3)])
     assert records[1].prompt == (Message("user", "How many?"), Message("assistant", "Sure: "))
-    assert records[1].chosen == Response("1 legs.") and not intake.quarantine.codes
+    assert records[1].chosen == Response("1 legs.") and not row_reader.quarantine.codes
     write(tmp_path / "b.jsonl", records)
     assert list(stream(tmp_path / "b.jsonl")) == records
 
@@ -300,9 +304,9 @@ def test_data_without_a_usable_row_names_the_reasons(tmp_path: Path) -> None:
     longer = [*said("user", "Hi"), *said("assistant", "a"), *said("user", "sure?"), *said("assistant", "yes")]
     rows = [{"chosen": longer, "rejected": [*said("user", "Hi"), *said("assistant", f"{n}")]} for n in range(6)]
     path = saved(tmp_path / "a.jsonl", [*rows, {"chosen": 7, "rejected": 8}])
-    intake = stream(path, LET_ALL)
-    assert not list(intake)
-    assert str(intake.no_usable_rows()) == (
+    row_reader = stream(path, LET_ALL)
+    assert not list(row_reader)
+    assert str(row_reader.no_usable_rows()) == (
         f"{path} · no usable rows among 7 · dropped: prompts_differ 6 (the two responses answer different prompts; "
         f"first: {path}:1) · bad: MALFORMED 1 (first: {path}:7) · {path}:7 · chosen is a int · "
         "expected a list of messages"
@@ -311,7 +315,7 @@ def test_data_without_a_usable_row_names_the_reasons(tmp_path: Path) -> None:
 
 def test_the_first_refused_row_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"a\.jsonl:1 · tools changes .* --ignore-columns tools"):
-        read(tmp_path / "a.jsonl", [row(tools="[1]")], Door())
+        read(tmp_path / "a.jsonl", [row(tools="[1]")], ReadOptions())
 
 
 def test_fields_of_messages_that_change_the_meaning_are_known_in_columns_too() -> None:

@@ -22,7 +22,7 @@ STRATEGY = {
 }
 
 
-def accounts(
+def row_counts_by_stage(
     text: str, family: str = "llama", draws: int = 0, **options: float
 ) -> tuple[list[Spoken], list[list[int]]]:
     reference = model_of(family)
@@ -40,7 +40,7 @@ def test_accounts_are_those_of_plain_forward_passes(name: str, family: str) -> N
     reference = model_of(family)
     policy, strategy = nudged(reference), build(STRATEGY[name], STRATEGIES, "strategy")
     shaping = Shaping(DecodingOptions(temperature=0.8, top_k=20))
-    found, tokens = accounts(STRATEGY[name], family, temperature=0.8, top_k=20)
+    found, tokens = row_counts_by_stage(STRATEGY[name], family, temperature=0.8, top_k=20)
     for spoken, prompt, row in zip(found, PROMPTS, tokens, strict=True):
         for place, token in enumerate(row):
             ids = torch.tensor([[*prompt, *row[:place]]])
@@ -57,7 +57,7 @@ def test_accounts_are_those_of_plain_forward_passes(name: str, family: str) -> N
 
 @pytest.mark.parametrize("name", STRATEGY)
 def test_kl_is_never_below_0_and_0_only_where_the_reference_spoke(name: str) -> None:
-    found, _ = accounts(STRATEGY[name])
+    found, _ = row_counts_by_stage(STRATEGY[name])
     shares = np.concatenate([spoken.policy_share for spoken in found])
     kl = np.concatenate([spoken.kl for spoken in found])
     assert (kl >= 0).all()
@@ -74,16 +74,16 @@ def test_kl_is_never_below_0_and_0_only_where_the_reference_spoke(name: str) -> 
 
 def test_monte_carlo_comes_to_the_exact_divergence() -> None:
     """Unbiased: within four standard errors at 100,000 draws a token, and much nearer than at 10."""
-    rough, near = (accounts("policy", draws=draws)[0] for draws in (10, 100_000))
+    rough, near = (row_counts_by_stage("policy", draws=draws)[0] for draws in (10, 100_000))
     exact = np.concatenate([spoken.kl_policy for spoken in near])
     errors = [np.concatenate([spoken.monte_carlo for spoken in each]) - exact for each in (rough, near)]
     assert abs(errors[1]).max() < 0.05
     assert np.std(errors[0]) > 30 * np.std(errors[1])
-    assert not accounts("policy")[0][0].monte_carlo
+    assert not row_counts_by_stage("policy")[0][0].monte_carlo
 
 
 def test_the_sampled_log_ratio_has_the_exact_divergence_as_its_mean() -> None:
-    found, _ = accounts("policy", n=100, max_new_tokens=6, batch_size=64)
+    found, _ = row_counts_by_stage("policy", n=100, max_new_tokens=6, batch_size=64)
     ratio, kl = (np.array([sum(getattr(spoken, name)) for spoken in found]) for name in ("log_ratio", "kl"))
     assert len(found) == 600
     error = (ratio - kl).std() / np.sqrt(len(found))
@@ -93,7 +93,7 @@ def test_the_sampled_log_ratio_has_the_exact_divergence_as_its_mean() -> None:
 
 
 def test_a_greedy_token_costs_its_surprise_under_the_reference() -> None:
-    found, _ = accounts("policy", temperature=0)
+    found, _ = row_counts_by_stage("policy", temperature=0)
     for spoken in found:
         assert spoken.kl == pytest.approx(spoken.log_ratio)
         assert np.isfinite(spoken.kl).all()

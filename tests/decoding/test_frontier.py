@@ -38,8 +38,11 @@ def test_the_gap_is_measured_from_the_line_through_the_baseline() -> None:
 def test_pairing_shortens_the_interval_of_the_gap() -> None:
     """Prompts that are easy for all strategies move reward, and not the gap."""
     shared = np.repeat(np.random.default_rng(1).normal(size=20) * 5, 2)
-    openings = [f"o{i // 2}" for i in range(40)]
-    points = [p._replace(reward=p.reward + shared, openings=openings) for p in (*BASE, point("kl_threshold", 1, 2, 3))]
+    conversation_ids = [f"o{i // 2}" for i in range(40)]
+    points = [
+        p._replace(reward=p.reward + shared, conversation_ids=conversation_ids)
+        for p in (*BASE, point("kl_threshold", 1, 2, 3))
+    ]
     row = rows(*points)["kl_threshold(1)"]
     assert row.gap is not None and row.gap.value == pytest.approx(0.5)
     widths = [float(found.high or 0) - float(found.low or 0) for found in (row.gap, row.reward)]

@@ -12,7 +12,7 @@ import transformers
 
 from headwater.config import build
 from headwater.decoding import loop
-from headwater.decoding.cached_model import Reader
+from headwater.decoding.cached_model import CachedModel
 from headwater.decoding.loop import Decoded, Loop, requests
 from headwater.decoding.options import DecodingOptions
 from headwater.decoding.strategies import STRATEGIES
@@ -265,7 +265,7 @@ class Line:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_reader_that_is_cut_back_and_joined_reads_as_from_the_start(family: str) -> None:
     model, rng = model_of(family), np.random.default_rng(0)
-    reader, lines = Reader(model), [Line(list(prompt)) for prompt in PROMPTS]
+    reader, lines = CachedModel(model), [Line(list(prompt)) for prompt in PROMPTS]
     for _ in range(12):
         chosen = [lines[i] for i in sorted(rng.choice(len(lines), rng.integers(1, len(lines) + 1), replace=False))]
         last = [int(rng.integers(1, min(4, len(line.ids)) + 1)) for line in chosen]

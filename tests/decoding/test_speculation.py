@@ -8,7 +8,7 @@ import torch
 from headwater.decoding import speculation
 from headwater.decoding.draws import Shaping
 from headwater.decoding.options import DecodingOptions
-from headwater.decoding.speculation import Draft, Pace, check
+from headwater.decoding.speculation import Draft, DraftLength, check
 from headwater.decoding.strategies import KLThreshold
 
 TAKEN = "all"
@@ -27,28 +27,28 @@ TAKEN = "all"
     ],
 )
 def test_the_length_of_drafts(kept: list[int | str], lengths: list[int]) -> None:
-    pace = Pace(32)
-    found = [pace.length]
+    draft_length = DraftLength(32)
+    found = [draft_length.length]
     for count in kept:
-        pace.learn(pace.length, pace.length if isinstance(count, str) else count)
-        found.append(pace.length)
+        draft_length.learn(draft_length.length, draft_length.length if isinstance(count, str) else count)
+        found.append(draft_length.length)
     assert found == lengths
 
 
 def test_a_draft_cut_short_neither_shortens_the_next_nor_counts_for_more_than_it_was() -> None:
-    pace = Pace(32)
+    draft_length = DraftLength(32)
     for drafted in (1, 3, 1):
-        pace.learn(drafted, drafted)
-    assert pace.length == 9
+        draft_length.learn(drafted, drafted)
+    assert draft_length.length == 9
 
 
 @pytest.mark.parametrize("longest", [1, 3])
 def test_no_draft_is_longer_than_asked(longest: int) -> None:
-    pace = Pace(longest)
+    draft_length = DraftLength(longest)
     for kept in (1, 1, 0, 1):
-        assert pace.length <= longest
-        pace.learn(1, kept)
-    assert pace.length == longest
+        assert draft_length.length <= longest
+        draft_length.learn(1, kept)
+    assert draft_length.length == longest
 
 
 def drafts(sizes: list[int], temperature: float = 1.0) -> list[Draft]:

@@ -38,8 +38,8 @@ def test_judges_that_share_nothing_are_not_compared() -> None:
 
 
 def test_an_opinion_is_the_mean_of_its_looks() -> None:
-    looks = [said("x", 1, 1.0, swapped=False), said("x", 1, 0.5, swapped=True), said("x", 2, None)]
-    assert opinions(looks) == {"x": {("1", "b", "t"): 0.75}}
+    votes = [said("x", 1, 1.0, swapped=False), said("x", 1, 0.5, swapped=True), said("x", 2, None)]
+    assert opinions(votes) == {"x": {("1", "b", "t"): 0.75}}
 
 
 def test_who_always_takes_the_first_is_found() -> None:

@@ -22,9 +22,9 @@ def test_recorded_annotations_give_the_leaderboards_figures(name: str, shared_da
     data = shared_data / "alpaca_eval2"
     with (data / "weighted_alpaca_eval_gpt4_turbo_leaderboard.csv").open(encoding="utf-8", newline="") as handle:
         published = {row[""]: row for row in csv.DictReader(handle)}[name]
-    judged, account = judgements.read(data / f"annotations_{name}.json.gz")
+    judged, row_counts = judgements.read(data / f"annotations_{name}.json.gz")
     found = alpaca_eval.win_rate([one.preference for one in judged if one.preference is not None])
-    assert account.kept == found.n_total == int(published["n_total"])
+    assert row_counts.kept == found.n_total == int(published["n_total"])
     for figure in ("win_rate", "standard_error", "discrete_win_rate"):
         assert getattr(found, figure) == pytest.approx(float(published[figure]), abs=1e-3)
     for figure in ("n_wins", "n_wins_base", "n_draws"):

@@ -8,7 +8,7 @@ import pytest
 
 from headwater.errors import DataError
 from headwater.evaluation import arena_hard
-from headwater.evaluation.arena_hard import Look, look, read_looks, score, style_differences, upstream
+from headwater.evaluation.arena_hard import AnswerStyle, read_styles, score, style_differences, style_of, upstream
 from headwater.evaluation.judgements import Judgement
 
 
@@ -37,11 +37,14 @@ def test_upstream_resamples_votes_and_is_too_narrow() -> None:
 
 def test_markdown_of_an_answer() -> None:
     answer = "# Title\n## Part\n1. one\n- two\n* three\n**bold** and __this__\n```\n# no title\n- none\n```\n"
-    assert look(answer) == Look(len(answer), 2, 3, 2)
+    assert style_of(answer) == AnswerStyle(len(answer), 2, 3, 2)
 
 
 def test_style_differences_by_hand() -> None:
-    first, second = [Look(100, 1, 0, 0), Look(100, 0, 0, 0)], [Look(300, 0, 0, 0), Look(100, 0, 0, 0)]
+    first, second = (
+        [AnswerStyle(100, 1, 0, 0), AnswerStyle(100, 0, 0, 0)],
+        [AnswerStyle(300, 0, 0, 0), AnswerStyle(100, 0, 0, 0)],
+    )
     found = style_differences(first, second)
     # lengths 0.5 and 0, headers −0.01/1.01 and 0: standardised, two values are ±1/√2; the rest does not vary.
     assert found[:, 0] == pytest.approx([2**-0.5, -(2**-0.5)])
@@ -51,7 +54,7 @@ def test_style_differences_by_hand() -> None:
 
 def test_answers_of_the_benchmark_are_read(shared_data: Path) -> None:
     folder = shared_data / "arena_hard"
-    found = read_looks([folder / "v0.1_gpt-4-0314.jsonl.gz", folder / "v0.1_gpt-3.5-turbo-0125.jsonl.gz"])
+    found = read_styles([folder / "v0.1_gpt-4-0314.jsonl.gz", folder / "v0.1_gpt-3.5-turbo-0125.jsonl.gz"])
     assert len(found) == 1000
     means = {m: np.mean([seen.length for (name, _), seen in found.items() if name == m]) for m, _ in found}
     assert means["gpt-4-0314"] > means["gpt-3.5-turbo-0125"] > 500
@@ -62,10 +65,10 @@ def test_metadata_of_upstream_are_taken(tmp_path: Path) -> None:
     row = {"uid": "q", "model": "m", "messages": [], "metadata": {"token_len": 7} | counts}
     path = tmp_path / "a.jsonl"
     path.write_text(json.dumps(row), encoding="utf-8")
-    assert read_looks([path]) == {("m", "q"): Look(7, 3, 3, 4)}
+    assert read_styles([path]) == {("m", "q"): AnswerStyle(7, 3, 3, 4)}
     path.write_text(json.dumps({"uid": "q", "model": "m", "messages": []}), encoding="utf-8")
     with pytest.raises(DataError, match=r"a\.jsonl:1"):
-        read_looks([path])
+        read_styles([path])
 
 
 def test_styles_are_named_in_the_order_of_the_columns() -> None:

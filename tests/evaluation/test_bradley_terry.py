@@ -63,8 +63,8 @@ def test_strengths_are_those_of_an_independent_fit() -> None:
 
 
 def test_real_battles_agree_with_an_independent_fit_and_so_does_a_resample(shared_data: Path) -> None:
-    judged, account = judgements.read(shared_data / "arena_hard" / "arena_hard_battles.jsonl.gz")
-    assert (account.rows_in, account.kept) == (2136, 2136)
+    judged, row_counts = judgements.read(shared_data / "arena_hard" / "arena_hard_battles.jsonl.gz")
+    assert (row_counts.rows_in, row_counts.kept) == (2136, 2136)
     baseline = "claude-3-haiku-20240307"
     ranking = rank(judged, baseline)
     expected = by_sklearn(judged, baseline)

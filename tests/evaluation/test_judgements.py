@@ -79,9 +79,9 @@ def test_half_a_pair_of_games_is_dropped_and_counted(tmp_path: Path, games: list
     whole = {"uid": "q0", "model": "t", "games": [game("A=B"), game("A=B")]}
     path = tmp_path / "a.jsonl"
     path.write_text(json.dumps(whole) + "\n" + json.dumps(whole | {"games": games}), encoding="utf-8")
-    found, account = judgements.read(path)
+    found, row_counts = judgements.read(path)
     assert len(found) == 2
-    assert (account.rows_in, account.kept, dict(account.dropped)) == (2, 1, {"unparsed": 1})
+    assert (row_counts.rows_in, row_counts.kept, dict(row_counts.dropped)) == (2, 1, {"unparsed": 1})
 
 
 @pytest.mark.parametrize(("winner", "preference"), [("model_a", 0.0), ("model_b", 1.0), ("tie (bothbad)", 0.5)])
@@ -107,7 +107,7 @@ def test_what_is_no_judgement_is_refused_by_line(tmp_path: Path, row: dict[str, 
 
 
 def test_games_survive_writing_and_reading(tmp_path: Path) -> None:
-    looks = [
+    votes = [
         Judgement(
             prompt="p",
             judge="j",
@@ -121,9 +121,9 @@ def test_games_survive_writing_and_reading(tmp_path: Path) -> None:
         )
         for preference, weight, swapped in ((1.0, 3, False), (0.5, 1, True))
     ]
-    (row,) = judgements.as_annotations(looks)
+    (row,) = judgements.as_annotations(votes)
     assert row["preference"] == 1 + (3 * 1.0 + 0.5) / 4
-    assert read(tmp_path / "a.jsonl", row) == looks
+    assert read(tmp_path / "a.jsonl", row) == votes
 
 
 def test_one_look_without_a_verdict_leaves_the_pair_without(tmp_path: Path) -> None:

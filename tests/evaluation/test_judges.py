@@ -14,10 +14,10 @@ import pytest
 from headwater.data.preference import Message
 from headwater.errors import ModelError, NetworkError
 from headwater.evaluation.alpaca_eval import Answer, answer_to
-from headwater.evaluation.judge_client import Desk
+from headwater.evaluation.judge_client import JudgeClient
 from headwater.evaluation.judgements import Judgement
 from headwater.evaluation.judges import JUDGES, AlpacaEval, ArenaHard, Asking, Comparison, Pairwise
-from headwater.journal import Ledger
+from headwater.journal import Journal
 from headwater.network import endpoint
 from headwater.network.endpoint import Endpoint
 from tests.test_endpoint import Handler, Reply, Server, url
@@ -65,12 +65,12 @@ def prefers_tuned(body: dict[str, Any]) -> Reply:
     return said(f"Well.\nVERDICT {mark_of(body)}: {'A' if shown_first(body) == 'tuned' else 'B'}")
 
 
-def desk(server: Server, path: Path, at_once: int = 1, **more: Any) -> Desk:
-    return Desk(Endpoint(url(server), **more), Ledger(path / "ledger", {}), at_once)
+def client(server: Server, path: Path, at_once: int = 1, **more: Any) -> JudgeClient:
+    return JudgeClient(Endpoint(url(server), **more), Journal(path / "ledger", {}), at_once)
 
 
 def judge(server: Server, path: Path, given: Asking, count: int = 3, **more: Any) -> list[Judgement]:
-    return desk(server, path, **more).judge(given, [comparison(number) for number in range(count)])
+    return client(server, path, **more).judge(given, [comparison(number) for number in range(count)])
 
 
 @pytest.mark.fault("J5")
@@ -190,7 +190,7 @@ def test_one_reply_without_probabilities_costs_its_own_verdict(server: Server, t
 def test_equal_answers_tie_unseen(server: Server, tmp_path: Path) -> None:
     server.script = prefers_tuned
     same = Comparison(Answer("p", "x", "b"), Answer("p", "x", "t"))
-    (found,) = desk(server, tmp_path).judge(Pairwise("m"), [same])
+    (found,) = client(server, tmp_path).judge(Pairwise("m"), [same])
     assert found.preference == 0.5 and server.asked == []
 
 
@@ -225,7 +225,7 @@ def test_what_was_answered_before_a_failure_is_kept(server: Server, tmp_path: Pa
     server.script = lambda body: prefers_tuned(body) if len(server.asked) <= limit else (403, {}, b"no more")
     with pytest.raises(NetworkError, match="no more"):
         judge(server, tmp_path, Pairwise("m"), 4)
-    assert len(Ledger(tmp_path / "ledger", {})) == 5
+    assert len(Journal(tmp_path / "ledger", {})) == 5
     limit = 99
     server.asked.clear()
     assert [one.preference for one in judge(server, tmp_path, Pairwise("m"), 4)] == [1.0] * 8
@@ -236,7 +236,7 @@ def test_what_was_answered_before_a_failure_is_kept(server: Server, tmp_path: Pa
 def test_the_ledger_goes_by_content(server: Server, tmp_path: Path) -> None:
     server.script = prefers_tuned
     judge(server, tmp_path, Pairwise("m"), 2)
-    at = desk(server, tmp_path)
+    at = client(server, tmp_path)
     first = [comparison(number) for number in range(3)]
     assert at.unpaid(Pairwise("m"), first) == (6, 2)
     assert at.unpaid(Pairwise("other"), first) == (6, 6)
@@ -256,7 +256,7 @@ def test_a_conversation_is_shown_turn_by_turn(server: Server, tmp_path: Path) ->
     turns = (Message("user", "Hi"), Message("assistant", "Ho"), Message("user", "VERDICT: A"))
     both = Comparison(answer_to(turns, "base", "b"), answer_to(turns, "tuned", "t"))
     server.script = prefers_tuned
-    found = desk(server, tmp_path).judge(Pairwise("m"), [both])
+    found = client(server, tmp_path).judge(Pairwise("m"), [both])
     assert [one.preference for one in found] == [1.0, 1.0]
     assert found[0].prompt == "[user]\nHi\n\n[assistant]\nHo\n\n[user]\nVERDICT: A"
     mark = mark_of(server.asked[0])
@@ -275,13 +275,13 @@ ASKING: list[Callable[..., Any]] = [make for name, make in JUDGES.items() if nam
 
 @pytest.mark.parametrize("make", ASKING)
 def test_every_judge_shows_the_texts_and_asks_the_same_again(make: Callable[..., Asking]) -> None:
-    from headwater.evaluation.judge_client import looks, reminded
+    from headwater.evaluation.judge_client import reminded, votes
     from headwater.evaluation.judges import Reply as Heard
 
     one = comparison(7)
     judge = make("m")
-    calls = list(looks(judge, [one]))
-    assert calls == list(looks(judge, [one])) and judge.name.endswith(":m")
+    calls = list(votes(judge, [one]))
+    assert calls == list(votes(judge, [one])) and judge.name.endswith(":m")
     for call in calls:
         text = json.dumps(judge.body(call.shown))
         assert all(part in text for part in ("Prompt 7?", "base 7", "tuned 7"))

@@ -195,7 +195,7 @@ def test_the_command_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[st
         call = ["reward-bench", "--model", tmp_path / "rm", "--dataset", tmp_path / f"{name}.jsonl"]
         assert headwater(*call, "--output", tmp_path / f"{name}-run") == 0
         run = runs.load(tmp_path / f"{name}-run")
-        assert run.account[0]["kept"] == len(run.records()) == 60
+        assert run.row_counts[0]["kept"] == len(run.records()) == 60
         plain[name] = {figure: each["value"] for figure, each in run.metrics.items()}
     rewards = np.array([record["rewards"] for record in runs.load(tmp_path / "v1-run").records()])
     accuracy = float(np.mean(rewards[:, 0] > rewards[:, 1]))

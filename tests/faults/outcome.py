@@ -62,7 +62,7 @@ def runner(capfd: pytest.CaptureFixture[str]) -> Command:
     return run
 
 
-def account(run: Path, stage: str = "read") -> dict[str, Any]:
+def row_counts(run: Path, stage: str = "read") -> dict[str, Any]:
     """Return the row account of a run's stage, after a check that it balances."""
     stages = json.loads((run / "account.json").read_text(encoding="utf-8"))
     found: dict[str, Any] = next(each for each in stages if each["stage"] == stage)

@@ -158,9 +158,9 @@ def test_after_the_last_step_nothing_is_trained_again(
 def test_other_settings_are_refused_by_name(stopped: Path, data: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(stopped, run)
-    with pytest.raises(UsageError, match=r"--learning-rate 0\.001 → 0\.002.*--allow-drift"):
+    with pytest.raises(UsageError, match=r"--learning-rate 0\.001 → 0\.002.*--allow-changes"):
         train_dpo.run(config_of(data, run, learning_rate=2e-3))
-    changed = train_dpo.run(config_of(data, run, learning_rate=2e-3, allow_drift=True))
+    changed = train_dpo.run(config_of(data, run, learning_rate=2e-3, allow_changes=True))
     assert json.loads((changed / "facts.json").read_text())["drift"] == ["--learning-rate 0.001 → 0.002"]
     assert runs.config_of(changed)["learning_rate"] == 2e-3
 
@@ -233,7 +233,7 @@ def test_data_that_is_written_while_it_is_read_is_refused(
 
     own = tmp_path / "pairs.jsonl"
     shutil.copy(data, own)
-    check_as_is = reader.Intake._check_bad_rows
+    check_as_is = reader.RowReader._check_bad_rows
 
     def written(self: Any, at_end: bool = False) -> None:
         if at_end:
@@ -241,7 +241,7 @@ def test_data_that_is_written_while_it_is_read_is_refused(
                 handle.write("\n")
         check_as_is(self, at_end=at_end)
 
-    monkeypatch.setattr(reader.Intake, "_check_bad_rows", written)
+    monkeypatch.setattr(reader.RowReader, "_check_bad_rows", written)
     with pytest.raises(DataError, match=r"pairs\.jsonl · changed while it was read"):
         train_dpo.run(config_of(own, tmp_path / "run"))
     assert not (tmp_path / "run").exists()
@@ -316,13 +316,13 @@ def test_scores_of_a_model_that_was_trained_anew_are_not_mixed(
 ) -> None:
     """The ledger of a stopped command was written by another model under the same name."""
     from headwater.commands import score
-    from headwater.rewards.responses import Judge
+    from headwater.rewards.responses import ResponseScorer
 
     run = tmp_path / "run"
     shutil.copytree(whole, run)
-    call_as_is, called = Judge.__call__, []
+    call_as_is, called = ResponseScorer.__call__, []
 
-    def stopped(self: Judge, records: Any) -> Any:
+    def stopped(self: ResponseScorer, records: Any) -> Any:
         called.append(1)
         if len(called) == 2:
             raise KilledError
@@ -331,7 +331,7 @@ def test_scores_of_a_model_that_was_trained_anew_are_not_mixed(
     config = score.Config(input=data, output=tmp_path / "scored.jsonl", model=(str(run),), value="log_prob")
     with monkeypatch.context() as patch:
         patch.setattr(score, "WINDOW", 20)
-        patch.setattr(Judge, "__call__", stopped)
+        patch.setattr(ResponseScorer, "__call__", stopped)
         with pytest.raises(KilledError):
             score.run(config)
         shutil.copy(run / "reference" / "model.safetensors", run / "model.safetensors")

@@ -12,7 +12,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from tests.faults.outcome import Command, Outcome, account, pair, runner, write_rows
+from tests.faults.outcome import Command, Outcome, pair, row_counts, runner, write_rows
 
 GOOD = [pair(number) for number in range(8)]
 
@@ -62,7 +62,7 @@ def test_a_bad_row_is_refused_by_its_place_or_set_aside(row: Any, code: str, run
     assert not (tmp_path / "out.jsonl").exists()
     let, home = preprocess(run, data, "--max-bad-rows", "1")
     assert let.code == 0
-    found = account(home)
+    found = row_counts(home)
     assert (found["rows_in"], found["kept"], found["quarantined"]) == (8, 7, 1)
     aside = [json.loads(line) for line in (home / "quarantine.jsonl").read_text().splitlines()]
     assert [(one["code"], one["line"]) for one in aside] == [(code, 5)]
@@ -89,7 +89,7 @@ def test_marks_of_other_systems_change_nothing(encode: Callable[[bytes], bytes],
     data.write_bytes(encode(data.read_bytes()))
     found, home = preprocess(run, data)
     assert found.code == 0
-    assert account(home)["kept"] == 8
+    assert row_counts(home)["kept"] == 8
 
 
 @pytest.mark.fault("D8")
@@ -125,7 +125,7 @@ DROPPED = {
 def test_a_row_without_a_preference_is_dropped_and_counted(row: Any, reason: str, run: Command, tmp_path: Path) -> None:
     found, home = preprocess(run, with_row(tmp_path / "f.jsonl", row))
     assert found.code == 0
-    assert account(home)["dropped"] == {reason: 1}
+    assert row_counts(home)["dropped"] == {reason: 1}
 
 
 @pytest.mark.fault("D11")
@@ -134,7 +134,7 @@ def test_a_pair_that_a_cut_makes_equal_is_counted_for_its_ratio(run: Command, tm
     data = with_row(tmp_path / "f.jsonl", pair(4, chosen=f"{words} eight", rejected=f"{words} nine"))
     found = run("preprocess", "--input", data, "--output", tmp_path / "cut.jsonl", "--keep", "50%")
     assert found.code == 0
-    assert account(tmp_path / "cut.jsonl.run", "truncate")["dropped"] == {"identical_responses": 1}
+    assert row_counts(tmp_path / "cut.jsonl.run", "truncate")["dropped"] == {"identical_responses": 1}
 
 
 @pytest.mark.fault("D13")
@@ -170,7 +170,7 @@ def test_a_dialogue_without_a_boundary_is_refused_and_one_with_two_prompts_dropp
     other = {"chosen": dialogue("one", "a"), "rejected": dialogue("another", "b")}
     found, home = preprocess(run, write_rows(tmp_path / "g.jsonl", *good, other))
     assert found.code == 0
-    assert account(home)["dropped"] == {"prompts_differ": 1}
+    assert row_counts(home)["dropped"] == {"prompts_differ": 1}
 
 
 @pytest.mark.fault("D17")
@@ -211,7 +211,7 @@ def test_a_row_of_five_megabytes_is_read(run: Command, tmp_path: Path) -> None:
     data = write_rows(tmp_path / "f.jsonl", *GOOD, pair(9, chosen="word " * 1_000_000))
     found, home = preprocess(run, data)
     assert found.code == 0
-    assert account(home)["kept"] == 9
+    assert row_counts(home)["kept"] == 9
 
 
 @pytest.mark.fault("D21")

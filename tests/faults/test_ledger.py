@@ -14,7 +14,7 @@ import pytest
 from headwater import console
 from headwater.cli import main
 from headwater.errors import NetworkError, UsageError
-from headwater.journal import Ledger
+from headwater.journal import Journal
 from headwater.marks import hidden_in, marked, visible
 from headwater.network.endpoint import Endpoint
 
@@ -92,20 +92,20 @@ def test_a_damaged_line_is_named_cut_and_done_again(
     kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "ledger"
-    ledger = Ledger(path, {"seed": 1})
+    journal = Journal(path, {"seed": 1})
     for key in "abc":
-        ledger[key] = key.upper()
-    ledger.close()
+        journal[key] = key.upper()
+    journal.close()
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join([*lines[:2], DAMAGED[kind], lines[3]]) + b'{"key":"d","val')
     with caplog.at_level(logging.WARNING, logger="headwater"):
-        ledger = Ledger(path, {"seed": 1})
+        journal = Journal(path, {"seed": 1})
     assert "damaged in line 3; these are cut" in caplog.text
-    assert [key in ledger for key in "abcd"] == [True, False, True, False]
-    ledger["b"] = "B"
-    assert [ledger[key] for key in "abc"] == ["A", "B", "C"]
-    ledger.close()
-    again = Ledger(path, {"seed": 1})
+    assert [key in journal for key in "abcd"] == [True, False, True, False]
+    journal["b"] = "B"
+    assert [journal[key] for key in "abc"] == ["A", "B", "C"]
+    journal.close()
+    again = Journal(path, {"seed": 1})
     assert len(again) == 3 and again["c"] == "C"
     again.close()
     assert [file.name for file in tmp_path.iterdir()] == ["ledger"]
@@ -115,15 +115,15 @@ def test_a_damaged_line_is_named_cut_and_done_again(
 @pytest.mark.fault("J6")
 def test_a_ledger_of_other_settings_or_with_a_damaged_first_line_is_left_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "ledger"
-    ledger = Ledger(path, {"seed": 1})
-    ledger["a"] = 1
-    ledger.close()
+    journal = Journal(path, {"seed": 1})
+    journal["a"] = 1
+    journal.close()
     with pytest.raises(UsageError, match="begun with other settings"):
-        Ledger(path, {"seed": 2})
+        Journal(path, {"seed": 2})
     path.write_bytes(b"\xff" + path.read_bytes())
     before = path.read_bytes()
     with pytest.raises(UsageError, match="is damaged in line 1"):
-        Ledger(path, {"seed": 1})
+        Journal(path, {"seed": 1})
     assert path.read_bytes() == before
 
 

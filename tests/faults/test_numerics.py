@@ -94,9 +94,9 @@ def test_skipped_steps_are_counted_and_change_nothing(
     assert json.loads((run / "metrics.json").read_text())["skipped_steps"] == 1
     (skipped,) = json.loads((run / "facts.json").read_text())["skipped_steps"]
     assert (skipped["step"], len(skipped["rows"])) == (3, rows)
-    account = json.loads((run / "account.json").read_text())
+    row_counts = json.loads((run / "account.json").read_text())
     assert {"stage": "optimizer steps", "rows_in": STEPS, "kept": STEPS - 1, "quarantined": 0,
-            "dropped": {"not_finite": 1}} in account  # fmt: skip
+            "dropped": {"not_finite": 1}} in row_counts  # fmt: skip
 
 
 @pytest.mark.fault("N1")

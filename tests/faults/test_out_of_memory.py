@@ -17,7 +17,7 @@ from headwater.forward import halving, scores
 from headwater.forward.packing import tokens_of
 from headwater.forward.scores import reward_scores, score_pairs, token_log_probs, token_values
 from headwater.losses import BradleyTerry
-from headwater.rewards.responses import reward_voice
+from headwater.rewards.responses import reward_token_scorer
 from tests.conftest import random_pairs
 from tests.faults.training_runs import write_pairs
 from tests.forward.test_parity import LENGTHS, VOCAB, policy, reward
@@ -88,7 +88,7 @@ def test_scores_and_reference_values_are_the_same(error: str, monkeypatch: pytes
         return [
             score_pairs(model, reward_scores, BradleyTerry(), pairs, 10_000, "shared"),
             np.concatenate([np.concatenate(value) for value in values]),
-            np.array(reward_voice(model, "shared").read(sides, 10_000)),
+            np.array(reward_token_scorer(model, "shared").read(sides, 10_000)),
         ]
 
     expected = found()

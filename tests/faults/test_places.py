@@ -13,7 +13,7 @@ from tokenizers import normalizers
 from headwater.data.preference import Message, Preference, Response
 from headwater.data.tokenizers import ScratchTokenizer
 from headwater.data.tokens import tokenize
-from tests.faults.outcome import Command, account, pair, runner, write_rows
+from tests.faults.outcome import Command, pair, row_counts, runner, write_rows
 
 GOOD = [pair(number) for number in range(8)]
 
@@ -32,7 +32,7 @@ def test_a_path_may_hold_any_character(name: str, run: Command, tmp_path: Path) 
     output = folder / "out.jsonl"
     found = run("preprocess", "--input", data, "--output", output, "--keep", "50%")
     assert found.code == 0, found.said
-    assert account(Path(f"{output}.run"))["kept"] == 8
+    assert row_counts(Path(f"{output}.run"))["kept"] == 8
     assert run("inspect", output).code == 0
 
 
@@ -60,4 +60,4 @@ def test_a_response_that_is_no_token_is_dropped_and_counted() -> None:
     ]
     found = tokenize(rows, tokenizer, 100, "never")
     assert [each.id for each in found.pairs] == ["0"]
-    assert found.account.dropped == {"no_tokens": 1}
+    assert found.row_counts.dropped == {"no_tokens": 1}

@@ -21,7 +21,7 @@ import pytest
 from headwater import cli, files, masking
 from headwater.cli import main
 from headwater.errors import NetworkError, UsageError
-from headwater.journal import Ledger
+from headwater.journal import Journal
 from headwater.masking import Secret, mask, mask_all, mask_values, masked_output
 from headwater.network import endpoint
 from headwater.network.endpoint import Endpoint
@@ -189,12 +189,12 @@ def test_ordinary_texts_stay(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_answer_that_repeats_the_key_is_masked_before_it_is_stored(key: str, echo: str, tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path / "ledger", {"endpoint": f"http://x:{CANARY}@y"})
-    ledger["a"] = Endpoint(echo).post("/chat/completions", {})
-    ledger["b"] = {"direct": CANARY}
-    ledger.close()
+    journal = Journal(tmp_path / "ledger", {"endpoint": f"http://x:{CANARY}@y"})
+    journal["a"] = Endpoint(echo).post("/chat/completions", {})
+    journal["b"] = {"direct": CANARY}
+    journal.close()
     assert not grep(tmp_path) and masking.MASK in (tmp_path / "ledger").read_text()
-    again = Ledger(tmp_path / "ledger", {"endpoint": f"http://x:{CANARY}@y"})
+    again = Journal(tmp_path / "ledger", {"endpoint": f"http://x:{CANARY}@y"})
     assert again["b"] == {"direct": masking.MASK}
     again.close()
 

@@ -32,8 +32,8 @@ EXPECTED = {
 @pytest.mark.parametrize(("name", "kind"), EXPECTED)
 def test_values_are_those_of_texts_read_alone(name: str, kind: str) -> None:
     row = examined(name, kind)
-    assert row.layout == EXPECTED[name, kind], row.reason
-    if row.layout == "refused":
+    assert row.row_format == EXPECTED[name, kind], row.reason
+    if row.row_format == "refused":
         assert "head that headwater cannot compute" in row.reason
         return
     assert row.error is not None

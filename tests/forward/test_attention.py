@@ -81,14 +81,14 @@ def test_what_attention_cannot_honour_is_refused() -> None:
 
 
 @given(st.lists(st.integers(1, 50), max_size=30), st.integers(1, 60))
-def test_rows_hold_everything_once_and_no_more_than_fits(lengths: list[int], room: int) -> None:
-    rows = fill(lengths, room)
+def test_rows_hold_everything_once_and_no_more_than_fits(lengths: list[int], max_tokens: int) -> None:
+    rows = fill(lengths, max_tokens)
     assert sorted(index for row in rows for index in row) == list(range(len(lengths)))
     for row in rows:
-        assert len(row) == 1 or sum(lengths[index] for index in row) <= room
+        assert len(row) == 1 or sum(lengths[index] for index in row) <= max_tokens
     if len(rows) > 1:
         fullest = sorted(sum(lengths[i] for i in row) for row in rows)
-        assert fullest[0] + fullest[1] > room, "two rows that would fit in one"
+        assert fullest[0] + fullest[1] > max_tokens, "two rows that would fit in one"
 
 
 def test_common_openings_are_laid_out_once() -> None:
@@ -99,12 +99,12 @@ def test_common_openings_are_laid_out_once() -> None:
     assert len(batch["position"]) < len(batch["token"]) == sum(len(p.chosen) + len(p.rejected) for p in pairs)
 
 
-@pytest.mark.parametrize("layout", ["shared", "packed", "padded"])
-@pytest.mark.parametrize("room", [1, 40, 1000])
-def test_passes_hold_all_pairs_and_no_more_than_their_room(layout: str, room: int) -> None:
+@pytest.mark.parametrize("row_format", ["shared", "packed", "padded"])
+@pytest.mark.parametrize("max_tokens", [1, 40, 1000])
+def test_passes_hold_all_pairs_and_no_more_than_their_room(row_format: str, max_tokens: int) -> None:
     pairs = random_pairs([(7, 5, 9), (3, 1, 1), (12, 8, 2), (1, 4, 3), (2, 2, 2)] * 3, VOCAB)
-    packs = pack(pairs, layout, room)  # type: ignore[arg-type]
+    packs = pack(pairs, row_format, max_tokens)  # type: ignore[arg-type]
     assert sum(batch["num_pairs"] for batch in packs["packs"]) == packs["num_pairs"] == len(pairs)
-    parts = parts_of(pairs, layout, room)  # type: ignore[arg-type]
+    parts = parts_of(pairs, row_format, max_tokens)  # type: ignore[arg-type]
     for batch, part in zip(packs["packs"], parts, strict=True):
-        assert batch["input_ids"].numel() <= room or len(part) == 1
+        assert batch["input_ids"].numel() <= max_tokens or len(part) == 1

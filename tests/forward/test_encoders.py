@@ -20,7 +20,7 @@ from headwater.data.preference import Preference
 from headwater.data.tokenizers import texts_of
 from headwater.data.tokens import tokenize
 from headwater.errors import ModelError
-from headwater.forward.format_check import layout_for
+from headwater.forward.format_check import row_format_for
 from headwater.forward.packing import collate
 from headwater.forward.scores import response_rewards, reward_scores, token_rewards
 from headwater.models.positions import limit_of
@@ -101,7 +101,7 @@ def test_rewards_are_those_of_the_models_own_forward(name: str, rows: list[Prefe
     tokenizer.cls_token, tokenizer.sep_token = tokenizer.bos_token, tokenizer.eos_token
     model = encoder(name, tokenizer).double()
     pairs = tokenize(rows[:6], tokenizer, 256).pairs
-    assert layout_for(model, pairs) == "padded"
+    assert row_format_for(model, pairs) == "padded"
     batch = collate(pairs, "padded")
     assert int(batch["attention_mask"].sum(1).min()) < batch["input_ids"].shape[1], "no padding: nothing tested"
     with torch.no_grad():
@@ -186,7 +186,7 @@ def test_a_row_above_its_positions_is_dropped_and_counted(
     reading.write(tmp_path / "long.jsonl", [*rows, long])
     call = ["evaluate", "--dataset", str(tmp_path / "long.jsonl"), "--model", str(study / "rm"), "--allow-leakage"]
     assert cli.main([*call, "--output", str(tmp_path / "a")]) == 0
-    assert runs.load(tmp_path / "a").account[-1]["dropped"] == {"too_long": 1}
+    assert runs.load(tmp_path / "a").row_counts[-1]["dropped"] == {"too_long": 1}
     assert cli.main([*call, "--output", str(tmp_path / "b"), "--max-length", "600"]) == 2
     assert "the model has 512 positions" in capsys.readouterr().err
 

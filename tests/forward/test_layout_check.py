@@ -17,8 +17,8 @@ from headwater.errors import ModelError
 from headwater.forward import attention, check_sample, format_check
 from headwater.forward.attention import TREES, Plan, attend_with, tree_attention
 from headwater.forward.check_sample import Sample, limits_of
-from headwater.forward.format_check import checked, common_layout, layout_for
-from headwater.forward.packing import Layout, PairBatch, Tree, collate
+from headwater.forward.format_check import checked, common_row_format, row_format_for
+from headwater.forward.packing import PairBatch, RowFormat, Tree, collate
 from headwater.forward.scores import policy_scores, score_pairs, token_log_probs, token_rewards
 from headwater.losses import DPO
 from tests.conftest import random_pairs
@@ -63,9 +63,9 @@ def window_ignored(patch: pytest.MonkeyPatch) -> None:
 
 
 def batches_changed(patch: pytest.MonkeyPatch, change: Callable[[PairBatch], None]) -> None:
-    def changed(pairs: Any, layout: Layout) -> PairBatch:
-        batch = collate(pairs, layout)
-        if layout == "shared":
+    def changed(pairs: Any, row_format: RowFormat) -> PairBatch:
+        batch = collate(pairs, row_format)
+        if row_format == "shared":
             change(batch)
         return batch
 
@@ -137,16 +137,19 @@ def made(name: str) -> Any:
 @pytest.mark.parametrize("what", BROKEN)
 def test_what_is_broken_is_not_taken(what: str, pairs: list[PairTokens], monkeypatch: pytest.MonkeyPatch) -> None:
     name, breaking = BROKEN[what]
-    assert layout_for(made(name), pairs) == "shared"
+    assert row_format_for(made(name), pairs) == "shared"
     breaking(monkeypatch)
-    assert layout_for(made(name), pairs) not in ("shared", "packed" if what == "an item sees the one before it" else "")
+    assert row_format_for(made(name), pairs) not in (
+        "shared",
+        "packed" if what == "an item sees the one before it" else "",
+    )
 
 
 @pytest.mark.parametrize("what", ["a branch sees its sibling", "an item sees the one before it"])
 def test_what_is_broken_is_not_taken_for_rewards(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert layout_for(reward("llama", torch.float32, trees=False), EQUAL_SIDES) == "shared"
+    assert row_format_for(reward("llama", torch.float32, trees=False), EQUAL_SIDES) == "shared"
     BROKEN[what][1](monkeypatch)
-    assert layout_for(reward("llama", torch.float32, trees=False), EQUAL_SIDES) != "shared"
+    assert row_format_for(reward("llama", torch.float32, trees=False), EQUAL_SIDES) != "shared"
 
 
 def test_an_encoder_that_sees_padding_is_read_one_response_at_a_time(
@@ -160,12 +163,12 @@ def test_an_encoder_that_sees_padding_is_read_one_response_at_a_time(
         )  # fmt: skip
         return transformers.AutoModelForSequenceClassification.from_config(config).eval()
 
-    assert layout_for(encoder(), PAIRS) == "padded"
+    assert row_format_for(encoder(), PAIRS) == "padded"
     forward = transformers.BertModel.forward
     monkeypatch.setattr(
         transformers.BertModel, "forward", lambda self, input_ids, *mask, **inputs: forward(self, input_ids)
     )
-    assert layout_for(encoder(), PAIRS) == "single"
+    assert row_format_for(encoder(), PAIRS) == "single"
     assert "BertForSequenceClassification is read one response at a time" in capsys.readouterr().err
 
 
@@ -175,8 +178,8 @@ def test_what_the_longest_text_decides_is_read_one_response_at_a_time(
 ) -> None:
     """Positions of all texts restart in a row, and still one text changes the frequencies of the others."""
     model, long = make(), random_pairs([(20, 30, 4), (5, 6, 7), (30, 3, 20), (9, 31, 30)], VOCAB)
-    assert layout_for(model, PAIRS) == "shared", "none is longer than what the model was trained for"
-    assert layout_for(model, long) == "single"
+    assert row_format_for(model, PAIRS) == "shared", "none is longer than what the model was trained for"
+    assert row_format_for(model, long) == "single"
     assert "one response at a time" in capsys.readouterr().err
     with torch.no_grad():
         # A new model for every response: what was read before would change it.
@@ -187,7 +190,7 @@ def test_what_the_longest_text_decides_is_read_one_response_at_a_time(
     loss = DPO(beta=0.1)
     pairs = [pair._replace(chosen_reference=np.zeros(len(pair.chosen), np.float32),
                            rejected_reference=np.zeros(len(pair.rejected), np.float32)) for pair in long]  # fmt: skip
-    scores = [score_pairs(model, policy_scores, loss, pairs, room, "single") for room in (1, 10_000)]
+    scores = [score_pairs(model, policy_scores, loss, pairs, max_tokens, "single") for max_tokens in (1, 10_000)]
     backwards = score_pairs(model, policy_scores, loss, pairs[::-1], 70, "single")[::-1]
     assert np.abs(scores[0] - scores[1]).max() < 1e-6
     assert np.abs(scores[0] - backwards).max() < 1e-6
@@ -200,7 +203,7 @@ def turned(pair: PairTokens, side: int) -> PairTokens:
 def test_a_model_that_remembers_other_texts_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("headwater.forward.hidden_states.forget_longer_texts", lambda model: None)
     with pytest.raises(ModelError, match="remembers texts that it read before"):
-        layout_for(dynamic(), random_pairs([(20, 30, 4), (5, 6, 7)], VOCAB))
+        row_format_for(dynamic(), random_pairs([(20, 30, 4), (5, 6, 7)], VOCAB))
 
 
 def test_a_head_of_another_kind_is_refused() -> None:
@@ -216,7 +219,7 @@ def test_a_head_of_another_kind_is_refused() -> None:
     model.forward = scaled.__get__(model)  # type: ignore[method-assign]
     assert head is not None
     with pytest.raises(ModelError, match="has a head that headwater cannot compute"):
-        layout_for(model, PAIRS)
+        row_format_for(model, PAIRS)
 
 
 def test_a_model_that_does_not_look_back_shares_nothing() -> None:
@@ -224,37 +227,37 @@ def test_a_model_that_does_not_look_back_shares_nothing() -> None:
     model = policy("llama", torch.float32, trees=False)
     for layer in model.model.layers:
         torch.nn.init.zeros_(layer.self_attn.o_proj.weight)
-    assert layout_for(model, PAIRS) == "single"
+    assert row_format_for(model, PAIRS) == "single"
 
 
 def test_one_model_may_be_asked_twice(capsys: pytest.CaptureFixture[str]) -> None:
     model = policy("bloom", torch.float32, trees=False)
     own = model.config._attn_implementation
-    assert layout_for(model, PAIRS) == layout_for(model, PAIRS) == "padded"
+    assert row_format_for(model, PAIRS) == row_format_for(model, PAIRS) == "padded"
     assert model.config._attn_implementation == own
     assert capsys.readouterr().err.count("gets padded rows") == 1
     shared = policy("llama", torch.float32, trees=False)
     own = shared.config._attn_implementation
-    assert layout_for(shared, PAIRS) == "shared"
-    assert layout_for(shared, PAIRS, allowed=format_check.ROWS_OF_ONE) == "padded"
+    assert row_format_for(shared, PAIRS) == "shared"
+    assert row_format_for(shared, PAIRS, allowed=format_check.ROWS_OF_ONE) == "padded"
     assert shared.config._attn_implementation == own
-    assert common_layout([shared, model], PAIRS) == "padded"
-    assert layout_for(copy.deepcopy(shared), PAIRS) == "shared"
+    assert common_row_format([shared, model], PAIRS) == "padded"
+    assert row_format_for(copy.deepcopy(shared), PAIRS) == "shared"
 
 
 def test_a_check_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
     model = policy("llama", torch.float32, trees=False)
-    layout_for(model, PAIRS)
+    row_format_for(model, PAIRS)
     monkeypatch.setattr(Sample, "of", None)
-    layout_for(model, PAIRS)
-    layout_for(copy.deepcopy(model), PAIRS[:1])
+    row_format_for(model, PAIRS)
+    row_format_for(copy.deepcopy(model), PAIRS[:1])
     with pytest.raises(TypeError):
-        layout_for(model, random_pairs([(100, 30, 20)], VOCAB))
+        row_format_for(model, random_pairs([(100, 30, 20)], VOCAB))
 
 
 def test_what_is_kept_does_not_go_into_files(tmp_path: Any) -> None:
     model = policy("llama", torch.float32, trees=False)
-    layout_for(model, PAIRS)
+    row_format_for(model, PAIRS)
     model.save_pretrained(tmp_path)
     text = (tmp_path / "config.json").read_text()
     assert "headwater" not in text
@@ -289,7 +292,7 @@ def test_limits_are_those_that_a_configuration_names() -> None:
 
 
 def test_autocast_is_compared_with_plain_forwards_under_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert layout_for(policy("llama", torch.float32, trees=False), PAIRS, bf16=True) == "shared"
+    assert row_format_for(policy("llama", torch.float32, trees=False), PAIRS, bf16=True) == "shared"
 
     def broken(*args: Any, **settings: Any) -> Any:
         found, _ = tree_attention(*args, **settings)
@@ -297,20 +300,20 @@ def test_autocast_is_compared_with_plain_forwards_under_autocast(monkeypatch: py
 
     monkeypatch.setitem(AttentionInterface._global_mapping, TREES, broken)
     model = policy("llama", torch.float32, trees=False)
-    assert layout_for(model, PAIRS) == "shared", "right in float32"
-    assert layout_for(model, PAIRS, bf16=True) == "padded"
+    assert row_format_for(model, PAIRS) == "shared", "right in float32"
+    assert row_format_for(model, PAIRS, bf16=True) == "padded"
 
 
 def test_training_in_single_layout_has_the_same_loss_and_gradient() -> None:
     pairs = random_pairs([(7, 5, 9), (3, 2, 4)], VOCAB)
     found = {}
-    for layout in ("shared", "single"):
-        model = policy("llama", torch.float32, trees=layout == "shared")
-        scores = policy_scores(model, collate(pairs, layout))  # type: ignore[arg-type]
+    for row_format in ("shared", "single"):
+        model = policy("llama", torch.float32, trees=row_format == "shared")
+        scores = policy_scores(model, collate(pairs, row_format))  # type: ignore[arg-type]
         loss = -torch.nn.functional.logsigmoid(0.1 * (scores.chosen.value - scores.rejected.value)).mean()
         loss.backward()
         gradient = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
-        found[layout] = (loss.detach(), gradient)
+        found[row_format] = (loss.detach(), gradient)
     assert torch.allclose(found["single"][0], found["shared"][0], rtol=1e-6)
     off = torch.linalg.norm(found["single"][1] - found["shared"][1])
     assert off <= 1e-5 * torch.linalg.norm(found["shared"][1])

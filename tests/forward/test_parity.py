@@ -11,8 +11,8 @@ import transformers
 
 from headwater.data.tokens import PairTokens
 from headwater.forward.attention import TREES, attend_with
-from headwater.forward.format_check import layout_for
-from headwater.forward.packing import Layout, collate
+from headwater.forward.format_check import row_format_for
+from headwater.forward.packing import RowFormat, collate
 from headwater.forward.scores import (
     ScoreFunction,
     policy_scores,
@@ -124,21 +124,21 @@ def separate_log_probs(model: torch.nn.Module, pair: PairTokens) -> list[torch.T
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-@pytest.mark.parametrize("layout", ["shared", "packed", "padded"])
-def test_token_log_probs_equal_separate_forwards(name: str, layout: Layout) -> None:
-    if (name, layout) == ("gemma2", "padded"):
+@pytest.mark.parametrize("row_format", ["shared", "packed", "padded"])
+def test_token_log_probs_equal_separate_forwards(name: str, row_format: RowFormat) -> None:
+    if (name, row_format) == ("gemma2", "padded"):
         pytest.skip("eager attention of transformers turns padding into NaN in float64; float32 is tested below")
-    model, oracle, pairs = policy(name, trees=layout != "padded"), policy(name, trees=False), pairs_with_openings()
+    model, oracle, pairs = policy(name, trees=row_format != "padded"), policy(name, trees=False), pairs_with_openings()
     with torch.no_grad():
-        found = token_log_probs(model, collate(pairs, layout))
+        found = token_log_probs(model, collate(pairs, row_format))
         expected = torch.cat([values for pair in pairs for values in separate_log_probs(oracle, pair)])
     assert found.shape == expected.shape
     assert torch.allclose(found, expected, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-@pytest.mark.parametrize("layout", ["shared", "packed"])
-def test_gradients_equal_separate_forwards(name: str, layout: Layout) -> None:
+@pytest.mark.parametrize("row_format", ["shared", "packed"])
+def test_gradients_equal_separate_forwards(name: str, row_format: RowFormat) -> None:
     pairs = pairs_with_openings()
 
     def gradient(model: torch.nn.Module, total: Callable[[torch.nn.Module], torch.Tensor]) -> torch.Tensor:
@@ -146,7 +146,7 @@ def test_gradients_equal_separate_forwards(name: str, layout: Layout) -> None:
         return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
     def rows(model: torch.nn.Module) -> torch.Tensor:
-        scores = policy_scores(model, collate(pairs, layout))
+        scores = policy_scores(model, collate(pairs, row_format))
         return (scores.chosen.value - 2 * scores.rejected.value).sum()
 
     def separate(model: torch.nn.Module) -> torch.Tensor:
@@ -223,7 +223,7 @@ def test_dpo_of_a_policy_against_itself_is_log_2() -> None:
 @pytest.mark.parametrize("name", CONFIGS)
 def test_the_self_check_lets_faithful_architectures_share(name: str) -> None:
     model, pairs = policy(name, torch.float32, trees=False), pairs_with_openings()
-    assert layout_for(model, pairs) == "shared"
+    assert row_format_for(model, pairs) == "shared"
 
 
 @pytest.mark.parametrize("name", UNLIKE)
@@ -232,11 +232,11 @@ def test_the_self_check_catches_what_sees_otherwise_and_padded_rows_are_right(
 ) -> None:
     model, oracle = policy(name, torch.float32, trees=False), policy(name, torch.float32, trees=False)
     pairs = pairs_with_openings()
-    layout = layout_for(model, pairs)
-    assert layout == "padded"
+    row_format = row_format_for(model, pairs)
+    assert row_format == "padded"
     assert f"{type(model).__name__} gets padded rows" in capsys.readouterr().err
     with torch.no_grad():
-        found = token_log_probs(model, collate(pairs, layout))
+        found = token_log_probs(model, collate(pairs, row_format))
         expected = torch.cat([values for pair in pairs for values in separate_log_probs(oracle, pair)])
     assert torch.allclose(found, expected, atol=1e-4)
 

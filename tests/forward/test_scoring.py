@@ -10,15 +10,15 @@ import torch
 
 from headwater.data import token_cache
 from headwater.data.preference import Message, Preference, Response
-from headwater.data.preparation import Ledger, prepare
+from headwater.data.preparation import PrepLog, prepare
 from headwater.data.tokenizers import Tokenizer
-from headwater.data.tokens import PairTokens, View
+from headwater.data.tokens import EncodeOptions, PairTokens
 from headwater.data.truncation import Truncation
 from headwater.forward import distributions
 from headwater.forward.attention import TREES, attend_with
 from headwater.forward.packing import collate
-from headwater.forward.scores import divergence_scores, policy_scores, typical_scores
-from headwater.losses import ORPO, Call, SimPO
+from headwater.forward.scores import divergence_scores, policy_scores, self_likelihood_scores
+from headwater.losses import ORPO, LossBase, SimPO
 from headwater.losses.token_weights import First, Mean
 from tests.conftest import random_pairs
 from tests.forward.test_parity import LENGTHS, VOCAB, policy
@@ -48,7 +48,7 @@ def next_tokens(model: Any, pair: PairTokens, response: Any) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("loss", [SimPO(), ORPO()], ids=repr)
-def test_a_mean_over_weighted_tokens_is_that_of_the_cut_response(loss: Call) -> None:
+def test_a_mean_over_weighted_tokens_is_that_of_the_cut_response(loss: LossBase) -> None:
     model = policy("gpt2")
     short = [pair._replace(chosen=pair.chosen[:3], rejected=pair.rejected[:3]) for pair in PAIRS]
     with torch.no_grad():
@@ -71,9 +71,9 @@ def test_score_gaps_come_from_the_data_and_through_the_cache(tokenizer: Tokenize
         )
 
     data = [preference(4.0), preference(2.0), preference(None)]
-    view = View(Truncation(), "complete", 512)
-    made = prepare("part", data, view, tokenizer, Ledger())
-    entry = token_cache.load(token_cache.key(data, view, tokenizer), data)
+    encode_options = EncodeOptions(Truncation(), "complete", 512)
+    made = prepare("part", data, encode_options, tokenizer, PrepLog())
+    entry = token_cache.load(token_cache.key(data, encode_options, tokenizer), data)
     assert entry is not None
     for pairs in (made, entry.pairs):
         assert [pair.score_gap for pair in pairs] == [2.5, 0.5, None]
@@ -94,17 +94,17 @@ def test_typicality_is_the_mean_log_probability_less_that_of_agreeing_draws(
 ) -> None:
     monkeypatch.setattr(distributions, "LOGITS", chunk)
     oracle = policy(name, trees=False)
-    scores, plain = (score(policy(name), collate(PAIRS)) for score in (typical_scores, policy_scores))
+    scores, plain = (score(policy(name), collate(PAIRS)) for score in (self_likelihood_scores, policy_scores))
     for side in ("chosen", "rejected"):
         found = getattr(scores, side)
         assert torch.equal(found.value, getattr(plain, side).value)
-        assert not found.typicality.requires_grad
+        assert not found.self_likelihood.requires_grad
         for index, pair in enumerate(PAIRS):
             response = getattr(pair, side)
             log_p = next_tokens(oracle, pair, response)
             own = log_p[np.arange(len(response)), response]
             expected = (own - log_p.exp().square().sum(1).log()).mean().item()
-            assert found.typicality[index].item() == pytest.approx(expected, abs=FAMILIES[name])
+            assert found.self_likelihood[index].item() == pytest.approx(expected, abs=FAMILIES[name])
 
 
 @pytest.mark.parametrize("chunk", [1, 2**24])
@@ -161,7 +161,7 @@ def test_no_more_of_the_vocabulary_is_in_memory_than_a_chunk(monkeypatch: pytest
     monkeypatch.setattr(distributions, "LOGITS", 5 * VOCAB)
     monkeypatch.setattr(distributions, "log_distribution", counted)
     scores = divergence_scores(other_policy("gpt2"))(policy("gpt2"), collate(PAIRS))
-    typical_scores(policy("gpt2"), collate(PAIRS))
+    self_likelihood_scores(policy("gpt2"), collate(PAIRS))
     assert scores.chosen.divergence is not None
     scores.chosen.divergence.sum().backward()
     assert max(seen) == 5 * VOCAB

@@ -22,7 +22,7 @@ from headwater import config
 from headwater.commands.train_dpo import Config
 from headwater.data import template_limits
 from headwater.data.preference import Message, Preference, Response
-from headwater.data.reading import Door, stream
+from headwater.data.reading import ReadOptions, stream
 from headwater.data.tokenizers import Tokenizer
 from headwater.data.tokens import PairTokens, tokenize
 from headwater.data.truncation import parse_keep
@@ -62,12 +62,12 @@ def test_damaged_files_are_accounted_for_or_refused(content: bytes, name: str) -
         path = Path(folder) / name
         path.write_bytes(content)
         try:
-            reading = stream(path, Door(max_bad_rows="100%"))
+            reading = stream(path, ReadOptions(max_bad_rows="100%"))
             kept = len(list(reading))
         except (DataError, UsageError) as refused:
             assert name in str(refused)
             return
-    found = reading.account
+    found = reading.row_counts
     assert kept == found.kept
     assert found.rows_in == found.kept + found.quarantined + found.dropped.total()
 
@@ -97,11 +97,11 @@ def test_rows_of_any_shape_are_accounted_for_or_refused(rows: list[dict[str, Any
         path = Path(folder) / "rows.jsonl"
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
         try:
-            reading = stream(path, Door(max_bad_rows="100%"))
+            reading = stream(path, ReadOptions(max_bad_rows="100%"))
             kept = len(list(reading))
         except (DataError, UsageError):
             return
-    found = reading.account
+    found = reading.row_counts
     assert kept == found.kept
     assert found.rows_in == len(rows) == found.kept + found.quarantined + found.dropped.total()
 
@@ -195,7 +195,7 @@ def test_a_chat_template_renders_a_conversation_or_is_refused_in_one_line(
     except ModelError as refused:
         assert "\n" not in str(refused)
         return
-    assert found.account.rows_in == found.account.kept + found.account.dropped.total() == 1
+    assert found.row_counts.rows_in == found.row_counts.kept + found.row_counts.dropped.total() == 1
 
 
 LENGTHS = st.tuples(st.integers(1, 6), st.integers(1, 7), st.integers(1, 7), st.integers(0, 5))
@@ -214,7 +214,9 @@ def test_every_response_lies_whole_and_in_order_in_some_row(
             np.concatenate([begin, rng.integers(1, 9, n - len(begin)).astype(np.int32)]) for n in (chosen, rejected)
         ]
         pairs.append(
-            PairTokens(rng.integers(1, 9, prompt).astype(np.int32), *sides, id=str(number), source="", opening="")
+            PairTokens(
+                rng.integers(1, 9, prompt).astype(np.int32), *sides, id=str(number), source="", conversation_id=""
+            )
         )
     parts = parts_of(pairs, layout, most)
     assert sorted(number for part in parts for number in part) == list(range(len(pairs)))

@@ -32,10 +32,10 @@ from headwater.losses import (
     WPO,
     BeeS,
     BradleyTerry,
-    Call,
     Hinge,
     IPOSum,
     LengthBradleyTerry,
+    LossBase,
     MarginBradleyTerry,
     PairScores,
     RobustDPO,
@@ -50,8 +50,8 @@ from headwater.losses import (
 from headwater.losses.reference_free import log_odds
 from headwater.losses.worked import POLICY, REFERENCE, worked
 
-TABLE: dict[str, type[Call]] = {**POLICY_LOSSES, **LIVE_REFERENCE_LOSSES, **REWARD_LOSSES, "sft": SFT}
-ALL: dict[str, Call] = {name: make() for name, make in TABLE.items()}
+TABLE: dict[str, type[LossBase]] = {**POLICY_LOSSES, **LIVE_REFERENCE_LOSSES, **REWARD_LOSSES, "sft": SFT}
+ALL: dict[str, LossBase] = {name: make() for name, make in TABLE.items()}
 ON_LOG_RATIOS = [name for name, loss in ALL.items() if loss.needs_reference]
 
 
@@ -60,9 +60,9 @@ def scores(
     rejected: Sequence[float],
     tokens: tuple[int, int] = (4, 4),
     gap: float = 0.8,
-    typicality: float = -0.1,
+    self_likelihood: float = -0.1,
     divergence: tuple[float, float] = (0.3, 0.5),
-    drift: float = 0.2,
+    kl_estimate: float = 0.2,
     dtype: torch.dtype = torch.float64,
 ) -> PairScores:
     """Scores that hold whatever a loss may need."""
@@ -72,16 +72,16 @@ def scores(
         return Score(
             torch.tensor(values, dtype=dtype, requires_grad=True),
             torch.full((len(values),), count),
-            typicality=(like * typicality).requires_grad_(),
+            self_likelihood=(like * self_likelihood).requires_grad_(),
             divergence=(like * kl).requires_grad_(),
         )
 
     sides = side(chosen, tokens[0], divergence[0]), side(rejected, tokens[1], divergence[1])
     like = torch.ones(len(chosen), dtype=dtype)
-    return PairScores(*sides, score_gap=like * gap, drift=(like * drift).requires_grad_())
+    return PairScores(*sides, score_gap=like * gap, kl_estimate=(like * kl_estimate).requires_grad_())
 
 
-def reference_of(loss: Call, given: PairScores) -> PairScores | None:
+def reference_of(loss: LossBase, given: PairScores) -> PairScores | None:
     return given if loss.needs_reference else None
 
 
@@ -95,7 +95,7 @@ def sigmoid(x: float) -> float:
 
 ODDS = math.log(math.exp(-0.25) / (1 - math.exp(-0.25))) - math.log(math.exp(-1.5) / (1 - math.exp(-1.5)))
 COINS = sigmoid(0.8), sigmoid(1.0)  # of the data (δ = 0.8), and of the policy (β h = 1)
-BY_HAND: list[tuple[Call, float]] = [
+BY_HAND: list[tuple[LossBase, float]] = [
     (DPO(beta=0.5), -log_sigmoid(1)),
     (DPO(beta=0.5, label_smoothing=0.1), -0.9 * log_sigmoid(1) - 0.1 * log_sigmoid(-1)),
     (RobustDPO(beta=0.5, label_smoothing=0.1), (-0.9 * log_sigmoid(1) + 0.1 * log_sigmoid(-1)) / 0.8),
@@ -133,7 +133,7 @@ BY_HAND: list[tuple[Call, float]] = [
 
 
 @pytest.mark.parametrize(("loss", "expected"), BY_HAND, ids=lambda value: repr(value))
-def test_by_hand(loss: Call, expected: float) -> None:
+def test_by_hand(loss: LossBase, expected: float) -> None:
     assert loss(POLICY, reference_of(loss, REFERENCE)).loss.item() == pytest.approx(expected, rel=1e-12)
 
 
@@ -230,7 +230,7 @@ def test_only_the_change_from_the_reference_matters(name: str) -> None:
     assert (far - near).item() == pytest.approx(fitted, abs=1e-12)
 
 
-LIMITS: list[tuple[Call, Call]] = [
+LIMITS: list[tuple[LossBase, LossBase]] = [
     (DPO(label_smoothing=0.0), DPO()),
     (RobustDPO(label_smoothing=0.0), DPO()),
     (RDPO(alpha=0.0), DPO()),
@@ -245,7 +245,7 @@ LIMITS: list[tuple[Call, Call]] = [
 
 
 @pytest.mark.parametrize(("loss", "limit"), LIMITS, ids=lambda value: repr(value))
-def test_limits(loss: Call, limit: Call) -> None:
+def test_limits(loss: LossBase, limit: LossBase) -> None:
     policy = scores([-1.0, -9.0], [-3.0, -2.0], (4, 2))
     reference = scores([-1.5, -8.0], [-2.5, -4.0], (4, 2))
     found = loss(policy, reference_of(loss, reference)).loss
@@ -272,7 +272,7 @@ def test_losses_at_the_reference() -> None:
 
 def test_a_negative_estimate_of_a_kl_counts_as_0() -> None:
     loss = KTO(beta=0.5, desirable_weight=2, undesirable_weight=3)
-    below, zero = (loss(scores([-1.0], [-3.0], drift=drift), REFERENCE).loss for drift in (-5.0, 0.0))
+    below, zero = (loss(scores([-1.0], [-3.0], kl_estimate=kl_estimate), REFERENCE).loss for kl_estimate in (-5.0, 0.0))
     assert torch.equal(below, zero)
     assert zero.item() == pytest.approx((2 * sigmoid(-0.25) + 3 * sigmoid(-0.75)) / 2)
 
@@ -282,8 +282,8 @@ def test_weights_and_estimates_are_constants() -> None:
     for loss in (WPO(), KTO()):
         policy = scores([-1.0], [-3.0])
         loss(policy, scores([-1.5], [-1.5])).loss.sum().backward()
-        assert policy.drift is not None
-        for given in (policy.chosen.typicality, policy.rejected.typicality, policy.drift):
+        assert policy.kl_estimate is not None
+        for given in (policy.chosen.self_likelihood, policy.rejected.self_likelihood, policy.kl_estimate):
             assert given is not None
             assert given.grad is None
         assert policy.chosen.value.grad is not None
@@ -325,7 +325,7 @@ def test_kto_takes_rows_with_one_response() -> None:
     """A row without a rejected response is a good example by itself, one without a chosen response a bad one."""
     value, none = torch.tensor([-1.0, 0.0]), torch.tensor([0.0, -3.0])
     policy = PairScores(
-        Score(value, torch.tensor([4, 0])), Score(none, torch.tensor([0, 2])), drift=torch.tensor([0.2, 0.2])
+        Score(value, torch.tensor([4, 0])), Score(none, torch.tensor([0, 2])), kl_estimate=torch.tensor([0.2, 0.2])
     )
     reference = PairScores(
         Score(torch.tensor([-1.5, 0.0]), policy.chosen.tokens), Score(torch.tensor([0.0, -1.5]), policy.rejected.tokens)
@@ -337,7 +337,7 @@ def test_kto_takes_rows_with_one_response() -> None:
 
 
 @pytest.mark.parametrize("make", [TABLE[name] for name, loss in ALL.items() if "score_gap" in loss.needs])
-def test_data_without_scores_is_refused_where_they_are_needed(make: type[Call]) -> None:
+def test_data_without_scores_is_refused_where_they_are_needed(make: type[LossBase]) -> None:
     with pytest.raises(DataError, match=f"{make.name} · needs a score of both responses"):
         make()(POLICY._replace(score_gap=None), REFERENCE)
 
@@ -385,7 +385,7 @@ def test_the_documentation_has_a_row_for_every_loss_with_its_defaults() -> None:
     ("command", "offered"),
     [("train_dpo", POLICY_LOSSES | LIVE_REFERENCE_LOSSES), ("train_reward", REWARD_LOSSES)],
 )
-def test_the_help_of_a_command_names_the_losses_it_offers(command: str, offered: dict[str, type[Call]]) -> None:
+def test_the_help_of_a_command_names_the_losses_it_offers(command: str, offered: dict[str, type[LossBase]]) -> None:
     source = (Path(__file__).parents[2] / "headwater" / "commands" / f"{command}.py").read_text(encoding="utf-8")
     said = re.search(r'loss: str = .*?"""(.*?)"""', source, flags=re.DOTALL)
     assert said is not None

@@ -33,8 +33,8 @@ from headwater.losses import (
     SFT,
     WPO,
     BradleyTerry,
-    Call,
     Hinge,
+    LossBase,
     MarginBradleyTerry,
     PairScores,
     RobustDPO,
@@ -42,7 +42,7 @@ from headwater.losses import (
     SimPO,
 )
 from headwater.losses.token_weights import Mean, Tail, Weights
-from headwater.training.kl_estimate import drift
+from headwater.training.kl_estimate import estimate_kl
 
 
 def model_of(kind: Any, tokenizer: Tokenizer, seed: int) -> Any:
@@ -118,7 +118,7 @@ class Theirs:
         with torch.no_grad():
             return float(self.trainer.compute_loss(Doubled(self.policy), dict(self.batch)))
 
-    def ours(self, loss: Call, weights: Weights = UNIFORM) -> torch.Tensor:
+    def ours(self, loss: LossBase, weights: Weights = UNIFORM) -> torch.Tensor:
         """Our loss of every pair of the batch, from TRL's own token values."""
         scores = (self.scores(model, weights) for model in (self.policy, self.reference))
         return loss(*scores).loss
@@ -145,7 +145,7 @@ class Theirs:
             "value": torch.stack([weight @ values for weight, (values, _) in zip(every, by_row, strict=True)]),
             "tokens": torch.tensor([len(values) for values, _ in by_row]),
             "weight": torch.stack([weight.sum() for weight in every]),
-            "typicality": torch.stack([typical.mean() for _, typical in by_row]),
+            "typicality": torch.stack([self_likelihoods.mean() for _, self_likelihoods in by_row]),
         }
         return PairScores(*(Score(**{k: v.chunk(2)[side] for k, v in columns.items()}) for side in (0, 1)))
 
@@ -169,7 +169,7 @@ def theirs(corpus: list[Preference], tokenizer: Tokenizer, tmp_path_factory: pyt
     ids=lambda value: repr(value),
 )
 def test_losses_against_a_reference_equal_trls(
-    theirs: Theirs, loss: Call, weights: Weights, settings: dict[str, Any]
+    theirs: Theirs, loss: LossBase, weights: Weights, settings: dict[str, Any]
 ) -> None:
     expected = theirs.loss(**settings)
     plain = theirs.loss()
@@ -180,7 +180,7 @@ def test_losses_against_a_reference_equal_trls(
 
 @pytest.mark.parametrize(("loss", "settings"), [(DPO(beta=0.3), {}), (WPO(beta=0.3), {"use_weighting": True})])
 def test_packed_rows_and_a_stored_reference_give_trls_loss(
-    theirs: Theirs, loss: Call, settings: dict[str, Any]
+    theirs: Theirs, loss: LossBase, settings: dict[str, Any]
 ) -> None:
     """From the batch on, each with its own forward passes: within what TRL's float32 head leaves of a thousand nats."""
     model, reference = copy.deepcopy(theirs.policy), copy.deepcopy(theirs.reference)
@@ -317,8 +317,8 @@ def test_kto_equals_trls(corpus: list[Preference], tokenizer: Tokenizer, tmp_pat
         mine, others = (
             collate(unpaired_rows(*(batch[part + name] for name in ROW), labels), "padded") for part in ("", "KL_")
         )
-        estimate = drift(policy, reference, [others])
-        scores = policy_scores(policy, mine)._replace(drift=estimate.expand(6))
+        estimate = estimate_kl(policy, reference, [others])
+        scores = policy_scores(policy, mine)._replace(kl_estimate=estimate.expand(6))
         result = KTO(**settings)(scores, policy_scores(reference, mine))
     assert estimate.item() > 1, "an estimate that is clamped to 0 would hide a mistake"
     assert result.loss.mean().item() == pytest.approx(expected, rel=1e-6)

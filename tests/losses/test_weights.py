@@ -7,7 +7,7 @@ import torch
 from headwater.config import build
 from headwater.data.tokens import PairTokens
 from headwater.errors import UsageError
-from headwater.forward.packing import UNIFORM, Layout, collate
+from headwater.forward.packing import UNIFORM, RowFormat, collate
 from headwater.forward.scores import policy_scores, reference_scores, score_pairs, token_log_probs, with_reference
 from headwater.losses import DPO
 from headwater.losses.token_weights import WEIGHTS, Decay, DownSample, First, Mean, Tail, Uniform, Weights
@@ -57,12 +57,12 @@ def test_limits_recover_plain_dpo(limit: Weights) -> None:
 
 
 @pytest.mark.parametrize("name", ALL)
-@pytest.mark.parametrize("layout", ["shared", "packed"])
-def test_policy_and_reference_are_weighed_alike(name: str, layout: Layout) -> None:
+@pytest.mark.parametrize("row_format", ["shared", "packed"])
+def test_policy_and_reference_are_weighed_alike(name: str, row_format: RowFormat) -> None:
     """Scores are Σ w log π, token by token, of the policy and of the reference."""
     model = policy("qwen2")
     pairs = with_reference(model, pairs_with_openings(), 60, "shared")
-    batch = collate(pairs, layout, ALL[name])
+    batch = collate(pairs, row_format, ALL[name])
     with torch.no_grad():
         log_probs, scores, reference = (
             token_log_probs(model, batch),

@@ -158,5 +158,5 @@ def test_every_command_keeps_to_the_positions(
     assert cli.main(whole) == 0
     assert f"max length: {positions} tokens, the positions that the model has" in capsys.readouterr().err
     if command.startswith("train"):
-        account = runs.load(out).account
-        assert sum(stage["dropped"].get("too_long", 0) for stage in account) > 0
+        row_counts = runs.load(out).row_counts
+        assert sum(stage["dropped"].get("too_long", 0) for stage in row_counts) > 0

@@ -19,7 +19,7 @@ from headwater.report.plots.drawing import COLOURS, DARK, GREY
 from headwater.results import runs
 from tests.report.colour import VISIONS, contrast, difference
 from tests.report.test_page import study
-from tests.report.test_plots import NEEDS, scrutinised, trained
+from tests.report.test_plots import NEEDS, diagnosed, trained
 
 
 def drawings(section: str, given: list[runs.Run]) -> list[Drawing]:
@@ -91,7 +91,7 @@ def test_no_two_drawings_of_a_page_share_a_name(tmp_path: Path) -> None:
 
 
 def test_files_for_papers_stand_alone(tmp_path: Path) -> None:
-    given = [trained(tmp_path / "one run", "loss"), scrutinised(tmp_path / "s")]
+    given = [trained(tmp_path / "one run", "loss"), diagnosed(tmp_path / "s")]
     written = figures.write(given, tmp_path / "figures")
     assert sorted(tmp_path.glob("figures/*")) == sorted(written)
     names = {path.stem for path in written}

@@ -663,8 +663,8 @@ def test_lenses_are_parts_of_another_page(browser: Browser, hostile: Lens, many:
 def test_a_report_holds_the_extremes_that_fit(many: Lens) -> None:
     whole = contents(many)
     margins = sorted(entry.margins[0] for entry in many.entries)
-    for room, count in ((0, 0), (10_000_000, 12)):
-        assert len(extremes(whole, room)["entries"]) == count
+    for max_tokens, count in ((0, 0), (10_000_000, 12)):
+        assert len(extremes(whole, max_tokens)["entries"]) == count
     some = extremes(whole, 60_000)["entries"]
     assert 2 <= len(some) < 12
     found = sorted(entry["margins"][0] for entry in some)

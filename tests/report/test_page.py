@@ -152,12 +152,12 @@ def test_the_account_has_a_column_for_quarantined_rows(tmp_path: Path) -> None:
     writer = runs.start(tmp_path / "r", "train-dpo", Config(loss="x"), facts={})
     writer.count("read", 4321, 4000, {"duplicate": 20}, quarantined=301)
     run = runs.load(writer.finish())
-    cells = page._account(run.account[0], "r")
+    cells = page._row_counts(run.row_counts[0], "r")
     assert [cells[column].text for column in ("rows in", "kept", "quarantined", "dropped")] == [
         *("4\u202f321", "4\u202f000", "301", "duplicate 20")
     ]
     old = {"stage": "read", "rows_in": 1, "kept": 1, "dropped": {}}  # written before rows were quarantined
-    assert page._account(old, "r")["quarantined"].text == "0"
+    assert page._row_counts(old, "r")["quarantined"].text == "0"
     assert "quarantined" in page.render([run])
 
 

@@ -95,7 +95,7 @@ def selected(path: Path) -> runs.Run:
     writer = runs.start(path, "select", Config(), facts={"selected_by": "pvar", "selected_end": "top"})
     rows = {"score": [0.0, 0.1, None, 0.2], "taken": [False, False, False, True], "reward_gap": [0.0, 1.0, None, 2.0]}
     pyarrow.parquet.write_table(pyarrow.table(rows), path / "selection.parquet")
-    rival = {"other": "reward_gap", "chance": 0.25}
+    baseline = {"other": "reward_gap", "chance": 0.25}
     figures = {
         "correlation": Estimate(0.9, 0.8, 1.0, 3, 3)._asdict(),
         "overlap": Estimate(1.0, None, None, 1, 1)._asdict(),
@@ -106,7 +106,7 @@ def selected(path: Path) -> runs.Run:
     summary = {
         "by": "pvar",
         "sources": {"a": [3, 1], "b": [1, 0]},
-        "agreement": [rival | figures, undefined],
+        "agreement": [baseline | figures, undefined],
         "examples": {},
         "gradients": [{"bound": 0.4, "norm": 0.3, "taken": True}, {"bound": 0.2, "norm": 0.1, "taken": False}],
     }
@@ -187,7 +187,7 @@ def frontiered(path: Path) -> runs.Run:
     return runs.load(writer.finish())
 
 
-def scrutinised(path: Path) -> runs.Run:
+def diagnosed(path: Path) -> runs.Run:
     """A run as `evaluate` leaves it; the last group is too small for an interval."""
     writer = runs.start(path, "evaluate", Config())
     found = [Estimate(0.6, 0.5, 0.7, 40, 40)._asdict(), Estimate(1.0, None, None, 1, 1)._asdict()]
@@ -239,7 +239,7 @@ NEEDS: dict[str, Callable[[Path], list[runs.Run]]] = {
     "score-differences": lambda p: [compared(p / "a")],
     "policy-scores": lambda p: [compared(p / "a")],
     "length-gain": lambda p: [compared(p / "a")],
-    "scrutiny": lambda p: [scrutinised(p / "a")],
+    "scrutiny": lambda p: [diagnosed(p / "a")],
     "selection": lambda p: [selected(p / "a")],
     "selection-effects": lambda p: [selected(p / "a")],
     "selector-agreement": lambda p: [selected(p / "a")],

@@ -9,7 +9,7 @@ import numpy as np
 
 from headwater import files
 from headwater.data.corpus import Corpus, generate
-from headwater.evaluation.diagnostics import Judged, scrutinise
+from headwater.evaluation.diagnostics import Judged, diagnose
 from headwater.report import page
 from headwater.report.plots import diagnostics
 from headwater.results import runs
@@ -31,9 +31,9 @@ def test_a_page_shows_where_a_model_is_right_and_its_mistakes(tmp_path: Path) ->
     rng = np.random.default_rng(0)
     rewards, lengths = rng.normal(0, 1, (80, 2)), rng.integers(10, 90, (80, 2)).astype(float)
     writer = runs.start(tmp_path / "judged", "evaluate", Config())
-    files.write_json(writer.path / diagnostics.RESULTS, scrutinise(Judged(preferences, rewards, lengths), {}, 0))
+    files.write_json(writer.path / diagnostics.RESULTS, diagnose(Judged(preferences, rewards, lengths), {}, 0))
     run = runs.load(writer.finish())
-    (block,) = diagnostics.scrutiny_panels([run])
+    (block,) = diagnostics.diagnostic_panels([run])
     assert [panel.title for panel in block.panels] == ["Confidence", "Lengths", "Margin"]
     assert "on 80 pairs" in block.panels[0].says
     text = page.render([run])
@@ -42,5 +42,5 @@ def test_a_page_shows_where_a_model_is_right_and_its_mistakes(tmp_path: Path) ->
     assert worst.chosen.text.split()[0] in text
     assert 'id="scrutiny"' in text
     plain = runs.start(tmp_path / "plain", "evaluate", Config())
-    assert diagnostics.scrutiny_panels([runs.load(plain.finish())]) == []
+    assert diagnostics.diagnostic_panels([runs.load(plain.finish())]) == []
     assert "Mistakes" not in page.render([runs.load(tmp_path / "plain")])

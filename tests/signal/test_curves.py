@@ -33,7 +33,7 @@ class Fixed:
 
 def test_every_curve_by_hand() -> None:
     lengths = np.array([[4, 2], [2, 4], [6, 6], [10, 1]])
-    ruler = Fixed(
+    prefix_scorer = Fixed(
         lengths,
         full=np.array([2.0, 1.0, -1.0, 0.0]),
         half=np.array([1.0, 0.0, -1.0, -2.0]),
@@ -41,7 +41,7 @@ def test_every_curve_by_hand() -> None:
     )
     grid = Grid((HALF, Fraction(1)), amounts=(3,), seed=1)
     members = {"some": np.array([1.0, 1.0, 0.0, 0.0])}
-    curves = measure(ruler, ["a", "b", "c", "d"], members, grid)
+    curves = measure(prefix_scorer, ["a", "b", "c", "d"], members, grid)
     value = {key: point.value for key, point in curves.points.items()}
     half, full, three = Keep(HALF), Keep(Fraction(1)), Keep(Fraction(3), "tok")
     assert value[Key("accuracy", "own", full)] == (1 + 1 + 0 + 0.5) / 4
@@ -64,8 +64,8 @@ def test_every_curve_by_hand() -> None:
 
 def test_shuffled_labels_lie_on_chance() -> None:
     n = 4000
-    ruler = Fixed(np.ones((n, 2), dtype=np.int64), *(np.ones(n) for _ in range(3)))
-    curves = measure(ruler, [str(i) for i in range(n)], {}, Grid((HALF, Fraction(1))))
+    prefix_scorer = Fixed(np.ones((n, 2), dtype=np.int64), *(np.ones(n) for _ in range(3)))
+    curves = measure(prefix_scorer, [str(i) for i in range(n)], {}, Grid((HALF, Fraction(1))))
     assert curves.points[Key("accuracy", "own", Keep(HALF))].value == 1
     assert abs(curves.shuffled - 0.5).max() < 4 * 0.5 / n**0.5
     assert curves.shuffled.std() > 0

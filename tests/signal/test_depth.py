@@ -35,7 +35,7 @@ def planner(preferences: list[Preference]) -> TokenRewards:
 
 def measured(preferences: list[Preference], seed: int = 0) -> Curves:
     grid = Grid(TENTHS, cuts=("own",), parts=(), seed=seed)
-    return measure(planner(preferences), [p.opening for p in preferences], {}, grid)
+    return measure(planner(preferences), [p.conversation_id for p in preferences], {}, grid)
 
 
 @pytest.mark.parametrize("planted", [0.3, 0.5, 0.7])
@@ -50,12 +50,12 @@ def test_the_interval_covers_the_planted_depth(planted: float) -> None:
     assert abs(np.median([f.value for f in found]) - planted) < 1e-9
 
 
-def curves(accuracy: list[Floats], length: list[Floats], openings: int = 0) -> Curves:
+def curves(accuracy: list[Floats], length: list[Floats], conversation_ids: int = 0) -> Curves:
     """Curves from outcomes [pairs] at each ratio."""
     ratios = TENTHS[-len(accuracy) :]
     keys = [Key(name, "own", Keep(r)) for name in ("accuracy", "length") for r in ratios]
     n = len(accuracy[0])
-    means = Bootstrap([f"o{i % (openings or n)}" for i in range(n)], 0).means(np.stack([*accuracy, *length]))
+    means = Bootstrap([f"o{i % (conversation_ids or n)}" for i in range(n)], 0).means(np.stack([*accuracy, *length]))
     draws = {key: means.draws[:, row] for row, key in enumerate(keys)}
     return Curves(dict(zip(keys, means.estimates(), strict=True)), draws, np.zeros((n, 0)), np.array([0.48, 0.52]))
 
@@ -124,7 +124,7 @@ def test_it_says_when_there_are_too_few_pairs() -> None:
 
 
 def test_one_opening_is_no_sample() -> None:
-    advice = advise(curves([outcomes(0.9)] * 3, LENGTH, openings=1), TENTHS[-3:], 0.01)
+    advice = advise(curves([outcomes(0.9)] * 3, LENGTH, conversation_ids=1), TENTHS[-3:], 0.01)
     assert advice.verdict == "chance"
     assert "too few prompts" in advice.sentence
 

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 
 from headwater.data.preference import Preference
-from headwater.data.preparation import Ledger
+from headwater.data.preparation import PrepLog
 from headwater.data.tokenizers import Tokenizer
-from headwater.data.tokens import EndToken, PairTokens, View, tokenize
+from headwater.data.tokens import EncodeOptions, EndToken, PairTokens, tokenize
 from headwater.data.truncation import CutBy, Keep, Part, Truncation
 from headwater.data.turns import turn_end
 from headwater.forward.scores import TokenFunction, TokenValues, token_log_probs, token_rewards, token_values
 from headwater.models import loading
 from headwater.signal.passes import Request, reward_model
-from headwater.signal.prefix_scorers import TokenRewards, implicit_reward_ruler, kept_of, reward_ruler
+from headwater.signal.prefix_scorers import TokenRewards, implicit_reward_prefix_scorer, kept_of, reward_prefix_scorer
 
 BETA = 0.1
 PARTS: tuple[Part, ...] = ("suffix", "middle", "random-span")
@@ -44,8 +44,8 @@ def cut(pairs: list[PairTokens], truncation: Truncation) -> list[PairTokens]:
     return [p._replace(chosen=p.chosen[:c], rejected=p.rejected[:r]) for p, (c, r) in zip(pairs, kept, strict=True)]
 
 
-def margins(ruler: TokenRewards, truncation: Truncation) -> np.ndarray:
-    return ruler.margins(truncation, np.ones(len(ruler.lengths)))
+def margins(prefix_scorer: TokenRewards, truncation: Truncation) -> np.ndarray:
+    return prefix_scorer.margins(truncation, np.ones(len(prefix_scorer.lengths)))
 
 
 @pytest.mark.parametrize("by", ["own", "equal", "shared"])
@@ -55,10 +55,10 @@ def test_one_pass_of_a_reward_model_is_many(
 ) -> None:
     each, pairs = model("reward", corpus), pairs_of(corpus, tokenizer)
     truncation = Truncation(Keep(Fraction(ratio)), by)
-    ruler = reward_ruler(pairs, read(token_rewards, each, pairs), turn_end(tokenizer).ids)
+    prefix_scorer = reward_prefix_scorer(pairs, read(token_rewards, each, pairs), turn_end(tokenizer).ids)
     apart = read(token_rewards, each, cut(pairs, truncation))
     expected = [float(value.chosen[-1] - value.rejected[-1]) for value in apart]
-    np.testing.assert_allclose(margins(ruler, truncation), expected, atol=1e-5)
+    np.testing.assert_allclose(margins(prefix_scorer, truncation), expected, atol=1e-5)
     assert np.std(expected) > 1e-3  # random weights tell these responses apart
 
 
@@ -68,25 +68,25 @@ def test_a_reward_model_reads_a_span_as_a_response_of_its_own(
 ) -> None:
     name, few = "scratch(hidden=32, layers=2, vocab=512)", corpus[:9]
     spans = [Truncation(Keep(Fraction(1, n)), part=part) for n in (5, 2) for part in PARTS]
-    ledger = Ledger()
-    prepared = reward_model(name, Request(few, View(Truncation(), end, 512), 700, 0, ledger, spans))
-    ruler = prepared.read()
+    prep_log = PrepLog()
+    prepared = reward_model(name, Request(few, EncodeOptions(Truncation(), end, 512), 700, 0, prep_log, spans))
+    prefix_scorer = prepared.read()
     loaded = loading.load(name, "reward", few, 0)
     found = []
     for span in spans:
-        first, last = (side.tolist() for side in ruler.bounds(span))
+        first, last = (side.tolist() for side in prefix_scorer.bounds(span))
         cut = [
             pair._replace(chosen=pair.chosen[a:c], rejected=pair.rejected[b:d])
             for pair, (a, b), (c, d) in zip(prepared.pairs, first, last, strict=True)
         ]
         expected = [value.chosen[-1] - value.rejected[-1] for value in read(token_rewards, loaded.model, cut)]
-        np.testing.assert_allclose(margins(ruler, span), expected, atol=1e-5)
-        np.testing.assert_array_equal(ruler.margins(span, -np.ones(len(few))), -margins(ruler, span))
+        np.testing.assert_allclose(margins(prefix_scorer, span), expected, atol=1e-5)
+        np.testing.assert_array_equal(prefix_scorer.margins(span, -np.ones(len(few))), -margins(prefix_scorer, span))
         assert all(
             (pair.chosen[-1] in turn_end(loaded.tokenizer).ids) == (end == "complete" and span.part == "suffix")
             for pair in cut
         )
-        found.append(margins(ruler, span))
+        found.append(margins(prefix_scorer, span))
     assert np.std(found, axis=0).min() > 1e-4  # the parts differ
     assert "spans: 6 other parts of every response" in capsys.readouterr().err
 
@@ -94,11 +94,11 @@ def test_a_reward_model_reads_a_span_as_a_response_of_its_own(
 def test_spans_of_the_same_tokens_are_a_tie(corpus: list[Preference]) -> None:
     twins = [replace(p, rejected=replace(p.rejected, text=p.chosen.text)) for p in corpus[:3]]
     span = Truncation(Keep(Fraction(1, 2)), part="suffix")
-    view = View(Truncation(), "never", 512)
-    ruler = reward_model(
-        "scratch(hidden=32, layers=2, vocab=512)", Request(twins, view, 700, 0, Ledger(), [span])
+    encode_options = EncodeOptions(Truncation(), "never", 512)
+    prefix_scorer = reward_model(
+        "scratch(hidden=32, layers=2, vocab=512)", Request(twins, encode_options, 700, 0, PrepLog(), [span])
     ).read()
-    assert margins(ruler, span).tolist() == [0, 0, 0]
+    assert margins(prefix_scorer, span).tolist() == [0, 0, 0]
 
 
 @pytest.mark.parametrize("by", ["own", "equal", "shared"])
@@ -110,10 +110,10 @@ def test_one_pass_of_a_policy_and_its_reference_is_many(
     pairs = pairs_of(corpus, tokenizer)
     truncation = Truncation(Keep(Fraction(ratio)), by)
     values = [read(token_log_probs, each, pairs) for each in (policy, base)]
-    ruler = implicit_reward_ruler(pairs, *values, BETA, turn_end(tokenizer).ids)
+    prefix_scorer = implicit_reward_prefix_scorer(pairs, *values, BETA, turn_end(tokenizer).ids)
     apart = [read(token_log_probs, each, cut(pairs, truncation)) for each in (policy, base)]
     expected = [implicit(own, other) for own, other in zip(*apart, strict=True)]
-    np.testing.assert_allclose(margins(ruler, truncation), expected, atol=1e-5)
+    np.testing.assert_allclose(margins(prefix_scorer, truncation), expected, atol=1e-5)
     assert np.std(expected) > 1e-3
 
 
@@ -130,11 +130,11 @@ def test_all_of_a_response_is_its_full_score(corpus: list[Preference], tokenizer
     pairs = pairs_of(corpus, tokenizer, end)
     scorer, policy, base = model("reward", corpus), model("policy", corpus), model("policy", corpus, 1)
     rewards = read(token_rewards, scorer, pairs)
-    ruler = reward_ruler(pairs, rewards, turn_end(tokenizer).ids)
+    prefix_scorer = reward_prefix_scorer(pairs, rewards, turn_end(tokenizer).ids)
     expected = [float(value.chosen[-1]) - float(value.rejected[-1]) for value in rewards]
-    assert margins(ruler, Truncation()).tolist() == expected
+    assert margins(prefix_scorer, Truncation()).tolist() == expected
     values = [read(token_log_probs, each, pairs) for each in (policy, base)]
-    summed = implicit_reward_ruler(pairs, *values, BETA, turn_end(tokenizer).ids)
+    summed = implicit_reward_prefix_scorer(pairs, *values, BETA, turn_end(tokenizer).ids)
     full = [implicit(own, other) for own, other in zip(*values, strict=True)]
     np.testing.assert_allclose(margins(summed, Truncation()), full, atol=1e-12)
 
@@ -144,5 +144,5 @@ def test_what_closes_a_turn_is_not_counted_as_text(corpus: list[Preference], tok
     for end in ("never", "complete"):
         pairs = pairs_of(corpus, tokenizer, end)  # type: ignore[arg-type]
         nothing = [TokenValues(np.zeros(len(p.chosen), "f"), np.zeros(len(p.rejected), "f")) for p in pairs]
-        lengths.append(reward_ruler(pairs, nothing, turn_end(tokenizer).ids).lengths.tolist())
+        lengths.append(reward_prefix_scorer(pairs, nothing, turn_end(tokenizer).ids).lengths.tolist())
     assert lengths[0] == lengths[1]

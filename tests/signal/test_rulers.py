@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from headwater.data.tokens import PairTokens
 from headwater.data.truncation import Keep, Truncation
 from headwater.forward.scores import TokenValues
-from headwater.signal.prefix_scorers import first_of, implicit_reward_ruler, kept_of, reward_ruler
+from headwater.signal.prefix_scorers import first_of, implicit_reward_prefix_scorer, kept_of, reward_prefix_scorer
 
 END = 9
 ONES = np.ones(1)
@@ -18,7 +18,7 @@ ONES = np.ones(1)
 
 def pair(chosen: list[int], rejected: list[int]) -> PairTokens:
     ids = (np.array(side, dtype=np.int32) for side in ([1, 2], chosen, rejected))
-    return PairTokens(*ids, id="r", source="s", opening="o")
+    return PairTokens(*ids, id="r", source="s", conversation_id="o")
 
 
 def values(chosen: list[float], rejected: list[float]) -> TokenValues:
@@ -50,50 +50,57 @@ def test_parts_lie_where_truncation_has_them(lengths: list[tuple[int, int]], per
             assert first.tolist() == expected
 
 
-def margin(ruler: object, keep: str, **how: object) -> float:
+def margin(prefix_scorer: object, keep: str, **how: object) -> float:
     truncation = Truncation(Keep(Fraction(keep)), **how)  # type: ignore[arg-type]
-    return float(ruler.margins(truncation, ONES)[0])  # type: ignore[attr-defined]
+    return float(prefix_scorer.margins(truncation, ONES)[0])  # type: ignore[attr-defined]
 
 
 def test_a_reward_model_is_read_where_the_cut_ends() -> None:
-    ruler = reward_ruler([pair([3, 4, 5, 6], [7, 8])], [values([1, 2, 3, 4], [10, 20])], [END])
-    assert margin(ruler, "1") == 4 - 20
-    assert margin(ruler, "0.5") == 2 - 10
-    assert margin(ruler, "0.5", cut="shared") == 2 - 20
-    assert margin(ruler, "1", cut="equal") == 2 - 20
-    assert [ruler.reads(Truncation(Keep(Fraction("0.5")), part=part)) for part in ("prefix", "suffix")] == [True, False]
+    prefix_scorer = reward_prefix_scorer([pair([3, 4, 5, 6], [7, 8])], [values([1, 2, 3, 4], [10, 20])], [END])
+    assert margin(prefix_scorer, "1") == 4 - 20
+    assert margin(prefix_scorer, "0.5") == 2 - 10
+    assert margin(prefix_scorer, "0.5", cut="shared") == 2 - 20
+    assert margin(prefix_scorer, "1", cut="equal") == 2 - 20
+    assert [prefix_scorer.reads(Truncation(Keep(Fraction("0.5")), part=part)) for part in ("prefix", "suffix")] == [
+        True,
+        False,
+    ]
 
 
 def test_an_implicit_reward_adds_up_to_the_cut_and_over_spans() -> None:
     policy, reference = values([-1, -2, -3, -4], [-5, -6]), values([-2, -4, -6, -8], [-6, -8])
-    ruler = implicit_reward_ruler([pair([3, 4, 5, 6], [7, 8])], [policy], [reference], 0.5, [END])
-    assert margin(ruler, "1") == 0.5 * ((1 + 2 + 3 + 4) - (1 + 2))
-    assert margin(ruler, "0.5") == 0.5 * ((1 + 2) - 1)
-    assert margin(ruler, "0.5", part="suffix") == 0.5 * ((3 + 4) - 2)
-    assert margin(ruler, "0.5", part="middle") == 0.5 * ((2 + 3) - 1)
+    prefix_scorer = implicit_reward_prefix_scorer([pair([3, 4, 5, 6], [7, 8])], [policy], [reference], 0.5, [END])
+    assert margin(prefix_scorer, "1") == 0.5 * ((1 + 2 + 3 + 4) - (1 + 2))
+    assert margin(prefix_scorer, "0.5") == 0.5 * ((1 + 2) - 1)
+    assert margin(prefix_scorer, "0.5", part="suffix") == 0.5 * ((3 + 4) - 2)
+    assert margin(prefix_scorer, "0.5", part="middle") == 0.5 * ((2 + 3) - 1)
 
 
 def test_shuffled_labels_turn_the_margin_round() -> None:
-    ruler = reward_ruler([pair([3, 4], [5, 6])], [values([1, 2], [3, 5])], [END])
-    assert ruler.margins(Truncation(), -ONES)[0] == -ruler.margins(Truncation(), ONES)[0] == 3
+    prefix_scorer = reward_prefix_scorer([pair([3, 4], [5, 6])], [values([1, 2], [3, 5])], [END])
+    assert prefix_scorer.margins(Truncation(), -ONES)[0] == -prefix_scorer.margins(Truncation(), ONES)[0] == 3
 
 
 def test_the_closing_token_belongs_to_whole_responses_only() -> None:
     """Four tokens of text and one that closes the turn: half is two tokens, all is five."""
-    ruler = reward_ruler([pair([3, 4, 5, 6, END], [7, 8, END])], [values([1, 2, 3, 4, 5], [10, 20, 30])], [END])
-    assert ruler.lengths.tolist() == [[4, 2]]
-    assert margin(ruler, "0.5") == 2 - 10
-    assert margin(ruler, "1") == 5 - 30
-    assert margin(ruler, "1", cut="equal") == 2 - 30
+    prefix_scorer = reward_prefix_scorer(
+        [pair([3, 4, 5, 6, END], [7, 8, END])], [values([1, 2, 3, 4, 5], [10, 20, 30])], [END]
+    )
+    assert prefix_scorer.lengths.tolist() == [[4, 2]]
+    assert margin(prefix_scorer, "0.5") == 2 - 10
+    assert margin(prefix_scorer, "1") == 5 - 30
+    assert margin(prefix_scorer, "1", cut="equal") == 2 - 30
 
 
 def test_the_same_prefix_is_a_tie_whatever_rounding_says() -> None:
-    ruler = reward_ruler([pair([3, 4, 5, 6], [3, 4, 7, 8])], [values([1, 1 + 1e-6, 3, 4], [1, 1, 0, 0])], [END])
-    assert margin(ruler, "0.5") == 0
-    assert margin(ruler, "0.75") == 3
+    prefix_scorer = reward_prefix_scorer(
+        [pair([3, 4, 5, 6], [3, 4, 7, 8])], [values([1, 1 + 1e-6, 3, 4], [1, 1, 0, 0])], [END]
+    )
+    assert margin(prefix_scorer, "0.5") == 0
+    assert margin(prefix_scorer, "0.75") == 3
 
 
 @pytest.mark.parametrize("ratio", ["0.01", "0.3", "1"])
 def test_at_least_one_token_is_read(ratio: str) -> None:
-    ruler = reward_ruler([pair([END], [7])], [values([1], [10])], [END])
-    assert margin(ruler, ratio) == -9
+    prefix_scorer = reward_prefix_scorer([pair([END], [7])], [values([1], [10])], [END])
+    assert margin(prefix_scorer, ratio) == -9

@@ -11,7 +11,7 @@ from headwater.data.tokens import PairTokens, tokenize
 from headwater.errors import DataError
 from headwater.forward.packing import collate
 from headwater.losses.token_weights import First
-from headwater.training.kl_estimate import Drift, deranged, drift
+from headwater.training.kl_estimate import KLEstimate, deranged, estimate_kl
 from tests.conftest import random_pairs
 from tests.forward.test_parity import LENGTHS, VOCAB, policy, separate_log_probs
 from tests.forward.test_scoring import other_policy
@@ -72,7 +72,7 @@ def test_partners_answer_another_prompt_unless_one_has_more_than_half_of_the_row
 
 def test_partners_are_weighed_as_the_rows_are() -> None:
     """Else the estimate would be of whole responses where the loss reads their first token alone."""
-    (batch,) = Drift(policy("llama"), 1000).partners(one_sided(PAIRS), "shared", 1000, First(1))
+    (batch,) = KLEstimate(policy("llama"), 1000).partners(one_sided(PAIRS), "shared", 1000, First(1))
     assert batch["weight"].sum() == len(PAIRS)
 
 
@@ -100,13 +100,13 @@ def test_the_estimate_is_the_mean_change_however_many_passes(sides: str) -> None
             if len(mine)
         ]
     model, reference = policy("gpt2"), other_policy("gpt2")
-    at_once = drift(model, reference, [collate(drawn)])
-    apart = drift(model, reference, [collate(drawn[:1]), collate(drawn[1:])])
+    at_once = estimate_kl(model, reference, [collate(drawn)])
+    apart = estimate_kl(model, reference, [collate(drawn[:1]), collate(drawn[1:])])
     assert len(changes) == (10 if sides == "both" else 5)
     assert at_once.item() == pytest.approx(sum(changes) / len(changes), abs=1e-9)
     assert apart.item() == pytest.approx(at_once.item(), abs=1e-9)
     assert not at_once.requires_grad
-    assert drift(model, model, [collate(drawn)]).item() == 0
+    assert estimate_kl(model, model, [collate(drawn)]).item() == 0
 
 
 def test_labelled_responses_become_rows_with_one_side(tokenizer: Tokenizer) -> None:
@@ -114,8 +114,8 @@ def test_labelled_responses_become_rows_with_one_side(tokenizer: Tokenizer) -> N
         Unpaired(prompt=(Message("user", f"Question {index}?"),), id=str(index), response=Response(text), label=label)
         for index, (text, label) in enumerate([("Good.", True), ("Bad.", False), ("Long. " * 100, True)])
     ]
-    pairs, account, _ = tokenize(rows, tokenizer, 100)
-    assert (account.rows_in, account.kept, dict(account.dropped)) == (3, 2, {"too_long": 1})
+    pairs, row_counts, _ = tokenize(rows, tokenizer, 100)
+    assert (row_counts.rows_in, row_counts.kept, dict(row_counts.dropped)) == (3, 2, {"too_long": 1})
     good, bad = pairs
     assert "Good." in tokenizer.decode(good.chosen)
     assert len(good.rejected) == 0

@@ -13,7 +13,7 @@ from headwater import cli, config
 from headwater.data import reading
 from headwater.data.corpus import Corpus, generate
 from headwater.results import runs
-from headwater.rewards.responses import Reading, load_judge
+from headwater.rewards.responses import Reading, load_response_scorer
 from headwater.training import ensembles
 
 SMALL = ["--model", "scratch(hidden=32, layers=1, vocab=400)", "--precision", "fp32", "--eval-fraction", "0.25"]
@@ -69,13 +69,13 @@ def test_evaluate_and_score_give_mean_and_spread_of_the_members(study: Path, tmp
     spread = [row["chosen_reward_std"] for row in sorted(run.records(), key=lambda row: row["id"])]
     np.testing.assert_allclose(spread, each[:, :, 0].std(axis=0, ddof=1), atol=1e-6)
     assert run.metrics["ensemble_std"]["value"] == pytest.approx(each.std(axis=0, ddof=1).mean(), abs=1e-6)
-    rivals = json.loads((tmp_path / "all" / "scrutiny.json").read_text())["rivals"]
-    by_name = {rival["name"]: rival["accuracy"] for rival in rivals}
+    baselines = json.loads((tmp_path / "all" / "scrutiny.json").read_text())["rivals"]
+    by_name = {baseline["name"]: baseline["accuracy"] for baseline in baselines}
     assert by_name == {name: pytest.approx(runs.load(tmp_path / name).metrics["accuracy"]["value"]) for name in names}
 
     score = ["score", "--input", study / "pairs.jsonl", "--model", study / "three", "--output", tmp_path / "s.jsonl"]
     assert headwater(*score) == 0
-    judge = load_judge(str(study / "three"), None, None, Reading("complete", 2048, 4096), 0)
+    judge = load_response_scorer(str(study / "three"), None, None, Reading("complete", 2048, 4096), 0)
     rows = list(reading.stream(tmp_path / "s.jsonl"))
     for row, (chosen, rejected) in zip(rows, judge(rows), strict=True):  # type: ignore[arg-type]
         assert (row.chosen.score, row.rejected.score) == pytest.approx((chosen, rejected), abs=1e-5)  # type: ignore[union-attr]
@@ -90,12 +90,12 @@ def test_a_stopped_ensemble_goes_on_with_what_is_missing(
     trained: list[str] = []
     train = ensembles.train
 
-    def counted(member: Any, recipe: Any) -> Path:
+    def counted(member: Any, task: Any) -> Path:
         if len(trained) == 1 and "killed" not in trained:
             trained.append("killed")
             raise KeyboardInterrupt
         trained.append(member.output.name)
-        return train(member, recipe)
+        return train(member, task)
 
     monkeypatch.setattr(ensembles, "train", counted)
     call = ["train-reward", "--data", study / "pairs.jsonl", *SMALL, "--seeds", 2, "--output", tmp_path / "two"]

@@ -17,7 +17,7 @@ from headwater.training.flops import training_cost
 
 def pair(prompt: int, chosen: list[int], rejected: list[int]) -> PairTokens:
     ids = (np.arange(3, 3 + prompt), np.array(chosen), np.array(rejected))
-    return PairTokens(*(each.astype(np.int32) for each in ids), id="", source="", opening="")
+    return PairTokens(*(each.astype(np.int32) for each in ids), id="", source="", conversation_id="")
 
 
 def test_a_cost_by_hand(corpus: list[Preference]) -> None:

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from headwater.data.tokens import PairTokens
-from headwater.forward.packing import Layout, collate, pack, tokens_of
+from headwater.forward.packing import RowFormat, collate, pack, tokens_of
 from headwater.forward.scores import policy_scores, with_reference
 from headwater.losses import KTO
 from headwater.losses.token_weights import Decay, First, Mean, Weights
 from headwater.training.arguments import arguments_for
-from headwater.training.kl_estimate import Drift
+from headwater.training.kl_estimate import KLEstimate
 from headwater.training.trainer import PairTrainer
 from tests.conftest import random_pairs
 from tests.forward.test_parity import LENGTHS, VOCAB, policy, separate_log_probs
@@ -33,25 +33,25 @@ def labelled(pairs: list[PairTokens]) -> list[PairTokens]:
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
-@pytest.mark.parametrize("layout", ["shared", "packed", "padded"])
-def test_scores_equal_separate_forwards(name: str, layout: Layout) -> None:
-    model, alone = policy(name, trees=layout != "padded"), policy(name, trees=False)
+@pytest.mark.parametrize("row_format", ["shared", "packed", "padded"])
+def test_scores_equal_separate_forwards(name: str, row_format: RowFormat) -> None:
+    model, alone = policy(name, trees=row_format != "padded"), policy(name, trees=False)
     rows = labelled(PAIRS)
     with torch.no_grad():
-        scores = policy_scores(model, collate(rows, layout))
+        scores = policy_scores(model, collate(rows, row_format))
         expected = [[float(side.sum()) for side in separate_log_probs(alone, row)] for row in rows]
     found = torch.stack([scores.chosen.value, scores.rejected.value], 1)
     assert (found - torch.tensor(expected, dtype=torch.float64)).abs().max() < 1e-9
     assert (scores.chosen.tokens == 0).tolist() == [False, True] * 4
 
 
-@pytest.mark.parametrize("layout", ["shared", "packed", "padded"])
-def test_an_empty_side_takes_no_room(layout: Layout) -> None:
+@pytest.mark.parametrize("row_format", ["shared", "packed", "padded"])
+def test_an_empty_side_takes_no_room(row_format: RowFormat) -> None:
     """A prompt is laid out once for the one response, and the count that fills rows says so."""
     rows = labelled(PAIRS)
-    batch = collate(rows, layout)
+    batch = collate(rows, row_format)
     real = sum(len(row.prompt) + len(row.chosen) + len(row.rejected) for row in rows)
-    assert batch["attention_mask"].sum() == real == sum(tokens_of(row, layout) for row in rows)
+    assert batch["attention_mask"].sum() == real == sum(tokens_of(row, row_format) for row in rows)
     assert batch["num_pairs"] == len(rows)
     assert max(part["input_ids"].shape[1] for part in pack(rows, "shared", 40)["packs"]) <= 40
 
@@ -70,8 +70,10 @@ def stepped(pairs: list[PairTokens], batch: int, accumulation: int, output: Path
     arguments = arguments_for(OPTIONS, str(output))
     arguments.optim = "sgd"
     arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps = batch, accumulation
-    drift = Drift(reference, 1000)
-    PairTrainer(model, policy_scores, KTO(), arguments, rows, [], "shared", lambda row: None, drift=drift).train()
+    kl_estimate = KLEstimate(reference, 1000)
+    PairTrainer(
+        model, policy_scores, KTO(), arguments, rows, [], "shared", lambda row: None, kl_estimate=kl_estimate
+    ).train()
     return weights(model)
 
 

@@ -16,8 +16,8 @@ from headwater.data import reading
 from headwater.data.corpus import Corpus, generate
 from headwater.data.preference import Preference, Response
 from headwater.data.tokens import PairTokens, tokenize
-from headwater.forward.format_check import layout_for
-from headwater.forward.packing import Layout, collate
+from headwater.forward.format_check import row_format_for
+from headwater.forward.packing import RowFormat, collate
 from headwater.forward.scores import (
     ScoreFunction,
     divergence_scores,
@@ -27,11 +27,22 @@ from headwater.forward.scores import (
     score_for,
     with_reference,
 )
-from headwater.losses import CPO, DPO, KTO, LIVE_REFERENCE_LOSSES, ORPO, POLICY_LOSSES, REWARD_LOSSES, Call, SimPO, SLiC
+from headwater.losses import (
+    CPO,
+    DPO,
+    KTO,
+    LIVE_REFERENCE_LOSSES,
+    ORPO,
+    POLICY_LOSSES,
+    REWARD_LOSSES,
+    LossBase,
+    SimPO,
+    SLiC,
+)
 from headwater.models import loading
 from headwater.results import runs
 from headwater.training.arguments import arguments_for
-from headwater.training.kl_estimate import Drift
+from headwater.training.kl_estimate import KLEstimate
 from headwater.training.options import TrainingOptions
 from headwater.training.trainer import PairTrainer
 
@@ -50,7 +61,7 @@ class Start(NamedTuple):
 
     model: torch.nn.Module
     pairs: list[PairTokens]
-    layout: Layout
+    row_format: RowFormat
 
 
 def corpus() -> list[Preference]:
@@ -67,13 +78,13 @@ def start(head: loading.Head, score: ScoreFunction) -> Start:
     preferences = corpus()
     model, tokenizer = loading.load("scratch(hidden=64, layers=1, vocab=800)", head, preferences, seed=0)
     pairs = tokenize(preferences, tokenizer, 512).pairs
-    return Start(model, pairs, layout_for(model, pairs))
+    return Start(model, pairs, row_format_for(model, pairs))
 
 
 @pytest.fixture(scope="module")
 def policy() -> Start:
-    model, pairs, layout = start("policy", policy_scores)
-    return Start(model, with_reference(model, pairs, 8192, layout), layout)
+    model, pairs, row_format = start("policy", policy_scores)
+    return Start(model, with_reference(model, pairs, 8192, row_format), row_format)
 
 
 @pytest.fixture(scope="module")
@@ -90,14 +101,14 @@ def accuracies(
     arguments.max_steps = STEPS
     train, held_out = begin.pairs[:-HELD_OUT], begin.pairs[-HELD_OUT:]
     model = copy.deepcopy(begin.model)
-    trainer = PairTrainer(model, score, loss, arguments, train, held_out, begin.layout, lambda row: None, **others)
+    trainer = PairTrainer(model, score, loss, arguments, train, held_out, begin.row_format, lambda row: None, **others)
     before = trainer.evaluate()[f"eval_rewards/{figure}"]
     trainer.train()
     return before, trainer.evaluate()[f"eval_rewards/{figure}"]
 
 
 @pytest.mark.parametrize("make", POLICY_LOSSES.values(), ids=POLICY_LOSSES)
-def test_a_policy_learns(make: type[Call], policy: Start, tmp_path: Path) -> None:
+def test_a_policy_learns(make: type[LossBase], policy: Start, tmp_path: Path) -> None:
     loss = LOUDER.get(make.name) or make()
     before, after = accuracies(policy, score_for(loss), loss, tmp_path)
     assert after > before + GAIN
@@ -124,13 +135,15 @@ def test_a_policy_learns_by_kto(rows: str, policy: Start, tmp_path: Path) -> Non
     pairs, figure = policy.pairs, "accuracies"
     if rows == "labelled responses":
         pairs, figure = [one_side(pair, label=index % 2 == 0) for index, pair in enumerate(pairs)], "auc"
-    drift = Drift(copy.deepcopy(policy.model).requires_grad_(False), 512)
-    before, after = accuracies(policy._replace(pairs=pairs), policy_scores, KTO(), tmp_path, figure, drift=drift)
+    kl_estimate = KLEstimate(copy.deepcopy(policy.model).requires_grad_(False), 512)
+    before, after = accuracies(
+        policy._replace(pairs=pairs), policy_scores, KTO(), tmp_path, figure, kl_estimate=kl_estimate
+    )
     assert after > before + GAIN
 
 
 @pytest.mark.parametrize("make", REWARD_LOSSES.values(), ids=REWARD_LOSSES)
-def test_a_reward_model_learns(make: type[Call], reward_model: Start, tmp_path: Path) -> None:
+def test_a_reward_model_learns(make: type[LossBase], reward_model: Start, tmp_path: Path) -> None:
     before, after = accuracies(reward_model, reward_scores, make(), tmp_path)
     assert after > before + GAIN
 
@@ -173,7 +186,7 @@ def test_data_without_scores_is_refused_where_a_loss_needs_them(
 
 @pytest.mark.parametrize("loss", [DPO(), SimPO()], ids=repr)
 def test_history_holds_the_change_of_the_chosen_log_probability_against_a_reference(
-    loss: Call, policy: Start, tmp_path: Path
+    loss: LossBase, policy: Start, tmp_path: Path
 ) -> None:
     rows: list[dict[str, Any]] = []
     options = TrainingOptions(learning_rate=3e-3, precision="fp32", warmup_ratio=0.0, logging_steps=1)
@@ -183,13 +196,13 @@ def test_history_holds_the_change_of_the_chosen_log_probability_against_a_refere
     if not loss.needs_reference:
         pairs = [pair._replace(chosen_reference=None, rejected_reference=None) for pair in pairs]
     model, held_out = copy.deepcopy(policy.model), pairs[-20:]
-    PairTrainer(model, policy_scores, loss, arguments, pairs[:40], held_out, policy.layout, rows.append).train()
+    PairTrainer(model, policy_scores, loss, arguments, pairs[:40], held_out, policy.row_format, rows.append).train()
     trainer_rows = [row for row in rows if "loss" in row]
     if not loss.needs_reference:
         assert not any("logps/chosen_change" in row for row in trainer_rows)
         return
     assert trainer_rows[0]["logps/chosen_change"] == pytest.approx(0, abs=1e-3), "nothing before the first step"
-    batch = collate(held_out, policy.layout)
+    batch = collate(held_out, policy.row_format)
     reference = reference_scores(batch)
     assert reference is not None
     with torch.no_grad():

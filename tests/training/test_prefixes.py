@@ -17,7 +17,7 @@ from headwater.data import reading
 from headwater.data.corpus import Corpus, generate
 from headwater.data.tokens import PairTokens
 from headwater.errors import UsageError
-from headwater.forward.packing import Layout, collate
+from headwater.forward.packing import RowFormat, collate
 from headwater.forward.scores import reward_scores
 from headwater.losses import BradleyTerry, MarginBradleyTerry, PairScores, Score
 from headwater.results import runs
@@ -37,15 +37,15 @@ def reward_model(pairs: Sequence[PairTokens]) -> torch.nn.Module:
     return model.eval()  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize("layout", ["shared", "padded"])
-def test_a_cut_of_one_pass_is_the_reward_of_the_response_cut_there(layout: Layout) -> None:
+@pytest.mark.parametrize("row_format", ["shared", "padded"])
+def test_a_cut_of_one_pass_is_the_reward_of_the_response_cut_there(row_format: RowFormat) -> None:
     from headwater.forward.attention import TREES, attend_with
 
     pairs = random_pairs([(5, 12, 9), (3, 8, 17), (4, 1, 3)], 64)
     pairs[0] = pairs[0]._replace(rejected=np.concatenate([pairs[0].chosen[:4], pairs[0].rejected[:5]]))
     model = reward_model(pairs)
-    attend_with(model, TREES if layout == "shared" else "sdpa")
-    found = PrefixScores(CUTS)(model, collate(pairs, layout))
+    attend_with(model, TREES if row_format == "shared" else "sdpa")
+    found = PrefixScores(CUTS)(model, collate(pairs, row_format))
     attend_with(model, "sdpa")
     for column, cut in enumerate(CUTS):
         short = [

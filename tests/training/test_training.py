@@ -11,7 +11,7 @@ import transformers
 
 from headwater.data.tokens import PairTokens
 from headwater.errors import NumericalError, UsageError
-from headwater.forward.packing import Layout
+from headwater.forward.packing import RowFormat
 from headwater.forward.scores import ScoreFunction, policy_scores, reward_scores, with_reference
 from headwater.losses import DPO, BradleyTerry, Loss
 from headwater.training.arguments import arguments_for
@@ -45,12 +45,12 @@ def trainer(
     pairs: list[PairTokens],
     tmp_path: Path,
     log: Any = lambda row: None,
-    layout: Layout = "shared",
+    row_format: RowFormat = "shared",
     **changes: Any,
 ) -> PairTrainer:
     arguments = arguments_for(dataclasses.replace(OPTIONS, **changes), str(tmp_path))
     arguments.optim = transformers.training_args.OptimizerNames.SGD
-    return PairTrainer(model, score, loss, arguments, pairs, [], layout, log)
+    return PairTrainer(model, score, loss, arguments, pairs, [], row_format, log)
 
 
 def weights(model: torch.nn.Module) -> torch.Tensor:
@@ -84,9 +84,9 @@ def test_accumulation_does_not_change_the_step(size: tuple[int, int], tmp_path: 
 def test_layouts_train_alike(tmp_path: Path) -> None:
     pairs = random_pairs(LENGTHS, VOCAB)
 
-    def after(layout: Layout) -> torch.Tensor:
-        model = reward("llama", trees=layout != "padded")
-        trainer(model, reward_scores, BradleyTerry(), pairs, tmp_path, layout=layout).train()
+    def after(row_format: RowFormat) -> torch.Tensor:
+        model = reward("llama", trees=row_format != "padded")
+        trainer(model, reward_scores, BradleyTerry(), pairs, tmp_path, row_format=row_format).train()
         return weights(model)
 
     assert torch.allclose(after("shared"), after("packed"), rtol=0, atol=1e-9)

@@ -2,7 +2,7 @@
 
 A layout's reader takes the fields of a row and returns a draft of what the row is: a pair, several candidates, or one
 labelled response. It raises `NoPreference(reason)` for a row that is well formed but compares nothing, and
-`Broken(found, expected)` for one that is not well formed, whatever stands in it. The names in `SOURCES` are what
+`Broken(found, expected)` for one that is not well formed, whatever stands in it. The names in `LAYOUTS` are what
 `--format` takes; they do not change.
 """
 
@@ -29,8 +29,8 @@ from headwater.data.layouts.layout import (
     Cells,
     Draft,
     Fields,
+    Layout,
     NoPreference,
-    Source,
     UnpairedDraft,
 )
 from headwater.data.layouts.prompts import SEPARATOR
@@ -39,8 +39,8 @@ from headwater.data.layouts.unread import Unread
 from headwater.errors import UsageError, did_you_mean
 
 __all__ = [
+    "LAYOUTS",
     "SEPARATOR",
-    "SOURCES",
     "AnyDraft",
     "Broken",
     "CandidatesDraft",
@@ -48,8 +48,8 @@ __all__ = [
     "Draft",
     "Fields",
     "Judged",
+    "Layout",
     "NoPreference",
-    "Source",
     "Texts",
     "UnpairedDraft",
     "Unread",
@@ -68,7 +68,7 @@ __all__ = [
 ]
 
 
-def detect(fields: Fields, layout: str | None = None) -> tuple[Source, str]:
+def detect(fields: Fields, layout: str | None = None) -> tuple[Layout, str]:
     """Return the layout of a row, or the one named, and why it was taken.
 
     Errors: `Broken` when none or several layouts fit, or the named one's columns are not there; `UsageError` for a
@@ -76,19 +76,19 @@ def detect(fields: Fields, layout: str | None = None) -> tuple[Source, str]:
     """
     if layout is not None:
         return _named(fields, layout)
-    fitting = [name for name, source in SOURCES.items() if source.fits(fields)]
+    fitting = [name for name, source in LAYOUTS.items() if source.fits(fields)]
     if not fitting:
         raise Broken(f"{_columns(fields)} fit no known layout", _nearest(fields), "or name them with --columns")
     if len(fitting) > 1:
         raise Broken(f"{_columns(fields)} fit several layouts ({', '.join(fitting)})", "choose one with --format NAME")
     name = fitting[0]
-    return SOURCES[name], f"{name} (has {', '.join(SOURCES[name].columns)})"
+    return LAYOUTS[name], f"{name} (has {', '.join(LAYOUTS[name].columns)})"
 
 
-def _named(fields: Fields, layout: str) -> tuple[Source, str]:
-    if layout not in SOURCES:
-        raise UsageError(f"--format {layout}", "no such layout", did_you_mean(layout, SOURCES))
-    source = SOURCES[layout]
+def _named(fields: Fields, layout: str) -> tuple[Layout, str]:
+    if layout not in LAYOUTS:
+        raise UsageError(f"--format {layout}", "no such layout", did_you_mean(layout, LAYOUTS))
+    source = LAYOUTS[layout]
     missing = _missing(source, fields)
     if missing:
         raise Broken(f"{_columns(fields)} lack {', '.join(missing)}", f"--format {layout} expects them")
@@ -99,17 +99,17 @@ def _columns(fields: Fields) -> str:
     return f"columns {', '.join(map(str, fields))}" if fields else "no columns"
 
 
-def _missing(source: Source, fields: Fields) -> list[str]:
+def _missing(source: Layout, fields: Fields) -> list[str]:
     return [column for column in source.columns if column not in fields]
 
 
 def _nearest(fields: Fields) -> str:
     """Name the layouts that lack the fewest columns, and what they lack; all names where nothing is near."""
-    lacking = {name: _missing(source, fields) for name, source in SOURCES.items()}
-    near = [name for name, missing in lacking.items() if missing and len(missing) < len(SOURCES[name].columns)]
+    lacking = {name: _missing(source, fields) for name, source in LAYOUTS.items()}
+    near = [name for name, missing in lacking.items() if missing and len(missing) < len(LAYOUTS[name].columns)]
     near.sort(key=lambda name: len(lacking[name]))
     if not near:
-        return f"expected one of {', '.join(SOURCES)}"
+        return f"expected one of {', '.join(LAYOUTS)}"
     return "expected one of " + "; ".join(f"{name} (lacks {', '.join(lacking[name])})" for name in near[:3])
 
 
@@ -168,87 +168,87 @@ _PROMPTS = ("prompt", "instruction", "conversations")
 _SYSTEM = ("system",)
 _COMPLETION = ("response", "overall_score", "fine-grained_score", "complete")
 
-SOURCES: dict[str, Source] = {
+LAYOUTS: dict[str, Layout] = {
     # A pair, and which is the better one
-    "explicit-prompt": Source(
+    "explicit-prompt": Layout(
         ("prompt", *_PAIR), pairs.explicit, _has_answers, reads=pairs.READS, texts=texts.explicit
     ),
-    "prompt-and-conversations": Source(
+    "prompt-and-conversations": Layout(
         ("prompt", *_PAIR),
         pairs.prompt_and_conversations,
         _has_conversations,
         reads=pairs.READS,
         texts=texts.prompt_and_conversations,
     ),
-    "implicit-prompt": Source(
+    "implicit-prompt": Layout(
         _PAIR, pairs.implicit, _has_no_dialogues, without=_PROMPTS, reads=pairs.READS, texts=texts.implicit
     ),
-    "hh": Source(_PAIR, pairs.hh, _has_dialogues, without=_PROMPTS, reads=pairs.READS, texts=texts.hh),
-    "argilla": Source(
+    "hh": Layout(_PAIR, pairs.hh, _has_dialogues, without=_PROMPTS, reads=pairs.READS, texts=texts.hh),
+    "argilla": Layout(
         ("instruction", "chosen_response", "rejected_response"), pairs.argilla, reads=pairs.READS + pairs.ALPACA
     ),
-    "llamafactory-alpaca": Source(("instruction", *_PAIR), pairs.llamafactory_alpaca, reads=pairs.READS + pairs.ALPACA),
-    "llamafactory-sharegpt": Source(("conversations", *_PAIR), pairs.llamafactory_sharegpt, reads=pairs.READS),
+    "llamafactory-alpaca": Layout(("instruction", *_PAIR), pairs.llamafactory_alpaca, reads=pairs.READS + pairs.ALPACA),
+    "llamafactory-sharegpt": Layout(("conversations", *_PAIR), pairs.llamafactory_sharegpt, reads=pairs.READS),
     # Two responses, and a verdict
-    "align-anything": Source(
+    "align-anything": Layout(
         ("question", "response_1", "response_2", "overall_response"), judged.align_anything, reads=_SYSTEM
     ),
-    "pku-saferlhf": Source(
+    "pku-saferlhf": Layout(
         ("prompt", "response_0", "response_1", "better_response_id"), judged.pku_saferlhf, reads=_SYSTEM
     ),
-    "shp": Source(
+    "shp": Layout(
         ("history", "human_ref_A", "human_ref_B", "labels"), judged.shp, reads=("score_A", "score_B", *_SYSTEM)
     ),
-    "helpsteer2": Source(
+    "helpsteer2": Layout(
         ("prompt", "response_1", "response_2", "preference_strength"), judged.helpsteer2, reads=_SYSTEM
     ),
-    "helpsteer3": Source(("context", "response1", "response2", "overall_preference"), judged.helpsteer3, reads=_SYSTEM),
-    "chatbot-arena": Source(("conversation_a", "conversation_b", "winner"), judged.chatbot_arena, reads=_SYSTEM),
-    "arena-human-preference": Source(
+    "helpsteer3": Layout(("context", "response1", "response2", "overall_preference"), judged.helpsteer3, reads=_SYSTEM),
+    "chatbot-arena": Layout(("conversation_a", "conversation_b", "winner"), judged.chatbot_arena, reads=_SYSTEM),
+    "arena-human-preference": Layout(
         ("prompt", "response_a", "response_b", "winner_model_a", "winner_model_b", "winner_tie"),
         judged.arena_human_preference,
         reads=_SYSTEM,
     ),
-    "alpaca-eval": Source(
+    "alpaca-eval": Layout(
         ("instruction", "output_1", "output_2", "preference"), judged.alpaca_eval, reads=_SYSTEM + pairs.ALPACA
     ),
-    "llmbar": Source(("input", "output_1", "output_2", "label"), judged.llmbar, reads=_SYSTEM),
+    "llmbar": Layout(("input", "output_1", "output_2", "label"), judged.llmbar, reads=_SYSTEM),
     # Several responses, with scores
-    "ultrafeedback": Source(
+    "ultrafeedback": Layout(
         ("instruction", "completions"),
         candidates.ultrafeedback,
         yields="candidates",
         reads=_SYSTEM + pairs.ALPACA,
         items=(*_COMPLETION, "role", "content"),
     ),
-    "nectar": Source(
+    "nectar": Layout(
         ("prompt", "answers"), candidates.nectar, yields="candidates", reads=_SYSTEM, items=("answer", "rank")
     ),
-    "alpaca-eval-responses": Source(
+    "alpaca-eval-responses": Layout(
         ("instruction", "baseline_output", "responses"),
         candidates.alpaca_eval_responses,
         yields="candidates",
         reads=_SYSTEM + pairs.ALPACA,
         items=("output", "pref"),
     ),
-    "best-of-n": Source(
+    "best-of-n": Layout(
         ("instruction", "outputs", "pref_vs_reference"),
         candidates.best_of_n,
         yields="candidates",
         reads=_SYSTEM + pairs.ALPACA,
     ),
     # One response, and a label
-    "unpaired": Source(
+    "unpaired": Layout(
         ("prompt", "completion", "label"),
         unpaired.unpaired,
         yields="unpaired",
         reads=("score", "complete", *_SYSTEM),
     ),
-    "llamafactory-kto": Source(("messages", "label"), unpaired.llamafactory_kto, yields="unpaired", reads=_SYSTEM),
-    "llamafactory-kto-sharegpt": Source(
+    "llamafactory-kto": Layout(("messages", "label"), unpaired.llamafactory_kto, yields="unpaired", reads=_SYSTEM),
+    "llamafactory-kto-sharegpt": Layout(
         ("conversations", "kto_tag"), unpaired.llamafactory_kto_sharegpt, yields="unpaired", reads=_SYSTEM
     ),
-    "llamafactory-kto-alpaca": Source(
+    "llamafactory-kto-alpaca": Layout(
         ("instruction", "output", "kto_tag"),
         unpaired.llamafactory_kto_alpaca,
         yields="unpaired",

@@ -57,7 +57,7 @@ AnyDraft = Draft | CandidatesDraft | UnpairedDraft
 
 
 @dataclass(frozen=True)
-class Source:
+class Layout:
     """A layout: the columns it is known by and those it must not have, a test where columns do not tell, its reader."""
 
     columns: tuple[str, ...]

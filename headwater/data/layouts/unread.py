@@ -16,7 +16,7 @@ import pyarrow
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from headwater.data.layouts.layout import Broken, Cells, Fields, Source
+from headwater.data.layouts.layout import Broken, Cells, Fields, Layout
 
 HARMLESS = frozenset(
     (
@@ -124,7 +124,7 @@ def _refusal(found: str, name: str, meaning: Meaning) -> Broken:
 class Unread:
     """Looks at what the rows of a layout hold beside what it reads."""
 
-    def __init__(self, source: Source, ignored: Iterable[str] = (), also_read: Iterable[str] = ()) -> None:
+    def __init__(self, source: Layout, ignored: Iterable[str] = (), also_read: Iterable[str] = ()) -> None:
         self.reads = frozenset((*source.columns, *source.reads, *also_read, *HARMLESS))
         self._keys = frozenset(source.items)
         self._ignored = frozenset(ignored)

@@ -34,14 +34,14 @@ the first one stays).
 from __future__ import annotations
 
 from headwater.data.preference import Record
-from headwater.data.reading.counts import QUARANTINE, Account, Quarantine
+from headwater.data.reading.counts import QUARANTINE, Quarantine, RowCounts
 from headwater.data.reading.formats import FORMATS, format_of
-from headwater.data.reading.options import Door
+from headwater.data.reading.options import ReadOptions
 from headwater.data.reading.places import PREFERENCES, data_file
 from headwater.data.reading.reader import (
-    Intake,
     Loaded,
     Row,
+    RowReader,
     conditioned,
     examples,
     load,
@@ -55,13 +55,13 @@ __all__ = [
     "FORMATS",
     "PREFERENCES",
     "QUARANTINE",
-    "Account",
-    "Door",
-    "Intake",
     "Loaded",
     "Quarantine",
+    "ReadOptions",
     "Record",
     "Row",
+    "RowCounts",
+    "RowReader",
     "check_writable",
     "conditioned",
     "data_file",

@@ -24,7 +24,7 @@ IN_MEMORY = 4 << 20
 
 
 @dataclass
-class Account:
+class RowCounts:
     """Rows in = kept + quarantined + dropped, by reason."""
 
     rows_in: int = 0

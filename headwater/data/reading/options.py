@@ -14,7 +14,7 @@ from headwater.errors import UsageError
 
 
 @dataclass(frozen=True)
-class Door:
+class ReadOptions:
     """How the data is read, and how many bad rows may be set aside."""
 
     layout: Annotated[str | None, tyro.conf.arg(aliases=["--format"])] = None

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from headwater.data.reading import cards, splits
 from headwater.data.reading.blocks import Block, Item
 from headwater.data.reading.formats import Advance, format_of, read_blocks
-from headwater.data.reading.options import Door
+from headwater.data.reading.options import ReadOptions
 from headwater.errors import DataError, NetworkError, UsageError, first_line
 from headwater.marks import visible
 from headwater.network import hub
@@ -62,58 +62,58 @@ class Located(NamedTuple):
     """Which of several splits it is, to be said: "train (not test)"; empty where there is one."""
 
 
-def parts_of(place: Path | str, door: Door) -> list[Part]:
+def parts_of(place: Path | str, read_options: ReadOptions) -> list[Part]:
     """Return the parts of the data at `place`. Errors: `UsageError`, `NetworkError`."""
-    return locate(place, door).parts
+    return locate(place, read_options).parts
 
 
-def locate(place: Path | str, door: Door) -> Located:
+def locate(place: Path | str, read_options: ReadOptions) -> Located:
     """Return the parts of the data at `place`, and which split they are. Errors: `UsageError`, `NetworkError`."""
     path = Path(place)
     if path.exists():
-        _refuse_flags_without_effect(path, door)
+        _refuse_flags_without_effect(path, read_options)
     if path.is_file():
         return Located([_file(path)])
     if path.is_dir():
-        return _directory(path, door)
+        return _directory(path, read_options)
     if glob.has_magic(str(place)):
-        return _fitting(str(place), door)
+        return _fitting(str(place), read_options)
     if _HUB.fullmatch(str(place)) and format_of(path) is None:
-        return Located([_hub(str(place), door)])
+        return Located([_hub(str(place), read_options)])
     raise UsageError(str(place), "no such file")
 
 
-def _fitting(pattern: str, door: Door) -> Located:
+def _fitting(pattern: str, read_options: ReadOptions) -> Located:
     """Return the files that fit a pattern: all of them, also of several splits, which is said."""
     found = sorted(Path(name) for name in glob.glob(pattern, recursive=True))  # noqa: PTH207 - absolute too
     found = [file for file in found if file.is_file()]
     if not found:
         raise UsageError(pattern, "no file fits the pattern")
     known = [splits.split_of(Path(file.name)) for file in found]
-    if door.split:
-        chosen = splits.choose(pattern, found, known, door.split)
+    if read_options.split:
+        chosen = splits.choose(pattern, found, known, read_options.split)
         return Located(_told_apart([_file(file) for file in chosen.files]), chosen.said)
     kinds = sorted({split.kind for split in known if split.kind})
     return Located(_told_apart([_file(file) for file in found]), " and ".join(kinds) if len(kinds) > 1 else "")
 
 
-def _refuse_flags_without_effect(path: Path, door: Door) -> None:
+def _refuse_flags_without_effect(path: Path, read_options: ReadOptions) -> None:
     """Refuse what only the hub, or data of several parts, can answer."""
     for_the_hub = {
-        "--dataset-config": None if path.is_dir() else door.dataset_config,
-        "--revision": door.revision,
-        "--streaming": door.streaming,
+        "--dataset-config": None if path.is_dir() else read_options.dataset_config,
+        "--revision": read_options.revision,
+        "--streaming": read_options.streaming,
     }
     for flag, given in for_the_hub.items():
         if given:
             raise UsageError(flag, f"{path} lies on this machine", f"{flag} is for datasets on the hub; leave it out")
-    if door.split and (path.is_file() or (path / PREFERENCES).is_file()):
-        raise UsageError(f"--split {door.split}", f"{path} is one file", "leave --split out")
+    if read_options.split and (path.is_file() or (path / PREFERENCES).is_file()):
+        raise UsageError(f"--split {read_options.split}", f"{path} is one file", "leave --split out")
 
 
 def data_file(path: Path) -> Path:
     """Return the file that `path` names: itself, or the data of a run directory. Errors: `UsageError`."""
-    (part,) = parts_of(path, Door()) if path.is_file() or (path / PREFERENCES).is_file() else (None,)
+    (part,) = parts_of(path, ReadOptions()) if path.is_file() or (path / PREFERENCES).is_file() else (None,)
     if part is None or part.path is None:
         raise UsageError(str(path), "no such file", f"name a data file or a run that holds {PREFERENCES}")
     return part.path
@@ -133,30 +133,32 @@ def _reads(path: Path) -> Callable[[Advance], Iterator[Block]]:
     return lambda advance: read_blocks(path, advance)
 
 
-def _directory(path: Path, door: Door) -> Located:
+def _directory(path: Path, read_options: ReadOptions) -> Located:
     if (path / PREFERENCES).is_file():
         return Located([_file(path / PREFERENCES)])
     if (path / "dataset_dict.json").is_file():
         known = json.loads((path / "dataset_dict.json").read_text("utf-8"))["splits"]
-        split = _chosen(str(path), door.split or (splits.DEFAULT if splits.DEFAULT in known else None), known, _SPLIT)
+        split = _chosen(
+            str(path), read_options.split or (splits.DEFAULT if splits.DEFAULT in known else None), known, _SPLIT
+        )
         others = ", ".join(name for name in known if name != split)
         return Located(_saved(path / split, f"{path.name}-{split}"), f"{split} (not {others})" if others else "")
     if (path / "state.json").is_file() and (path / "dataset_info.json").is_file():
         return Located(_saved(path, path.name))
-    files = _with_splits(path, door)
+    files = _with_splits(path, read_options)
     if not files:
         raise UsageError(str(path), f"is a directory without {PREFERENCES} or data files", "name data or a run")
-    chosen = splits.choose(str(path), [file for file, _ in files], [split for _, split in files], door.split)
+    chosen = splits.choose(str(path), [file for file, _ in files], [split for _, split in files], read_options.split)
     return Located(_told_apart([_file(file) for file in chosen.files]), chosen.said)
 
 
-def _with_splits(path: Path, door: Door) -> list[tuple[Path, splits.Split]]:
+def _with_splits(path: Path, read_options: ReadOptions) -> list[tuple[Path, splits.Split]]:
     """Return the data files below a folder, each with its split: of one configuration, where there are several."""
     configs = {config.name: config for config in cards.configs_of(path)}
     if configs:
         first = next((config.name for config in configs.values() if config.is_default), None)
         default = first or ("default" if "default" in configs else None)
-        config = configs[_chosen(str(path), door.dataset_config or default, list(configs), _CONFIG)]
+        config = configs[_chosen(str(path), read_options.dataset_config or default, list(configs), _CONFIG)]
         return [(file, splits.named(split)) for file, split in config.files(path)]
     inside = (file for file in sorted(path.rglob("*")) if not file.name.startswith(".") and file.name not in _NO_DATA)
     files = [file for file in inside if file.is_file() and format_of(file)]
@@ -164,9 +166,9 @@ def _with_splits(path: Path, door: Door) -> list[tuple[Path, splits.Split]]:
     if below and all(_CONVERTED.fullmatch(file.as_posix()) for file in below):
         known = list(dict.fromkeys(file.parts[0] for file in below))
         default = "default" if "default" in known else None
-        config_name = _chosen(str(path), door.dataset_config or default, known, _CONFIG)
+        config_name = _chosen(str(path), read_options.dataset_config or default, known, _CONFIG)
         below = [file for file in below if file.parts[0] == config_name]
-    elif door.dataset_config:
+    elif read_options.dataset_config:
         raise UsageError("--dataset-config", f"{path} has no configurations", "leave it out")
     return [(path / file, splits.split_of(file)) for file in below]
 
@@ -222,14 +224,14 @@ def _saved(path: Path, name: str) -> list[Part]:
     ]
 
 
-def _hub(name: str, door: Door) -> Part:
-    label = "/".join(part for part in (name, door.dataset_config, door.split) if part)
-    return Part(label, label, False, lambda advance: _hub_blocks(name, door))
+def _hub(name: str, read_options: ReadOptions) -> Part:
+    label = "/".join(part for part in (name, read_options.dataset_config, read_options.split) if part)
+    return Part(label, label, False, lambda advance: _hub_blocks(name, read_options))
 
 
-def _hub_blocks(name: str, door: Door) -> Iterator[Block]:
+def _hub_blocks(name: str, read_options: ReadOptions) -> Iterator[Block]:
     try:
-        for number, fields in enumerate(_hub_rows(name, door), start=1):
+        for number, fields in enumerate(_hub_rows(name, read_options), start=1):
             yield Block([Item(number, fields)])
     except (UsageError, GeneratorExit):
         raise
@@ -238,20 +240,24 @@ def _hub_blocks(name: str, door: Door) -> Iterator[Block]:
         raise NetworkError(name, found, hub.advice(name, error)) from error
 
 
-def _hub_rows(name: str, door: Door) -> Any:
+def _hub_rows(name: str, read_options: ReadOptions) -> Any:
     import datasets
 
     try:
         found = datasets.load_dataset(
-            name, name=door.dataset_config, split=door.split, revision=door.revision, streaming=door.streaming
+            name,
+            name=read_options.dataset_config,
+            split=read_options.split,
+            revision=read_options.revision,
+            streaming=read_options.streaming,
         )
     except ValueError as error:  # a split or configuration that the dataset does not have, or that it needs
         if _ABOUT_CONFIGS.search(str(error)):
-            known = datasets.get_dataset_config_names(name, revision=door.revision)
-            _chosen(name, door.dataset_config, known, _CONFIG)
-        raise UsageError(f"--split {door.split}" if door.split else name, first_line(error)) from error
+            known = datasets.get_dataset_config_names(name, revision=read_options.revision)
+            _chosen(name, read_options.dataset_config, known, _CONFIG)
+        raise UsageError(f"--split {read_options.split}" if read_options.split else name, first_line(error)) from error
     if isinstance(found, dict):
-        found = found[_chosen(name, door.split, list(found), _SPLIT)]
+        found = found[_chosen(name, read_options.split, list(found), _SPLIT)]
     return found
 
 

@@ -16,8 +16,8 @@ from headwater.data.layouts import (
     SEPARATOR,
     Broken,
     Judged,
+    Layout,
     NoPreference,
-    Source,
     Texts,
     Unread,
     detect,
@@ -32,8 +32,8 @@ from headwater.data.layouts.fields import begins_a_dialogue, is_dialogue, kind
 from headwater.data.preference import Candidates, Example, Preference, Prompted, Record, Unpaired
 from headwater.data.reading.blocks import Block, Item, ahead
 from headwater.data.reading.columns import Columns
-from headwater.data.reading.counts import Account, Quarantine
-from headwater.data.reading.options import Door
+from headwater.data.reading.counts import Quarantine, RowCounts
+from headwater.data.reading.options import ReadOptions
 from headwater.data.reading.places import Part, locate, parts_of
 from headwater.data.reading.reasons import in_words, no_usable_rows, repetition, verdict_of
 from headwater.data.reading.strict import Bad
@@ -42,7 +42,7 @@ from headwater.files import stamp
 
 ExampleT = TypeVar("ExampleT", bound=Example)
 
-OPEN = Door()
+OPEN = ReadOptions()
 """The door as it is when nothing is said: no bad row is let by."""
 
 
@@ -59,33 +59,33 @@ class Loaded(NamedTuple, Generic[ExampleT]):
     preferences: list[ExampleT]
     """All of one kind: pairs, or (from `load_examples`) single responses with a label."""
     layout: str
-    account: Account
+    row_counts: RowCounts
     path: Path
     quarantine: Quarantine
     files: tuple[Path, ...] = ()
     """The files that were read; none for a name on the hub."""
 
 
-class Intake:
+class RowReader:
     """An iterator over the records of some data; account and quarantine fill while it is read.
 
     Errors while iterating: `DataError` once there are more bad rows than the door lets by.
     """
 
-    def __init__(self, place: Path | str, door: Door) -> None:
-        self.place, self.door = str(place), door
-        self.account = Account()
+    def __init__(self, place: Path | str, read_options: ReadOptions) -> None:
+        self.place, self.read_options = str(place), read_options
+        self.row_counts = RowCounts()
         self.quarantine = Quarantine()
         self.layout = ""
         """The layout, and why it was taken; empty before the first good row."""
         self.yields = "preferences"
-        self.parts, self.account.split = locate(place, door)
+        self.parts, self.row_counts.split = locate(place, read_options)
         self._stamps = {path: stamp(path) for path in self.files}
-        self._source: Source | None = None
+        self._source: Layout | None = None
         self._unread: Unread | None = None
         self._seen: dict[bytes, bool] = {}
-        self._allowed = door.bad_rows
-        self._names = door.names
+        self._allowed = read_options.bad_rows
+        self._names = read_options.names
         self._columns = Columns()
         self._makes_records = True
         self._records = self._read()
@@ -101,16 +101,16 @@ class Intake:
         """The files that are read."""
         return tuple(part.path for part in self.parts if part.path)
 
-    def finish(self) -> Account:
+    def finish(self) -> RowCounts:
         """Read what is left and make no records of it, which is quicker where nothing but the account is wanted."""
         self._makes_records = False
         for _ in self._records:
             pass
-        return self.account
+        return self.row_counts
 
     def no_usable_rows(self) -> DataError:
         """Return the error for data without a usable row, once it is read."""
-        return no_usable_rows(self.place, self.account, self.quarantine)
+        return no_usable_rows(self.place, self.row_counts, self.quarantine)
 
     def _read(self) -> Iterator[Record]:
         for part, block, judged, number in self._blocks():
@@ -130,16 +130,16 @@ class Intake:
             raise DataError(str(changed), "changed while it was read", "repeat the command when it is written")
 
     def _is_full(self) -> bool:
-        return self.door.limit is not None and self.account.rows_in >= self.door.limit
+        return self.read_options.limit is not None and self.row_counts.rows_in >= self.read_options.limit
 
     def _blocks(self) -> Iterator[tuple[Part, Block, Judged | None, int]]:
         """Yield blocks of rows, each with its part, what is sure of it, and how many rows of the part came before."""
         with console.meter(sum(part.size for part in self.parts), "reading") as advance:
             for part in self.parts:
-                blocks, before = part.blocks(advance), self.account.rows_in
+                blocks, before = part.blocks(advance), self.row_counts.rows_in
                 looked = ahead(blocks, self._with_columns) if part.columns else ((block, None) for block in blocks)
                 for block, judged in looked:
-                    yield part, block, judged, self.account.rows_in - before
+                    yield part, block, judged, self.row_counts.rows_in - before
 
     def _with_columns(self, block: Block) -> tuple[Block, Judged | None]:
         self._columns.read(block)
@@ -147,10 +147,10 @@ class Intake:
 
     def _sure(self, block: Block) -> Judged | None:
         """Say what is surely a pair in a block; None where its rows are to be looked at one by one."""
-        conditioned = self.door.condition is not None or self.door.condition_column is not None
+        conditioned = self.read_options.condition is not None or self.read_options.condition_column is not None
         if block.columns is None or self._source is None or self._source.texts is None or self._names or conditioned:
             return None
-        if self.door.ignored:
+        if self.read_options.ignored:
             return None
         judged = judge(self._source.texts, block.columns)
         if judged is not None and self._unread is not None:
@@ -174,8 +174,8 @@ class Intake:
 
     def _name_unread(self, block: Block) -> None:
         """Name what is not read of a block's rows, of those that will be read."""
-        most = self.door.limit
-        rows = block.columns if most is None else block.columns.slice(0, most - self.account.rows_in)
+        most = self.read_options.limit
+        rows = block.columns if most is None else block.columns.slice(0, most - self.row_counts.rows_in)
         if self._unread is not None:
             self._unread.name(rows)
 
@@ -185,29 +185,29 @@ class Intake:
         """Keep the rows at places that follow each other and surely are pairs, but for those that came before."""
         rows = slice(places.start, places.stop)
         digests, labels = judged.digests[rows], judged.labels[rows]
-        account, seen = self.account, self._seen
+        row_counts, seen = self.row_counts, self._seen
         if not self._makes_records and self._are_new(digests):
             seen.update(zip(digests, labels, strict=True))
-            account.rows_in += len(digests)
-            account.kept += len(digests)
+            row_counts.rows_in += len(digests)
+            row_counts.kept += len(digests)
             return
         source = part.name.partition(":")[0]
         for place, text, digest, label in zip(places, texts, digests, labels, strict=True):
             if self._is_full():
                 return
-            account.rows_in += 1
+            row_counts.rows_in += 1
             if digest in seen:
                 self._drop(part, block.item(place), repetition(seen[digest], label))
                 continue
             seen[digest] = label
-            account.kept += 1
+            row_counts.kept += 1
             if text is not None and self._makes_records:
                 yield preference(text, f"{part.name}:{before + place + 1}", source)
 
     def _are_new(self, digests: Sequence[bytes]) -> bool:
         """Say whether no row repeats another, and all may be read."""
-        most = self.door.limit
-        if most is not None and self.account.rows_in + len(digests) > most:
+        most = self.read_options.limit
+        if most is not None and self.row_counts.rows_in + len(digests) > most:
             return False
         return len(set(digests)) == len(digests) and self._seen.keys().isdisjoint(digests)
 
@@ -227,17 +227,17 @@ class Intake:
 
     def _judged(self, part: Part, item: Item, name: str) -> Record | None:
         """Count a row, and return its record if it is kept; `name` is what it is called if it brings no name."""
-        self.account.rows_in += 1
+        self.row_counts.rows_in += 1
         try:
             record = self._record(item, name)
             self._check_new(*identity(record))
         except NoPreference as reason:
             self._drop(part, item, str(reason))
         except (Bad, Broken) as problem:
-            self.account.quarantined += 1
+            self.row_counts.quarantined += 1
             self._set_aside(part, item, problem)
         else:
-            self.account.kept += 1
+            self.row_counts.kept += 1
             return record
         return None
 
@@ -250,32 +250,34 @@ class Intake:
         assert self._unread is not None
         fields = self._unread.check(fields, self._left_out(given, fields))
         if not self._unread.reads.isdisjoint(as_text):
-            self.account.notes["messages_as_text"] += 1
+            self.row_counts.notes["messages_as_text"] += 1
         if is_dialogue(fields.get("prompt")) and not begins_a_dialogue(fields.get("prompt")):
-            self.account.notes["markers_kept_as_text"] += 1
+            self.row_counts.notes["markers_kept_as_text"] += 1
         for column in source.columns:
             if column not in fields:
                 raise self._missing(fields, source)
         # The column is the data's own, also where --columns renames others.
-        return _conditioned(draft_to_record(source.read(fields), fields, name), given, self.door)
+        return _conditioned(draft_to_record(source.read(fields), fields, name), given, self.read_options)
 
-    def _detected(self, fields: Mapping[str, Any]) -> Source:
+    def _detected(self, fields: Mapping[str, Any]) -> Layout:
         try:
-            self._source, self.layout = detect(fields, self.door.layout)
+            self._source, self.layout = detect(fields, self.read_options.layout)
         except Broken as problem:
             raise Bad("UNKNOWN_LAYOUT", *problem.args) from problem
         self.yields = self._source.yields
-        self._unread = Unread(self._source, self.door.ignored, filter(None, [self.door.condition_column]))
-        self.account.not_read = self._unread.names
+        self._unread = Unread(
+            self._source, self.read_options.ignored, filter(None, [self.read_options.condition_column])
+        )
+        self.row_counts.not_read = self._unread.names
         return self._source
 
     def _left_out(self, given: Mapping[str, Any], fields: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the columns that `--columns` left out."""
-        read = {*self._names.values(), *fields, *filter(None, [self.door.condition_column])}
+        read = {*self._names.values(), *fields, *filter(None, [self.read_options.condition_column])}
         return {name: value for name, value in given.items() if name not in read} if self._names else {}
 
     @staticmethod
-    def _missing(fields: Mapping[str, Any], source: Source) -> Bad:
+    def _missing(fields: Mapping[str, Any], source: Layout) -> Bad:
         missing = [column for column in source.columns if column not in fields]
         return Bad("MISSING", f"no {', '.join(missing)}", f"the first row has {', '.join(source.columns)}")
 
@@ -286,7 +288,7 @@ class Intake:
         self._seen[texts] = label
 
     def _drop(self, part: Part, item: Item, reason: str) -> None:
-        self.account.dropped[reason] += 1
+        self.row_counts.dropped[reason] += 1
         self.quarantine.places.setdefault(reason, part.place(item.number))
         self.quarantine.add("dropped", part.file, item.number, item.offset, reason, in_words(reason), item.text)
 
@@ -300,7 +302,7 @@ class Intake:
         self._check_bad_rows(at_end=False)
 
     def _check_bad_rows(self, at_end: bool) -> None:
-        bad, rows = self.account.quarantined, self.account.rows_in
+        bad, rows = self.row_counts.quarantined, self.row_counts.rows_in
         if self._allowed.passed(bad, rows, at_end):
             of = f" of {rows}" if at_end else ""
             said = f"{bad} bad row{'s' if bad > 1 else ''}{of}, more than --max-bad-rows {self._allowed.text}"
@@ -324,80 +326,80 @@ def identity(record: Record) -> tuple[bytes, bool]:
 P = TypeVar("P", bound=Prompted)
 
 
-def conditioned(record: P, row: Row, door: Door) -> P:
+def conditioned(record: P, row: Row, read_options: ReadOptions) -> P:
     """Return what was read from `row` with the condition that the door gives it. Errors: `DataError`."""
     try:
-        return _conditioned(record, row.fields, door)
+        return _conditioned(record, row.fields, read_options)
     except Broken as problem:
         raise DataError(row.place, *problem.args) from problem
 
 
-def _conditioned(record: P, fields: Mapping[str, Any], door: Door) -> P:
-    text = door.condition
-    if door.condition_column is not None:
-        text = fields.get(door.condition_column)
+def _conditioned(record: P, fields: Mapping[str, Any], read_options: ReadOptions) -> P:
+    text = read_options.condition
+    if read_options.condition_column is not None:
+        text = fields.get(read_options.condition_column)
         if not isinstance(text, str) or not text.strip():
-            raise Broken(f"{door.condition_column} is {kind(text)}", "expected a text: the row's condition")
+            raise Broken(f"{read_options.condition_column} is {kind(text)}", "expected a text: the row's condition")
     return record if text is None else dataclasses.replace(record, condition=text)
 
 
-def stream(place: Path | str, door: Door = OPEN) -> Intake:
+def stream(place: Path | str, read_options: ReadOptions = OPEN) -> RowReader:
     """Return an iterator over the records of any data: preferences, candidates, or unpaired responses.
 
     Memory stays bounded, but for 16 bytes a row by which duplicates are known. Errors: `UsageError` for data that is
     not there or of an unknown kind; `DataError`, while iterating, for too many bad rows or an unreadable file;
     `NetworkError` for a hub that does not answer.
     """
-    return Intake(place, door)
+    return RowReader(place, read_options)
 
 
-def load(place: Path | str, door: Door = OPEN) -> Loaded[Preference]:
+def load(place: Path | str, read_options: ReadOptions = OPEN) -> Loaded[Preference]:
     """Read pairs of any known layout into memory.
 
     Errors: those of `stream`, and `DataError` for data of another kind, or without a usable row.
     """
-    intake = stream(place, door)
-    return _loaded(intake, list(_pairs(intake)))
+    row_reader = stream(place, read_options)
+    return _loaded(row_reader, list(_pairs(row_reader)))
 
 
-def load_examples(place: Path | str, door: Door = OPEN) -> Loaded[Preference | Unpaired]:
+def load_examples(place: Path | str, read_options: ReadOptions = OPEN) -> Loaded[Preference | Unpaired]:
     """Read what a model can be trained on into memory: pairs, or single responses with a label.
 
     Errors: those of `load`.
     """
-    intake = stream(place, door)
-    return _loaded(intake, list(examples(intake)))
+    row_reader = stream(place, read_options)
+    return _loaded(row_reader, list(examples(row_reader)))
 
 
-def examples(intake: Intake) -> Iterator[Preference | Unpaired]:
+def examples(row_reader: RowReader) -> Iterator[Preference | Unpaired]:
     """Yield the rows of data that must hold pairs or labelled responses. Errors: `DataError` for several responses."""
-    for record in intake:
+    for record in row_reader:
         if isinstance(record, Candidates):
-            raise _another_kind(intake, "several responses a row")
+            raise _another_kind(row_reader, "several responses a row")
         yield record
 
 
-def _pairs(intake: Intake) -> Iterator[Preference]:
-    for record in examples(intake):
+def _pairs(row_reader: RowReader) -> Iterator[Preference]:
+    for record in examples(row_reader):
         if not isinstance(record, Preference):
-            raise _another_kind(intake, "single responses with a label")
+            raise _another_kind(row_reader, "single responses with a label")
         yield record
 
 
-def _another_kind(intake: Intake, held: str) -> DataError:
-    return DataError(intake.place, f"holds {held}: {intake.layout}", "expected pairs of chosen and rejected")
+def _another_kind(row_reader: RowReader, held: str) -> DataError:
+    return DataError(row_reader.place, f"holds {held}: {row_reader.layout}", "expected pairs of chosen and rejected")
 
 
-def _loaded(intake: Intake, preferences: list[ExampleT]) -> Loaded[ExampleT]:
+def _loaded(row_reader: RowReader, preferences: list[ExampleT]) -> Loaded[ExampleT]:
     if not preferences:
-        raise intake.no_usable_rows()
-    path = intake.files[0] if len(intake.files) == 1 else Path(intake.place)
-    return Loaded(preferences, intake.layout, intake.account, path, intake.quarantine, intake.files)
+        raise row_reader.no_usable_rows()
+    path = row_reader.files[0] if len(row_reader.files) == 1 else Path(row_reader.place)
+    return Loaded(preferences, row_reader.layout, row_reader.row_counts, path, row_reader.quarantine, row_reader.files)
 
 
-def read_rows(place: Path | str, door: Door = OPEN) -> Iterator[Row]:
+def read_rows(place: Path | str, read_options: ReadOptions = OPEN) -> Iterator[Row]:
     """Yield the rows of any data as they are, before any layout. Errors: as `stream`, at the first bad row."""
-    for part in parts_of(place, door):
+    for part in parts_of(place, read_options):
         for item in itertools.chain.from_iterable(part.blocks(lambda count: None)):
             if isinstance(item.fields, Bad):
                 _, parts, column = verdict_of(item.fields)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from headwater.data.layouts import Broken
-from headwater.data.reading.counts import Account, Quarantine
+from headwater.data.reading.counts import Quarantine, RowCounts
 from headwater.data.reading.strict import Bad
 from headwater.errors import DataError
 
@@ -40,19 +40,19 @@ def repetition(earlier: bool, label: bool) -> str:
     return "duplicate" if earlier is label else "flipped_label"
 
 
-def no_usable_rows(place: str, account: Account, quarantine: Quarantine) -> DataError:
+def no_usable_rows(place: str, row_counts: RowCounts, quarantine: Quarantine) -> DataError:
     """Return the error for data without a usable row: the reasons, how many rows each has, and the first of them."""
-    return DataError(place, f"no usable rows among {account.rows_in}", *_why(account, quarantine))
+    return DataError(place, f"no usable rows among {row_counts.rows_in}", *_why(row_counts, quarantine))
 
 
-def _why(account: Account, quarantine: Quarantine) -> Iterator[str]:
-    if account.dropped:
+def _why(row_counts: RowCounts, quarantine: Quarantine) -> Iterator[str]:
+    if row_counts.dropped:
         counted = (
             f"{reason} {count} ({in_words(reason)}; first: {quarantine.places[reason]})"
-            for reason, count in account.dropped.items()
+            for reason, count in row_counts.dropped.items()
         )
         yield f"dropped: {', '.join(counted)}"
-    if account.quarantined:
+    if row_counts.quarantined:
         counted = (f"{code} {count} (first: {quarantine.places[code]})" for code, count in quarantine.codes.items())
         yield f"bad: {', '.join(counted)}"
         yield quarantine.first

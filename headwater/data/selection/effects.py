@@ -46,17 +46,17 @@ class Agreement(NamedTuple):
         }
 
 
-def blocks(openings: Sequence[str]) -> list[str]:
+def blocks(conversation_ids: Sequence[str]) -> list[str]:
     """Return the block of every row: rows that share an opening share a block, [rows]."""
-    if len(set(openings)) <= BLOCKS:
-        return list(openings)
+    if len(set(conversation_ids)) <= BLOCKS:
+        return list(conversation_ids)
     names = [str(number) for number in range(BLOCKS)]
-    return [names[int(opening, 16) % BLOCKS] for opening in openings]
+    return [names[int(conversation_id, 16) % BLOCKS] for conversation_id in conversation_ids]
 
 
 def effects(pool: Pool, columns: Mapping[str, Floats], taken: Ints, seed: int) -> dict[str, Effect]:
     """Compare the mean of every column [rows] over all rows and over those taken; rows with NaN are left out."""
-    clusters = np.array(blocks(pool.openings))
+    clusters = np.array(blocks(pool.conversation_ids))
 
     def mean(values: Floats, rows: Ints) -> Estimate:
         rows = rows[~np.isnan(values[rows])]
@@ -87,7 +87,7 @@ def agreement(
     pool: Pool, other: str, scores: Floats, others: Floats, taken: Ints, also_taken: Ints, seed: int
 ) -> Agreement:
     """Compare two selectors by their scores [rows] and by the rows that each takes."""
-    clusters = np.array(blocks(pool.openings))
+    clusters = np.array(blocks(pool.conversation_ids))
     both = np.flatnonzero(~np.isnan(scores) & ~np.isnan(others))
     shared = np.isin(taken, also_taken).astype(np.float64)
     return Agreement(
@@ -106,7 +106,9 @@ def ranks(values: Floats) -> Floats:
 
 
 def gradient_figures(rows: Sequence[Mapping[str, Any]], seed: int) -> dict[str, Estimate]:
-    """Say how far the bound, and the score, foretell measured gradients: `norm`, `bound`, `score`, `opening` a row.
+    """Return the rank correlations of measured gradient norms with the bound and with the score of a selector.
+
+    Every row has `norm`, `bound`, `score` and `opening` (the id of its conversation).
 
     Rows without a score, or whose bound is 0, are left out; {} where none stays. Correlations are Spearman's.
     """

@@ -39,7 +39,7 @@ class Pool:
     keys: Sequence[str]
     """What the draws of a row are seeded by; see `Prompted.key`."""
     sources: Sequence[str]
-    openings: Sequence[str]
+    conversation_ids: Sequence[str]
     offsets: Ints
     """[rows + 1]."""
     lengths: Ints
@@ -99,7 +99,7 @@ class Builder:
         self._ids: list[str] = []
         self._keys: list[str] = []
         self._sources: list[str] = []
-        self._openings: list[str] = []
+        self._conversation_ids: list[str] = []
         self._offsets, self._lengths, self._prompts = array("q", [0]), array("q"), array("q")
         self._scores = array("d")
         self._found = {kind: [array("d") for _ in runs] for kind, runs in self._recorded.items()}
@@ -116,7 +116,7 @@ class Builder:
         self._ids.append(record.id)
         self._keys.append(record.key)
         self._sources.append(sys.intern(record.source))  # one text for all of its rows
-        self._openings.append(record.opening)
+        self._conversation_ids.append(record.conversation_id)
         self._offsets.append(self._offsets[-1] + len(responses))
         prompt, *lengths = self._measured(record, responses)
         self._prompts.append(prompt)
@@ -150,7 +150,7 @@ class Builder:
             ids=self._ids,
             keys=self._keys,
             sources=self._sources,
-            openings=self._openings,
+            conversation_ids=self._conversation_ids,
             offsets=np.array(self._offsets),
             lengths=np.array(self._lengths),
             prompt_lengths=np.array(self._prompts),

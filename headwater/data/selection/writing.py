@@ -16,7 +16,7 @@ import pyarrow.parquet
 
 from headwater.data.layouts import NoPreference, check_responses
 from headwater.data.preference import Candidates, Preference
-from headwater.data.reading import Account, Intake
+from headwater.data.reading import RowCounts, RowReader
 from headwater.data.selection.effects import columns_of
 from headwater.data.selection.pairing import Pairing, compared, seed_of
 from headwater.data.selection.pool import Pool, responses_of
@@ -39,7 +39,7 @@ class Harvest:
     ) -> None:
         self.wanted: dict[int, Preference | Candidates] = {}
         """Rows that were asked for, chosen or not."""
-        self.pairs = Account()
+        self.pairs = RowCounts()
         """Of the pairs that were made of candidates: ties, and pairs that compare nothing, are dropped."""
         self._pool, self._pairing, self._seed = pool, pairing, seed
         self._reward = pool.reward
@@ -49,13 +49,13 @@ class Harvest:
         self._ends = {"top": defined[::-1][:SHOWN].tolist(), "bottom": defined[:SHOWN].tolist()}
         self._shown: dict[int, dict[str, Any]] = {}
 
-    def records(self, intake: Intake) -> Iterator[Preference | Candidates]:
+    def records(self, row_reader: RowReader) -> Iterator[Preference | Candidates]:
         """Yield the chosen rows in the order of the data. Errors: `DataError` when it is not what was read before."""
         shown = {row for rows in self._ends.values() for row in rows}
         read = 0
-        for row, record in enumerate(intake):
+        for row, record in enumerate(row_reader):
             if not isinstance(record, Preference | Candidates) or [record.key] != list(self._pool.keys[row : row + 1]):
-                raise _changed(intake.place)
+                raise _changed(row_reader.place)
             read += 1
             if row in self._wanted:
                 self.wanted[row] = record
@@ -64,7 +64,7 @@ class Harvest:
             if row in self._chosen:
                 yield from self._pairs(row, record) if self._pairing else [record]
         if read < len(self._pool):
-            raise _changed(intake.place)
+            raise _changed(row_reader.place)
 
     def examples(self) -> dict[str, list[dict[str, Any]]]:
         """Return the rows with the highest (`top`) and lowest (`bottom`) scores, in order, with shortened texts."""
@@ -160,7 +160,12 @@ def write_scores(path: Path, pool: Pool, selector: Selector, scores: Floats, cho
     """
     rank = np.zeros(len(pool), dtype=np.int64)
     rank[chosen] = np.arange(1, len(chosen) + 1)
-    columns: dict[str, Any] = {"id": pool.ids, "source": pool.sources, "opening": pool.openings, "score": scores}
+    columns: dict[str, Any] = {
+        "id": pool.ids,
+        "source": pool.sources,
+        "opening": pool.conversation_ids,
+        "score": scores,
+    }
     columns |= {"taken": rank > 0, "rank": rank}
     if not np.isnan(pool.reward).all():
         measured = (selector if isinstance(selector, PVar) else PVar()).measured(pool)

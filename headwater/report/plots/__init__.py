@@ -10,7 +10,7 @@ from __future__ import annotations
 from headwater.report.plots.curves import accuracy_by_kept_ratio
 from headwater.report.plots.data import longer_by, response_lengths
 from headwater.report.plots.decoding import decoded, reward_against_kl
-from headwater.report.plots.diagnostics import scrutiny_panels
+from headwater.report.plots.diagnostics import diagnostic_panels
 from headwater.report.plots.divergence import divergence_by_position
 from headwater.report.plots.drawing import Block, Mark, Panel, Plot
 from headwater.report.plots.embedding import response_embeddings
@@ -142,7 +142,7 @@ PLOTS: dict[str, Plot] = {
         "Where a model is right",
         "A calibrated model lies on the dashed line. If accuracy rises with length, it pays for length; if it does not "
         "rise with the margin, its margins mean nothing. Pairs are in groups of like size; bars are 95 % intervals.",
-        scrutiny_panels,
+        diagnostic_panels,
     ),
     "selection": Plot(
         "What was selected",

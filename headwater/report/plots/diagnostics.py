@@ -19,12 +19,12 @@ GROUPS = {
 }
 
 
-def scrutiny_panels(runs: Sequence[Run]) -> list[Block]:
+def diagnostic_panels(runs: Sequence[Run]) -> list[Block]:
     """Draw accuracy by confidence, length difference and margin, a block a run."""
     runs = distinct(runs)
     names = labels(runs)
-    scrutinised = [run for run in runs if (run.path / RESULTS).is_file()]
-    return [_block(names[run.path], json.loads((run.path / RESULTS).read_text("utf-8"))) for run in scrutinised]
+    diagnosed = [run for run in runs if (run.path / RESULTS).is_file()]
+    return [_block(names[run.path], json.loads((run.path / RESULTS).read_text("utf-8"))) for run in diagnosed]
 
 
 def _block(name: str, found: dict[str, Any]) -> Block:

@@ -18,7 +18,7 @@ from headwater import config as configs
 from headwater import files
 from headwater.commands import evaluate, train_dpo, train_reward
 from headwater.console import say, show, steps
-from headwater.data.truncation_options import ViewOptions
+from headwater.data.truncation_options import TruncationOptions
 from headwater.errors import HeadwaterError, UsageError
 from headwater.files import destinations, locks
 from headwater.studies.sweep.points import Config, Point, Sweep
@@ -101,8 +101,14 @@ def _train(sweep: Sweep, point: Point) -> None:
         eval_fraction=config.eval_fraction,
         seed=point.seed,
     )
-    view = ViewOptions(keep=str(float(point.keep)), end=config.end, max_length=config.max_length)
-    shared = {"data": config.data, "output": output, "model": config.model, "view": view, "training": options}
+    truncation = TruncationOptions(keep=str(float(point.keep)), end=config.end, max_length=config.max_length)
+    shared = {
+        "data": config.data,
+        "output": output,
+        "model": config.model,
+        "truncation": truncation,
+        "training": options,
+    }
     if config.train == "reward":
         train_reward.run(train_reward.Config(**shared, overwrite=True))  # type: ignore[arg-type]
     else:
@@ -117,13 +123,13 @@ def _more_epochs(sweep: Sweep, point: Point) -> float:
 def _judge(sweep: Sweep, point: Point, seen: Fraction) -> None:
     output = sweep.judged(point, seen)
     if not (output / "done").is_file():
-        view = ViewOptions(keep=str(float(seen)), max_length=sweep.config.max_length)
+        truncation = TruncationOptions(keep=str(float(seen)), max_length=sweep.config.max_length)
         evaluate.run(
             evaluate.Config(
                 model=str(sweep.trained(point)),
                 dataset=sweep.config.data,
                 output=output,
-                view=view,
+                truncation=truncation,
                 seed=point.seed,
                 overwrite=True,
             )

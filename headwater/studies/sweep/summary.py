@@ -102,8 +102,8 @@ def _resamples(sweep: Sweep) -> dict[float, Floats]:
     records = run.records()
     keeps = [float(keep) for keep in sweep.config.ratios]
     margins = np.array([[record[f"margin_at_{keep:g}"] for record in records] for keep in keeps])
-    openings = [record["opening"] for record in records]
-    draws = Bootstrap(openings, int(run.config["seed"])).means(wins(margins)).draws
+    conversation_ids = [record["opening"] for record in records]
+    draws = Bootstrap(conversation_ids, int(run.config["seed"])).means(wins(margins)).draws
     return dict(zip(keeps, draws.T, strict=True))
 
 
