@@ -91,8 +91,8 @@ def row_format_for(
     Sets the model's attention to it, and says in one line when rows cannot be shared. `max_tokens` is the number of
     tokens of a pass, `longest` that of the longest response with its prompt where one longer than those of
     `pairs` can come, `bf16` whether the model will be read under autocast. What was found is kept on the model, and is
-    looked for again only when much longer texts come. Errors: `ModelError` for a model that cannot be read at all, or whose values
-    depend on texts that were read before.
+    looked for again only when much longer texts come. Errors: `ModelError` for a model that cannot be read at all, or
+    whose values depend on texts that were read before.
     """
     return common_row_format([model], pairs, max_tokens, allowed=allowed, longest=longest, bf16=bf16)
 
