@@ -43,11 +43,11 @@ from headwater.files import (
     room_for,
     sha256,
     to_json,
-    write_atomically,
     write_json,
     write_text,
 )
 from headwater.masking import mask, mask_all, mask_values
+from headwater.results.stored import StoredResult, write_parquet
 from headwater.statistics import Estimate
 
 PACKAGES = ("headwater", "torch", "transformers", "accelerate", "tokenizers", "numpy", "pyarrow")
@@ -102,8 +102,11 @@ class RunWriter:
 
     def write_records(self, records: Sequence[Mapping[str, Any]]) -> None:
         """Store one row a scored pair as Parquet."""
-        table = pyarrow.Table.from_pylist([dict(record) for record in records])
-        write_atomically(self.path / "records.parquet", lambda temporary: pyarrow.parquet.write_table(table, temporary))
+        write_parquet(self.path / "records.parquet", records)
+
+    def write(self, result: StoredResult) -> None:
+        """Store a typed result in its own file."""
+        result.write(self.path)
 
     def finish(self) -> Path:
         """Write facts, manifest and, last, the done-marker; return the run's path."""
@@ -138,6 +141,9 @@ class NullRunWriter(RunWriter):
         """Write nothing."""
 
     def write_metrics(self, metrics: Mapping[str, Estimate | float | int | str | None]) -> None:
+        """Write nothing."""
+
+    def write(self, result: StoredResult) -> None:
         """Write nothing."""
 
     def finish(self) -> Path:
