@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
 from headwater.config import build
-from headwater.data.reading import ReadOptions
-from headwater.data.templates import renders_conversations
-from headwater.data.truncation_options import TruncationOptions
-from headwater.training.options import TrainingOptions
+from headwater.training.options import TrainingConfig
 
 EXAMPLE = 'headwater train-dpo --data cut.jsonl --output runs/dpo --model runs/sft --loss "dpo(beta=0.1)"'
 
@@ -21,14 +18,10 @@ LEARNING_RATES = {"simpo": 5e-7, "orpo": 5e-6}
 """Where a loss wants another rate: within SimPO's range of 3e-7 to 1e-6, and ORPO's recipe for a base model."""
 
 
-@dataclass(frozen=True)
-class Config:
+@dataclass(frozen=True, kw_only=True)
+class Config(TrainingConfig):
     """Flags of `headwater train-dpo`."""
 
-    data: Annotated[Path, tyro.conf.arg(aliases=["--dataset-name"])]
-    """Preference file, directory, pattern, run, or name on the hub; responses may be cut already."""
-    output: Annotated[Path, tyro.conf.arg(aliases=["--output-dir"])]
-    """Directory of the run: a loadable Hugging Face model with metrics and history beside it."""
     model: Annotated[str, tyro.conf.arg(aliases=["--model-name-or-path"])] = "scratch(hidden=256, layers=4)"
     """Hugging Face name or path, or scratch(hidden=…, layers=…, vocab=…): random weights. Also the reference."""
     loss: str = "dpo(beta=0.1)"
@@ -38,16 +31,8 @@ class Config:
     with the reference beside the model in memory tdpo1, tdpo2, kto."""
     weights: str = "uniform()"
     """How much each token counts: uniform(), first(tokens=…), decay(gamma=…), tail(alpha=…), down_sample(), mean()."""
-    chat_template: str | None = None
-    """Render conversations by this template instead of the model's own: plain, chatml, or a Jinja file."""
-    overwrite: bool = False
-    """Replace an earlier run at --output."""
-    read_options: Annotated[ReadOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ReadOptions)
-    truncation: Annotated[TruncationOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=TruncationOptions)
-    training: Annotated[TrainingOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=TrainingOptions)
 
 
-@renders_conversations
 def run(config: Config) -> Path:
     """Train a policy and return its run directory; the reference's log-probabilities are computed once, before."""
     from headwater.forward.scores import score_for

@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from headwater.data.reading import ReadOptions
-from headwater.data.templates import renders_conversations
-from headwater.data.truncation_options import TruncationOptions
 from headwater.errors import UsageError
-from headwater.training.options import TrainingOptions
+from headwater.training.options import TrainingConfig
 
 EXAMPLE = "headwater train-reward --data cut.jsonl --output runs/reward --model Qwen/Qwen2.5-0.5B-Instruct"
 
 
-@dataclass(frozen=True)
-class Config:
+@dataclass(frozen=True, kw_only=True)
+class Config(TrainingConfig):
     """Flags of `headwater train-reward`."""
 
-    data: Annotated[Path, tyro.conf.arg(aliases=["--dataset-name"])]
-    """Preference file, directory, pattern, run, or name on the hub; responses may be cut already."""
-    output: Annotated[Path, tyro.conf.arg(aliases=["--output-dir"])]
-    """Directory of the run: a loadable Hugging Face model with metrics and history beside it."""
     model: Annotated[str, tyro.conf.arg(aliases=["--model-name-or-path"])] = "scratch(hidden=256, layers=4)"
     """Hugging Face name or path, causal or encoder; or scratch(hidden=…, layers=…, vocab=…), scratch_encoder(…): random
     weights."""
@@ -39,15 +32,8 @@ class Config:
     one forward pass of a causal model. [whole responses, as --keep leaves them]"""
     seeds: int = 1
     """Train an ensemble of so many models, whose seeds count up from --seed; a command that was stopped goes on."""
-    chat_template: str | None = None
-    """Render conversations by this template instead of the model's own: plain, chatml, or a Jinja file."""
     reward_head: int | None = None
     """Which output of a reward model with several is trained on as the reward, from 0. [its only one]"""
-    overwrite: bool = False
-    """Replace an earlier run at --output."""
-    read_options: Annotated[ReadOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ReadOptions)
-    truncation: Annotated[TruncationOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=TruncationOptions)
-    training: Annotated[TrainingOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=TrainingOptions)
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work. Errors: `UsageError`."""
@@ -55,7 +41,6 @@ class Config:
             raise UsageError(f"--seeds {self.seeds}", "expected 1 or more models")
 
 
-@renders_conversations
 def run(config: Config) -> Path:
     """Train a reward model, or an ensemble of them, and return its run directory."""
     from headwater.data.balancing import balanced_by_length

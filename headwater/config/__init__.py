@@ -115,7 +115,7 @@ def _flags(config_class: Any) -> dict[str, str]:
     flags = {"--help": "help", "--config": "config"}
     for field, annotation in _fields(config_class):
         names = ["--" + field.name.replace("_", "-"), *_aliases(annotation)]
-        if field.type in ("bool", bool):
+        if bool in (annotation, *typing.get_args(annotation)[:1]):
             names.append("--no-" + field.name.replace("_", "-"))
         flags.update(dict.fromkeys(names, field.name))
     return flags

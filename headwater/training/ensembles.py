@@ -25,12 +25,12 @@ from headwater.errors import DataError, UsageError
 from headwater.files import destinations, locks
 from headwater.results import runs
 from headwater.training.arguments import arguments_for
-from headwater.training.options import TrainingOptions
+from headwater.training.options import TrainingConfig, TrainingOptions
 from headwater.training.run import train
-from headwater.training.task import TrainConfig, TrainingTask
+from headwater.training.task import TrainingTask
 
 
-def train_ensemble(config: TrainConfig, task: TrainingTask, members: int) -> Path:
+def train_ensemble(config: TrainingConfig, task: TrainingTask, members: int) -> Path:
     """Train `members` models as `config` says, with seeds that count up from its own, and return the run of them all.
 
     All hold out the same pairs. Errors: `UsageError` for several processes, or a hub to push to; `DataError` for data
@@ -67,7 +67,7 @@ def train_ensemble(config: TrainConfig, task: TrainingTask, members: int) -> Pat
     return run.finish()
 
 
-def _begin(config: TrainConfig, task: TrainingTask) -> runs.RunWriter:
+def _begin(config: TrainingConfig, task: TrainingTask) -> runs.RunWriter:
     """Open the run of all members, or take it up where the same command was stopped."""
     destinations.check_directory(config.output)
     locks.hold(config.output)

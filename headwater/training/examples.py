@@ -21,8 +21,9 @@ from headwater.losses import Loss
 from headwater.results import runs
 from headwater.results.runs import RunWriter
 from headwater.training import labels
+from headwater.training.options import TrainingConfig
 from headwater.training.reference import Reference
-from headwater.training.task import TrainConfig, TrainingTask
+from headwater.training.task import TrainingTask
 
 
 class Examples(NamedTuple):
@@ -36,7 +37,7 @@ class Examples(NamedTuple):
     """What `--eval-data` shares with the training part."""
 
 
-def read(config: TrainConfig, task: TrainingTask, loss: Loss, prep_log: PrepLog) -> Examples:
+def read(config: TrainingConfig, task: TrainingTask, loss: Loss, prep_log: PrepLog) -> Examples:
     """Read what to train on and what to evaluate on, and account for it.
 
     Errors: `UsageError` for rows that the loss cannot read; `DataError` where `--eval-data` shares prompts with the
@@ -60,7 +61,7 @@ def read(config: TrainConfig, task: TrainingTask, loss: Loss, prep_log: PrepLog)
     return Examples(train, judged.preferences, [loaded, judged], shared)
 
 
-def _evaluation_data(place: Path, config: TrainConfig) -> reading.Loaded[Preference | Unpaired]:
+def _evaluation_data(place: Path, config: TrainingConfig) -> reading.Loaded[Preference | Unpaired]:
     """Read `--eval-data`. Errors: those of `reading.load_examples`, under the names of its own flags."""
     # What picks rows of --data (a limit) says nothing of other data; a revision holds for all splits of one name.
     read_options = dataclasses.replace(config.read_options, split=config.training.eval_split, limit=None)

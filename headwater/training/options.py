@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
+from headwater.data.reading import ReadOptions
 from headwater.data.splitting import Leakage
 from headwater.data.tokens import TOKENS_PER_PASS
+from headwater.data.truncation_options import TruncationOptions
 from headwater.errors import UsageError
 from headwater.models.lora_options import LoraOptions
 
@@ -153,3 +155,24 @@ class TrainingOptions:
 def _require(holds: bool, name: str, value: object, expected: str) -> None:
     if not holds:
         raise UsageError(f"--{name.replace('_', '-')} {value}", f"expected a value {expected}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """Flags that `train-sft`, `train-reward` and `train-dpo` share; each command sets its own `loss`."""
+
+    data: Annotated[Path, tyro.conf.arg(aliases=["--dataset-name"])]
+    """Preference file, directory, pattern, run, or name on the hub; responses may be cut already."""
+    output: Annotated[Path, tyro.conf.arg(aliases=["--output-dir"])]
+    """Directory of the run: a loadable Hugging Face model with metrics and history beside it."""
+    model: Annotated[str, tyro.conf.arg(aliases=["--model-name-or-path"])] = "scratch(hidden=256, layers=4)"
+    """Hugging Face name or path, or scratch(hidden=…, layers=…, vocab=…): random weights."""
+    loss: str
+    """Loss with its settings, such as dpo(beta=0.1)."""
+    chat_template: str | None = None
+    """Render conversations by this template instead of the model's own: plain, chatml, or a Jinja file."""
+    overwrite: bool = False
+    """Replace an earlier run at --output."""
+    read_options: Annotated[ReadOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ReadOptions)
+    truncation: Annotated[TruncationOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=TruncationOptions)
+    training: Annotated[TrainingOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=TrainingOptions)

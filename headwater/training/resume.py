@@ -22,7 +22,7 @@ from headwater.files import locks
 from headwater.models import fingerprint
 from headwater.results import runs
 from headwater.training import checkpoints
-from headwater.training.task import TrainConfig
+from headwater.training.options import TrainingConfig
 
 T = TypeVar("T")
 FREE = frozenset(
@@ -59,12 +59,12 @@ def from_first(decide: Callable[[], T]) -> T:
     return decided
 
 
-def settings_of(config: TrainConfig) -> dict[str, Any]:
+def settings_of(config: TrainingConfig) -> dict[str, Any]:
     """Return the settings on which the result of a training depends."""
     return {name: value for name, value in configs.flatten(config).items() if name not in FREE}
 
 
-def with_precision(config: Any) -> Any:
+def with_precision(config: TrainingConfig) -> TrainingConfig:
     """Give a config the precision that its unfinished run was begun with, where it leaves that to be timed."""
     if config.training.precision != "auto" or not runs.is_unfinished(config.output):
         return config
@@ -72,7 +72,7 @@ def with_precision(config: Any) -> Any:
     return dataclasses.replace(config, training=dataclasses.replace(config.training, precision=before))
 
 
-def checkpoint_of(config: TrainConfig, command: str) -> Path | None:
+def checkpoint_of(config: TrainingConfig, command: str) -> Path | None:
     """Return the checkpoint from which the training at `config.output` goes on; None where one begins.
 
     Errors: `UsageError` for a place that holds another run, or this one begun with other settings.

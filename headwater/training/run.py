@@ -19,6 +19,7 @@ from headwater import interrupts
 from headwater.config import build
 from headwater.console import say, show, silence, trends
 from headwater.data.preparation import PrepLog
+from headwater.data.templates import given_template
 from headwater.data.tokenizers import Tokenizer, is_call
 from headwater.data.tokens import EncodeOptions
 from headwater.data.truncation_options import facts_of
@@ -39,16 +40,16 @@ from headwater.training.arguments import arguments_for
 from headwater.training.callbacks import EvaluateEvery, KeepBest, StopWhenAsked
 from headwater.training.flops import training_cost
 from headwater.training.kl_estimate import KLEstimate, longest_partner
-from headwater.training.options import TrainingOptions
+from headwater.training.options import TrainingConfig, TrainingOptions
 from headwater.training.reference import Reference
-from headwater.training.task import TrainConfig, TrainingTask
+from headwater.training.task import TrainingTask
 from headwater.training.trainer import PairTrainer
 
 SCRATCH_LEARNING_RATE = 1e-3
 EVAL_FRACTION = 0.1
 
 
-def train(config: TrainConfig, task: TrainingTask) -> Path:
+def train(config: TrainingConfig, task: TrainingTask) -> Path:
     """Train as `config` says and return the finished run directory: a loadable model beside the run's files.
 
     Started by torchrun or accelerate, every process runs this; the first one speaks and writes.
@@ -60,7 +61,7 @@ def train(config: TrainConfig, task: TrainingTask) -> Path:
     repository = config.training.push_to_hub
     if repository is not None:
         publishing.check(repository)
-    with contextlib.nullcontext() if first else silence():
+    with given_template(config.chat_template), contextlib.nullcontext() if first else silence():
         # The first process decides: another one would find what that one has begun meanwhile.
         checkpoint = resume.from_first(lambda: resume.checkpoint_of(config, task.command))
         with processes.answering(arguments.world_size, config.training.ddp_timeout):
@@ -70,7 +71,7 @@ def train(config: TrainConfig, task: TrainingTask) -> Path:
     return trained
 
 
-def _train(config: TrainConfig, task: TrainingTask, arguments: TrainingArguments, checkpoint: Path | None) -> Path:
+def _train(config: TrainingConfig, task: TrainingTask, arguments: TrainingArguments, checkpoint: Path | None) -> Path:
     first = arguments.process_index == 0
     options, loss, prep_log = config.training, build(config.loss, task.losses, "loss"), PrepLog()
     data = examples.read(config, task, loss, prep_log)
@@ -146,7 +147,7 @@ def _counts(pairs: examples.Pairs) -> dict[str, int]:
 
 
 def _finish(
-    config: TrainConfig,
+    config: TrainingConfig,
     task: TrainingTask,
     run: RunWriter,
     trainer: PairTrainer,
@@ -171,7 +172,11 @@ def _finish(
 
 
 def _fingerprints(
-    config: TrainConfig, checkpoint: Path | None, data: examples.Examples, pairs: examples.Pairs, loaded: loading.Loaded
+    config: TrainingConfig,
+    checkpoint: Path | None,
+    data: examples.Examples,
+    pairs: examples.Pairs,
+    loaded: loading.Loaded,
 ) -> dict[str, Any]:
     """Return what the training depends on, as a checkpoint records it. Errors: where it is not what it was."""
     now = {
@@ -192,7 +197,7 @@ def _set_rate(arguments: TrainingArguments, found: learning_rate.Search, run: Ru
     run.facts["learning_rate_search"] = {**dataclasses.asdict(found), "suggestion": found.suggestion}
 
 
-def _load(config: TrainConfig, task: TrainingTask, data: examples.Examples) -> loading.Loaded:
+def _load(config: TrainingConfig, task: TrainingTask, data: examples.Examples) -> loading.Loaded:
     """Load the model that is trained, and say what it is."""
     seed, new_head = config.training.seed, task.head == "reward"
     model, tokenizer = loading.load(
@@ -307,7 +312,7 @@ def _with_live_reference(
 
 
 def _start(
-    config: TrainConfig,
+    config: TrainingConfig,
     task: TrainingTask,
     loss: Loss,
     data: examples.Examples,
@@ -336,7 +341,7 @@ def _start(
     return run
 
 
-def _with_defaults(config: TrainConfig, task: TrainingTask) -> Any:
+def _with_defaults(config: TrainingConfig, task: TrainingTask) -> TrainingConfig:
     """Fill in the precision, learning rate and held-out part that were left open; the stored config says them."""
     training = dataclasses.replace(config.training, precision=precision.resolve(config.training.precision))
     if training.learning_rate is None and not training.find_learning_rate:
@@ -344,10 +349,10 @@ def _with_defaults(config: TrainConfig, task: TrainingTask) -> Any:
         training = dataclasses.replace(training, learning_rate=rate)
     if training.eval_fraction is None and training.eval_data is None:
         training = dataclasses.replace(training, eval_fraction=EVAL_FRACTION)
-    return dataclasses.replace(config, training=training)  # type: ignore[type-var]
+    return dataclasses.replace(config, training=training)
 
 
-def _keep_reference(run: RunWriter, config: TrainConfig, model: Any, tokenizer: Tokenizer) -> None:
+def _keep_reference(run: RunWriter, config: TrainingConfig, model: Any, tokenizer: Tokenizer) -> None:
     """Record the reference model: by name, or saved in the run where a scratch model has none."""
     if is_call(config.model):
         saving.save(model, tokenizer, run.path / "reference")
@@ -357,7 +362,7 @@ def _keep_reference(run: RunWriter, config: TrainConfig, model: Any, tokenizer: 
         run.facts["reference"] = str(path.resolve()) if path.is_dir() else config.model
 
 
-def _card(config: TrainConfig, task: TrainingTask, run: RunWriter) -> dict[str, Any]:
+def _card(config: TrainingConfig, task: TrainingTask, run: RunWriter) -> dict[str, Any]:
     base = None if is_call(config.model) or Path(config.model).exists() else config.model
     about = {"title": config.output.name, "command": task.command, "tags": [task.kind], "base_model": base}
     return about | {"facts": run.facts}

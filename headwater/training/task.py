@@ -1,50 +1,25 @@
-"""What a training command is told, and what makes it itself; the same for all who start a session."""
+"""What differs between the SFT, reward-model and DPO commands: losses, scores, head and default learning rate."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
 
 from headwater.data import reading
 from headwater.data.tokens import PairTokens
-from headwater.data.truncation_options import TruncationOptions
 from headwater.forward.packing import UNIFORM
 from headwater.forward.scores import ScoreFunction
 from headwater.losses import Loss
 from headwater.losses.token_weights import Weights
 from headwater.models.heads import Head
-from headwater.training.options import TrainingOptions
 
 Choose = Callable[[list[PairTokens], int], tuple[list[PairTokens], reading.RowCounts]]
-"""Training pairs and a seed to those that are trained on, with their account."""
-
-
-class TrainConfig(Protocol):
-    """What the configs of the training commands have in common."""
-
-    @property
-    def data(self) -> Path: ...  # noqa: D102
-    @property
-    def output(self) -> Path: ...  # noqa: D102
-    @property
-    def model(self) -> str: ...  # noqa: D102
-    @property
-    def loss(self) -> str: ...  # noqa: D102
-    @property
-    def read_options(self) -> reading.ReadOptions: ...  # noqa: D102
-    @property
-    def truncation(self) -> TruncationOptions: ...  # noqa: D102
-    @property
-    def overwrite(self) -> bool: ...  # noqa: D102
-    @property
-    def training(self) -> TrainingOptions: ...  # noqa: D102
+"""Training pairs and a seed to those that are trained on, with their row counts."""
 
 
 @dataclass(frozen=True)
 class TrainingTask:
-    """What makes a training command itself."""
+    """Settings that differ between the SFT, reward-model and DPO commands."""
 
     command: str
     kind: str
