@@ -1,1 +1,1 @@
-"""Forward passes: batches of packed rows, attention, the output head, scores."""
+"""Forward passes: packed batches, tree attention, the output head and the scores of responses."""

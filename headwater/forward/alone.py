@@ -1,4 +1,4 @@
-"""What a model says after texts that are read alone: what reading from a cache, in a batch, is compared with."""
+"""Compare log-probabilities from a cache or a batch with those of each text read alone."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from headwater.forward.format_check import REFUSALS, difference, distance, last_
 from headwater.forward.hidden_states import text_logits
 
 Reading = tuple[Sequence[int], torch.Tensor]
-"""The tokens of a text, and the logits [last, vocabulary] that were found after the last ones of them."""
+"""Token ids of a text, and logits [last, vocabulary] after its last tokens."""
 
 
 def differs(model: Any, readings: Iterable[Reading]) -> str:
-    """Describe how readings differ from those of texts read alone; empty when they agree.
+    """Describe how the logits of `readings` differ from those of separate forward passes; empty when they agree.
 
-    An error while they are made counts as a difference: architectures refuse what they cannot do each in their own way.
+    An exception raised while the readings are computed counts as a difference: architectures signal unsupported input
+    by different exception types.
     """
     texts: list[tuple[Sequence[int], int]] = []
     found, expected = [], []
@@ -41,6 +42,6 @@ def differs(model: Any, readings: Iterable[Reading]) -> str:
 
 
 def _alone(model: Any, ids: Sequence[int], last: int) -> torch.Tensor:
-    # Each prefix is a text of its own: a rotary embedding may depend on how long it is.
+    # Each prefix is a forward pass of its own, since a rotary embedding may depend on the length of the text.
     prefixes = [ids[: len(ids) - rest] for rest in reversed(range(last))]
     return torch.cat([text_logits(model, prefix, 1) for prefix in prefixes]).double().log_softmax(-1).cpu()

@@ -1,15 +1,16 @@
-"""What a token may see, once, and the fast ways to compute it.
+"""Attention within trees of tokens: which keys a query sees, and fast ways to compute it.
 
     visible(q, k) = same tree and k ≤ q and (k in the trunk or in q's own branch)
 
-Rows reach unmodified models through an attention function of our own (`TREES`, an entry of transformers' attention
-interface). It has no mask function, so transformers builds no mask, and the trees of the row arrive as a keyword
-argument. Attention is computed tree by tree, so that nothing is spent on pairs of tokens that never see each other;
-on CUDA by one variable-length kernel. Positions count from the start of a tree along trunk and branch, so a sliding
-window keeps its meaning.
+The drawing in forward/packing.py shows the mask of a row. Models from transformers stay unmodified: rows reach them
+through an attention function registered as `TREES` in transformers' attention interface. It has no mask function, so
+that transformers builds no mask of its own; the trees of the row arrive as a keyword argument. Attention is computed
+tree by tree, so that no work is spent on pairs of tokens that never see each other; on CUDA one variable-length kernel
+computes all trees. Positions count from the start of a tree along trunk and branch, so sliding windows keep their
+meaning.
 
-An architecture may do something of its own instead (alibi, a state, a mask that ignores us) and would be silently
-wrong: forward/format_check.py compares rows with separate forwards before anything is read.
+An architecture that does something else (ALiBi, a recurrent state, a mask that ignores this function) would give wrong
+values without an error. forward/format_check.py therefore compares rows with separate forward passes first.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ from transformers import AttentionInterface
 from headwater.forward.packing import PairBatch, Tree
 
 TREES = "headwater"
-"""Our name in transformers' attention interface."""
+"""Name of tree attention in transformers' attention interface."""
 
 
 class Plan:
-    """The trees of one row, and what attention needs of them, made once a forward pass and kept for all its layers."""
+    """Masks and key indices for the trees of one row, built once a forward pass and shared by all layers."""
 
     def __init__(self, trees: Sequence[Tree]) -> None:
         self._trees = trees
@@ -38,7 +39,7 @@ class Plan:
         self.lengths = [tree.length for tree in trees]
 
     def masks(self, window: int | None, like: torch.Tensor) -> list[torch.Tensor]:
-        """Return what to add to the scores of every tree, [length, length]: 0 where visible, −∞ elsewhere."""
+        """Return the additive mask of every tree, [length, length]: 0 where visible, −∞ elsewhere."""
         key = (window, like.dtype, like.device)
         if key not in self._masks:
             self._masks[key] = [
@@ -57,10 +58,13 @@ class Plan:
 
 
 class Sequences:
-    """The branches of a row as sequences: queries as they lie in the row, keys gathered, [trunk, branch] for each.
+    """Branches of a row as sequences for a variable-length kernel: queries in row order, keys [trunk, branch] for each.
 
-    A trunk's own queries go with its first branch. A kernel that aligns queries with the end of their keys then
-    computes exactly what is visible.
+        row       P0 P1 P2 C0 C1 R0 R1
+        queries   P0 P1 P2 C0 C1          R0 R1             the trunk's own queries go with its first branch
+        keys      P0 P1 P2 C0 C1          P0 P1 P2 R0 R1    the trunk's keys are gathered again for every branch
+
+    A causal kernel aligns the last query with the last key, which gives exactly `visible`.
     """
 
     def __init__(self, trees: Sequence[Tree], device: torch.device) -> None:
@@ -68,6 +72,7 @@ class Sequences:
         keys: list[torch.Tensor] = []
         start = 0
         for tree in trees:
+            # A second branch without tokens has no query and is left out; the first one always carries the trunk.
             end = start + tree.trunk
             for number, branch in enumerate(tree.branches):
                 if branch or not number:
@@ -83,7 +88,7 @@ class Sequences:
 
 
 def visible(tree: Tree, window: int | None, device: torch.device) -> torch.Tensor:
-    """Return what the tokens of a tree see, [length, length]; True is visible. `window` is in tokens, None for all."""
+    """Return the boolean mask of a tree, [length, length], True where visible; `window` limits it to so many tokens."""
     sizes = torch.tensor([tree.trunk, *tree.branches])
     branch = torch.repeat_interleave(torch.arange(len(sizes)), sizes).to(device)
     position = torch.cat([torch.arange(tree.trunk), *(tree.trunk + torch.arange(n) for n in tree.branches)]).to(device)
@@ -108,7 +113,8 @@ def tree_attention(
 ) -> tuple[torch.Tensor, None]:
     """Attend within the trees of a row: query [1, heads, T, d], key, value [1, key heads, T, d] → [1, T, heads, d].
 
-    The signature is that of transformers' attention interface. Errors: `NotImplementedError` for what it cannot honour.
+    The signature is that of transformers' attention interface. Errors: `NotImplementedError` for an option that would
+    otherwise be ignored (attention sinks, a position bias, a mask).
     """
     unknown = [name for name in ("s_aux", "position_bias") if others.get(name) is not None]
     if attention_mask is not None or unknown:
@@ -139,7 +145,7 @@ def _capped(
     dropout: float,
     softcap: float,
 ) -> torch.Tensor:
-    """Attention with soft-capped scores (Gemma 2), which no fused kernel of torch computes on every device."""
+    """Attention with soft-capped scores (Gemma 2), which torch has no fused kernel for on every device."""
     scores = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
     scores = torch.tanh(scores / softcap) * softcap + mask
     weights = F.softmax(scores, dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(query.dtype)
@@ -176,9 +182,9 @@ AttentionInterface.register(TREES, tree_attention)
 
 
 def model_inputs(batch: PairBatch) -> dict[str, Any]:
-    """Return what a backbone's forward takes for a batch, which is not "single"."""
+    """Return the keyword arguments of a backbone's forward for a batch in any row format but "single"."""
     if not batch["trees"]:
-        # Right padding: positions count up from 0 on their own, which also models without position_ids understand.
+        # Right padding: positions count up from 0 by default, so models without position_ids work too.
         return {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
     return {
         "input_ids": batch["input_ids"],
@@ -188,16 +194,16 @@ def model_inputs(batch: PairBatch) -> dict[str, Any]:
 
 
 def is_encoder(model: Any) -> bool:
-    """Say whether `model` is a sequence classifier that reads a row as a whole (BERT and its kind).
+    """Return whether `model` is a bidirectional sequence classifier (BERT and its kind), which needs a row a response.
 
-    Those of causal models have a `score` head, which is applied to one token.
+    Sequence classifiers built on causal models have a `score` head, which is applied to single tokens.
     """
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     return type(inner).__name__.endswith("ForSequenceClassification") and not hasattr(inner, "score")
 
 
 def attend_with(model: Any, implementation: str) -> None:
-    """Set how a model computes attention: `TREES`, or a name that transformers knows."""
+    """Set the attention implementation of a model: `TREES`, or a name known to transformers."""
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     if inner.config._attn_implementation != implementation:
         inner.set_attn_implementation(implementation)

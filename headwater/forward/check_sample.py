@@ -1,4 +1,4 @@
-"""What the start-up check reads (forward/format_check.py): texts of random token ids, and some of the data's."""
+"""Sample pairs for the start-up check (forward/format_check.py): random token ids, and a few pairs of the data."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ from headwater.forward.hidden_states import base_of
 from headwater.forward.packing import RowFormat
 
 SHAPES = ((7, 5, 9, 2), (3, 1, 4, 0), (12, 8, 2, 1), (1, 6, 3, 0))
-"""Tokens of prompt, chosen, rejected, and of what begins both responses."""
+"""Numbers of tokens of prompt, chosen and rejected response, and of the common prefix of the responses."""
 LEAST = 512
-"""Tokens of the row that is tried at least, where rows of the data may be as long."""
+"""Minimum number of tokens of the tested row, where rows of the data may be as long."""
 SHARE = 100
-"""Otherwise a row of one hundredth of the data: the check shall cost little of what it guards."""
+"""The tested row has at least 1/SHARE of the tokens of the data, which keeps the check cheap compared with the run."""
 CHARACTERS = 256
-"""Ids that are drawn for a model without a vocabulary, which reads characters (CANINE)."""
+"""Number of ids to draw from for a model without a vocabulary, which reads characters (CANINE)."""
 LIMIT = re.compile("position|window|chunk|block|length|context|local")
-"""What configurations call the lengths at which something begins or ends."""
+"""Names of configuration entries that hold a length at which behaviour may change."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Pairs to be read together and alone."""
+    """Pairs that are read in one batch and one by one."""
 
     short: list[PairTokens]
-    """Of random ids: their sides differ, some begin alike."""
+    """Random ids: sides of different lengths, some with a common prefix."""
     long: list[PairTokens]
-    """One as long as the longest of the data; none where the short ones are as long."""
+    """One pair as long as the longest of the data; empty where the short ones are as long."""
     data: list[PairTokens]
     again: list[int]
-    """Which pairs are read a second time, to see whether the model remembers others."""
+    """Indices of pairs that are read a second time, to find state left by earlier texts."""
     row: int
-    """Tokens of the row in which they are tried."""
+    """Number of tokens of the tested row."""
     ids: NDArray[np.int32]
 
     @classmethod
     def of(cls, model: Any, pairs: Sequence[PairTokens], longest: int, row: int) -> Sample:
-        """Make the sample for a model that is about to read `pairs`."""
+        """Build the sample for a model that is about to read `pairs`."""
         ids, end = ordinary_ids(model)
         rng = np.random.default_rng(0)
         short = [_random_pair(rng, ids, end, shape) for shape in SHAPES]
@@ -51,7 +51,7 @@ class Sample:
         if longest > max(each.length for each in short):
             prompt = longest // 2
             rest = longest - prompt - 3 - (end is not None)
-            # A few tokens shorter on the other side: both are beyond what only a long text brings out.
+            # The rejected side is three tokens shorter; both sides exceed every limit that only long texts reach.
             long = [_random_pair(rng, ids, end, (prompt, rest, rest - 3, 3))]
         by_length = sorted(pairs, key=lambda pair: pair.length)
         data = [*by_length[:1], *by_length[len(by_length) // 2 :][:1]]
@@ -64,13 +64,13 @@ class Sample:
         return [*self.short, *self.long, *self.data]
 
     def order(self, row_format: RowFormat) -> list[int]:
-        """Return which pairs stand in the row, in their order: short ones before and behind the long one.
+        """Return the indices of the pairs in the row: short ones before and behind the long one.
 
-        In rows that texts share they are repeated until there are as many tokens as rows will have.
+        In packed rows they repeat until the row has as many tokens as rows of the data will have.
         """
         short, rest = list(range(len(self.short))), list(range(len(self.short), len(self.pairs)))
         if row_format == "padded":
-            # Every row is as wide as the longest: few of them do.
+            # Every padded row is as wide as the longest, so a few rows suffice.
             return [0, *rest, 1]
         order = [*short[:2], *rest, *short[2:]]
         lengths = [pair.length for pair in self.pairs]
@@ -86,7 +86,7 @@ class Sample:
 
     @staticmethod
     def row_tokens(pairs: Sequence[PairTokens], max_tokens: int, limits: Sequence[int]) -> int:
-        """Return how long a row is tried: beyond every limit that rows of `max_tokens` tokens can exceed."""
+        """Return the length of the tested row: beyond every limit that rows of `max_tokens` tokens can exceed."""
         total = sum(pair.length for pair in pairs)
         beyond = max((limit + 1 for limit in limits if limit < min(max_tokens, total)), default=0)
         return min(max_tokens, max(beyond, min(LEAST, total), total // SHARE))
@@ -95,21 +95,21 @@ class Sample:
 def _random_pair(
     rng: np.random.Generator, ids: NDArray[np.int32], end: int | None, shape: tuple[int, int, int, int]
 ) -> PairTokens:
-    prompt, chosen, rejected, conversation_id = shape
-    draw = [rng.choice(ids, size) for size in (prompt, conversation_id, chosen, rejected)]
+    prompt, chosen, rejected, common = shape
+    draw = [rng.choice(ids, size) for size in (prompt, common, chosen, rejected)]
     sides = [np.concatenate([draw[1], side]) for side in draw[2:]]
-    # Whatever else they draw, they part behind the opening.
+    # The sides must differ right after their common prefix, so an equal draw is replaced.
     if draw[2][0] == draw[3][0]:
-        sides[1][conversation_id] = ids[(np.flatnonzero(ids == draw[3][0])[0] + 1) % len(ids)]
+        sides[1][common] = ids[(np.flatnonzero(ids == draw[3][0])[0] + 1) % len(ids)]
     if end is not None:
         sides = [np.append(side, np.int32(end)) for side in sides]
     return PairTokens(draw[0], sides[0], sides[1], id="check", source="", conversation_id="")
 
 
 def ordinary_ids(model: Any) -> tuple[NDArray[np.int32], int | None]:
-    """Return the token ids of `model` without those that its configuration gives a meaning, and the one that ends.
+    """Return the token ids of `model` that its configuration gives no special meaning, and its end-of-text id.
 
-    The last is None for a model that has none, or fills rows up with it.
+    The end-of-text id is None for a model that has none, or that pads with it.
     """
     config = base_of(model).config.get_text_config()
     named = {value for name, value in _numbers(base_of(model).config.to_dict()) if "token_id" in name}
@@ -122,13 +122,13 @@ def ordinary_ids(model: Any) -> tuple[NDArray[np.int32], int | None]:
 
 
 def limits_of(config: Any) -> list[int]:
-    """Return the lengths that a configuration names, in rising order."""
+    """Return the lengths named in a configuration, in rising order."""
     found = {value for name, value in _numbers(config.to_dict()) if LIMIT.search(name) and value > 1}
     return sorted(found)
 
 
 def _numbers(values: Any, name: str = "") -> Iterator[tuple[str, int]]:
-    """Yield the whole numbers of nested settings with the names they stand under."""
+    """Yield the whole numbers of nested settings with their names."""
     if isinstance(values, Mapping):
         for key, value in values.items():
             yield from _numbers(value, str(key))

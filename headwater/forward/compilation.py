@@ -1,11 +1,11 @@
-"""Fused layers (`--torch-compile`): the same numbers from fewer passes over memory.
+"""Compile the layers of a model and the backward pass of tree attention (`--torch-compile`).
 
-On a CPU with fast matrix products most of a step is spent between them: norms, rotary embeddings, gates and casts, and
-the backward pass of attention, which torch computes no faster than plain matrix products would. `torch.compile` fuses
-the first, a layer at a time, so that all layers share what was compiled once; the second is written here as five matrix
-products with all that lies between them in one compiled piece.
+On a CPU with fast matrix products most of a step is spent between them, in norms, rotary embeddings, gates and casts,
+and in the backward pass of attention, where torch is no faster than plain matrix products. `torch.compile` fuses the
+former layer by layer, so that all layers share one compiled graph. The latter is written here as five matrix products
+with one compiled function around them.
 
-The trees of a row stay outside of what is compiled: their lengths differ from pass to pass.
+Trees stay outside of what is compiled: their lengths differ from pass to pass, and each new length would compile again.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from headwater.errors import UsageError, first_line
 from headwater.forward.attention import TREES, Plan, attend_with, tree_attention
 
 FUSED = "headwater-fused"
-"""Name of attention with a compiled backward pass, in transformers' attention interface."""
+"""Name of tree attention with a compiled backward pass, in transformers' attention interface."""
 
 
 def compile_layers(model: Any) -> None:
-    """Compile the layers of a model in place; its parameters, their names and its values stay what they are.
+    """Compile the layers of a model in place; parameters, their names and their values do not change.
 
     Errors: `UsageError` where nothing can be compiled (no C++ compiler), or where the model does not name its layers.
     """
@@ -54,7 +54,7 @@ def fused_attention(
     sliding_window: int | None = None,
     **others: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attend as `tree_attention` does, and with it wherever it has another kernel or capped or dropped scores."""
+    """Attend as `tree_attention` does; fall back to it on other devices and for dropout or soft-capped scores."""
     special = [name for name in ("dropout", "softcap", "s_aux", "position_bias") if others.get(name)]
     if query.device.type != "cpu" or attention_mask is not None or special:
         settings = {"plan": plan, "scaling": scaling, "sliding_window": sliding_window, **others}
@@ -86,7 +86,8 @@ class _TreeAttention(torch.autograd.Function):
         rows, sums = [], []
         pieces = (torch.split(tensor, lengths, dim=2) for tensor in (query, key, value))
         for q, k, v, mask in zip(*pieces, masks, strict=True):
-            # What scaled_dot_product_attention calls on a CPU; asked directly, it also returns log Σ exp of the scores.
+            # The kernel behind scaled_dot_product_attention on a CPU; called directly, it also returns log Σ exp of the
+            # scores, which the backward pass needs.
             row, log_sum = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
                 q, k, v, 0.0, False, attn_mask=mask, scale=scale
             )

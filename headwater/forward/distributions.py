@@ -1,8 +1,8 @@
-"""Whole next-token distributions, compared position by position without the vocabulary in memory.
+"""Compare whole next-token distributions position by position, without logits of the whole batch in memory.
 
-As in head.py, logits exist for one chunk of positions at a time and are computed again in the backward pass; here by
-autograd, because two models and all of the vocabulary are in it. Sums over the vocabulary are taken in float32
-(float64 for a float64 model).
+As in head.py, logits exist for one chunk of positions at a time and are recomputed in the backward pass; here by
+autograd, because two models and the whole vocabulary take part. Sums over the vocabulary are taken in float32 (float64
+for a float64 model).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from headwater.forward.head import shape_of
 
 LOGITS = 2**24
-"""Logits a model and chunk of positions: 64 MiB in float32."""
+"""Maximum number of logits of one model in a chunk: 64 MiB in float32."""
 
 
 def reference_kl(model: Any, reference: Any, hidden: torch.Tensor, reference_hidden: torch.Tensor) -> torch.Tensor:
@@ -50,7 +50,7 @@ def log_distribution(model: Any, hidden: torch.Tensor) -> torch.Tensor:
 
 
 def _in_chunks(model: Any, read: Callable[..., torch.Tensor], *states: torch.Tensor) -> torch.Tensor:
-    """Apply `read` to chunks of positions, keeping nothing of the vocabulary for the backward pass."""
+    """Apply `read` to chunks of positions; logits are recomputed in the backward pass instead of stored."""
     size = max(1, LOGITS // model.get_input_embeddings().weight.shape[0])
     chunks = zip(*(torch.split(each, size) for each in states), strict=True)
     return torch.cat([checkpoint(read, *chunk, use_reentrant=False) for chunk in chunks])

@@ -1,12 +1,12 @@
-"""Numbers that are not finite are noticed where they arise, before anything is made of them.
+"""Detect values that are not finite before they are used.
 
-- `check_scores`: what a model says of responses, in every command.
+- `check_scores`: the scores of responses, in every command.
 - `StepGuard`: the loss and the gradient of every optimizer step, before the step.
 
-A step whose loss or gradient is not finite is not taken: weights, moments and the step counts of the optimizer stay as
-they were. On a CPU the two flags are read at once. On a GPU reading them would wait for the backward pass, with
-nothing left to do for the device; a fused optimizer is therefore told on the device to leave the step out
-(`found_inf`, made for loss scaling), and the flags are read when the next step is ready to be taken.
+A step whose loss or gradient is not finite is not taken: weights, moments and step counts of the optimizer keep their
+values. On a CPU the two flags are read at once. On a GPU reading them would wait for the backward pass while the device
+has nothing to do; a fused optimizer therefore gets the flag on the device (`found_inf`, made for loss scaling) and
+leaves the step out, and the host reads the flags when the next step is ready.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from headwater.errors import NumericalError
 
 NaNPolicy = Literal["stop", "skip"]
 SHOWN = 5
-"""Row ids that a message names; the run's facts hold all of them."""
+"""Maximum number of row ids in a message; the run's facts hold all of them."""
 
 
 def check_scores(values: Any, ids: Sequence[str], what: str) -> None:
@@ -39,28 +39,28 @@ def check_scores(values: Any, ids: Sequence[str], what: str) -> None:
 
 
 def check_logits(logits: Sequence[torch.Tensor], ids: Sequence[str], what: str) -> None:
-    """Refuse logits [n, vocabulary] of rows from which nothing can be drawn. Errors: `NumericalError`.
+    """Refuse logits [n, vocabulary] that define no distribution. Errors: `NumericalError`.
 
-    Single tokens may be ruled out (−∞): what counts is the largest, which NaN and +∞ pass through to.
+    Single tokens may be excluded (−∞). The largest logit decides, since NaN and +∞ propagate to it.
     """
     check_scores(torch.stack([each.detach().float().amax() for each in logits]).cpu().numpy(), ids, what)
 
 
 class FiniteLogits(transformers.LogitsProcessor):  # type: ignore[misc]
-    """Ends a generation at logits from which nothing can be drawn."""
+    """Stop a generation at logits that define no distribution."""
 
     def __init__(self, ids: Sequence[str], what: str) -> None:
-        """Take the `ids` of the rows. Errors, when it is called: `NumericalError`."""
+        """Store the `ids` of the rows. Errors, when it is called: `NumericalError`."""
         self._ids, self._what = ids, what
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Return `scores` [rows, vocabulary] as they are."""
+        """Return `scores` [rows, vocabulary] unchanged."""
         check_logits(list(scores), self._ids, self._what)
         return scores
 
 
 def shown(ids: Sequence[str]) -> str:
-    """Return row ids for a message, the first of them where they are many."""
+    """Return row ids for a message, shortened to the first few."""
     left = f" and {len(ids) - SHOWN} more" if len(ids) > SHOWN else ""
     return f"row{'s' if len(ids) > 1 else ''} {', '.join(ids[:SHOWN])}{left}"
 
@@ -86,15 +86,15 @@ class _Pending(NamedTuple):
 
 
 class StepGuard:
-    """Decides before every optimizer step whether it is taken. Of several processes all decide alike."""
+    """Decides before every optimizer step whether it is taken; all processes decide alike."""
 
     def __init__(
         self, accelerator: Accelerator, policy: NaNPolicy, max_skips: int, before_stop: Callable[[int], str]
     ) -> None:
         """Stop at the first bad step, or skip up to `max_skips` of them.
 
-        `before_stop` is called with the number of a bad step, saves the training as it was before that step, and
-        returns the sentence that says where.
+        `before_stop` is called with the number of a bad step; it saves the training as it was before that step and
+        returns the sentence that names the place.
         """
         self._accelerator, self._policy, self._max_skips = accelerator, policy, max_skips
         self._before_stop = before_stop
@@ -103,34 +103,34 @@ class StepGuard:
         self._by_row: list[torch.Tensor] = []
         self._loss = torch.zeros((), device=accelerator.device)
         self.taken = torch.zeros(2, dtype=torch.float64, device=accelerator.device)
-        """Of this process, of the steps taken since the last log line: the sum of their losses, and their number."""
+        """Of this process, over the steps since the last log line: sum and number of their losses."""
         self.logged = torch.zeros(2, dtype=torch.float64, device=accelerator.device)
-        """The same of all steps before, and of all processes."""
+        """The same over all earlier steps and all processes."""
         self.skipped: list[SkippedStep] = []
 
     def go_on(self, saved: Mapping[str, torch.Tensor], skipped: Sequence[Sequence[Any]]) -> None:
-        """Take up the sums and the skipped steps of a checkpoint; the first process takes those of all."""
+        """Restore the sums and the skipped steps of a checkpoint; the first process holds those of all."""
         self.logged = saved["logged"].to(self.logged.device)
         if self._accelerator.is_main_process:
             self.taken = saved["taken"].to(self.taken.device)
         self.skipped = [SkippedStep(*each) for each in skipped]
 
     def see_rows(self, losses: torch.Tensor) -> None:
-        """Take note of the losses [pairs] of a pass."""
+        """Record the losses [pairs] of a pass."""
         self._by_row.append(torch.isfinite(losses.detach()))
 
     def see_batch(self, loss: torch.Tensor, ids: Sequence[str]) -> torch.Tensor:
-        """Take note of a batch, whose `ids` come in the order of its passes; return its loss, 0 if not finite."""
+        """Record a batch, whose `ids` come in the order of its passes; return its loss, 0 if not finite."""
         self._loss = self._loss + loss
         self._ids += ids
         return torch.where(torch.isfinite(loss), loss, 0.0)
 
     def forget_step(self) -> None:
-        """Forget the batches of a step that is computed anew."""
+        """Drop the batches of a step that is about to be recomputed."""
         self._loss, self._ids, self._by_row = torch.zeros_like(self._loss), [], []
 
     def decide(self, step: int, norm: torch.Tensor | float, optimizer: Any) -> torch.Tensor:
-        """Let the optimizer take a step, given the norm of the gradient, or not; return on the device whether it does.
+        """Allow or forbid the optimizer's step, given the norm of the gradient; return the decision on the device.
 
         Errors: `NumericalError` by policy, for this step or the one before.
         """
@@ -149,12 +149,12 @@ class StepGuard:
             getattr(optimizer, "optimizer", optimizer).found_inf = (~takes).float()
             self._pending.append(pending)
         elif not self._read(pending):
-            # An optimizer passes by what has no gradient: neither weight decay nor moments move it.
+            # An optimizer ignores parameters without a gradient: neither weight decay nor moments change them.
             optimizer.zero_grad()
         return takes
 
     def settle(self) -> None:
-        """Read the flags of steps that are not read yet. Errors: `NumericalError` by policy."""
+        """Read the flags of pending steps. Errors: `NumericalError` by policy."""
         pending, self._pending = self._pending, []
         for each in pending:
             self._read(each)
@@ -171,7 +171,7 @@ class StepGuard:
         return _mean(self.logged)
 
     def _read(self, pending: _Pending) -> bool:
-        """Return whether a step was taken; count it where it was not. Errors: `NumericalError` by policy."""
+        """Return whether a step was taken; record it where it was not. Errors: `NumericalError` by policy."""
         if pending.ready is not None:
             pending.ready.synchronize()
         finite = pending.finite.tolist()
@@ -192,7 +192,7 @@ class StepGuard:
         raise NumericalError(place, found.found, shown(found.rows), kept, fix)
 
     def _rows(self, pending: _Pending) -> list[str]:
-        """Return the ids of the rows with a bad loss, of all processes; of all rows where no row has one."""
+        """Return the ids of the rows with a bad loss, of all processes; all ids where no single row has one."""
         flags = torch.cat([torch.ones(0, dtype=torch.bool), *(each.cpu() for each in pending.by_row)]).tolist()
         mine = list(zip(pending.ids, flags, strict=True))
         every: list[tuple[str, bool]] = gather_object(mine) if self._accelerator.num_processes > 1 else mine
@@ -205,7 +205,7 @@ def _mean(sums: torch.Tensor) -> float | None:
 
 
 def _to_host(finite: torch.Tensor) -> tuple[torch.Tensor, torch.cuda.Event | None]:
-    """Copy flags to the host; from a GPU without a wait, with the event after which they are there."""
+    """Copy flags to the host; from a GPU without waiting, with the event that marks their arrival."""
     if not finite.is_cuda:
         return finite, None
     host = torch.empty(finite.shape, dtype=finite.dtype, pin_memory=True)
@@ -216,5 +216,5 @@ def _to_host(finite: torch.Tensor) -> tuple[torch.Tensor, torch.cuda.Event | Non
 
 
 def _skips_on_device(optimizer: Any) -> bool:
-    """Say whether an optimizer heeds `found_inf`: the fused ones of torch do."""
+    """Return whether an optimizer honours `found_inf`: the fused ones of torch do."""
     return all(group.get("fused") for group in optimizer.param_groups)

@@ -1,20 +1,20 @@
-"""The start-up check: which layouts of rows give every token of a response the value that it has alone.
+"""The start-up check: which row formats give every response token the value of a separate forward pass.
 
-An architecture may look at more of a row than its tokens should see (alibi, a state, a mask of its own, a rotary
-embedding that depends on the longest text), and would be silently wrong in rows that texts share. Every path that reads
-a model therefore asks `row_format_for`, which reads a sample in each format, the tightest first, and compares it token
-by token with forwards of one response each, without padding. What passes in no shared row is read one response
-at a time.
+An architecture may use more of a row than its tokens should see (ALiBi, a recurrent state, a mask of its own, a rotary
+embedding that depends on the longest text) and would give wrong values in packed rows without an error. Every path that
+reads a model therefore calls `row_format_for`. It reads a sample in each format, the one with the fewest tokens first,
+and compares it token by token with forward passes of one response each, without padding. A model that passes in no
+shared format is read one response at a time.
 
-The sample is made here, from random token ids, because data may lack what must be tested: pairs whose sides differ,
-sides that begin alike, several lengths beside one another, texts as long as the longest that will come, and a row as
-long as rows will be. A few pairs of the data go with it.
+The sample is made here from random token ids, because data may lack what must be tested: pairs whose sides differ in
+length, sides with a common prefix, texts as long as the longest that will come, and a row as long as rows will be. A
+few pairs of the data are added.
 
-Tolerances are those of rounding. In float32 two orders of summation moved a log-probability by 3e-6 at most, of 200
+Tolerances are those of rounding. In float32 two orders of summation moved a log-probability by 3e-6 at most, over 200
 architectures with two layers and large weights (docs/architectures.md); 1e-5 of its size, or of the spread of rewards,
 is allowed. Rounding grows with depth: where the limit is exceeded, the same rows are read again with input embeddings
-that are changed in their last bit, and ten times what that changes is allowed. A wrong mask is off by a thousand times
-as much. Under autocast, errors against float32 are compared with those of plain forwards under autocast.
+changed in their last bit, and ten times the effect of that change is allowed. A wrong mask is off by a thousand times
+as much. Under autocast, errors against float32 are compared with those of plain forward passes under autocast.
 """
 
 from __future__ import annotations
@@ -45,35 +45,35 @@ from headwater.forward.scores import (
 )
 
 LAYOUTS: tuple[RowFormat, ...] = ("shared", "packed", "padded", "single")
-"""All layouts, the one with the fewest tokens first."""
+"""All row formats, the one with the fewest tokens first."""
 ROWS_OF_ONE: tuple[RowFormat, ...] = ("padded", "single")
-"""Those in which the model attends by itself, as it does in generation."""
+"""Formats with one response a row, in which the model uses its own attention, as in generation."""
 ROUNDING = 1e-5
-"""Relative error that float32 is allowed."""
+"""Relative error allowed in float32."""
 TIMES = 10.0
-"""How much more than a change of the last bit of the input embeddings rounding may move a value."""
+"""Allowed multiple of the effect of changing the last bit of the input embeddings."""
 TIMES_HALF = 2.0
-"""How much larger the mean error of a layout under autocast may be than that of plain forwards."""
+"""Allowed ratio of the root-mean-square errors of a format and of plain forward passes, both under autocast."""
 SEEN = 10.0
-"""The first token of a prompt must change a value by so many times what rounding may."""
+"""Changing the first token of a prompt must move a value by this multiple of the rounding error."""
 REFUSALS = (TypeError, ValueError, RuntimeError, KeyError, AttributeError, IndexError, NotImplementedError)
-"""Architectures refuse what they do not know each in their own way."""
+"""Exceptions by which architectures signal unsupported input."""
 
 
 @dataclass
 class Checked:
-    """What is known of a model's layouts; it stays with the model."""
+    """Results of the check for one model; stored on the model."""
 
     attention: str
-    """The implementation that the model came with."""
+    """Attention implementation that the model was loaded with."""
     longest: int = 0
-    """Tokens of the longest response with its prompt that was tried."""
+    """Tokens of the longest tested response with its prompt."""
     row: int = 0
-    """Tokens of the longest row that was tried."""
+    """Tokens of the longest tested row."""
     problems: dict[tuple[RowFormat, bool], str] = field(default_factory=dict)
-    """What is wrong with a layout, in float32 or under autocast; empty where nothing is."""
+    """Problem of a row format, by format and by autocast to bf16; empty where there is none."""
     cached: dict[str, tuple[int, str]] = field(default_factory=dict)
-    """Of each way to go on from a cache: up to how many tokens it was tried, and what is wrong with it."""
+    """Per way of continuing from a cache: number of tokens tested, and the problem found."""
     said: set[str] = field(default_factory=set)
 
 
@@ -86,12 +86,12 @@ def row_format_for(
     longest: int = 0,
     bf16: bool = False,
 ) -> RowFormat:
-    """Return the tightest of the `allowed` layouts in which `model` gives the values of separate forwards.
+    """Return the `allowed` row format with the fewest tokens in which `model` agrees with separate forward passes.
 
-    Sets the model's attention to it, and says in one line when rows cannot be shared. `max_tokens` is the number of
-    tokens of a pass, `longest` that of the longest response with its prompt where one longer than those of
-    `pairs` can come, `bf16` whether the model will be read under autocast. What was found is kept on the model, and is
-    looked for again only when much longer texts come. Errors: `ModelError` for a model that cannot be read at all, or
+    The model's attention is set accordingly, and one line is printed when rows cannot be shared. `max_tokens` is the
+    number of tokens of a pass; `longest` is that of the longest response with its prompt, where longer ones than those
+    of `pairs` may come; `bf16` says whether the model will be read under autocast. Results are stored on the model and
+    computed again only when much longer texts come. Errors: `ModelError` for a model that cannot be read at all, or
     whose values depend on texts that were read before.
     """
     return common_row_format([model], pairs, max_tokens, allowed=allowed, longest=longest, bf16=bf16)
@@ -106,7 +106,7 @@ def common_row_format(
     longest: int = 0,
     bf16: bool = False,
 ) -> RowFormat:
-    """Return the tightest layout that `row_format_for` would allow for each of several models, and set them to it."""
+    """Return the first row format that `row_format_for` allows for all of several models, and set their attention."""
     longest = max(longest, longest_of(pairs))
     checks = [_Check(model, pairs, max_tokens, longest, bf16) for model in models]
     row_format = next(row_format for row_format in allowed if all(not check.problem(row_format) for check in checks))
@@ -116,24 +116,24 @@ def common_row_format(
 
 
 def checked(model: Any) -> Checked:
-    """Return what is known of a model's layouts."""
+    """Return the stored results of the check for a model."""
     base = base_of(model)
     attention = base.config._attn_implementation
     if attention.startswith(TREES):  # set before anybody asked: what transformers would have taken
         attention = "sdpa" if base._supports_sdpa else "eager"
-    # In its __dict__: it goes with copies of the model, and not into its files.
+    # Stored in its __dict__: copies of the model keep it, and saved files do not.
     found = vars(base).setdefault("_headwater_checked", Checked(attention))
     assert isinstance(found, Checked)
     return found
 
 
 def attend_as_it_came(model: Any) -> None:
-    """Let a model attend by itself again, as generation needs it."""
+    """Restore the model's own attention, which generation needs."""
     attend_with(model, checked(model).attention)
 
 
 class _Check:
-    """One model, compared on a sample that is made when it is needed."""
+    """The check of one model; the comparison is built when a format is first tested."""
 
     def __init__(self, model: Any, pairs: Sequence[PairTokens], max_tokens: int, longest: int, bf16: bool) -> None:
         self._model, self._pairs, self._max_tokens, self._bf16 = model, pairs, max_tokens, bf16
@@ -149,7 +149,7 @@ class _Check:
             self._found.row = max(row, self._found.row)
 
     def problem(self, row_format: RowFormat) -> str:
-        """Say what is wrong with a layout; empty where nothing is."""
+        """Return the problem of a row format; empty where there is none."""
         for bf16 in (False, True)[: 1 + self._bf16]:
             if (row_format, bf16) not in self._found.problems:
                 self._found.problems[row_format, bf16] = self._tried(row_format, bf16)
@@ -167,7 +167,7 @@ class _Check:
             return self._comparison.problem(row_format, bf16)
 
     def settle(self, row_format: RowFormat, allowed: Sequence[RowFormat]) -> None:
-        """Set the model to a layout, and say so where it is not the tightest."""
+        """Set the model to a row format, and print the reason where it is not the first of the allowed ones."""
         current = base_of(self._model).config._attn_implementation
         if row_format in ROWS_OF_ONE:
             attend_with(self._model, self._found.attention)
@@ -188,16 +188,16 @@ class _Check:
 
 
 def reached(before: int, now: int, limits: Sequence[int]) -> bool:
-    """Say whether lengths up to `now` may bring out what those up to `before` did not.
+    """Return whether lengths up to `now` need a test that those up to `before` did not give.
 
-    Something new can begin at a length that the configuration names; apart from that, twice the length is tried.
+    Behaviour may change at a length named in the configuration; apart from that, a test covers twice its length.
     """
     return now > before and (now >= 2 * before or any(before <= limit < now for limit in limits))
 
 
 @contextmanager
 def _evaluating(model: Any) -> Iterator[None]:
-    """Put a model into evaluation mode for a while, and its attention back."""
+    """Switch a model to evaluation mode, and restore its mode and attention afterwards."""
     attention, training = base_of(model).config._attn_implementation, model.training
     model.eval()
     try:
@@ -208,7 +208,7 @@ def _evaluating(model: Any) -> Iterator[None]:
 
 
 def reader_of(model: Any) -> TokenFunction:
-    """Return what the check compares: log-probabilities, rewards at every token, or an encoder's rewards of rows."""
+    """Return the function to compare: log-probabilities, rewards at every token, or an encoder's rewards of rows."""
     if is_encoder(model):
         return response_rewards
     return token_rewards if _is_reward_model(model) else token_log_probs
@@ -219,7 +219,7 @@ def _is_reward_model(model: Any) -> bool:
 
 
 class _Comparison:
-    """The values of a sample's responses alone, and how others differ from them."""
+    """Values of a sample's responses from separate forward passes, and comparisons with other formats."""
 
     def __init__(self, model: Any, sample: Sample) -> None:
         self._model, self._sample, self._read = model, sample, reader_of(model)
@@ -233,7 +233,7 @@ class _Comparison:
         self._blind = self._read is not response_rewards and not self._sees_context()
 
     def _values(self, pairs: Sequence[PairTokens], row_format: RowFormat, bf16: bool = False) -> torch.Tensor:
-        """Read pairs in one pass: the values of their tokens, [N] in float64."""
+        """Return the values of the response tokens of pairs read in one pass, [N] in float64."""
         batch = to_device(collate(pairs, row_format), self._device)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=bf16):
             return self._read(self._model, batch).double().cpu()
@@ -247,7 +247,7 @@ class _Comparison:
             raise ModelError(self._name, problem, "use another model") from error
 
     def problem(self, row_format: RowFormat, bf16: bool) -> str:
-        """Describe how the values of rows in `row_format` differ from those alone; empty when they agree."""
+        """Describe how values of rows in `row_format` differ from those of separate passes; empty when they agree."""
         if row_format == "single":
             return ""
         if self._blind:
@@ -278,7 +278,7 @@ class _Comparison:
         return torch.cat(self._alone).std(correction=0)
 
     def _rounding(self) -> float:
-        """Return how far values move when the last bit of the input embeddings changes."""
+        """Return the largest change of a value when the last bit of the input embeddings changes."""
         if self._noise is None:
             with last_bits_changed(self._model):
                 moved = torch.cat(self._each_alone(self._sample.pairs))
@@ -286,7 +286,7 @@ class _Comparison:
         return self._noise
 
     def _check_head(self) -> None:
-        """Compare with the model's own forward, head included. Errors: `ModelError` where it does something else."""
+        """Compare with the model's own forward, head included. Errors: `ModelError` where the two differ."""
         own, ours = [], []
         for pair, values in zip(self._sample.short, self._alone, strict=False):
             sides = torch.split(values, [len(pair.chosen), len(pair.rejected)])
@@ -299,7 +299,7 @@ class _Comparison:
             raise ModelError(self._name, problem, "use another model")
 
     def _own_values(self, prompt: NDArray[np.int32], response: NDArray[np.int32]) -> torch.Tensor:
-        """Return the log-probabilities of a response, or its one reward, by the model's own forward."""
+        """Return the log-probabilities of a response, or its reward, by the model's own forward."""
         ids = torch.from_numpy(np.concatenate([prompt, response]).astype(np.int64)).to(self._device)
         if self._read is token_log_probs:
             log_probs = text_logits(self._model, ids.tolist())[len(prompt) - 1 : -1].double().log_softmax(-1)
@@ -308,10 +308,10 @@ class _Comparison:
         return one_label(self._model, logits).double().cpu()
 
     def _check_memory(self) -> None:
-        """Read again, behind longer texts, what was read first. Errors: `ModelError` where that changed its values."""
+        """Read the first pairs again after longer texts. Errors: `ModelError` where their values have changed."""
         for place in self._sample.again:
             pair, values = self._sample.pairs[place], self._alone[place]
-            # Its other side first, which was read behind this one before.
+            # The sides are swapped, so that each is now read after a different text than before.
             turned = self._each_alone([pair._replace(chosen=pair.rejected, rejected=pair.chosen)])[0]
             difference = self._differs(turned.roll(len(pair.chosen)), values)
             if difference:
@@ -319,7 +319,7 @@ class _Comparison:
                 raise ModelError(self._name, problem, "use another model")
 
     def _sees_context(self) -> bool:
-        """Say whether the first token of a prompt shows in the values of responses, by far more than rounding."""
+        """Return whether the first token of a prompt changes the values of responses by far more than rounding."""
         places = [place for place, pair in enumerate(self._sample.short) if len(pair.prompt) > 1]
         moved = self._each_alone([self._sample.with_other_beginning(self._sample.pairs[place]) for place in places])
         off = max(float(distance(a, self._alone[place]).max()) for a, place in zip(moved, places, strict=True))
@@ -330,10 +330,10 @@ class _Comparison:
 def difference(
     found: torch.Tensor, expected: torch.Tensor, scale: torch.Tensor, rounding: Callable[[], float], what: str
 ) -> str:
-    """Describe how far values are from those expected; empty where rounding explains it.
+    """Describe how far values are from the expected ones; empty where rounding explains it.
 
-    `scale` is what float32 may be off relative to; `rounding` tells how far values move with the last bit of the input,
-    and is asked only where that is exceeded.
+    The allowed error in float32 is relative to `scale`. `rounding` returns the effect of a changed last bit of the
+    input, and is called only where that error is exceeded.
     """
     off = distance(found, expected)
     if bool((off <= ROUNDING * scale).all()) or bool((off <= TIMES * rounding()).all()):
@@ -350,7 +350,7 @@ def distance(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 @contextmanager
 def last_bits_changed(model: Any) -> Iterator[None]:
-    """Change the last bit of what comes out of the input embeddings."""
+    """Flip the last bit of the output of the input embeddings, by a random sign."""
     generator = torch.Generator().manual_seed(0)
 
     def change(module: torch.nn.Module, inputs: Any, output: torch.Tensor) -> torch.Tensor:

@@ -1,7 +1,7 @@
-"""Forward passes that are halved where memory runs out.
+"""Split forward passes in two where memory runs out.
 
-How many rows are computed at once changes nothing but rounding. Where a pass does not fit, it is computed in two
-halves, and no later one is larger than that. A single row that does not fit ends the command (exit 7).
+The number of rows in a pass changes results only by rounding. A pass that does not fit in memory is computed in two
+halves, and no later pass is larger. A single row that does not fit ends the command (exit code 7).
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ MESSAGES = ("out of memory", "not enough memory", "can't allocate memory", "CUBL
 
 
 def is_exhausted(error: BaseException) -> bool:
-    """Say whether an error means that no memory is left: on a GPU, on the CPU, or of the process."""
+    """Return whether an error means that memory is exhausted: on a GPU, on the CPU, or of the process."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(message in str(error) for message in MESSAGES)
 
 
 def release() -> None:
-    """Give back what a failed pass has left; call it when its exception is gone, which holds tensors."""
+    """Free the memory of a failed pass; call it after its exception is gone, whose frames hold tensors."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
 class Limit:
-    """How many tokens a pass may have; lowered where memory runs out."""
+    """Maximum number of tokens of a pass; lowered where memory runs out."""
 
     def __init__(self, tokens: int) -> None:
         self.tokens = tokens
 
     def lower(self, failed: int, what: str) -> None:
-        """Allow half of the tokens of a pass that failed."""
+        """Allow half of the tokens of the pass that failed."""
         self.tokens = max(1, failed // 2)
         say(f"{what}: out of memory at {failed:,} tokens; goes on with --tokens-per-pass {self.tokens}")
 
@@ -60,9 +60,9 @@ def in_passes(
     name: Callable[[int], str],
     what: str,
 ) -> Iterator[tuple[list[int], T]]:
-    """Yield what `compute` makes of parts of some items, halved where memory does not hold them.
+    """Yield parts with the results of `compute`, split in two where memory does not hold them.
 
-    `tokens` counts those of a part, `name` names an item in messages. Errors: `ResourceError` for a single item.
+    `tokens` counts the tokens of a part; `name` names an item in messages. Errors: `ResourceError` for a single item.
     """
     limit: Limit | None = None
     for part in parts:
@@ -91,23 +91,23 @@ def in_passes(
 
 
 def _halves(part: list[int]) -> list[list[int]]:
-    """Return a part in two, the second half first: they are taken from the end."""
+    """Split a part in two, the second half first: the caller pops from the end."""
     middle = (len(part) + 1) // 2
     return [part[middle:], part[:middle]]
 
 
 class Rows:
-    """The pairs of a batch, for the case that it is laid out anew; trainers leave such an object as it is."""
+    """The pairs of a batch, kept for repacking into smaller passes; trainers pass unknown objects on unchanged."""
 
     def __init__(self, pairs: Sequence[PairTokens]) -> None:
         self.pairs = pairs
 
 
 def smaller(batch: Any, tokens_of: Callable[[PairTokens], int], processes: int, error: str) -> int:
-    """Return how many tokens the passes of a batch (`Packs`) may have, after one of them did not fit.
+    """Return a lower maximum of tokens for the passes of a batch (`Packs`) of which one did not fit.
 
-    Errors: `ResourceError` for passes of one pair, and of several processes: the others wait for gradients in an order
-    that a second try would not keep to.
+    Errors: `ResourceError` for passes of one pair, and where several processes train: the other processes wait for
+    gradients in an order that a repeated pass would break.
     """
     if all(each["num_pairs"] == 1 for each in batch["packs"]):
         longest = max(batch["rows"].pairs, key=tokens_of)

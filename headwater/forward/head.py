@@ -1,7 +1,7 @@
-"""The language-model head where it matters: log-probabilities of given tokens, without the vocabulary in memory.
+"""Log-probabilities of given tokens from the language-model head, without all logits in memory.
 
-Logits exist for one chunk of positions at a time, in the precision of the forward pass, and are computed again in the
-backward pass: over a vocabulary of 150,000, the float32 logits of 4,096 positions would take 2.4 GB, and their
+The head runs at response tokens only, and logits exist for one chunk of positions at a time: they are recomputed in the
+backward pass. For a vocabulary of 150,000, the float32 logits of 4,096 positions would take 2.4 GB, and their
 log-probabilities and gradients twice that again. Sums over the vocabulary are taken in float32 (float64 for a float64
 model), and so is the sum of the head's gradient over chunks.
 """
@@ -17,13 +17,13 @@ from torch.utils.checkpoint import checkpoint
 from headwater.errors import ModelError
 
 CHUNK = 2**26
-"""Logits at a time: 128 MiB in bf16."""
+"""Maximum number of logits in a chunk: 128 MiB in bf16."""
 BLOCK = {"cpu": 2**20}
-"""Logits in float32 at a time, where that should fit a cache; all of a chunk elsewhere."""
+"""Maximum number of logits in float32 at a time, sized for a CPU's cache; a whole chunk on other devices."""
 
 
 class Shape(NamedTuple):
-    """What forward() does to logits, by its configuration: Cohere scales, Granite divides, Gemma 2 caps."""
+    """Transformation of logits by a model's configuration: Cohere scales, Granite divides, Gemma 2 caps."""
 
     scale: float
     cap: float | None
@@ -35,7 +35,7 @@ class Shape(NamedTuple):
 
 
 def shape_of(model: Any) -> Shape:
-    """Read from a model's configuration what it does to logits."""
+    """Return the transformation of logits that a model's configuration asks for."""
     config = model.config.get_text_config()
     scale = (getattr(config, "logit_scale", None) or 1.0) / (getattr(config, "logits_scaling", None) or 1.0)
     return Shape(scale, getattr(config, "final_logit_softcapping", None))
@@ -52,7 +52,7 @@ def log_probs(model: Any, hidden: torch.Tensor, targets: torch.Tensor) -> torch.
     shape = shape_of(model)
     if type(head) is torch.nn.Linear:
         return cast(torch.Tensor, _LinearLogProbs.apply(hidden, head.weight, head.bias, targets, shape))  # type: ignore[no-untyped-call]
-    # A head that is more than its weight (an adapter on it): the same in chunks, by autograd.
+    # A head that is more than a linear layer (an adapter on it) goes through autograd, in the same chunks.
     size = max(1, CHUNK // model.get_input_embeddings().weight.shape[0])
     parts = zip(torch.split(hidden, size), torch.split(targets, size), strict=True)
     return torch.cat([checkpoint(_chunk, head, part, wanted, shape, use_reentrant=False) for part, wanted in parts])
@@ -93,6 +93,8 @@ class _LinearLogProbs(torch.autograd.Function):
         read = hidden.new_empty(len(hidden), dtype=_wide(dtype))
         with torch.autocast(device, enabled=False):
             narrow, head = hidden.to(dtype), Head(weight.to(dtype), None if bias is None else bias.to(dtype))
+            # Logits are computed in the precision of the forward pass and reduced in float32, block by block, so that
+            # only one block of float32 logits exists at a time.
             for rows in _chunks(len(hidden), head.size, CHUNK):
                 logits = head.logits(narrow[rows])
                 for block in _chunks(len(logits), head.size, BLOCK.get(device, CHUNK)):
@@ -152,7 +154,7 @@ def _chunks(rows: int, width: int, limit: int) -> Iterator[slice]:
 
 
 def _slope(logits: torch.Tensor, targets: torch.Tensor, read: torch.Tensor, shape: Shape) -> torch.Tensor:
-    """Turn the raw logits [n, V] of positions into d log p(target) / d logits, in their precision."""
+    """Return d log p(target) / d logits from raw logits [n, V], in their precision."""
     shaped = shape.apply(logits)
     # softmax sums in float32 whatever its input; where p(target) is near 1, e_target − p would cancel in bf16, so the
     # target's own entry comes from its log-probability.

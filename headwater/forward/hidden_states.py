@@ -1,8 +1,8 @@
-"""One forward pass of a model over a batch, whatever its layout: hidden states, and an encoder's own outputs.
+"""Run a model over a batch in any row format: hidden states, or the outputs of an encoder.
 
-A batch in the layout "single" takes a forward for every response, without padding or a mask: what the model says of a
-response is then what plain transformers says of it alone. It is the reference that every other layout is compared with
-(forward/format_check.py), and the way to read the models that pass in no other.
+In the format "single" every response gets a forward pass of its own, without padding or a mask, as plain transformers
+would run it. It is the reference for every other format (forward/format_check.py), and the format for models that
+pass in no other.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from headwater.forward.packing import PairBatch
 
 
 def base_of(model: Any) -> Any:
-    """Return the model that transformers built: `model` itself, or what its adapters lie in."""
+    """Return the model as transformers built it: `model` itself, or the model below its adapters."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def backbone(model: Any) -> Any:
-    """Return `model` without its head; of an adapted model, with the adapters that lie inside."""
+    """Return `model` without its head, with any adapters inside it."""
     return base_of(model).base_model
 
 
 def hidden_states(model: Any, batch: PairBatch) -> torch.Tensor:
-    """Run the backbone of `model` over a batch: [R × T, hidden]."""
+    """Run the backbone of `model` over a batch; returns hidden states [R × T, hidden]."""
     if batch["row_format"] != "single":
         hidden: torch.Tensor = backbone(model)(**model_inputs(batch), use_cache=False)[0]
         return hidden.flatten(0, 1)
@@ -45,8 +45,8 @@ def row_logits(model: Any, batch: PairBatch) -> torch.Tensor:
 
 
 def single_rows(model: Any, reader: Any, batch: PairBatch) -> Iterator[dict[str, torch.Tensor]]:
-    """Yield what `reader`, a part of `model`, takes for every response of a batch in the layout "single"."""
-    # A mask of ones says that no token is padding, also to models that guess it from the token ids.
+    """Yield the inputs of `reader`, a part of `model`, for every response of a batch in the format "single"."""
+    # An explicit mask of ones, because some models otherwise treat certain token ids as padding.
     masked = "attention_mask" in inspect.signature(reader.forward).parameters
     for ids in torch.split(batch["input_ids"], [tree.length for tree in batch["trees"]], dim=1):
         forget_longer_texts(model)
@@ -54,9 +54,9 @@ def single_rows(model: Any, reader: Any, batch: PairBatch) -> Iterator[dict[str,
 
 
 def text_logits(model: Any, ids: Sequence[int], last: int | None = None) -> torch.Tensor:
-    """Return what a whole causal model says after each token of one text read alone, [tokens, vocabulary].
+    """Return the logits of a causal model after each token of one text, [tokens, vocabulary], in float32 or wider.
 
-    `last` keeps that many of them. They are in float32 or wider.
+    `last` keeps only so many of them, from the end.
     """
     forget_longer_texts(model)
     row = torch.tensor([list(ids)], device=next(model.parameters()).device)
@@ -68,10 +68,10 @@ def text_logits(model: Any, ids: Sequence[int], last: int | None = None) -> torc
 
 
 def forget_longer_texts(model: torch.nn.Module) -> None:
-    """Give rotary embeddings of dynamic length their state of a new model.
+    """Reset rotary embeddings of dynamic length to the state of a new model.
 
-    transformers keeps the frequencies of the longest text so far (`max_seq_len_cached`) until one below the trained
-    length comes, so that what a model says of a text depends on those before it.
+    transformers keeps the frequencies of the longest text so far (`max_seq_len_cached`) until a text below the trained
+    length comes, so that results for a text depend on earlier ones.
     """
     for module in model.modules():
         cached = [name for name in vars(module) if name.endswith("max_seq_len_cached")]

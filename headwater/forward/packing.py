@@ -1,14 +1,33 @@
-"""Pairs to rows that share what they can: `[opening | chosen | rejected]`, pair after pair, without padding.
+"""Pack preference pairs into rows without padding: `[prompt | common prefix | chosen | rejected]`, pair after pair.
 
-A labelled response is a pair with an empty side: it takes its prompt and its own tokens, and its other score is 0.
+Both responses of a pair continue one prompt, so the prompt is stored and read once. Tokens with which both responses
+begin are stored once too, and count in the score of both. Such a part of a row is a tree (`Tree`: a trunk and its
+branches). Two pairs in one row; the responses to the second prompt Q both begin with x:
 
-Both responses of a pair follow one prompt, so the prompt is laid out once; tokens that begin both responses are laid
-out once too, and stay in the score of both. Such a tree of tokens (`Tree`: a trunk and its branches) is what attention
-needs to know of a row (forward/attention.py).
+                   prompt    chosen rejected   prompt   chosen rejected
+    row            P0 P1 P2  C0 C1  R0 R1 R2 │ Q0 Q1  x  D1 D2  S1
+    position_ids    0  1  2   3  4   3  4  5 │  0  1  2   3  4   3
+    predicted by             P2 C0  P2 R0 R1 │       Q1   x D1   x
+    trees          trunk 3, branches (2, 3)  │ trunk 3, branches (2, 1)
 
-What a trainer elsewhere knows by convention is data here: `position_ids` restart at the end of the trunk for the
-second branch, and `predictor` names the position whose hidden state predicts a token (the first rejected token is
-predicted by the last token of the trunk, not by its left neighbour).
+Attention of the first pair (row: query, column: key, 1: visible); tokens of the second pair see none of it:
+
+              P0 P1 P2 C0 C1 R0 R1 R2
+          P0   1  .  .  .  .  .  .  .
+          P1   1  1  .  .  .  .  .  .
+          P2   1  1  1  .  .  .  .  .
+          C0   1  1  1  1  .  .  .  .
+          C1   1  1  1  1  1  .  .  .
+          R0   1  1  1  .  .  1  .  .    the rejected response does not see the chosen one
+          R1   1  1  1  .  .  1  1  .
+          R2   1  1  1  .  .  1  1  1
+
+Every token thus has the position and the context of a row of its own, and therefore the same hidden state. A batch says
+explicitly what trainers usually assume: `position_ids` restart at the end of the trunk for the second branch, and
+`predictor` holds the position whose hidden state predicts a token. The first rejected token R0 is predicted by P2, the
+last token of the trunk; its left neighbour C1 belongs to the other response.
+
+A labelled response is a pair with one empty side: only its own tokens are stored, and the score of the other side is 0.
 """
 
 from __future__ import annotations
@@ -28,19 +47,22 @@ from headwater.losses.token_weights import Uniform, Weights
 UNIFORM = Uniform()
 
 RowFormat = Literal["shared", "packed", "padded", "single"]
-"""shared: a tree a pair, in one row. packed: prompt and response, one after another in one row. padded: one response a
-row, filled up on the right. single: every response in a forward of its own, without padding, for architectures whose
-numbers depend on what else is in a batch (forward/format_check.py finds out)."""
+"""How responses are placed in rows.
+
+shared: both responses of a pair share their prompt, and pairs share a row (the drawing above). packed: prompt and
+response, one after another in one row. padded: one response a row, padded on the right. single: every response in a
+forward pass of its own, for architectures whose values depend on the rest of a batch (forward/format_check.py).
+"""
 
 SIDES = 2
-"""Responses of a pair: chosen, rejected."""
+"""Number of responses of a pair: chosen, rejected."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tree:
     """Consecutive tokens of a row: a trunk, and branches that each continue it.
 
-    Not a tuple, because trainers rebuild every tuple of a batch.
+    A dataclass instead of a tuple, because trainers rebuild every tuple of a batch.
     """
 
     trunk: int
@@ -53,12 +75,14 @@ class Tree:
 
 
 class PairBatch(TypedDict):
-    """R rows of T tokens (R = 1 unless padded) that hold M response tokens, which N tokens of responses refer to.
+    """A batch of R rows of T tokens (R = 1 unless padded) with M stored and N scored response tokens.
 
-    In the layout "single" the trees of the one row are read in forwards of their own (`scoring.hidden_states`).
+    M < N where two responses have a common prefix, which is stored once and scored twice. In the drawing above the
+    second pair has M = 4 stored tokens (x D1 D2 S1) and N = 5 scored ones (x D1 D2, x S1): `token` is 0 1 2 0 3.
 
-    M < N where two responses begin alike. A TypedDict instead of a dataclass because transformers.Trainer rebuilds
-    batches as mappings.
+    In the format "single" the trees of the one row are read in separate forward passes
+    (`hidden_states.hidden_states`). A TypedDict instead of a dataclass because transformers.Trainer rebuilds batches as
+    mappings.
     """
 
     row_format: RowFormat
@@ -80,20 +104,20 @@ class PairBatch(TypedDict):
 
 
 class Packs(TypedDict):
-    """What an optimizer step computes at once or one after another, as memory allows: the pairs of a batch."""
+    """The forward passes of one batch of an optimizer step, computed one after another."""
 
     packs: list[PairBatch]
     num_pairs: int
     ids: list[str]
-    """Of the pairs, in the order of the passes."""
+    """Ids of the pairs, in the order of the passes."""
     rows: Rows
-    """The pairs themselves, for the case that they do not fit."""
+    """The pairs themselves, for packing again into smaller passes where memory runs out."""
     partners: list[PairBatch]
-    """The same prompts with responses to other ones, for a loss that needs them; else empty."""
+    """The same prompts with responses to other prompts, for a loss that needs them; else empty."""
 
 
 def fill(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
-    """Share out items of known lengths to rows of `max_tokens` tokens: first fit, the longest first.
+    """Assign items of known lengths to rows of `max_tokens` tokens: first fit, the longest first.
 
     An item longer than `max_tokens` gets a row of its own. Returns indices, in rising order within a row.
     """
@@ -110,7 +134,7 @@ def fill(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
 
 
 def pack(pairs: Sequence[PairTokens], row_format: RowFormat, max_tokens: int, weights: Weights = UNIFORM) -> Packs:
-    """Lay the pairs of a batch out in forward passes of at most `max_tokens` tokens."""
+    """Pack the pairs of a batch into forward passes of at most `max_tokens` tokens."""
     parts = parts_of(pairs, row_format, max_tokens)
     packs = [collate([pairs[index] for index in part], row_format, weights) for part in parts]
     ids = [pairs[index].id for part in parts for index in part]
@@ -154,18 +178,18 @@ def _longest(pair: PairTokens) -> int:
 
 
 class Path(NamedTuple):
-    """One response in its row: its tokens by their positions, and by the positions that predict them."""
+    """A response in its row: the positions of its tokens, and the positions that predict them."""
 
     positions: NDArray[np.int64]
     predictors: NDArray[np.int64]
 
 
 NOWHERE = Path(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
-"""The path of the side that a labelled response does not have."""
+"""The path of an empty side of a labelled response."""
 
 
 class _Row:
-    """Rows on their way: columns of tokens, and the path of every response, in their order."""
+    """A row under construction: columns of tokens, and the path of every response, in order."""
 
     def __init__(self) -> None:
         self.ids: list[NDArray[np.int32]] = []
@@ -175,16 +199,17 @@ class _Row:
         self.length = 0
 
     def add(self, trunk: Sequence[NDArray[np.int32]], branches: Sequence[NDArray[np.int32]]) -> None:
-        """Append a tree: a trunk (prompt, common opening) and branches; every branch ends a response."""
-        prompt, conversation_id = (len(part) for part in trunk)
-        size = prompt + conversation_id
+        """Append a tree: a trunk (prompt, common prefix) and one branch a response."""
+        prompt, common = (len(part) for part in trunk)
+        size = prompt + common
         start = self.length + size
         self.ids += [*trunk, *branches]
         self.positions.append(np.arange(size))
         for branch in branches:
             n = len(branch)
             self.positions.append(np.arange(size, size + n))
-            # After the trunk's last token, which predicts the first token of every branch, the left neighbour does.
+            # A response starts behind the prompt: the common prefix at the end of the trunk, then its own branch. Every
+            # token is predicted by the one before it on this path, the first token of a branch by the end of the trunk.
             path = np.concatenate(
                 [np.arange(self.length + prompt - 1, self.length + size), np.arange(start, start + n)]
             )
@@ -194,7 +219,7 @@ class _Row:
         self.length = start
 
     def add_apart(self, prompt: NDArray[np.int32], responses: Sequence[NDArray[np.int32]]) -> None:
-        """Append a tree for every response, each with the prompt to itself; for an empty side, nothing."""
+        """Append a tree for every response, each with its own copy of the prompt; for an empty side, nothing."""
         for response in responses:
             if len(response):
                 self.add((prompt, response[:0]), (response,))
@@ -203,15 +228,12 @@ class _Row:
 
 
 def collate(pairs: Sequence[PairTokens], row_format: RowFormat = "shared", weights: Weights = UNIFORM) -> PairBatch:
-    """Lay pairs out in one forward pass."""
+    """Pack pairs into one forward pass."""
     row = _Row()
     for pair in pairs:
         if row_format == "shared":
-            conversation_id = common_prefix_length(pair)
-            row.add(
-                (pair.prompt, pair.chosen[:conversation_id]),
-                (pair.chosen[conversation_id:], pair.rejected[conversation_id:]),
-            )
+            common = common_prefix_length(pair)
+            row.add((pair.prompt, pair.chosen[:common]), (pair.chosen[common:], pair.rejected[common:]))
         else:
             row.add_apart(pair.prompt, (pair.chosen, pair.rejected))
     columns = {
@@ -234,7 +256,7 @@ class Group(NamedTuple):
 
 
 def collate_groups(groups: Sequence[Group], row_format: RowFormat = "shared") -> PairBatch:
-    """Lay prompts with any number of responses out in one forward pass, for functions of tokens (`TokenFunction`).
+    """Pack prompts with any number of responses into one forward pass, for functions of tokens (`TokenFunction`).
 
     In the batch, `slot` and `lengths` count responses, not sides of pairs; scores of pairs cannot be read from it.
     """
@@ -254,7 +276,7 @@ def collate_groups(groups: Sequence[Group], row_format: RowFormat = "shared") ->
 
 
 def _batch(row: _Row, row_format: RowFormat, columns: dict[str, Any], known: dict[str, Any]) -> PairBatch:
-    """Turn a filled row into tensors, and add what is `known` of its pairs and `columns` of their tokens."""
+    """Turn a row into tensors, and add what is `known` of its pairs and the `columns` of their tokens."""
     ids, positions = (np.concatenate(column).astype(np.int64) for column in (row.ids, row.positions))
     placed = np.arange(row.length)
     mask = np.ones(row.length, dtype=np.int64)
@@ -283,7 +305,7 @@ def _batch(row: _Row, row_format: RowFormat, columns: dict[str, Any], known: dic
 
 
 def _padded(trees: Sequence[Tree]) -> tuple[tuple[int, int], NDArray[np.int64]]:
-    """Give every tree a row as wide as the longest: the shape, and where every token goes, counted over all rows."""
+    """Return the shape of padded rows, one a tree, and the place of every token, counted over all rows."""
     lengths = np.array([tree.length for tree in trees])
     width = int(lengths.max())
     starts = np.cumsum(lengths) - lengths

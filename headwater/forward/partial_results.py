@@ -1,8 +1,8 @@
-"""What a pass over many rows had computed when a signal stopped it, so that the same command goes on from there.
+"""Save the results of an interrupted pass over many rows, so that the same command continues from there.
 
-A pass that is never stopped costs nothing: values are written only when `Stopped` passes through, into
-`$HEADWATER_CACHE/stopped`, under a hash of all that they depend on (weights, tokens, what was computed). The next pass
-with the same hash takes them and removes the file.
+A pass that is not interrupted costs nothing: values are written only when `Stopped` is raised, to
+`$HEADWATER_CACHE/stopped`, under a hash of everything they depend on (weights, tokens, the computed quantity). The next
+pass with the same hash reads them and removes the file.
 """
 
 from __future__ import annotations
@@ -27,24 +27,23 @@ from headwater.files import write_atomically
 from headwater.interrupts import Stopped
 
 Key = Callable[[], str]
-"""A function that returns the hash of all that values depend on, in hexadecimal."""
+"""A function that returns the hexadecimal hash of everything the values depend on."""
 
 KEPT_DAYS = 30
-"""Values of a command that was never repeated are removed after so many days."""
+"""Days after which unused values are removed."""
 
 
 def folder() -> Path:
-    """Return where values wait for the command that goes on."""
+    """Return the folder for values of interrupted passes."""
     return token_cache.home() / "stopped"
 
 
 @contextlib.contextmanager
 def kept(key: Key | None, values: NDArray[Any], done: NDArray[np.bool_]) -> Iterator[None]:
-    """Fill `values` [rows, …] where an earlier pass was stopped, and keep them where this one is.
+    """Fill `values` [rows, …] from an earlier interrupted pass, and save them if this one is interrupted.
 
-    `done` [rows] says which rows have their values. `key` is asked for the hash only where there is something to read
-    or to write; without one, nothing is kept. A file that cannot be read or written is no reason to stop: the rows are
-    computed again.
+    `done` [rows] marks the rows that have their values. `key` is called only where there is something to read or to
+    write; without it, nothing is saved. A file that cannot be read or written is ignored: the rows are computed again.
     """
     if key is None:
         yield
@@ -63,12 +62,12 @@ def kept(key: Key | None, values: NDArray[Any], done: NDArray[np.bool_]) -> Iter
 
 
 def is_named(function: Callable[..., Any]) -> bool:
-    """Say whether the name of a function tells what it computes: one that closes over other values has none."""
+    """Return whether a function's name determines its result, which is not so where it closes over other values."""
     return "<" not in function.__qualname__
 
 
 def key_of(model: Any, what: str, rows: Sequence[PairTokens], *others: Any) -> str:
-    """Return the hash of a model's weights, the tokens of `rows`, and `what` is computed of them, in hexadecimal."""
+    """Return the hexadecimal hash of a model's weights, the tokens of `rows`, and the computed quantity `what`."""
     digest = xxhash.xxh3_128(repr((what, len(rows), *others)).encode())
     for name, tensor in model.state_dict().items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

@@ -1,4 +1,4 @@
-"""A model and a batch to a number a response, or a number a token."""
+"""Scores of responses, and values of single tokens, from a model and a batch."""
 
 from __future__ import annotations
 
@@ -28,17 +28,16 @@ T = TypeVar("T")
 
 ScoreFunction = Callable[[torch.nn.Module, PairBatch], PairScores]
 TokenFunction = Callable[[torch.nn.Module, PairBatch], torch.Tensor]
-"""A model and a batch to a value for each of the N tokens of its responses."""
+"""Maps a model and a batch to a value for each of the N response tokens."""
 
 WINDOW = 512
-"""Pairs that are laid out together: enough to fill rows, few enough to hold."""
+"""Number of pairs that are packed together: enough to fill rows, few enough to hold in memory."""
 
 
 def token_log_probs(model: torch.nn.Module, batch: PairBatch) -> torch.Tensor:
-    """Log-probability of every response token, [N] float32 (float64 for a float64 model).
+    """Return the log-probability of every response token, [N] float32 (float64 for a float64 model).
 
-    The head runs on predicting positions only. The first response token is among them: its predictor is the last
-    prompt token.
+    The head runs at predicting positions only. The first response token is included: the last prompt token predicts it.
     """
     hidden = hidden_states(model, batch)[batch["predictor"]]
     targets = batch["input_ids"].flatten()[batch["position"]]
@@ -46,17 +45,17 @@ def token_log_probs(model: torch.nn.Module, batch: PairBatch) -> torch.Tensor:
 
 
 def policy_scores(model: torch.nn.Module, batch: PairBatch) -> PairScores:
-    """Log-probability of every response, summed over its tokens by their weights."""
+    """Return the log-probability of every response: the weighted sum over its tokens."""
     return _sums(token_log_probs(model, batch), batch)
 
 
 def exact_policy_scores(model: torch.nn.Module, batch: PairBatch) -> PairScores:
-    """`policy_scores` summed in float64: what is reported of a long response keeps its digits."""
+    """Return `policy_scores` summed in float64, so that values of long responses keep their digits."""
     return _sums(token_log_probs(model, batch).double(), batch)
 
 
 def self_likelihood_scores(model: torch.nn.Module, batch: PairBatch) -> PairScores:
-    """Return `policy_scores` with `self_likelihood`: how likely the model itself is to write each response."""
+    """Return `policy_scores` with `self_likelihood`: how likely the model itself is to generate each response."""
     hidden = hidden_states(model, batch)[batch["predictor"]]
     by_token = log_probs(model, hidden, batch["input_ids"].flatten()[batch["position"]])
     with torch.no_grad():
@@ -66,9 +65,9 @@ def self_likelihood_scores(model: torch.nn.Module, batch: PairBatch) -> PairScor
 
 
 def divergence_scores(reference: torch.nn.Module) -> ScoreFunction:
-    """Return a function like `policy_scores` whose scores have the `divergence` from `reference`, a frozen model.
+    """Return a function like `policy_scores` that adds the `divergence` from `reference`, a frozen model.
 
-    `reference` takes part in every forward pass, and must be set to the layout of the batches
+    `reference` takes part in every forward pass, and must be set to the row format of the batches
     (forward/format_check.py).
     """
 
@@ -85,12 +84,12 @@ def divergence_scores(reference: torch.nn.Module) -> ScoreFunction:
 
 
 def score_for(loss: LossBase) -> ScoreFunction:
-    """Return the way to score a policy that gives `loss` what it needs, short of a reference model at hand."""
+    """Return the score function of a policy with the fields that `loss` needs, other than those of a live reference."""
     return self_likelihood_scores if "self_likelihood" in loss.needs else policy_scores
 
 
 def reference_scores(batch: PairBatch, dtype: torch.dtype = torch.float32) -> PairScores | None:
-    """Reference log-probabilities that the batch carries, summed by the same weights; None where it carries none."""
+    """Return the weighted sums of the reference log-probabilities in the batch; None where it has none."""
     return _sums(batch["reference"].to(dtype), batch) if batch["has_reference"] else None
 
 
@@ -125,7 +124,7 @@ def last_states(
 ) -> NDArray[np.float32]:
     """Return the hidden state at the last token of every response, [pairs, SIDES, hidden], in the order given.
 
-    Errors: `ModelError` for an encoder, whose last token is no summary of a row.
+    Errors: `ModelError` for an encoder, whose last token does not summarise a row.
     """
     if is_encoder(model):
         raise ModelError(type(model).__name__, "is an encoder, whose last token sums nothing up", "leave --embed out")
@@ -146,14 +145,14 @@ def last_states(
 
 
 def _last(batch: PairBatch) -> torch.Tensor:
-    """Return where the last token of every response stands, [SIDES × pairs]; for an empty one, some token."""
+    """Return the row position of the last token of every response, [SIDES × pairs]; for an empty one, any position."""
     return batch["position"][batch["token"][batch["lengths"].cumsum(0) - 1]]
 
 
 def token_rewards(model: torch.nn.Module, batch: PairBatch) -> torch.Tensor:
-    """Reward of the prefix that ends at every response token, [N] float32 (float64 for a float64 model).
+    """Return the reward of the prefix that ends at every response token, [N] float32 (float64 for a float64 model).
 
-    Errors: `ModelError` for an encoder: its tokens see what follows them, so that a prefix would be a pass of its own.
+    Errors: `ModelError` for an encoder: its tokens see what follows, so every prefix would need its own pass.
     """
     if is_encoder(model):
         problem = "is an encoder, which has no rewards of beginnings in one pass"
@@ -162,10 +161,10 @@ def token_rewards(model: torch.nn.Module, batch: PairBatch) -> torch.Tensor:
 
 
 def reward_scores(model: torch.nn.Module, batch: PairBatch) -> PairScores:
-    """Reward of every response: the score head at its last token; 0 where a row has no such response.
+    """Return the reward of every response: the score head at its last token; 0 where a row has no such response.
 
     transformers pools the last token of a row, which is wrong for two responses in one row. An encoder has rows of one
-    response, and gives its own reward of them.
+    response, and its own pooling applies.
     """
     there = batch["lengths"] > 0
     if is_encoder(model):
@@ -176,7 +175,7 @@ def reward_scores(model: torch.nn.Module, batch: PairBatch) -> PairScores:
 
 
 def response_rewards(model: torch.nn.Module, batch: PairBatch) -> torch.Tensor:
-    """Like `token_rewards`, of which only the last token of a response is to be read: encoders have no others, [N]."""
+    """Return `token_rewards`, of which only the last of each response counts: encoders have no others, [N]."""
     if not is_encoder(model):
         return token_rewards(model, batch)
     lengths = batch["lengths"]
@@ -184,7 +183,7 @@ def response_rewards(model: torch.nn.Module, batch: PairBatch) -> torch.Tensor:
 
 
 def _row_rewards(model: Any, batch: PairBatch) -> torch.Tensor:
-    """Return an encoder's rewards of rows of one response each: [R]. Errors: `ModelError` for rows it cannot read."""
+    """Return an encoder's rewards [R] of rows of one response each. Errors: `ModelError` for rows that are too long."""
     width, longest = _longest_in(batch), limit_of(model)
     if longest is not None and width > longest:
         problem = f"reads {longest} tokens, a prompt with its response has {width}"
@@ -193,7 +192,7 @@ def _row_rewards(model: Any, batch: PairBatch) -> torch.Tensor:
 
 
 def _longest_in(batch: PairBatch) -> int:
-    """Return the tokens of the longest row that a model sees."""
+    """Return the number of tokens of the longest row."""
     return max((tree.length for tree in batch["trees"]), default=batch["input_ids"].shape[1])
 
 
@@ -223,7 +222,7 @@ def response_values(score: ScoreFunction) -> Callable[[torch.nn.Module, PairBatc
 
 
 def to_device(batch: PairBatch, device: torch.device) -> PairBatch:
-    """Move the tensors of a batch."""
+    """Move the tensors of a batch to a device."""
     moved = {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in batch.items()}
     return cast(PairBatch, moved)
 
@@ -236,10 +235,10 @@ def computed(
     what: str,
     weights: Weights = UNIFORM,
 ) -> Iterator[tuple[list[int], T]]:
-    """Yield what `compute` makes of forward passes over all pairs, with their indices, under a progress bar.
+    """Yield the results of `compute` for forward passes over all pairs, with their indices, under a progress bar.
 
-    A pass has at most `max_tokens` tokens, and fewer where memory does not hold them; between two passes the command
-    can be stopped. Errors: `ResourceError`, `Stopped`.
+    A pass has at most `max_tokens` tokens, and fewer where memory does not hold them; the command can be interrupted
+    between two passes. Errors: `ResourceError`, `Stopped`.
     """
     starts = range(0, len(pairs), WINDOW)
     windows = track(starts, what, len(starts))
@@ -284,7 +283,7 @@ def score_pairs(
 ) -> NDArray[np.float64]:
     """Return the rewards that `loss` gives to pairs, [pairs, 2] chosen and rejected, in the order given.
 
-    A pass that a signal stops goes on from there the next time (`forward/partial_results.py`).
+    An interrupted call continues in the next one (`forward/partial_results.py`).
     """
     device = next(model.parameters()).device
     rewards, done = np.zeros((len(pairs), SIDES)), np.zeros(len(pairs), dtype=bool)
@@ -312,7 +311,7 @@ def score_pairs(
 
 
 class TokenValues(NamedTuple):
-    """A value for every token of either response: log-probabilities, or rewards of the prefix that ends there."""
+    """A value for every token of both responses: a log-probability, or the reward of the prefix that ends there."""
 
     chosen: NDArray[np.float32]  # [len(chosen)]
     rejected: NDArray[np.float32]  # [len(rejected)]
@@ -326,10 +325,10 @@ def each_token_values(
     row_format: RowFormat,
     what: str,
 ) -> Iterator[tuple[int, TokenValues]]:
-    """Yield what `read` (`token_log_probs`, `token_rewards`) says of every response token, with the pair's index.
+    """Yield the index of a pair and the values of its response tokens by `read` (`token_log_probs`, `token_rewards`).
 
-    A forward pass holds at most `max_tokens` tokens; `what` names the progress bar. Pairs come as rows are filled, not
-    in their order.
+    A forward pass holds at most `max_tokens` tokens; `what` names the progress bar. Pairs come in the order in which
+    rows are filled.
     """
     device = next(model.parameters()).device
     model.eval()
@@ -356,7 +355,7 @@ def token_values(
 ) -> list[TokenValues]:
     """Return `each_token_values` in the order of `pairs`.
 
-    A pass that a signal stops goes on from there the next time (`forward/partial_results.py`).
+    An interrupted call continues in the next one (`forward/partial_results.py`).
     """
     if not partial_results.is_named(read):
         return list(dict(sorted(each_token_values(model, read, pairs, max_tokens, row_format, what))).values())
@@ -374,13 +373,13 @@ def token_values(
 
 
 def starts_of(pairs: Sequence[PairTokens]) -> NDArray[np.int64]:
-    """Return where the values of every response begin in one array of all, [SIDES × pairs + 1]; last, their number."""
+    """Return the offset of every response in a flat array of token values, [SIDES × pairs + 1]; last, its length."""
     lengths = (len(response) for pair in pairs for response in (pair.chosen, pair.rejected))
     return np.cumsum([0, *lengths], dtype=np.int64)
 
 
 def place(values: NDArray[np.float32], starts: NDArray[np.int64], row: int, found: TokenValues) -> None:
-    """Put the values of a pair into their place."""
+    """Write the values of a pair to its place in the flat array."""
     values[starts[SIDES * row] : starts[SIDES * row + SIDES]] = np.concatenate(found)
 
 
