@@ -1,1 +1,1 @@
-"""Two models speaking: which one says the next token, how fast, how far from the reference, at which reward."""
+"""Decoding with a policy and its reference: strategies, speculation, KL to the reference, reward–KL frontiers."""

@@ -1,14 +1,14 @@
-"""What every token of a response cost: who spoke, and how far from the reference.
+"""KL statistics of decoded responses: which model produced every token, and its divergence from the reference.
 
-All of it follows from the two distributions after each prefix, so it is read afterwards, in one pass a model over
-whole responses, and decoding does not wait for it. Three estimators, all in nats, by which responses are summed:
+All statistics follow from the two distributions after each prefix. They are computed afterwards, in one forward pass of
+each model over whole responses, so decoding does not wait for them. Three estimators, in nats, summed over a response:
 
-- `kl`: exact KL(used ‖ reference) over the whole vocabulary; *used* is what the token was drawn from, temperature
-  and filters included, the reference is the model as it is. Its sum over a response is an unbiased estimate of the
-  responses' KL, with less variance than the next one.
-- `log_ratio`: log used − log reference of the token drawn (what arXiv:2505.17122 sums; may be negative).
-- `kl_policy`: exact KL(policy ‖ reference), whoever spoke; `monte_carlo` is its mean over K draws from the policy
-  (the same paper, section 5.1, with K = 1,000).
+- `kl`: exact KL(used ‖ reference) over the whole vocabulary. *used* is the distribution the token was drawn from,
+  temperature and filters included; the reference is the unmodified model. The sum over a response is an unbiased
+  estimate of the KL between the distributions of responses, with less variance than the next one.
+- `log_ratio`: log used − log reference of the token drawn (summed in arXiv:2505.17122; may be negative).
+- `kl_policy`: exact KL(policy ‖ reference), whichever model produced the token; `monte_carlo` is its mean over K draws
+  from the policy (the same paper, section 5.1, with K = 1,000).
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ from headwater.forward.packing import collate
 from headwater.forward.scores import to_device
 
 LOGITS = 2**23
-"""Logits a model and chunk of positions: 64 MB in float64."""
+"""Maximum number of logits of one model in a chunk: 64 MB in float64."""
 
 
 class Spoken(NamedTuple):
-    """A response token by token, the one that ended it included; a list is empty where its values are not known."""
+    """Statistics of a response, one value a token with the end token; a list is empty where values are unknown."""
 
     policy_share: list[float]
-    """How much of it the policy said: 1 all of it, 0 the reference alone."""
+    """Weight of the policy in the distribution used: 1 policy alone, 0 reference alone."""
     kl: list[float]
     kl_policy: list[float]
     log_ratio: list[float]
     monte_carlo: list[float]
-    """Only where it was asked for."""
+    """Present only on request."""
 
 
 class Accountant:
-    """Two models, and how they were listened to."""
+    """Computes the statistics of responses that were decoded from two models."""
 
     def __init__(self, policy: Any, reference: Any, strategy: Strategy, options: DecodingOptions) -> None:
         self._policy, self._reference, self._strategy = policy, reference, strategy
@@ -56,7 +56,7 @@ class Accountant:
 
     @torch.inference_mode()
     def read(self, responses: Sequence[Decoded], draws: int = 0, seed: int = 0) -> Iterator[Spoken]:
-        """Yield the account of every response; `draws` are those of the Monte-Carlo estimator, 0 for none."""
+        """Yield the statistics of every response; `draws` is the number of Monte-Carlo draws, 0 for none."""
         for start in range(0, len(responses), self._batch):
             chunk = responses[start : start + self._batch]
             states = [hidden(model, chunk) for model in (self._policy, self._reference)]
@@ -88,7 +88,7 @@ class Accountant:
         return Spoken(*columns)
 
     def _said(self, policy: torch.Tensor, reference: torch.Tensor, start: int) -> Said:
-        """Return what was said at every position from `start` on."""
+        """Return the distributions used at all positions from `start` on."""
         turns = [self._strategy.turn(start + place) for place in range(len(policy))]
         both = [place for place, turn in enumerate(turns) if turn == "both"]
         share = torch.tensor([float(turn == "policy") for turn in turns], dtype=policy.dtype, device=policy.device)
@@ -103,9 +103,9 @@ class Accountant:
 def drawn_with(
     model: Any, shaping: Shaping, responses: Sequence[Decoded], batch: int
 ) -> Iterator[tuple[list[float], list[float]]]:
-    """Yield the log-probabilities of every response's tokens: after temperature and filters, and as the model has them.
+    """Yield the log-probabilities of every response's tokens: after temperature and filters, and by the model itself.
 
-    The token that ended a response is among them.
+    The end token is included.
     """
     for start in range(0, len(responses), batch):
         chunk = responses[start : start + batch]
@@ -122,10 +122,10 @@ def drawn_with(
 
 
 def _probability(used: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Return the probabilities [n] of tokens [n, 1] that were drawn from `used`, or as good as.
+    """Return the probabilities [n] under `used` of the tokens [n, 1] that were drawn.
 
-    Logits are rounded otherwise here than in the loop: a token at the edge of a filter may lie outside, and counts as
-    the last one inside.
+    Logits are rounded differently here than in the decoding loop, so a token at the edge of a filter may fall outside.
+    It then gets the smallest probability inside.
     """
     edge = torch.where(used > 0, used, 1.0).min(1).values
     return torch.maximum(used.gather(1, target)[:, 0], edge)
@@ -135,7 +135,7 @@ def hidden(model: Any, responses: Sequence[Decoded]) -> list[torch.Tensor]:
     """Return the hidden state before every token of each response, [tokens, hidden]."""
     texts = [[*one.tokens, *([] if one.end is None else [one.end])] for one in responses]
     pairs = [_as_pair(one.request.prompt, text) for one, text in zip(responses, texts, strict=True)]
-    # The layouts in which the model attends by itself: it goes on to decode afterwards.
+    # Only formats in which the model uses its own attention: the same model continues decoding afterwards.
     row_format = row_format_for(model, pairs, allowed=ROWS_OF_ONE)
     batch = to_device(collate(pairs, row_format), next(model.parameters()).device)
     states = hidden_states(model, batch)[batch["predictor"]][batch["token"]]
@@ -143,7 +143,7 @@ def hidden(model: Any, responses: Sequence[Decoded]) -> list[torch.Tensor]:
 
 
 def _as_pair(prompt: Sequence[int], response: Sequence[int]) -> PairTokens:
-    """Return a response as the one side of a pair."""
+    """Return a response as a pair with one empty side."""
     ids, said = (np.asarray(part, dtype=np.int32) for part in (prompt, response))
     return PairTokens(ids, said, said[:0], id="", source="", conversation_id="")
 

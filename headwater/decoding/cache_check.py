@@ -1,9 +1,9 @@
-"""Whether rows that are read on from a shared cache say what each says when it is read anew and alone.
+"""Check that rows continued from a shared cache get the logits of separate forward passes.
 
-A cache may hold what cannot be cut back (a state), what padding changes, or keys that were made for a shorter text (a
-rotary embedding that changes at some length). A short script of rows that begin, go on, are cut back and are joined is
-played through the reader, and all of it is compared with forwards of one text each. A model that fails is read anew for
-every token: slower, and right.
+A cache may hold what cannot be cut back (a recurrent state), what padding changes, or keys that were computed for a
+shorter text (a rotary embedding that changes at some length). A short script starts rows, continues them, cuts them
+back and joins them, and all logits are compared with forward passes of one text each. A model that fails the check is
+read from the beginning for every token: slower, and correct.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from headwater.rewards.generation import FURTHER, SHORT
 
 
 def settle(reader: CachedModel, longest: int) -> None:
-    """Let a reader of rows of up to `longest` tokens go on from its cache where that is right, and say where not."""
+    """Allow a model to continue rows of up to `longest` tokens from its cache where that is correct, else say why not."""
     model = reader.model
     attend_as_it_came(model)
     found, limits = checked(model), limits_of(base_of(model).config)
@@ -46,7 +46,7 @@ class _Text:
 
 
 def _script(model: Any, limits: Sequence[int]) -> Iterator[alone.Reading]:
-    """Yield what a reader says of rows that begin, go on, are cut back, leave and join: a row, and its last logits."""
+    """Yield pairs of a row and its last logits, while rows start, continue, are cut back, leave and join."""
     rng, (ids, _) = np.random.default_rng(0), ordinary_ids(model)
 
     def draw(size: int) -> list[int]:

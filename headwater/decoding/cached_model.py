@@ -1,8 +1,16 @@
-"""A model and what it has read: one lazy cache, rows of any length, each kept at the right edge.
+"""A causal language model with a key–value cache for rows of any length.
 
-A row that is asked late catches up with one pass over all that it has missed; one that is not asked leaves the cache.
-Rows with one prompt read it once: a new one takes it from a row that has it.
-The tokens of a row lie side by side, without holes, so that sliding windows keep their meaning.
+The keys and values of every row end at the right edge of one tensor; shorter rows have unused slots on the left, which
+the attention mask excludes (`.`):
+
+    slot        0  1  2  3  4  5
+    row a      a0 a1 a2 a3 a4 a5        6 tokens read
+    row b       .  . b0 b1 b2 b3        4 tokens read
+    row c       .  .  .  . c0 c1        2 tokens read: it waits while the other model continues it
+
+A row is read lazily: one that was not queried for a while catches up on all missing tokens in one pass, and one that is
+no longer queried leaves the cache. Rows with the same prompt read it once: a new row copies it from a row that has read
+it. The tokens of a row are contiguous, without holes, so that sliding windows keep their meaning.
 """
 
 from __future__ import annotations
@@ -20,17 +28,20 @@ from headwater.forward.hidden_states import text_logits
 
 
 class Text(Protocol):
-    """Tokens that grow at their end. They may be cut back: what was read and is left stands, but for the last one."""
+    """Tokens of a row.
+
+    They may be appended or cut back at the end; a prefix that was read stays, except its last token.
+    """
 
     ids: list[int]
 
     @property
     def prompt(self) -> Sequence[int]:
-        """What they begin with, never cut back."""
+        """The beginning of the row, which is never cut back."""
 
 
 class Slots(DynamicLayer):  # type: ignore[misc]
-    """Keys and values in room that grows by half, so that a new token is written beside the others, copying none."""
+    """Keys and values of a layer in a buffer that grows by half, so that a new token is appended without copying."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
@@ -39,7 +50,7 @@ class Slots(DynamicLayer):  # type: ignore[misc]
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **settings: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Write [rows, heads, new, width] behind what is there; return all keys and values."""
+        """Append [rows, heads, new, width]; return all keys and values."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
             self.keys, self.values = key_states[..., :0, :], value_states[..., :0, :]
@@ -57,16 +68,16 @@ class Slots(DynamicLayer):  # type: ignore[misc]
         return self.keys, self.values
 
     def shorten(self, length: int) -> None:
-        """Forget what lies behind `length`; its room stays."""
+        """Drop the slots behind `length`; the buffer keeps its size."""
         self.keys, self.values = (each[..., :length, :] for each in (self.keys, self.values))
 
     def replace(self, keys: torch.Tensor, values: torch.Tensor) -> None:
-        """Hold other keys and values."""
+        """Replace keys and values."""
         self.keys, self.values, self._reserved = keys, values, None
 
 
 class CachedModel:
-    """A causal language model that reads rows on from where it was."""
+    """A causal language model that reads only the new tokens of each row."""
 
     def __init__(self, model: Any) -> None:
         """Take a model in evaluation mode."""
@@ -79,13 +90,13 @@ class CachedModel:
         self._read: list[int] = []
         self._width = 0
         self.tokens = 0
-        """Tokens fed to the model so far, padding not counted."""
+        """Number of tokens fed to the model so far, padding not counted."""
         self.anew = False
         """Whether every row is read alone and from its beginning each time (decoding/cache_check.py)."""
 
     @property
     def model(self) -> Any:
-        """The model that reads."""
+        """The wrapped model."""
         return self._model
 
     @torch.inference_mode()
@@ -119,10 +130,10 @@ class CachedModel:
         return [row for row in rows if id(row) not in known]
 
     def _adopt(self, rows: Sequence[Text], wanted: Mapping[int, int]) -> None:
-        """Let new rows take their prompt from a row that has read it, be it about to leave."""
+        """Let new rows copy their prompt from a row that has read it, before such a row leaves the cache."""
         donors = {tuple(row.prompt): place for place, row in enumerate(self._rows)}
         found = [(row, donors[key]) for row in self._unknown(rows) if (key := tuple(row.prompt)) in donors]
-        # What is wanted again is read again.
+        # Logits are not cached: tokens whose logits are wanted must be fed again, and are not copied.
         shared = [min(len(row.prompt), len(row.ids) - wanted[id(row)]) for row, _ in found]
         if not found or min(shared) < 1:
             return
@@ -136,7 +147,7 @@ class CachedModel:
         self._align(spans)
 
     def _let_go(self, wanted: Iterable[int]) -> None:
-        """Drop the rows that are not asked."""
+        """Remove the rows that are not queried."""
         stay = [place for place, row in enumerate(self._rows) if id(row) in wanted]
         if len(stay) == len(self._rows):
             return
@@ -151,12 +162,13 @@ class CachedModel:
         self._width = width
 
     def _crop(self, last: Sequence[int]) -> None:
-        """Forget tokens that have changed, and those whose logits are wanted again."""
+        """Drop cached tokens that have changed, and those whose logits are wanted again."""
         keep = [min(read, len(row.ids) - count) for row, read, count in zip(self._rows, self._read, last, strict=True)]
         excess = [read - kept for read, kept in zip(self._read, keep, strict=True)]
         if not any(excess):
             return
         before, self._read = self._read, keep
+        # The same number of tokens from every row: the buffer is shortened, and nothing is copied.
         if len(set(excess)) == 1:
             self._width -= excess[0]
             for layer in self._layers():
@@ -166,7 +178,7 @@ class CachedModel:
         self._align([[(start, start + kept)] for start, kept in zip(starts, keep, strict=True)])
 
     def _align(self, spans: Sequence[Sequence[tuple[int, int]]]) -> None:
-        """Bring the slots of every row, given as spans, to the right edge."""
+        """Move the slots of every row, given as spans, to the right edge."""
         width = max(self._read)
         index = torch.zeros(len(spans), width, dtype=torch.long)
         for row, parts in enumerate(spans):
@@ -183,7 +195,7 @@ class CachedModel:
         self._width = width
 
     def _read_on(self, wanted: dict[int, int]) -> dict[int, torch.Tensor]:
-        """Feed every row in the cache what it has not read; rows with less of it are padded at their end."""
+        """Feed every cached row its unread tokens, padded on the right, and align the rows afterwards."""
         pending = [row.ids[read:] for row, read in zip(self._rows, self._read, strict=True)]
         sizes = [len(ids) for ids in pending]
         block, before = max(sizes), self._width
@@ -207,7 +219,7 @@ class CachedModel:
         return {id(row): logits[place, size - wanted[id(row)] : size] for place, (row, size) in enumerate(ends)}
 
     def _begin(self, rows: Sequence[Text], wanted: dict[int, int]) -> dict[int, torch.Tensor]:
-        """Read rows from their beginning; shorter ones are padded there."""
+        """Read new rows from their beginning, padded on the left."""
         sizes = [len(row.ids) for row in rows]
         width, keep = max(sizes), max(wanted[id(row)] for row in rows)
         ids = torch.tensor([[*[0] * (width - len(row.ids)), *row.ids] for row in rows], device=self._device)
@@ -224,7 +236,7 @@ class CachedModel:
         return {id(row): logits[place, keep - wanted[id(row)] :] for place, row in enumerate(rows)}
 
     def _join(self, other: Cache, width: int) -> None:
-        """Put the rows of another cache under those of this one."""
+        """Append the rows of another cache to this one."""
         if self._cache is None:
             self._cache, self._width = other, width
             return
@@ -260,5 +272,5 @@ class CachedModel:
 
 
 def _widened(slots: torch.Tensor, width: int) -> torch.Tensor:
-    """Pad [rows, heads, n, size] with empty slots at their beginning, to `width`."""
+    """Pad [rows, heads, n, size] with empty slots on the left, to `width`."""
     return torch.nn.functional.pad(slots, (0, 0, width - slots.shape[2], 0))

@@ -1,8 +1,8 @@
-"""Tokens from distributions: temperature and filters, and draws that random numbers of a row's own decide.
+"""Sampling from distributions: temperature, filters, and draws that depend only on a row's own random numbers.
 
-Where both models speak, a token is drawn in two steps: the reference proposes one, and it is taken or replaced so
-that the result has exactly the distribution wanted (speculative sampling, arXiv:2211.17192, appendix A.1). Whether the
-proposal was made one token ahead or many does not matter: the same random numbers give the same tokens.
+Where both models take part, a token is drawn in two steps: the reference proposes a token, and it is accepted or
+replaced so that the result has exactly the target distribution (speculative sampling, arXiv:2211.17192, appendix A.1).
+The same random numbers give the same tokens, however many tokens are proposed ahead.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from headwater.data.sampling import seed_of
 from headwater.decoding.options import DecodingOptions
 
 PROPOSE, TAKE, REPLACE = range(3)
-"""What the three random numbers of a token decide."""
+"""Index of the three random numbers of a token: proposal, acceptance, replacement."""
 
 
 def random_numbers(seed: int, key: str, draw: int, tokens: int) -> NDArray[np.float64]:
-    """Return what decides the tokens of a prompt's draw, [3, tokens] in [0, 1).
+    """Return the random numbers of one draw of a prompt, [3, tokens] in [0, 1).
 
-    The first row is what `headwater sample` draws with: one model alone says the same in both.
+    The first row is the one that `headwater sample` draws with: a single model generates the same tokens in both.
     """
     seeds = [seed_of(seed, key + step, draw) for step in ("", ":take", ":replace")]
     return np.stack([np.random.default_rng(each).random(tokens) for each in seeds])
 
 
 class Shaping:
-    """Log-probabilities to the probabilities that tokens are drawn with."""
+    """Turns log-probabilities into the probabilities that tokens are drawn with: temperature, top-k, top-p, min-p."""
 
     def __init__(self, options: DecodingOptions) -> None:
         self._temperature = options.temperature
@@ -46,7 +46,7 @@ class Shaping:
         if self._temperature == 0:
             best = log_probs.argmax(1, keepdim=True)
             return torch.zeros_like(log_probs, dtype=torch.float64).scatter_(1, best, 1.0)
-        # In float64: 150,000 float32 terms add up to 1 too roughly for the last tokens.
+        # In float64: a sum of 150,000 float32 terms is too inaccurate for the last tokens.
         scores: torch.Tensor = self._filters(None, log_probs / self._temperature).double()
         return scores.softmax(1)
 
@@ -54,16 +54,16 @@ class Shaping:
 def drawn(probabilities: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
     """Return the token at which the cumulative probability passes u, for weights [n, vocabulary] and u [n]: [n]."""
     cumulative = probabilities.cumsum(1)
-    # Scaled to what the sum came to, so that u never lies beyond the last token with a probability.
+    # Scaled by the actual sum, so that u never lies beyond the last token with a probability.
     return torch.searchsorted(cumulative, u[:, None] * cumulative[:, -1:], right=True)[:, 0]
 
 
 def taken(proposed: torch.Tensor, wanted: torch.Tensor, proposal: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
-    """Say which tokens [n], drawn from `proposal`, stand as draws from `wanted`, both [n, vocabulary]: [n], bool."""
+    """Return whether tokens [n] drawn from `proposal` are accepted as draws from `wanted`, both [n, vocabulary]: [n]."""
     p, q = (each.gather(1, proposed[:, None])[:, 0] for each in (wanted, proposal))
     return u * q < p
 
 
 def replaced(wanted: torch.Tensor, proposal: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
-    """Draw for proposals that were not taken, from what `proposal` has too little of: [n]."""
+    """Draw replacements for rejected proposals from the residual max(0, wanted − proposal): [n]."""
     return drawn((wanted - proposal).clamp(min=0), u)

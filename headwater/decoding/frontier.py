@@ -1,7 +1,7 @@
-"""Reward against KL: what every strategy gets for its distance from the reference, and against interpolation.
+"""Reward–KL frontier: mean reward of every strategy at its KL from the reference, against interpolation.
 
-Interpolation between the two models is the baseline, since it costs no thought: a strategy is worth having where its
-reward lies above the baseline's at the same KL. Plain numbers only; starts without torch.
+Interpolation between the two models is the baseline: a strategy is useful where its reward lies above the baseline's at
+the same KL. Plain numbers only; starts without torch.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Point(NamedTuple):
     """The responses of one strategy."""
 
     name: str
-    """Its constructor call."""
+    """Constructor call of the strategy."""
     family: str
     setting: float
     kl: Floats
@@ -44,7 +44,7 @@ class Row(NamedTuple):
 
 
 def best_of(rewards: Floats, picker: Floats, conversation_ids: Sequence[str], n: int) -> Point:
-    """Return the first n draws' best by `picker` with its `rewards`, both [prompts, draws]; NaN is never picked.
+    """Return the best of the first n draws by `picker` with its `rewards`, both [prompts, draws]; NaN is never picked.
 
     Its KL is log n − (n − 1)/n, an upper bound (arXiv:2401.01879).
     """
@@ -54,10 +54,10 @@ def best_of(rewards: Floats, picker: Floats, conversation_ids: Sequence[str], n:
 
 
 def frontier(points: Iterable[Point], seed: int) -> list[Row]:
-    """Return every point with intervals clustered by opening, and its gap to the baseline.
+    """Return every point with intervals clustered by conversation, and its gap to the baseline.
 
-    All points are resampled together: they answer the same prompts, so that differences are paired. Responses without
-    a reward (NaN) are left out of both means.
+    All points are resampled together: they answer the same prompts, so differences are paired. Responses without a
+    reward (NaN) are left out of both means.
     """
     usable = [_usable(point) for point in points]
     kl, reward = _resampled(usable, seed)
@@ -117,7 +117,7 @@ def _gaps(points: Sequence[Point], kl: Floats, reward: Floats) -> list[Estimate 
             found.append(None)
             continue
         clusters = len(set(point.conversation_ids))
-        # Where many resamples leave the baseline's range, those that stay would tell of half an interval.
+        # Where many resamples leave the baseline's range, the remaining ones would give a truncated interval.
         inside = np.mean(np.isfinite(resampled)) >= LEVEL and clusters > 1
         low, high = (float(end) for end in np.nanpercentile(resampled, [tail, 100 - tail])) if inside else (None, None)
         found.append(Estimate(float(value), low, high, len(point.reward), clusters))
@@ -138,7 +138,7 @@ def _on_line(x: Floats, xs: Floats, ys: Floats) -> Floats:
 def recommended(rows: Sequence[Row], budget: float) -> Row | None:
     """Return the strategy with the highest mean reward whose mean KL is at most `budget`; None where there is none.
 
-    The best of n is no strategy: it costs n responses, and may be picked by the very model that judges it.
+    Best-of-n is excluded: it costs n responses, and its picker may be the model that scores it.
     """
     within = [row for row in rows if row.family != "best_of" and row.kl.value <= budget]
     return max(within, key=lambda row: row.reward.value, default=None)

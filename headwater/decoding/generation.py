@@ -1,9 +1,9 @@
-"""The loop as transformers' users know it: a hook for `model.generate`.
+"""Two-model decoding as a custom generation function for `model.generate` of transformers.
 
     policy.generate(**inputs, custom_generate=two_models, reference=reference, strategy="kl_threshold(threshold=0.5)")
 
-Length, temperature and filters come from the generation configuration, as ever. What the loop does not do (beams,
-penalties, criteria of one's own, …) is refused.
+Length, temperature and filters come from the generation configuration. Options that the loop does not implement (beams,
+penalties, custom stopping criteria, …) are refused.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ def two_models(
     draft: int = DecodingOptions.draft,
     **others: Any,
 ) -> torch.Tensor:
-    """Return prompts and responses [rows, tokens], padded at their end; `model` is the policy.
+    """Return prompts and responses [rows, tokens], padded on the right; `model` is the policy.
 
-    `seed` makes the draws: torch's generator is not asked. Equal prompts are told apart by their order. Errors:
-    `UsageError` for what the loop does not do.
+    `seed` determines the draws; torch's global generator is not used. Equal prompts get different draws by their order.
+    Errors: `UsageError` for options that the loop does not implement.
     """
     _refuse(logits_processor, stopping_criteria, generation_config, others)
-    # Not an argument of its own: generate would take it for a setting of ours, and pass it twice.
+    # Popped from the settings: as a named argument, generate would treat it as one of its own and pass it twice.
     mask = others.get("attention_mask", torch.ones_like(input_ids))
     prompts = [row[kept.bool()].tolist() for row, kept in zip(input_ids, mask, strict=True)]
     ends = torch.as_tensor([] if generation_config.eos_token_id is None else generation_config.eos_token_id).flatten()
@@ -80,7 +80,7 @@ def two_models(
 
 
 def _refuse(processors: Any, criteria: Any, config: Any, others: dict[str, Any]) -> None:
-    """Refuse what would have no effect. Errors: `UsageError`."""
+    """Refuse options that would have no effect. Errors: `UsageError`."""
     strange = [type(each).__name__ for each in processors if not isinstance(each, FILTERS)]
     strange += [type(each).__name__ for each in criteria if not isinstance(each, (MaxLengthCriteria, EosTokenCriteria))]
     strange += [f"num_beams={config.num_beams}"] if (config.num_beams or 1) > 1 else []

@@ -1,8 +1,12 @@
-"""The loop: prompts in, responses out, as each is done.
+"""The decoding loop: prompts in, responses out, each as soon as it is complete.
 
-Rows are independent: what is said in one depends on its prompt, its random numbers and nothing else, but for the
-rounding of logits. A row that ends makes room for the next prompt at once. In a round every row gets its next token,
-or several where the reference drafts them.
+Rows are independent: the tokens of one depend only on its prompt and its random numbers, up to rounding of logits. A
+row that ends is replaced by the next prompt at once. In a round every row gets its next token, or several where the
+reference drafts them:
+
+    strategy's turn    policy        reference     both
+    models called      policy        reference     reference drafts k tokens, policy checks all k in one pass
+    tokens added       1             1             1 to k
 """
 
 from __future__ import annotations
@@ -26,18 +30,18 @@ from headwater.errors import ModelError
 from headwater.forward.finite import check_logits
 
 KEPT = 2**26
-"""Logits of drafts, of either model, that are held until they are checked: 256 MiB in float32."""
+"""Maximum number of draft logits of each model, kept until they are checked: 256 MiB in float32."""
 
 
 class Request(NamedTuple):
-    """A prompt to answer once."""
+    """A prompt to be answered once."""
 
     key: str
-    """Stands for the prompt in its seeds."""
+    """Identifies the prompt in its seeds."""
     draw: int
     prompt: Sequence[int]
     said: Sequence[int] = ()
-    """Tokens of the response that stand already."""
+    """First tokens of the response, already decoded."""
 
 
 class Decoded(NamedTuple):
@@ -45,14 +49,14 @@ class Decoded(NamedTuple):
 
     request: Request
     tokens: list[int]
-    """Without the token that ended it."""
+    """Without the end token."""
     end: int | None
-    """The token that ended it; None when it was cut off."""
+    """The end token; None when the response was cut off."""
 
 
 @dataclass(eq=False)
 class Row:
-    """A response being written."""
+    """A response being decoded."""
 
     request: Request
     ids: list[int]
@@ -63,17 +67,17 @@ class Row:
 
     @property
     def prompt(self) -> Sequence[int]:
-        """What the row begins with."""
+        """The prompt of the row."""
         return self.request.prompt
 
     @property
     def tokens_left(self) -> int:
-        """How many tokens may follow."""
+        """Number of tokens that may follow."""
         return int(self.u.shape[1]) - len(self.tokens)
 
 
 class Loop:
-    """Two models, a strategy, and the rows under way."""
+    """Decodes requests with two models and a strategy."""
 
     def __init__(
         self,
@@ -95,7 +99,7 @@ class Loop:
 
     @torch.inference_mode()
     def run(self, requests: Iterable[Request]) -> Iterator[Decoded]:
-        """Yield responses as they are done; requests of like length should follow each other."""
+        """Yield responses as they are completed; requests of similar length should follow each other."""
         asked = list(requests)
         longest = max((len(one.prompt) for one in asked), default=0) + self._options.max_new_tokens
         for reader in (self.policy, self.reference):
@@ -126,6 +130,7 @@ class Loop:
         drafts, said = self._draft([row for row in rows if turns[row] != "policy"], sizes)
         asked = [row for row in rows if turns[row] != "reference"]
         opinions = dict(zip(asked, self._read(self.policy, asked, [sizes[row] for row in asked]), strict=True))
+        # The reference appended its drafts to the rows; from here on the rows hold only accepted tokens again.
         for row in rows:
             del row.ids[len(row.request.prompt) + len(row.tokens) :]
         alone = [row for row in asked if turns[row] == "policy"]
@@ -142,27 +147,27 @@ class Loop:
                 self._say(row, drafts[row])
 
     def _sizes(self, turns: Mapping[Row, Turn]) -> dict[Row, int]:
-        """Return how many tokens every row may get: only what the policy has to check is worth drafting."""
-        # All rows that the reference reads go on together, and none of them beyond its last position.
+        """Return how many tokens every row may get: drafts are made only where the policy has to check them."""
+        # All rows that the reference reads are continued together, and none beyond its last position.
         draft_lengths = [row.draft_length.length for row, turn in turns.items() if turn == "both"] or [1]
         most = max(1, KEPT // (self._vocabulary * len(turns)))
         longest = min(round(sum(draft_lengths) / len(draft_lengths)), most, *(row.tokens_left for row in turns))
         return {row: self._run_length(row, longest) if turn == "both" else 1 for row, turn in turns.items()}
 
     def _run_length(self, row: Row, longest: int) -> int:
-        """Return how many of a row's next tokens both models say, up to `longest`."""
+        """Return how many of a row's next tokens need both models, up to `longest`."""
         ahead = (step for step in range(1, longest) if self._strategy.turn(len(row.tokens) + step) != "both")
         return next(ahead, longest)
 
     def _draft(
         self, rows: Sequence[Row], sizes: Mapping[Row, int]
     ) -> tuple[dict[Row, list[int]], dict[Row, torch.Tensor]]:
-        """Let the reference say the next tokens, all but the last of which are left in the rows; with its logits."""
+        """Let the reference draft the next tokens; return them with its logits, and leave all but the last in the rows."""
         drafts: dict[Row, list[int]] = {row: [] for row in rows}
         said: dict[Row, list[torch.Tensor]] = {row: [] for row in rows}
         longest = max((sizes[row] for row in rows), default=0)
         for step in range(longest):
-            # All rows go on to the end: one that was left out would have to be read anew.
+            # All rows are continued to the end: one that was left out would leave the cache and be read again.
             found = self._read(self.reference, rows, [1] * len(rows))
             for row, logits, token in zip(rows, found, self._drawn(rows, found, step), strict=True):
                 drafts[row].append(token)
@@ -176,7 +181,7 @@ class Loop:
         )
 
     def _read(self, reader: CachedModel, rows: Sequence[Row], last: Sequence[int]) -> list[torch.Tensor]:
-        """Return what a model says; see `Reader.read`. Errors: `NumericalError` for logits that are not finite."""
+        """Return a model's logits (`CachedModel.read`). Errors: `NumericalError` for logits that are not finite."""
         found = reader.read(rows, last)
         if rows:
             who = "policy" if reader is self.policy else "reference"
@@ -196,7 +201,7 @@ class Loop:
         return torch.from_numpy(row.u[:, len(row.tokens) : len(row.tokens) + size])
 
     def _check(self, drafts: Mapping[Row, Draft]) -> None:
-        """Let the policy check drafts, and say in every row what stands."""
+        """Let the policy check drafts, and append the accepted tokens to every row."""
         if not drafts:
             return
         found = check(list(drafts.values()), self._strategy, self._shaping)
@@ -207,7 +212,7 @@ class Loop:
             self._say(row, tokens)
 
     def _say(self, row: Row, tokens: Sequence[int]) -> None:
-        """Append tokens to a row, up to the first that ends it."""
+        """Append tokens to a row, up to the first end token."""
         for token in tokens:
             if token in self._ends:
                 row.end = token
@@ -217,6 +222,6 @@ class Loop:
 
 
 def requests(keys: Sequence[str], prompts: Sequence[Sequence[int]], n: int) -> list[Request]:
-    """Return n requests a prompt, those of like length together."""
+    """Return n requests a prompt, sorted by length."""
     found = [Request(key, draw, ids) for key, ids in zip(keys, prompts, strict=True) for draw in range(n)]
     return sorted(found, key=lambda request: len(request.prompt))

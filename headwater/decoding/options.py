@@ -1,4 +1,4 @@
-"""How tokens are drawn once a strategy has said who speaks, and by whom; starts without torch."""
+"""Options of decoding: sampling and servers; starts without torch."""
 
 from __future__ import annotations
 
@@ -11,25 +11,26 @@ from headwater.network.endpoint import Endpoint
 
 @dataclass(frozen=True)
 class DecodingOptions:
-    """How responses are decoded; nothing but this decides: a model's own generation settings do not count."""
+    """Sampling options. A model's own generation settings are ignored."""
 
     n: int = 1
-    """Responses a prompt; independent draws."""
+    """Number of independent responses a prompt."""
     temperature: float = 1.0
-    """Divides the logits; 0 takes the most likely token."""
+    """Divides the logits; 0 selects the most likely token."""
     top_k: int | None = None
-    """Draw from so many of the most likely tokens."""
+    """Draw from this many of the most likely tokens."""
     top_p: float = 1.0
-    """Draw from the most likely tokens that make up so much probability."""
+    """Draw from the most likely tokens that together have this probability."""
     min_p: float = 0.0
-    """Draw from tokens at least so likely, as a share of the most likely one's probability."""
+    """Draw from tokens with at least this share of the most likely token's probability."""
     max_new_tokens: int = 256
-    """Tokens after which a response is cut off; it is then marked as incomplete."""
+    """Maximum number of tokens; a response that reaches it is marked as incomplete."""
     batch_size: int = 8
-    """Responses at a time; what is decoded does not depend on it. One that ends makes room for the next."""
+    """Number of responses decoded at a time; a response that ends is replaced by the next. Does not change results."""
     draft: int = 64
-    """Tokens that the reference says ahead, at most, before the policy checks them; fewer where it often disagrees.
-    What is decoded does not depend on it; 1 asks both for every token."""
+    """Maximum number of tokens that the reference drafts before the policy checks them; 1 calls both models for every
+    token. The number falls where the policy often disagrees. Does not change results.
+    """
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work or have no effect. Errors: `UsageError`."""
@@ -54,17 +55,19 @@ class Servers:
     """OpenAI-compatible completion servers in place of local models, for length control."""
 
     endpoint: str | None = None
-    """Ask a server instead of a local policy, such as http://localhost:8000/v1; --model and --reference are then the
-    names that the servers know, and the key is read from OPENAI_API_KEY. For length control."""
+    """Address of a server in place of a local policy, such as http://localhost:8000/v1. --model and --reference are
+    then the model names of the servers; the key is read from OPENAI_API_KEY. For length control.
+    """
     reference_endpoint: str | None = None
-    """The reference's server. [--endpoint]"""
+    """Address of the reference's server. [--endpoint]"""
     tokenizer: str | None = None
-    """With --endpoint: the tokenizer of both models, for the chat template; a Hugging Face name or path."""
+    """With --endpoint: tokenizer of both models, for the chat template; a Hugging Face name or path."""
     carry: Literal["text", "ids"] | None = None
-    """With --endpoint: how prompt and first tokens go to the servers, as text (any server; the tokens at the seam may
-    be joined otherwise), or exactly, as token ids, to servers that give them back (vLLM). [text]"""
+    """With --endpoint: send prompt and first tokens as text (works with any server; tokens where the two parts meet may
+    be split differently), or as token ids (exact; needs a server that returns them, such as vLLM). [text]
+    """
     concurrency: int | None = None
-    """With --endpoint: requests at a time. [8]"""
+    """With --endpoint: number of requests at a time. [8]"""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work or have no effect. Errors: `UsageError`."""

@@ -1,7 +1,7 @@
-"""Length control with one model in memory at a time: the policy says the first tokens of all, then it is let go.
+"""Length control with one model in memory at a time: the policy decodes all first parts, then the reference the rest.
 
-Every response gets the tokens that the loop with both models gives it. What cannot be known without both at once is
-not told: of the accounts there is the log-ratio of the tokens drawn, whose two sides are read apart.
+Every response gets the tokens that the loop with both models gives it. Statistics that need both models at once are
+left out: of the KL estimates there is only the log-ratio of the drawn tokens, whose two sides are computed separately.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from headwater.models import loading
 
 
 class First(NamedTuple):
-    """What the policy said of a response."""
+    """The policy's part of a response."""
 
     tokens: list[int]
-    """Without the token that ended it."""
+    """Without the end token."""
     end: int | None
     log_probs: list[float]
-    """Of the tokens, as they were drawn."""
+    """Log-probabilities of the tokens under the distribution they were drawn from."""
 
 
 class Relay:
-    """A policy, and the reference that takes over from it."""
+    """Decodes with the policy first, and with the reference afterwards."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class Relay:
         seed: int,
         journal: Journal,
     ) -> None:
-        """Load the reference for its limits, let it go, and load the policy. Errors: `UsageError`, `ModelError`."""
+        """Load the reference for its limits, release it, and load the policy. Errors: `UsageError`, `ModelError`."""
         self._names, self._seed, self._options, self._journal = (policy, reference), seed, options, journal
         self._tokenizer = load_tokenizer(policy, ())
         other = self._load_reference()
@@ -89,7 +89,7 @@ class Relay:
             yield Answer.of(one, found, self._tokenizer, Spoken(share, [], [], ratio, []))
 
     def _say_first(self, asked: Sequence[Request], first: int, seed: int) -> dict[str, First]:
-        """Let the policy say up to `first` tokens of every response."""
+        """Decode up to `first` tokens of every response with the policy."""
         names = [key_of(one.key, one.draw) for one in asked]
         left = [one for one, name in zip(asked, names, strict=True) if f"first {name}" not in self._journal]
         options = dataclasses.replace(self._options, max_new_tokens=first)
@@ -104,7 +104,7 @@ class Relay:
     def _go_on(
         self, reference: Any, asked: Sequence[Request], firsts: dict[str, First], seed: int
     ) -> tuple[dict[str, Decoded], int]:
-        """Let the reference say the rest; returns whole responses and how many tokens it read."""
+        """Decode the rest with the reference; returns whole responses and the number of tokens it read."""
         whole: dict[str, Decoded] = {}
         left = []
         for one in asked:
@@ -125,7 +125,7 @@ class Relay:
 
 
 def _let_go() -> None:
-    """Give memory back that nothing refers to any more."""
+    """Free memory that is no longer referenced."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

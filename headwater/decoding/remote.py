@@ -1,14 +1,15 @@
-"""Length control against two OpenAI-compatible completion servers: T tokens from one, the rest from the other.
+"""Length control with two OpenAI-compatible completion servers: T tokens from one, the rest from the other.
 
-All first parts are asked for, then all rests; each is in the ledger before the next is asked for. How prompt and first
-tokens are carried over:
+All first parts are requested, then all rests; each reply is in the journal before it is used. Prompt and first tokens
+are sent in one of two ways:
 
-- `ids`: as token ids, exactly, where servers take them and give them back (vLLM, with `return_token_ids`).
-- `text`: as the text so far, which any server takes and encodes anew. The prompt is exact (others are left out and
-  counted); at the seam the text is, while its tokens may be joined otherwise than the policy said them. Tokenizers
-  whose pieces lose their space when decoded apart are refused; half a character at the seam is dropped and counted.
+- `ids`: as token ids, exactly, to servers that accept and return them (vLLM, with `return_token_ids`).
+- `text`: as text, which any server accepts and tokenizes again. The prompt is exact (prompts for which it would not be
+  are left out and counted). Where first part and rest meet the text is exact, while its tokens may be split
+  differently. Tokenizers whose pieces lose their space when decoded separately are refused; an incomplete character at
+  the end of the first part is dropped and counted.
 
-Servers do not tell distributions over the vocabulary: there is no KL in the accounts, rather than a zero.
+Servers do not return distributions over the vocabulary, so KL is missing from the statistics, rather than zero.
 """
 
 from __future__ import annotations
@@ -30,21 +31,21 @@ from headwater.network.endpoint import Endpoint, Refusals, RefusedError, in_para
 
 AT_ONCE = 8
 HALF = "\ufffd"
-"""What stands for a character of which only some bytes are there."""
+"""Replacement character, which stands for an incomplete character."""
 
 
 class Part(NamedTuple):
-    """What one server said of a response."""
+    """One server's part of a response."""
 
     text: str
     ids: list[int] | None
     tokens: int
-    """How many, the one that ended it included."""
+    """Number of tokens, the end token included."""
     complete: bool
 
 
 class Wanted(NamedTuple):
-    """One request: a row, what it has so far, and how many tokens it may get."""
+    """One request: a row, its tokens so far, and the maximum number of new tokens."""
 
     name: str
     seed: int
@@ -53,7 +54,7 @@ class Wanted(NamedTuple):
 
 
 class Remote:
-    """Two servers, and the prompts for them."""
+    """Two servers, and the prompts that they accept."""
 
     def __init__(
         self,
@@ -76,7 +77,7 @@ class Remote:
             texts = {key: _as_text(ids, self._tokenizer) for key, ids in encoded.ids.items()}
             self._given = {key: text for key, text in texts.items() if text is not None}
         self.prompts = [one for one in encoded.kept if one.key in self._given]
-        # Those that the servers would read as other tokens.
+        # Prompts that the servers would tokenize differently.
         self.dropped = {"not_as_text": len(encoded.kept) - len(self.prompts)}
         self.figures: dict[str, float] = {}
         self._refusals = Refusals(answered=len(journal) > 0)
@@ -86,7 +87,7 @@ class Remote:
         return self._servers.carry != "ids"
 
     def answers(self, strategy: Strategy, seed: int, draws: int = 0) -> Iterator[Answer]:
-        """Ask for every response, and yield them in the order of the prompts and their draws."""
+        """Request every response, and yield them in the order of the prompts and their draws."""
         assert isinstance(strategy, LengthControl) and not draws  # the command has seen to it
         rows = [(one, draw) for one in self.prompts for draw in range(self._options.n)]
         began, most = time.perf_counter(), self._options.max_new_tokens
@@ -130,7 +131,7 @@ class Remote:
         return [(one, draw) for one in kept for draw in range(n)]
 
     def _asked(self, whom: tuple[Endpoint, str], part: str, wanted: Sequence[Wanted]) -> dict[str, Part]:
-        """Ask one server for what is not in the ledger; returns all of it, by row."""
+        """Request from one server what is not in the journal; returns all parts by row."""
         left = [one for one in wanted if one.tokens and f"{part} {one.name}" not in self._journal]
         at_once = self._servers.concurrency or AT_ONCE
         found = in_parallel(lambda one: self._ask(whom, one), left, at_once)
@@ -147,7 +148,7 @@ class Remote:
         }
 
     def _ask(self, whom: tuple[Endpoint, str], wanted: Wanted) -> Part | None:
-        """Ask for one part; None where the server refuses this request alone."""
+        """Request one part; None where the server refuses only this request."""
         (endpoint, model), options = whom, self._options
         body: dict[str, Any] = {"model": model, "prompt": wanted.prompt, "max_tokens": wanted.tokens}
         body |= {"temperature": options.temperature, "top_p": options.top_p, "seed": wanted.seed}
@@ -185,12 +186,12 @@ class Remote:
 
 
 def _whole(text: str) -> str:
-    """Return a text without half a character at its end."""
+    """Return a text without an incomplete character at its end."""
     return text.rstrip(HALF)
 
 
 def _check_pieces(tokenizer: Tokenizer) -> None:
-    """Refuse a tokenizer whose pieces, decoded apart, are not the text they make together. Errors: `ModelError`."""
+    """Refuse a tokenizer whose pieces, decoded separately, do not join to the text. Errors: `ModelError`."""
     ids = tokenizer("The river is old and deep", add_special_tokens=False)["input_ids"]
     whole = tokenizer.decode(ids)
     for cut in range(1, len(ids)):
@@ -202,9 +203,9 @@ def _check_pieces(tokenizer: Tokenizer) -> None:
 
 
 def _as_text(ids: list[int], tokenizer: Tokenizer) -> str | None:
-    """Return the text that a server encodes as these ids; None where there is none.
+    """Return the text that a server tokenizes to these ids; None where there is none.
 
-    Servers put a beginning token before what they are given, if the tokenizer does.
+    Servers prepend the beginning-of-text token if the tokenizer does.
     """
     text: str = tokenizer.decode(ids)
     start = tokenizer.bos_token or ""

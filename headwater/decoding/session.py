@@ -1,4 +1,4 @@
-"""From prompts to responses with their accounts: what `decode` and `frontier` share."""
+"""Decode prompts into responses with their KL statistics; shared by `decode` and `frontier`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from headwater.rewards import sampling
 
 
 class Pair(NamedTuple):
-    """A policy and its reference, with the tokenizer they share."""
+    """A policy and its reference, with their common tokenizer."""
 
     policy: Any
     reference: Any
@@ -34,27 +34,27 @@ class Pair(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """A response, and what every token of it cost."""
+    """A response, and the statistics of its tokens."""
 
     asked: Asked
     draw: int
     response: Drawn
     tokens: list[int] | None
-    """With the one that ended it; None where a server did not tell."""
+    """Tokens with the end token; None where a server did not return them."""
     ends: list[int]
-    """Where each token ends in the response, in characters; those that share a character end together."""
+    """Character offset in the response at which each token ends; tokens that share a character end together."""
     spoken: Spoken
 
     @classmethod
     def of(cls, asked: Asked, found: Decoded, tokenizer: Tokenizer, spoken: Spoken) -> Answer:
-        """Return the answer to a prompt that was decoded here."""
+        """Return the answer to a prompt that was decoded locally."""
         tokens = found.tokens + ([] if found.end is None else [found.end])
         text = tokenizer.decode(found.tokens, skip_special_tokens=True)
         response = Drawn(text, found.end is not None)
         return cls(asked, found.request.draw, response, tokens, ends_in(text, tokens, tokenizer), spoken)
 
     def record(self, rewards: dict[str, float | None]) -> dict[str, Any]:
-        """Return it as plain values: texts, totals, and tokens; `rewards` by model. What is not known is not there."""
+        """Return plain values: texts, totals, and tokens, with `rewards` by model. Unknown values are left out."""
         by_token = {name: values for name, values in self.spoken._asdict().items() if values}
         share = self.spoken.policy_share
         totals = {"response_tokens": len(share), "policy_share": sum(share) / max(1, len(share))}
@@ -68,10 +68,10 @@ class Answer(NamedTuple):
 
 
 def ends_in(text: str, tokens: Sequence[int], tokenizer: Tokenizer) -> list[int]:
-    """Return where each token ends in `text`, which all of them decode to; the last one ends it.
+    """Return the character offset at which each token ends in `text`, the decoded text of all.
 
-    A token is decoded behind the last ones that made a text: what it says can depend on them (a space in front, the
-    bytes of a character), but not on earlier ones.
+    A token is decoded after the last tokens that formed complete text: its text can depend on them (a leading space,
+    the bytes of a character), but not on earlier ones.
     """
     ends: list[int] = []
     first = read = reached = 0
@@ -86,7 +86,7 @@ def ends_in(text: str, tokens: Sequence[int], tokenizer: Tokenizer) -> list[int]
 
 
 def load_pair(model: str, reference: str | None, seed: int) -> Pair:
-    """Load a policy and its reference (None: the one its training run names). Errors: `UsageError`, `ModelError`."""
+    """Load a policy and its reference (None: the one in its training run). Errors: `UsageError`, `ModelError`."""
     if loading.head_of(model) == "reward":
         raise ModelError(model, "is a reward model", "name a policy")
     policy, tokenizer = loading.load(model, "policy", (), seed)
@@ -96,42 +96,42 @@ def load_pair(model: str, reference: str | None, seed: int) -> Pair:
 
 
 def ends_of(model: Any, tokenizer: Tokenizer) -> set[int]:
-    """Return the tokens that end a response of one model."""
+    """Return the end tokens of a model."""
     return set(end_tokens(model, tokenizer))
 
 
 def longest_of(model: Any, options: DecodingOptions) -> int:
-    """Return how many tokens a prompt may have. Errors: `ModelError` when no room is left for one."""
+    """Return the maximum length of a prompt in tokens. Errors: `ModelError` when it is 0."""
     return sampling.longest_prompt(model, Sampling(max_new_tokens=options.max_new_tokens))
 
 
 def key_of(prompt: str, draw: int) -> str:
-    """Return what stands for a response in the ledger."""
+    """Return the key of a response in the journal."""
     return f"{prompt}:{draw}"
 
 
 class Prompts:
-    """Prompts that fit, encoded."""
+    """Encoded prompts that are short enough."""
 
     def __init__(self, prompts: Sequence[Asked], tokenizer: Tokenizer, longest: int) -> None:
-        """Leave out those of more than `longest` tokens; `too_long` counts them."""
+        """Leave out prompts of more than `longest` tokens; `too_long` counts them."""
         ids = sampling.prompt_ids(prompts, tokenizer, longest)
         self.ids = {one.key: found.tolist() for one, found in zip(prompts, ids, strict=True) if found is not None}
         self.kept = [one for one in prompts if one.key in self.ids]
         self.too_long = len(prompts) - len(self.kept)
 
     def requests(self, n: int) -> list[Request]:
-        """Return n requests a prompt, those of like length together."""
+        """Return n requests a prompt, sorted by length."""
         return requests([one.key for one in self.kept], [self.ids[one.key] for one in self.kept], n)
 
 
 class Speakers(Protocol):
-    """Whoever answers prompts under a strategy."""
+    """Interface of everything that answers prompts under a strategy."""
 
     prompts: list[Asked]
-    """Those that are answered."""
+    """The prompts that are answered."""
     dropped: dict[str, int]
-    """How many are not, by reason."""
+    """Number of prompts left out, by reason."""
     figures: dict[str, float]
 
     def answers(self, strategy: Strategy, seed: int, draws: int = 0) -> Iterator[Answer]:
@@ -139,26 +139,27 @@ class Speakers(Protocol):
 
 
 class Session:
-    """Prompts that fit two models."""
+    """Local decoding with both models in memory."""
 
     def __init__(
         self, pair: Pair, prompts: Sequence[Asked], options: DecodingOptions, journal: Journal | None = None
     ) -> None:
-        """Encode the prompts; those that leave no room for a response are left out (`dropped` counts them).
+        """Encode the prompts; those without space for a response are left out (`dropped` counts them).
 
-        What is in the `journal` is not decoded again.
+        Responses in the `journal` are not decoded again.
         """
         self.pair, self.options, self._journal = pair, options, journal
         longest = min(longest_of(model, options) for model in (pair.policy, pair.reference))
         self._prompts = Prompts(prompts, pair.tokenizer, longest)
         self.prompts, self.dropped = self._prompts.kept, {"too_long": self._prompts.too_long}
         self.figures: dict[str, float] = {}
-        """Of the last decoding: tokens a second, tokens read by each model, drafts taken."""
+        """Figures of the last decoding: tokens a second, tokens read by each model, accepted drafts."""
 
     def answers(self, strategy: Strategy, seed: int, draws: int = 0, n: int | None = None) -> Iterator[Answer]:
         """Decode and yield every response, in the order of the prompts and their draws.
 
-        `draws` are those of the Monte-Carlo estimator; `n` responses a prompt, by default those of the options.
+        `draws` is the number of Monte-Carlo draws; `n` the number of responses a prompt, by default that of the
+        options.
         """
         pair, options = self.pair, dataclasses.replace(self.options, n=n or self.options.n)
         loop = Loop(pair.policy, pair.reference, strategy, options, pair.ends, seed)
@@ -170,7 +171,7 @@ class Session:
             yield Answer.of(one, decoded, pair.tokenizer, spoken)
 
     def _decoded(self, loop: Loop, asked: Sequence[Request]) -> dict[str, Decoded]:
-        """Return all responses by their keys; each is in the ledger before the next one is there."""
+        """Return all responses by their keys; each is in the journal before the next one is decoded."""
         names = [key_of(one.key, one.draw) for one in asked]
         journal: Any = {} if self._journal is None else self._journal
         left = [one for one, name in zip(asked, names, strict=True) if name not in journal]

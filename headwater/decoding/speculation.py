@@ -1,7 +1,11 @@
-"""Drafted by the reference, checked by the policy: many tokens for two readings, drawn exactly as one by one.
+"""Speculative decoding: the reference drafts tokens, the policy checks them in one pass; samples stay exact.
 
-The target is the strategy's own distribution, whatever it is (speculative sampling, arXiv:2211.17192, with another
-target). Alignment moves the first tokens most, so that later drafts are almost always taken.
+The target is the strategy's distribution (speculative sampling, arXiv:2211.17192, with another target than the larger
+model). Alignment changes the first tokens most, so later drafts are almost always accepted.
+
+    drafts of the reference      t1  t2  t3  t4
+    checked by the policy        ok  ok  no  –       t3 is replaced by a draw from max(0, target − reference)
+    appended to the row          t1  t2  t3'         two accepted tokens and one replacement from one policy pass
 """
 
 from __future__ import annotations
@@ -16,15 +20,15 @@ from headwater.decoding.draws import REPLACE, TAKE, Shaping, replaced, taken
 from headwater.decoding.strategies import Strategy
 
 LOGITS = 2**20
-"""Logits judged at a time: 8 MB in float64. More take longer, in memory that is fetched anew for each step."""
+"""Maximum number of logits checked at a time: 8 MB in float64, as larger temporaries are slower to allocate."""
 
 
 class Draft(NamedTuple):
-    """What the reference says next in one row, and what both say of it."""
+    """Drafted tokens of one row, with the logits of both models."""
 
     tokens: list[int]
     u: torch.Tensor
-    """[3, tokens]: what decides them."""
+    """[3, tokens]: their random numbers."""
     reference: torch.Tensor
     """Logits of the reference before each, [tokens, vocabulary]."""
     policy: torch.Tensor
@@ -32,11 +36,12 @@ class Draft(NamedTuple):
 
 
 class DraftLength:
-    """How many tokens to draft next in one row, 1 to `longest`.
+    """Adapts how many tokens to draft next in one row, 1 to `longest`.
 
-    It begins with one token, since alignment moves the first ones most, and grows fast as long as what it drafts is
-    taken: a check of many tokens costs hardly more than one of few, and each puts the reference's weights out of the
-    processor's cache. Once a longer draft was refused it grows slowly: a token drafted in vain cost a reading.
+    Drafts start with one token, since alignment changes the first tokens most, and grow fast while they are accepted:
+    checking many tokens costs little more than checking few, and every check evicts the reference's weights from the
+    processor's cache. After a longer draft was rejected the length grows slowly, since each rejected token cost a
+    forward pass of the reference.
     """
 
     def __init__(self, longest: int) -> None:
@@ -44,19 +49,19 @@ class DraftLength:
         self.length = 1
 
     def learn(self, drafted: int, kept: int) -> None:
-        """Take note of how many tokens were drafted and how many of them taken."""
+        """Update the length from the numbers of drafted and accepted tokens."""
         if kept < drafted:
             self._growth = 1.5 if drafted > 1 else self._growth
             self.length = min(self._longest, 1 + kept)
         else:
-            # What was drafted may be less than the length, where another row had little room.
+            # Fewer tokens than the length may have been drafted, where another row was near its end.
             self.length = min(self._longest, max(self.length, ceil(self._growth * drafted)))
 
 
 def check(drafts: Sequence[Draft], strategy: Strategy, shaping: Shaping) -> list[tuple[list[int], int]]:
-    """Return the tokens that stand in every row, and how many of them were drafted.
+    """Return the tokens to append to every row, and how many of them are accepted drafts.
 
-    A row keeps its drafts up to the first that is not taken, which another token replaces.
+    Drafts are accepted up to the first rejected one, which is replaced by another token.
     """
     policy, reference = torch.cat([draft.policy for draft in drafts]), torch.cat([draft.reference for draft in drafts])
     u = torch.cat([draft.u for draft in drafts], dim=1).to(policy.device)
@@ -82,9 +87,9 @@ def _judged(
     strategy: Strategy,
     shaping: Shaping,
 ) -> list[int]:
-    """Return what is said in the place of each drafted token [n], as if those before it stood.
+    """Return the token at the place of each drafted one [n], as if all drafts before it were accepted.
 
-    That is the token itself or another one: what replaces it is never what was not taken.
+    It is the draft if accepted, else a replacement, which always differs from the rejected draft.
     """
     policy, reference = policy.log_softmax(1), reference.log_softmax(1)
     wanted, proposal = shaping(strategy.mix(policy, reference).log_probs), shaping(reference)

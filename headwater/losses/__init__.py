@@ -1,8 +1,8 @@
-"""Losses: what is done with the scores of a pair. ★ A newcomer adds a loss here.
+"""Losses: pure functions from the scores of a pair to a loss. ★ A newcomer adds a loss here.
 
-A loss is a frozen value and a pure function of typed scores; its constructor call is its configuration
-(`dpo(beta=0.1)`). It knows nothing of models, batches or devices. Every loss returns one value a pair: the trainer
-averages over pairs. In a notebook, a loss is any callable of that shape (`Loss`):
+A loss is a frozen dataclass and a pure function of typed scores; its constructor call is its configuration
+(`dpo(beta=0.1)`). It depends on no model, batch or device. Every loss returns one value a pair; the trainer averages
+over pairs. In a notebook, any callable of this shape is a loss (`Loss`):
 
     class Linear:
         needs_reference = True
@@ -11,9 +11,9 @@ averages over pairs. In a notebook, a loss is any callable of that shape (`Loss`
             rejected = policy.rejected.value - reference.rejected.value
             return PairLoss(rejected - chosen, chosen.detach(), rejected.detach())
 
-Every docstring works its loss by hand, on the pair of `worked.py`; `docs/losses.md` says which loss is good for what.
-Length-normalised DPO, D²PO, LD-DPO and SamPO are DPO with weights (losses/token_weights.py), which combine
-with every loss on log-probabilities.
+Every docstring computes its loss by hand for the pair of `worked.py`; `docs/losses.md` compares the losses.
+Length-normalised DPO, D²PO, LD-DPO and SamPO are DPO with token weights (losses/token_weights.py), which combine with
+every loss on log-probabilities.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ POLICY_LOSSES: dict[str, type[LossBase]] = {
 """Losses on the log-probabilities of a pair under a policy."""
 
 LIVE_REFERENCE_LOSSES: dict[str, type[LossBase]] = {loss.name: loss for loss in (TDPO1, TDPO2, KTO)}
-"""Losses on a policy that read the reference model at every step."""
+"""Losses that evaluate the reference model at every step."""
 
 REWARD_LOSSES: dict[str, type[LossBase]] = {
     loss.name: loss for loss in (BradleyTerry, MarginBradleyTerry, LengthBradleyTerry)

@@ -1,7 +1,7 @@
-"""Losses that need the reference model itself while they train, not only its log-probabilities.
+"""Losses that evaluate the reference model at every step, not only its stored log-probabilities.
 
-TDPO compares whole next-token distributions; KTO needs both models' view of responses to other prompts. The notation
-is that of pairwise.py.
+TDPO compares whole next-token distributions; KTO needs both models' log-probabilities of responses to other prompts.
+The notation is that of pairwise.py.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from headwater.losses.pairwise import LogRatios, log_ratios, logistic
 from headwater.losses.types import LossBase, Need, PairLoss, PairScores
 
 BALANCED = (1.0, 4 / 3)
-"""The advised weight of all desirable responses against that of all undesirable ones: arXiv:2402.01306, eq. 8."""
+"""Recommended range of λ_D n_D / (λ_U n_U), the relative weight of all desirable responses: arXiv:2402.01306, eq. 8."""
 DIVERGENCE: frozenset[Need] = frozenset({"divergence"})
 
 
@@ -81,11 +81,11 @@ class TDPO2(LossBase):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class KTO(LossBase):
-    """Kahneman–Tversky optimisation, arXiv:2402.01306, eq. 7: every response by itself is good or bad.
+    """Kahneman–Tversky optimisation, arXiv:2402.01306, eq. 7: a loss on single responses labelled desirable or not.
 
-    loss of a good one = λ_D (1 − σ(β [Δ − z])), of a bad one = λ_U (1 − σ(β [z − Δ])); z = max(0, drift), detached:
-    the KL estimate from responses to other prompts. λ_D = desirable_weight, λ_U = undesirable_weight. A row has a good
-    response, a bad one, or both (their mean).
+    Loss of a desirable response: λ_D (1 − σ(β [Δ − z])); of an undesirable one: λ_U (1 − σ(β [z − Δ])). The reference
+    point is z = max(0, kl_estimate), detached, from responses to other prompts. λ_D = desirable_weight,
+    λ_U = undesirable_weight. A row holds a desirable response, an undesirable one, or both (then the mean of the two).
 
     >>> worked(KTO(beta=0.5, desirable_weight=2, undesirable_weight=3))  # [2 σ(−0.15) + 3 σ(−0.85)] / 2
     0.9117
@@ -102,11 +102,11 @@ class KTO(LossBase):
         self._above_zero("beta", "desirable_weight", "undesirable_weight")
 
     def balance(self, desirable: int, undesirable: int) -> float:
-        """Return λ_D n_D / (λ_U n_U) of so many responses of either label: eq. 8."""
+        """Return λ_D n_D / (λ_U n_U) for the numbers of responses of either label: eq. 8."""
         return self.desirable_weight * desirable / (self.undesirable_weight * undesirable)
 
     def advice(self, desirable: int, undesirable: int) -> str:
-        """Say how the two labels are weighed, and what would weigh them equally where they are not."""
+        """Describe how the two labels are weighted, and which weights would balance them."""
         balance = self.balance(desirable, undesirable)
         said = f"together, the desirable ones weigh {balance:.3g} times as much"
         if BALANCED[0] <= balance <= BALANCED[1]:

@@ -1,7 +1,8 @@
-"""Losses against a reference model, on the log-ratios of a pair.
+"""Losses on the log-ratios of a pair against a reference model.
 
 In every formula Δ(y) = log π(y) − log π_ref(y), h = Δ(y_w) − Δ(y_l), y_w is the chosen response, y_l the rejected one
-and |y| a number of tokens. log π is a sum over tokens, by their weights where there are any (losses/token_weights.py).
+and |y| a number of tokens. log π is a sum over tokens, weighted where there are token weights
+(losses/token_weights.py).
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def logistic(margin: torch.Tensor, flipped: float = 0.0) -> torch.Tensor:
 class DPO(LossBase):
     """Direct preference optimisation, arXiv:2305.18290, eq. 7; smoothed cDPO (Mitchell's note of 2023, eq. 3).
 
-    loss = −(1 − ε) log σ(β h) − ε log σ(−β h),  ε = label_smoothing: how many labels are wrong.
+    loss = −(1 − ε) log σ(β h) − ε log σ(−β h),  ε = label_smoothing: the assumed share of wrong labels.
 
     >>> worked(DPO(beta=0.5))  # −log σ(0.5 · 2)
     0.3133
@@ -167,9 +168,10 @@ class Hinge(LossBase):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class RDPO(LossBase):
-    """DPO that takes length out of the reward: R-DPO, arXiv:2403.19159.
+    """DPO with a length penalty in the reward: R-DPO, arXiv:2403.19159.
 
-    loss = −log σ(β h + α (|y_w| − |y_l|)). The reward is β Δ + α |y|: what length alone explains is not learned.
+    loss = −log σ(β h + α (|y_w| − |y_l|)). The reward is β Δ + α |y|, so that the policy need not learn what length
+    alone explains.
 
     >>> worked(RDPO(beta=0.5, alpha=0.2))  # −log σ(1 + 0.2 (4 − 2))
     0.2204
@@ -192,7 +194,7 @@ class RDPO(LossBase):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class DPOP(LossBase):
-    """DPO-positive (Smaug), arXiv:2402.13228: the chosen response may not become less likely than it was.
+    """DPO-positive (Smaug), arXiv:2402.13228: penalises a chosen response less likely than under the reference.
 
     loss = −log σ(β (h − λ max(0, −Δ(y_w)))),  λ = penalty.
 
@@ -265,7 +267,7 @@ class RPOSum(LossBase):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class WPO(LossBase):
-    """DPO that weighs a pair by how likely the policy itself would write it, arXiv:2406.11827, eq. 2.
+    """DPO weighted by how likely the policy itself is to generate the pair: WPO, arXiv:2406.11827, eq. 2.
 
     loss = −w(y_w) w(y_l) log σ(β h),  w(y) = exp(1/|y| Σ_t [log π(y_t) − log Σ_v π(v)²]), detached. As in TRL, the
     product is not capped at 1; the authors' code caps it.

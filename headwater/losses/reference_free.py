@@ -64,7 +64,7 @@ class ORPO(LossBase):
 
 
 def log_odds(log_p: torch.Tensor) -> torch.Tensor:
-    """Return log p − log(1 − p), as exact for p near 1 as elsewhere; log p above −ε of its precision counts as −ε."""
+    """Return log p − log(1 − p), accurate for p near 1; log p above −ε of its precision is clamped to −ε."""
     below_one = log_p.clamp(max=-torch.finfo(log_p.dtype).eps)
     return below_one - torch.log(-torch.expm1(below_one))
 
@@ -134,6 +134,6 @@ class SFT(LossBase):
     needs_reference: ClassVar[bool] = False
 
     def __call__(self, policy: PairScores, reference: PairScores | None) -> PairLoss:
-        """Return the loss and log p̄ of either response; the rejected one is only watched."""
+        """Return the loss and log p̄ of either response; the rejected one is only recorded."""
         chosen, rejected = policy.chosen.mean, policy.rejected.mean
         return PairLoss(-chosen, chosen.detach(), rejected.detach())

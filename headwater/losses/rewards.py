@@ -13,11 +13,11 @@ from headwater.losses.types import LossBase, Need, PairLoss, PairScores
 
 @dataclass(frozen=True, slots=True, repr=False)
 class BradleyTerry(LossBase):
-    """Maximum likelihood under Bradley–Terry, arXiv:2203.02155, eq. 1, with rewards kept near 0.
+    """Maximum likelihood under Bradley–Terry, arXiv:2203.02155, eq. 1, with a penalty that keeps rewards near 0.
 
-    loss = −(1 − ε) log σ(r_w − r_l) − ε log σ(r_l − r_w) + center (r_w² + r_l²) / 2,  ε = label_smoothing. A
-    difference alone leaves the level of rewards free. TRL's `center_rewards_coefficient` weighs (r_w + r_l)² instead
-    (arXiv:2312.09244, eq. 2), which leaves opposite rewards free to grow.
+    loss = −(1 − ε) log σ(r_w − r_l) − ε log σ(r_l − r_w) + center (r_w² + r_l²) / 2,  ε = label_smoothing. The
+    difference alone does not determine the level of rewards. TRL's `center_rewards_coefficient` penalises
+    (r_w + r_l)² instead (arXiv:2312.09244, eq. 2), under which opposite rewards may still grow.
 
     >>> worked(BradleyTerry(center=0.1))  # −log σ(−1 + 3) + 0.1 (1 + 9) / 2
     0.6269
@@ -41,7 +41,7 @@ class BradleyTerry(LossBase):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class MarginBradleyTerry(LossBase):
-    """Bradley–Terry that asks for a margin where the data is sure, arXiv:2307.09288, eq. 2.
+    """Bradley–Terry with a margin from the data's score gap, arXiv:2307.09288, eq. 2.
 
     loss = −log σ(r_w − r_l − scale · δ) + center (r_w² + r_l²) / 2,  δ = score(y_w) − score(y_l) of the data.
 
@@ -68,10 +68,10 @@ class MarginBradleyTerry(LossBase):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class LengthBradleyTerry(LossBase):
-    """Bradley–Terry with length as a second voice, so that the reward need not learn it: arXiv:2403.19159 for rewards.
+    """Bradley–Terry with a length term, so that the reward need not learn length: R-DPO (arXiv:2403.19159) for rewards.
 
-    loss = −log σ(r_w − r_l + α (|y_w| − |y_l|)) + center (r_w² + r_l²) / 2, lengths in tokens. What α explains is not
-    in r, which is what the model says when it is used. α < 0 where shorter responses are preferred.
+    loss = −log σ(r_w − r_l + α (|y_w| − |y_l|)) + center (r_w² + r_l²) / 2, lengths in tokens. What the length term
+    explains is not part of r, the model's output. α < 0 where shorter responses are preferred.
 
     >>> worked(LengthBradleyTerry(alpha=-0.2, center=0.1))  # −log σ(2 − 0.2 (4 − 2)) + 0.1 (1 + 9) / 2
     0.6839

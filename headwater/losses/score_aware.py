@@ -1,4 +1,4 @@
-"""Losses that know by how much the data prefers a response: δ is its score gap, score(y_w) − score(y_l).
+"""Losses that use the data's score gap δ = score(y_w) − score(y_l), the strength of a preference.
 
 The rest of the notation is that of pairwise.py. Data without scores of both responses is refused.
 """
@@ -19,7 +19,7 @@ SCORE_GAP: frozenset[Need] = frozenset({"score_gap"})
 
 @dataclass(frozen=True, slots=True, repr=False)
 class RewardAware(LossBase):
-    """What reward-aware PO has in common (RPO of Nemotron-4, arXiv:2406.11704): a distance between β h and η δ."""
+    """Base of reward-aware preference optimisation (RPO, Nemotron-4, arXiv:2406.11704): a distance of β h and η δ."""
 
     needs: ClassVar[frozenset[Need]] = SCORE_GAP
     beta: float = 0.1
@@ -54,9 +54,10 @@ class RPOSquared(RewardAware):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class RPOBackwardKL(RewardAware):
-    """Reward-aware PO, the coin of the data against that of the policy, arXiv:2406.11704.
+    """Reward-aware preference optimisation by backward KL, arXiv:2406.11704.
 
-    loss = KL(σ(η δ) ‖ σ(β h)) of two coins: σ(η δ) log [σ(η δ)/σ(β h)] + σ(−η δ) log [σ(−η δ)/σ(−β h)].
+    loss = KL(σ(η δ) ‖ σ(β h)) of Bernoulli distributions:
+    σ(η δ) log [σ(η δ)/σ(β h)] + σ(−η δ) log [σ(−η δ)/σ(−β h)].
 
     >>> worked(RPOBackwardKL(beta=0.5))  # KL(σ(0.8) ‖ σ(1))
     0.0042
@@ -70,9 +71,9 @@ class RPOBackwardKL(RewardAware):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class RPOForwardKL(RewardAware):
-    """Reward-aware PO, the coin of the policy against that of the data: KL(σ(β h) ‖ σ(η δ)), arXiv:2406.11704.
+    """Reward-aware preference optimisation by forward KL, arXiv:2406.11704: loss = KL(σ(β h) ‖ σ(η δ)).
 
-    Far from the data's coin its gradient fades, as σ(β h) saturates.
+    Where the two are far apart its gradient vanishes, as σ(β h) saturates.
 
     >>> worked(RPOForwardKL(beta=0.5))  # KL(σ(1) ‖ σ(0.8))
     0.0041
@@ -85,17 +86,17 @@ class RPOForwardKL(RewardAware):
 
 
 def _coins_kl(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Return KL of two coins with log-odds `a` and `b`."""
+    """Return the KL divergence of two Bernoulli distributions with log-odds `a` and `b`."""
     heads = a.sigmoid() * (F.logsigmoid(a) - F.logsigmoid(b))
     return heads + (-a).sigmoid() * (F.logsigmoid(-a) - F.logsigmoid(-b))
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class BeeS(LossBase):
-    """DPO that weighs a pair by its score gap: the probability of arXiv:2502.14560 as a weight, not as a selection.
+    """DPO weighted by the score gap: the selection probability of arXiv:2502.14560, used as a weight.
 
-    loss = −p log σ(β h),  p = (clip(δ, L, U) − L) / (U − L),  L = low, U = high. With external margins alone; the
-    paper multiplies the odds of these and of an implicit margin.
+    loss = −p log σ(β h),  p = (clip(δ, L, U) − L) / (U − L),  L = low, U = high. Only the external margin is used; the
+    paper multiplies its odds with those of an implicit margin.
 
     >>> worked(BeeS(beta=0.5, low=-1, high=1))  # −0.9 log σ(1), as (0.8 + 1) / 2 = 0.9
     0.2819

@@ -1,10 +1,11 @@
-"""How much each response token counts: one mechanism for truncation's soft relatives. ★ A newcomer adds weights here.
+"""Token weights: how much each response token counts in a score. ★ A newcomer adds weights here.
 
-A score is Σ w_t log π(y_t), and the same w_t weigh the reference, so that every loss on scores combines with every
-weighting. Weights are plain numbers that depend on the two lengths and the row's texts alone, never on a model.
+A score is Σ w_t log π(y_t), and the same w_t weight the reference, so every loss on scores combines with every
+weighting. Hard truncation is the weighting `first`; the others are its soft relatives. Weights depend only on the two
+lengths and the row's texts, never on a model.
 
-Where published code departs: SamPO (arXiv:2406.10957) draws other tokens for policy and reference; one draw serves
-both here. LD-DPO is applied to the policy only in some trainers; here, as in its paper, to both.
+Published code differs in two places: SamPO (arXiv:2406.10957) draws different tokens for policy and reference, while
+one draw serves both here; some trainers apply LD-DPO to the policy only, here, as in its paper, it applies to both.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ class PairWeights(NamedTuple):
 
 
 class Weights(Protocol):
-    """What every weighting offers."""
+    """Interface of a weighting."""
 
     def __call__(self, chosen: int, rejected: int, key: str) -> PairWeights:
-        """Weigh responses of that many tokens; `key` stands for the row (`Prompted.key`), for weightings that draw."""
+        """Return the weights of responses of these lengths; `key` (`Prompted.key`) seeds a random weighting."""
         ...
 
 
@@ -48,7 +49,7 @@ class Uniform:
 
 @dataclass(frozen=True, slots=True)
 class First:
-    """The first `tokens` count 1, the rest 0: truncation, with the rest still in the input."""
+    """The first `tokens` count 1, the rest 0: truncation of the loss, while the whole response stays in the input."""
 
     tokens: int
 
@@ -96,7 +97,7 @@ class DownSample:
     seed: int = 0
 
     def __call__(self, chosen: int, rejected: int, key: str) -> PairWeights:
-        """Return ones for drawn tokens; the draw depends on the seed and the row alone."""
+        """Return ones for drawn tokens; the draw depends only on the seed and the row."""
         digest = hashlib.sha256(f"{self.seed}:{key}".encode()).digest()
         generator = np.random.default_rng(int.from_bytes(digest[:8], "big"))
         drawn = []
@@ -130,4 +131,4 @@ WEIGHTS: dict[str, Callable[..., Weights]] = {
     "mean": Mean,
 }
 COMPARING = (Tail, DownSample)
-"""Those that weigh a response by the length of the other one: for pairs only."""
+"""Weightings that use the length of the other response, and therefore need pairs."""

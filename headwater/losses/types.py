@@ -1,7 +1,7 @@
-"""What losses speak: scores in, one loss a pair out.
+"""Types of losses: scores of responses in, one loss a pair out.
 
-A field beyond the two plain scores is there only where a loss says that it needs it (`needs`): some cost a pass over
-the vocabulary, a reference model at hand, or scores that the data must hold.
+A field beyond the two plain scores is present only where a loss declares that it needs it (`needs`): some cost a pass
+over the vocabulary or a reference model in memory, some come from the data.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import torch
 from headwater.errors import DataError, UsageError
 
 Need = Literal["score_gap", "self_likelihood", "divergence", "kl_estimate"]
-"""What a loss may ask for beside log-probabilities: the fields of `Score` and `PairScores` by these names."""
+"""Names of the fields of `Score` and `PairScores` that a loss may need beside log-probabilities."""
 
 
 class Score(NamedTuple):
-    """What a model makes of one response of every pair, each [pairs]."""
+    """Scores of one response of every pair, each [pairs]."""
 
     value: torch.Tensor
     """Reward; or log-probability of the response, Σ w_t log p(y_t)."""
@@ -28,13 +28,13 @@ class Score(NamedTuple):
     weight: torch.Tensor | None = None
     """Σ w_t; None where every token counts 1."""
     self_likelihood: torch.Tensor | None = None
-    """Mean over tokens of log p(y_t) − log Σ_v p(v)²: a response of the model's own has about 0. Detached."""
+    """Mean over tokens of log p(y_t) − log Σ_v p(v)²; about 0 for a sample of the model itself. Detached."""
     divergence: torch.Tensor | None = None
     """Σ w_t KL(π_ref ‖ π) of the next-token distributions along the response, nats."""
 
     @property
     def mean(self) -> torch.Tensor:
-        """Log-probability a token: the weighted mean, so that a response cut by weights is as one cut in the data."""
+        """Weighted mean log-probability of a token; cutting by weights or in the data gives the same value."""
         return self.value / (self.tokens if self.weight is None else self.weight)
 
 
@@ -46,11 +46,11 @@ class PairScores(NamedTuple):
     score_gap: torch.Tensor | None = None
     """Score of the chosen response less that of the rejected one, as the data gives them, [pairs]."""
     kl_estimate: torch.Tensor | None = None
-    """Mean of log π − log π_ref over responses to other prompts: an estimate of KL(π ‖ π_ref), the batch's, [pairs]."""
+    """Estimate of KL(π ‖ π_ref): mean of log π − log π_ref over responses to other prompts of the batch, [pairs]."""
 
 
 class PairLoss(NamedTuple):
-    """Loss and rewards, each [pairs]; rewards are detached and only watched."""
+    """Loss and rewards, each [pairs]; rewards are detached and used for metrics only."""
 
     loss: torch.Tensor
     chosen_reward: torch.Tensor
@@ -58,7 +58,7 @@ class PairLoss(NamedTuple):
 
 
 class Loss(Protocol):
-    """What every loss offers; any such callable trains with `PairTrainer`."""
+    """Interface of a loss; any such callable trains with `PairTrainer`."""
 
     needs_reference: ClassVar[bool]
 
@@ -68,14 +68,14 @@ class Loss(Protocol):
 
 
 class LossBase:
-    """A loss of the house: a frozen dataclass whose `repr` is the constructor call that builds it again."""
+    """Base of the losses here: a frozen dataclass whose `repr` is the constructor call that rebuilds it."""
 
     __slots__ = ()
     name: ClassVar[str]
     needs_reference: ClassVar[bool] = True
     needs: ClassVar[frozenset[Need]] = frozenset()
     takes_unpaired: ClassVar[bool] = False
-    """Whether a row may have one response only: labelled, with the other side empty."""
+    """Whether a row may hold one labelled response, with the other side empty."""
 
     def __call__(self, policy: PairScores, reference: PairScores | None) -> PairLoss:
         """Return the loss of every pair."""
@@ -101,7 +101,7 @@ class LossBase:
             self._require(setting, getattr(self, setting) >= 0, "0 or more")
 
     def _below_half(self, setting: str) -> None:
-        self._require(setting, 0 <= getattr(self, setting) < 0.5, "in [0, 0.5): at one half labels say nothing")
+        self._require(setting, 0 <= getattr(self, setting) < 0.5, "in [0, 0.5): at 0.5 the labels carry no information")
 
     def _gap(self, scores: PairScores) -> torch.Tensor:
         """Return the data's score gaps. Errors: `DataError` where a row has none."""

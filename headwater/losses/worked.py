@@ -1,8 +1,8 @@
-"""The pair on which every loss is worked by hand in its docstring, and tried in a notebook.
+"""The pair for which every loss is computed by hand in its docstring.
 
 The chosen response has log π = −1 and 4 tokens, the rejected one log π = −3 and 2 tokens; log π_ref = −1.5 of both, so
-Δ = 0.5 and −1.5, and h = 2. The data's scores differ by 0.8, either response's typicality is −0.1, their divergences
-are 0.3 and 0.5, and the drift is 0.2.
+Δ = 0.5 and −1.5, and h = 2. The data's scores differ by 0.8, the self-likelihood of either response is −0.1, their
+divergences are 0.3 and 0.5, and the KL estimate is 0.2.
 """
 
 from __future__ import annotations
@@ -26,6 +26,6 @@ REFERENCE = PairScores(_score(-1.5, 4, 0.3), _score(-1.5, 2, 0.5))
 
 
 def worked(loss: Loss) -> float:
-    """Return the loss of the pair, to four places."""
+    """Return the loss of the pair, rounded to four places."""
     found = loss(POLICY, REFERENCE if loss.needs_reference else None)
     return round(found.loss.item(), 4)
