@@ -24,7 +24,7 @@ from headwater.rewards.generation import FURTHER, SHORT
 
 
 def settle(reader: CachedModel, longest: int) -> None:
-    """Allow a model to continue rows of up to `longest` tokens from its cache where that is correct, else say why not."""
+    """Allow a model to continue rows of up to `longest` tokens from its cache, or print why it cannot."""
     model = reader.model
     attend_as_it_came(model)
     found, limits = checked(model), limits_of(base_of(model).config)

@@ -59,7 +59,7 @@ def drawn(probabilities: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
 
 
 def taken(proposed: torch.Tensor, wanted: torch.Tensor, proposal: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
-    """Return whether tokens [n] drawn from `proposal` are accepted as draws from `wanted`, both [n, vocabulary]: [n]."""
+    """Return whether tokens [n] drawn from `proposal` stand as draws from `wanted`, both [n, vocabulary]: [n]."""
     p, q = (each.gather(1, proposed[:, None])[:, 0] for each in (wanted, proposal))
     return u * q < p
 

@@ -162,7 +162,7 @@ class Loop:
     def _draft(
         self, rows: Sequence[Row], sizes: Mapping[Row, int]
     ) -> tuple[dict[Row, list[int]], dict[Row, torch.Tensor]]:
-        """Let the reference draft the next tokens; return them with its logits, and leave all but the last in the rows."""
+        """Let the reference draft the next tokens; return them with its logits, and leave all but one in the rows."""
         drafts: dict[Row, list[int]] = {row: [] for row in rows}
         said: dict[Row, list[torch.Tensor]] = {row: [] for row in rows}
         longest = max((sizes[row] for row in rows), default=0)

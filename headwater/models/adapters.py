@@ -1,7 +1,7 @@
-"""Low-rank adapters (arXiv:2106.09685): trained here, and those of others read and merged into their base.
+"""Low-rank adapters (arXiv:2106.09685): adapters trained here, and adapters read and merged into their base model.
 
-A model that is named by its adapters is the merged model from then on, whatever is done with it: it is scored, is a
-reference, or is trained on, with new adapters (`--lora-r`) or whole.
+A model named by its adapters is loaded as the merged model. It can be scored, used as a reference or trained further,
+with new adapters (`--lora-r`) or all weights.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ PREFIX = "base_model.model."
 NOT_MERGED = frozenset(
     {"PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "ADAPTION_PROMPT", "XLORA", "POLY"}
 )
-"""Kinds of adapters that are no change of weights."""
+"""Kinds of adapters that are not changes of weights, and so cannot be merged."""
 SAME = 1e-4
-"""How far outputs with adapters beside and inside of float32 weights may differ, of the largest."""
+"""Maximum difference between outputs before and after merging in float32, relative to the largest output."""
 
 
 def check_targets(model: Any, options: LoraOptions | None) -> None:
-    """Refuse names of modules to adapt that `model` does not have, which peft passes by. Errors: `UsageError`."""
+    """Refuse names of target modules that `model` does not have, which peft ignores. Errors: `UsageError`."""
     names = [f".{name}" for name, _ in model.named_modules()]
     for target in options.targets() if options else ():
         if not any(name.endswith(f".{target}") for name in names):
@@ -42,10 +42,10 @@ def check_targets(model: Any, options: LoraOptions | None) -> None:
 
 
 def adapted(model: Any, head: Head, options: LoraOptions) -> Any:
-    """Return `model` with low-rank adapters as the only weights that are trained.
+    """Return `model` with low-rank adapters as its only trainable weights.
 
-    A new score head is trained whole. Embeddings that are tied to the output are untied where one of both is adapted.
-    Errors: `UsageError` when no module has the names that were given.
+    A new score head is trained whole. Embeddings tied to the output layer are untied where one of the two is adapted.
+    Errors: `UsageError` when no module has the given names.
     """
     config = peft.LoraConfig(
         r=options.rank,
@@ -66,10 +66,10 @@ def adapted(model: Any, head: Head, options: LoraOptions) -> Any:
 
 
 def save(model: Any, path: Path, run: Path) -> None:
-    """Write the adapters of `model` alone, with where their base is; not where that is no model that lies anywhere.
+    """Write the adapters of `model` with the path of their base; nothing where the base is stored nowhere.
 
-    A base into which other adapters were merged is only in memory; a scratch model lies in its `run`, where there is a
-    reference.
+    A base into which other adapters were merged exists only in memory; a scratch model is stored in its `run`, where
+    there is a reference.
     """
     config = model.peft_config["default"]
     base = config.base_model_name_or_path
@@ -84,9 +84,9 @@ def save(model: Any, path: Path, run: Path) -> None:
 
 
 def untie(model: Any) -> bool:
-    """Give the output layer of an adapted model weights of its own where it shares those of adapted embeddings.
+    """Give the output layer of an adapted model its own weights where it shares those of adapted embeddings.
 
-    Merged into weights that both share, the adapters of one would change the other too. Says whether it did.
+    Merging the adapters of one into shared weights would change the other too. Returns whether it did.
     """
     inner = model.get_base_model()
     modules = inner.get_output_embeddings(), inner.get_input_embeddings()
@@ -102,7 +102,7 @@ def untie(model: Any) -> bool:
 
 
 def _plain(module: Any) -> Any:
-    """Return the module that adapters lie around, or one of which they hold a copy to train."""
+    """Return the module wrapped by adapters, or the one they keep a trainable copy of."""
     for name in ("base_layer", "original_module"):
         if hasattr(module, name):
             return _plain(getattr(module, name))
@@ -110,7 +110,7 @@ def _plain(module: Any) -> Any:
 
 
 def head_of(name: str, config: dict[str, Any]) -> Head:
-    """Say what adapters and their base are: a reward model or a policy. Errors: `ModelError`."""
+    """Return whether adapters with their base are a reward model or a policy. Errors: `ModelError`."""
     task = config.get("task_type")
     if task in TASKS:
         return TASKS[task]
@@ -127,7 +127,7 @@ def head_of(name: str, config: dict[str, Any]) -> Head:
 
 
 def read(name: str, config: dict[str, Any], wanted: Wanted) -> Any:
-    """Read adapters, by path or hub name, and return their base with them merged in. Errors: `ModelError`."""
+    """Read adapters by path or hub name, and return their base with the adapters merged in. Errors: `ModelError`."""
     _check(name, config, wanted)
     weights = _weights(name)
     base = adapter_files.base_of(name, config)
@@ -148,7 +148,7 @@ def read(name: str, config: dict[str, Any], wanted: Wanted) -> Any:
 
 
 def _check(name: str, config: dict[str, Any], wanted: Wanted) -> None:
-    """Refuse adapters that cannot be merged, or that are of another kind than is wanted. Errors: `ModelError`."""
+    """Refuse adapters that cannot be merged, or that are of another kind than wanted. Errors: `ModelError`."""
     kind, head = str(config.get("peft_type")), head_of(name, config)
     if kind in NOT_MERGED or kind not in peft.PeftType.__members__:
         raise ModelError(name, f"is an adapter of kind {kind}, which changes no weights", "expected one such as LORA")
@@ -182,13 +182,13 @@ def _in_base(key: str) -> str:
 
 
 def _labels(weights: dict[str, torch.Tensor]) -> int | None:
-    """Return how many outputs the score head among the weights of adapters has."""
+    """Return the number of outputs of the score head among the weights of adapters."""
     rows = [len(tensor) for key, tensor in weights.items() if _in_score(key) and ".lora_" not in key]
     return rows[-1] if rows else None
 
 
 def _base(name: str, base: str, wanted: Wanted, labels: int | None) -> Any:
-    """Read the base of adapters that bring a score head of `labels` outputs. Errors: `ModelError`, of both."""
+    """Read the base of adapters that include a score head of `labels` outputs. Errors: `ModelError`."""
     if labels is not None:
         wanted = Wanted(wanted.head, new_head=True, labels=labels, given=True)
     try:
@@ -201,7 +201,7 @@ def _base(name: str, base: str, wanted: Wanted, labels: int | None) -> Any:
 
 
 def _resize(model: Any, weights: dict[str, torch.Tensor], name: str) -> None:
-    """Give a base as many embeddings as its adapters have, where they bring their own."""
+    """Resize the embeddings of a base to those of its adapters, where they include embeddings."""
     embeddings = model.get_input_embeddings()
     place = next(key for key, module in model.named_modules() if module is embeddings)
     found = weights.get(f"{PREFIX}{place}.weight")
@@ -211,7 +211,7 @@ def _resize(model: Any, weights: dict[str, torch.Tensor], name: str) -> None:
 
 
 def _put_on(model: Any, name: str, weights: dict[str, torch.Tensor], wanted: Wanted) -> Any:
-    """Put adapters on their base. Errors: `ModelError` where one lacks a place, or a place lacks one."""
+    """Attach adapters to their base. Errors: `ModelError` where a weight has no module, or a module no weight."""
     names = set(model.state_dict())
     try:
         with warnings.catch_warnings():
@@ -242,7 +242,7 @@ def _shortened(error: BaseException) -> str:
 
 
 def _merged(lora: Any, name: str) -> Any:
-    """Merge adapters into their base, and compare what both say. Errors: `ModelError` where it differs."""
+    """Merge adapters into their base, and compare outputs before and after. Errors: `ModelError` where they differ."""
     vocabulary = lora.get_base_model().get_input_embeddings().weight.shape[0]
     sample = torch.arange(1, 13)[None] % vocabulary
     lora.eval()

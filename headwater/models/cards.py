@@ -1,6 +1,6 @@
-"""The model card of a trained model: what it is, what it was trained on, how well it did, and how to use it.
+"""Write the model card of a trained model: base, data, held-out results, and a snippet that runs.
 
-It is made from the run's own files (`metrics.json`, `environment.json`), in the form that Hugging Face's hub reads.
+It is built from the run's own files (`metrics.json`, `environment.json`), in the form that the Hugging Face hub reads.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ answer = tokenizer.decode(tokens, skip_special_tokens=True)
 
 
 def text_of(path: Path, card: Mapping[str, Any], rewards: bool, tokenizer: Tokenizer) -> str:
-    """Return the card of the run at `path`, of a reward model where `rewards`.
+    """Return the card of the run at `path`; of a reward model where `rewards`.
 
     `card` has title, command, tags, base_model, and the facts of the run.
     """
@@ -93,17 +93,17 @@ def text_of(path: Path, card: Mapping[str, Any], rewards: bool, tokenizer: Token
 
 
 def _text(tokenizer: Tokenizer, rule: EndToken) -> str:
-    """Return code that writes a conversation as it is read for a reward."""
+    """Return code that renders a conversation as training did, to compute its reward."""
     if not ChatTemplate(tokenizer).has_another_head:
         return f"tokenizer.apply_chat_template(messages, tokenize=False){_through_end(tokenizer, rule)}"
-    # The template opens a past answer otherwise than one that is to come, which is what the model was trained on.
+    # Some templates render a past answer differently from one about to be generated; training used the latter.
     end = "" if rule == "never" else f" + {turn_end(tokenizer).text!r}"
     prompt = "tokenizer.apply_chat_template(messages[:-1], tokenize=False, add_generation_prompt=True)"
     return f'{prompt}\ntext += messages[-1]["content"]{end}'
 
 
 def _through_end(tokenizer: Tokenizer, rule: EndToken) -> str:
-    """Return code that cuts what a chat template writes behind the token at which a complete response is rewarded."""
+    """Return code that cuts a rendered conversation after the token at which a complete response is rewarded."""
     end = turn_end(tokenizer)
     if rule == "never":
         return f".removesuffix({end.rest!r})  # the model was trained without the token that closes the turn"

@@ -1,8 +1,8 @@
-"""What a result depends on, as digests of contents: data, weights, tokenizer, settings, versions.
+"""Fingerprints of what a result depends on: digests of data, weights and tokenizer; settings and versions.
 
-A name says nothing of what stands behind it: a folder is trained anew, a base changes under its adapters, a file is
-written over. Digests are XXH3 (128 bits): they find a change, not a forgery. Those of files are kept for as long as
-path, size, time and inode of a file stay the same.
+Names are not enough: a folder is trained again, a base changes under its adapters, a file is overwritten. Digests are
+XXH3 (128 bits): they detect changes, not forgery. Digests of files are cached for as long as path, size, time and inode
+of a file stay the same.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from headwater.results import runs
 
 VERSIONS = ("headwater", "torch", "transformers")
 OF_MODELS = (".safetensors", ".json", ".jinja", ".model", ".txt", ".gguf")
-"""Endings of the files that a model is loaded from."""
+"""Suffixes of the files that a model is loaded from."""
 OF_RUNS = frozenset(
     {"environment.json", "facts.json", "account.json", "metrics.json", "manifest.json", "overlap.json", runs.TRAINED_ON}
 )
-"""Files beside a trained model of which it does not depend."""
+"""Files beside a trained model that do not affect it."""
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what computes."""
+    """Return the versions of the libraries that affect numbers."""
     return {package: importlib.metadata.version(package) for package in VERSIONS}
 
 
 def of_weights(model: torch.nn.Module) -> str:
-    """Return the digest of all weights and buffers of a model, by name."""
+    """Return the digest of all weights and buffers of a model, with their names."""
     digest = xxhash.xxh3_128()
     for name, tensor in model.state_dict().items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -53,7 +53,7 @@ def of_tokenizer(tokenizer: Tokenizer) -> str:
 
 
 def of_pairs(pairs: Iterable[PairTokens]) -> str:
-    """Return the digest of rows as they are trained on: their ids and tokens."""
+    """Return the digest of rows as training uses them: their ids and tokens."""
     digest = xxhash.xxh3_128()
     for pair in pairs:
         digest.update(f"{pair.id} {len(pair.prompt)} {len(pair.chosen)} {len(pair.rejected)} {pair.score_gap}".encode())
@@ -70,7 +70,7 @@ def of_data(paths: Sequence[Path]) -> dict[str, str]:
 def of_model_files(name: str) -> str:
     """Return the digest of the files that a model, an ensemble, or adapters with their base, are loaded from.
 
-    Of a name that is neither a folder nor in the hub's cache, the digest of the name.
+    For a name that is neither a folder nor in the hub's cache, the digest of the name.
     """
     digest = xxhash.xxh3_128(name.encode())
     for member in runs.members_of(name):
@@ -85,7 +85,7 @@ def of_model_files(name: str) -> str:
 
 
 def of_models(names: Iterable[str | None]) -> dict[str, str]:
-    """Return the digests of models that are named, by name, and of the references that their runs name."""
+    """Return the digests of models by name, and of the references in their training runs."""
     found = {}
     for name in names:
         if name is None or is_call(name):
@@ -99,7 +99,7 @@ def of_models(names: Iterable[str | None]) -> dict[str, str]:
 
 
 def of_file(path: Path) -> str:
-    """Return the digest of a file, from the cache while the file stays as it is."""
+    """Return the digest of a file, from the cache while the file is unchanged."""
     path = path.resolve()
     return _of_file(path, files.stamp(path))
 
@@ -138,7 +138,7 @@ def _base_of(folder: Path | None) -> str | None:
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Say what differs between two sets of fingerprints: digests by their names, plain values with both."""
+    """Describe the differences of two sets of fingerprints: digests by name, plain values with both values."""
     found = []
     for section in now:
         ours, theirs = (side.get(section) for side in (now, before))

@@ -1,8 +1,8 @@
-"""A trained model that is loaded is the one that its run wrote: finished, and the same bytes.
+"""Check that a trained model is loaded as its run wrote it: finished, with the same bytes.
 
-The manifest of a run names size and digest of every file. Sizes are compared on every load, and digests unless
-`--trust-files` is given; a file is hashed as quickly as memory is read, beside the loading. Models from elsewhere have
-no such manifest.
+The manifest of a run holds size and digest of every file. Sizes are compared on every load, and digests unless
+`--trust-files` is given; hashing runs at memory speed, in parallel with loading. Models from elsewhere have no such
+manifest.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from headwater.results import runs
 
 WEIGHTS = ".safetensors"
 LOADED = ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "adapter_config.json")
-"""Files beside the weights that decide what a model says."""
+"""Files beside the weights that affect a model's outputs."""
 TRUST = "HEADWATER_TRUST_FILES"
-"""Environment variable that leaves digests out; `--trust-files` sets it."""
+"""Environment variable that skips digests; `--trust-files` sets it."""
 
 
 @contextlib.contextmanager
 def checking(folder: Path) -> Iterator[None]:
-    """Check a model while it is loaded inside: what is wrong is said in place of what the loading makes of it.
+    """Check a model while it is loaded in the block; the check's error replaces an error of loading.
 
-    Digests are made beside the loading, in a thread; XXH3 holds no lock of Python. Errors: those of `check`.
+    Digests are computed in a thread; XXH3 releases the global interpreter lock. Errors: those of `check`.
     """
     trusted = bool(os.environ.get(TRUST))
     check(folder, digests=False)
@@ -46,7 +46,7 @@ def checking(folder: Path) -> Iterator[None]:
 
 
 def check(folder: Path, *, digests: bool = True) -> None:
-    """Refuse the model of a run that did not finish, or whose files are not what was written. Errors: `ModelError`."""
+    """Refuse a model whose run did not finish, or whose files have changed. Errors: `ModelError`."""
     if runs.is_unfinished(folder):
         fix = "repeat the command that wrote it, which goes on where it was stopped"
         raise ModelError(str(folder), "is a run that did not finish", fix)
@@ -63,7 +63,7 @@ def check(folder: Path, *, digests: bool = True) -> None:
 
 
 def _listed(folder: Path) -> Mapping[str, Any]:
-    """Return the entries of a run's manifest for its own model; none where there is no run."""
+    """Return the manifest entries of the model's files; empty where there is no run."""
     if not (folder / "done").is_file():
         return {}
     try:

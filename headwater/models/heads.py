@@ -1,4 +1,4 @@
-"""What a checkpoint says that it is: a policy, a reward model or something else; and which output is the reward."""
+"""Determine from a checkpoint whether it is a policy or a reward model, and which output is the reward."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ AUTO = {"policy": transformers.AutoModelForCausalLM, "reward": transformers.Auto
 
 
 class Wanted(NamedTuple):
-    """As what a checkpoint is read."""
+    """What a checkpoint is to be loaded as."""
 
     head: Head
     new_head: bool = False
-    """Whether a score head is drawn at random where there is none."""
+    """Whether to initialise a score head at random where there is none."""
     reward_head: int | None = None
-    """Which output of a reward model with several is the reward."""
+    """Index of the reward among the outputs of a reward model with several."""
     labels: int = 1
-    """How many outputs a new score head has."""
+    """Number of outputs of a new score head."""
     given: bool = False
-    """Whether the weights of a new score head come from elsewhere, right after."""
+    """Whether the weights of a new score head are supplied right afterwards."""
 
 
 OTHER_TASKS = {
@@ -37,7 +37,7 @@ OTHER_TASKS = {
     "ForMultipleChoice": "chooses among answers",
     "ForImageClassification": "classifies images",
 }
-"""Endings of architectures whose heads are neither a policy's nor a reward model's, and what they do."""
+"""Suffixes of architectures with heads for other tasks, and those tasks."""
 
 
 def config_of(name: str) -> Any:
@@ -52,7 +52,7 @@ def config_of(name: str) -> Any:
 
 
 def check_place(path: Path) -> None:
-    """Refuse a folder that holds something of a model, but none. Errors: `ModelError`."""
+    """Refuse a folder that holds parts of a model, but no complete one. Errors: `ModelError`."""
     if not path.is_dir() or any((path / name).is_file() for name in ("config.json", adapter_files.CONFIG)):
         return
     if (path / "state.safetensors").is_file():
@@ -63,12 +63,12 @@ def check_place(path: Path) -> None:
 
 
 def architecture_of(config: Any) -> str | None:
-    """Return the name of the class that a checkpoint was saved from; None where its configuration does not tell."""
+    """Return the class name that a checkpoint was saved from; None where its configuration has none."""
     return next(iter(getattr(config, "architectures", None) or ()), None)
 
 
 def head_of(name: str, config: Any) -> Head | None:
-    """Say what a checkpoint is: a reward model or a policy; None where it is neither."""
+    """Return whether a checkpoint is a reward model or a policy; None where it is neither."""
     architecture = architecture_of(config)
     if architecture is None:
         return _by_weights(name, config)
@@ -80,7 +80,7 @@ def head_of(name: str, config: Any) -> Head | None:
 
 
 def _by_weights(name: str, config: Any) -> Head | None:
-    """Say by its weights what a checkpoint is whose configuration names no architecture."""
+    """Classify by its weights a checkpoint whose configuration names no architecture."""
     names = tensor_files.headers(tensor_files.files_of(name))
     if any(part in ("score", "classifier") for each in names for part in each.split(".")[:-1]):
         return "reward"
@@ -88,9 +88,9 @@ def _by_weights(name: str, config: Any) -> Head | None:
 
 
 def check(name: str, config: Any, wanted: Wanted) -> None:
-    """Refuse a checkpoint that is not what is wanted; with a new head, a policy may become a reward model.
+    """Refuse a checkpoint of the wrong kind; with a new head, a policy may become a reward model.
 
-    Errors: `ModelError`, with what fits.
+    Errors: `ModelError`, with a way that works.
     """
     architecture = architecture_of(config) or ""
     for ending, does in OTHER_TASKS.items():
@@ -108,7 +108,7 @@ def check(name: str, config: Any, wanted: Wanted) -> None:
 
 
 def neither(name: str, config: Any) -> ModelError:
-    """Return the error for a checkpoint that is no policy and no reward model."""
+    """Return the error for a checkpoint that is neither a policy nor a reward model."""
     architecture = architecture_of(config) or f"{config.model_type} model"
     does = next((f", which {does}" for ending, does in OTHER_TASKS.items() if architecture.endswith(ending)), "")
     return ModelError(name, f"is a {architecture}{does}", "expected a reward model or a causal language model")
@@ -118,9 +118,9 @@ _WORDS = {"policy": "policy", "reward": "reward model"}
 
 
 def labels_of(name: str, config: Any, index: int | None) -> int:
-    """Return how many outputs a finished reward model has, of which `index` is the reward.
+    """Return the number of outputs of a trained reward model, of which `index` is the reward.
 
-    Errors: `ModelError` where it has several and none is named; `UsageError` for one that it does not have.
+    Errors: `ModelError` where it has several and no index is given; `UsageError` for an index out of range.
     """
     labels = int(config.num_labels)
     if labels > 1 and index is None:
@@ -133,14 +133,14 @@ def labels_of(name: str, config: Any, index: int | None) -> int:
 
 
 def check_index(name: str, index: int | None, labels: int) -> None:
-    """Refuse an output that is not there. Errors: `UsageError`."""
+    """Refuse an index out of range. Errors: `UsageError`."""
     if index is not None and not 0 <= index < labels:
         outputs = f"{labels} output{'s' if labels > 1 else ''}"
         raise UsageError(f"--reward-head {index}", f"{name} has {outputs}", f"expected 0 to {labels - 1}")
 
 
 def set_labels(config: Any, labels: int) -> None:
-    """Set the number of outputs; also of the text part, by which a model of several kinds of input is built."""
+    """Set the number of outputs, also in the text part of a multimodal configuration."""
     for each in (config, config.get_text_config()):
         each.num_labels = labels
 

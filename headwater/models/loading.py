@@ -1,4 +1,4 @@
-"""Load policies, reward models and their tokenizers; scratch models for machines without a network, and for studies.
+"""Load policies, reward models and their tokenizers; build scratch models for tests and for machines without a network.
 
 Only safetensors weights are read, and no code that comes with a model is run.
 """
@@ -71,9 +71,9 @@ class Scratch:
 
 @dataclass(frozen=True, slots=True)
 class ScratchEncoder(Scratch):
-    """A small ModernBERT with random weights that rewards the mean of its hidden states; its tokenizer, as `Scratch`'s.
+    """A small ModernBERT with random weights and mean pooling; tokenizer as in `Scratch`.
 
-    A mean over words suits data too small to learn which token to read from.
+    Mean pooling suits data that is too small to learn which token to read the reward from.
     """
 
     dropout: float = 0.1
@@ -120,11 +120,11 @@ def load(
     """Load a model by Hugging Face name, path, or constructor call (`scratch(…)`), with its tokenizer.
 
     A path or name may be that of adapters, which are merged into their base. `records` train the tokenizer of a scratch
-    model and are not looked at otherwise; `seed` fixes new weights. With `new_head`, as training has it, a policy
-    becomes a reward model with a score head of random weights; without, that is refused, as is a checkpoint that lacks
-    weights or has others. `reward_head` says which output of a reward model with several is the reward. Only the run
-    that is about to be finished reads its own `unfinished` model.
-    Errors: `UsageError`, `ModelError`.
+    model and are unused otherwise; `seed` determines new weights. With `new_head`, as training sets it, a policy
+    becomes a reward model with a score head of random weights; without it that is refused, as is a checkpoint that
+    lacks weights or has extra ones. `reward_head` selects the output of a reward model with several. `unfinished`
+    allows a model whose run is not finished, for the run that is about to finish it. Errors: `UsageError`,
+    `ModelError`.
     """
     _refuse_ensemble(name)
     torch.manual_seed(seed)
@@ -151,14 +151,14 @@ def load(
 
 
 def untrained(model: Any, base: str | None, seed: int, reward_head: int | None = None) -> Any:
-    """Return a reward model as it was before training: the weights of `base`, or random ones, and a new score head.
+    """Return a reward model before training: the weights of `base`, or random ones, with a new score head.
 
-    Random where `base` is None or a constructor call. Errors: those of `load`.
+    All weights are random where `base` is None or a constructor call. Errors: those of `load`.
     """
     if base is not None and not is_call(base):
         return load(base, "reward", (), seed, new_head=True, reward_head=reward_head).model
     torch.manual_seed(seed)
-    # The configuration alone: not the way to attend that the model was set to.
+    # Only the configuration is copied, not the attention implementation that the model was set to.
     config = type(model.config).from_dict(model.config.to_dict())
     return AUTO["reward"].from_config(config).to(device())
 
@@ -166,7 +166,7 @@ def untrained(model: Any, base: str | None, seed: int, reward_head: int | None =
 def load_members(
     name: str, head: Head, records: Sequence[Record], seed: int, reward_head: int | None = None
 ) -> list[Loaded]:
-    """Load the members of an ensemble, or the one model of that name.
+    """Load the members of an ensemble, or the single model of that name.
 
     Errors: those of `load`; `ModelError` where vocabularies differ.
     """
@@ -178,14 +178,14 @@ def load_members(
 
 
 def check_conditions(name: str, conditions: Iterable[str]) -> None:
-    """Refuse to ask a model that was trained under conditions where one is missing. Errors: `UsageError`."""
+    """Refuse rows without a condition for a model trained under conditions. Errors: `UsageError`."""
     if runs.facts_of(Path(name)).get("conditional") and not all(conditions):
         fix = "give --condition TEXT or --condition-column NAME"
         raise UsageError(name, "was trained under conditions, and a row has none", fix)
 
 
 def give_template(tokenizer: Tokenizer) -> None:
-    """Give the tokenizer of an encoder a plain template where it has none; it is saved with what is trained."""
+    """Give the tokenizer of an encoder a plain template where it has none; it is saved with the trained model."""
     if not tokenizer.chat_template and tokenizer.cls_token and tokenizer.sep_token:
         tokenizer.chat_template = PLAIN
         shown = tokenizer.apply_chat_template([{"role": "user", "content": "…"}], tokenize=False)
@@ -214,14 +214,14 @@ def _check_fit(model: Any, tokenizer: Tokenizer, name: str) -> None:
 def _check_finite(model: Any, name: str) -> None:
     weights = ((key, weight) for key, weight in model.state_dict().items() if weight.is_floating_point())
     broken = next((key for key, weight in weights if not torch.isfinite(weight).all()), None)
-    # Buffers that are not saved are computed, masks among them, which may hold −∞ but nothing undefined.
+    # Buffers that are not saved are computed; masks among them may hold −∞, but nothing undefined.
     broken = broken or next((key for key, each in model.named_buffers() if torch.isnan(each).any()), None)
     if broken:
         raise ModelError(name, f"has weights that are not finite in {broken}", "use another checkpoint")
 
 
 def reference_of(model: str, named: str | None, tokenizer: Tokenizer, seed: int) -> Any:
-    """Load the reference of a policy: the one that is named, or the one its training run names.
+    """Load the reference of a policy: the one that is named, or the one in its training run.
 
     Errors: `UsageError` where none is known, `ModelError` for another vocabulary.
     """
@@ -236,7 +236,7 @@ def reference_of(model: str, named: str | None, tokenizer: Tokenizer, seed: int)
 
 
 def head_of(name: str) -> Head:
-    """Say what a saved model is: a reward model or a policy. Errors: `ModelError`, also for an ensemble."""
+    """Return whether a saved model is a reward model or a policy. Errors: `ModelError`, also for an ensemble."""
     _refuse_ensemble(name)
     untrusted.check_model(name)
     adapter = adapter_files.config_of(name)

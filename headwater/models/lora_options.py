@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class LoraOptions:
-    """Low-rank adapters (arXiv:2106.09685) that are trained in place of all weights."""
+    """Options of low-rank adapters (arXiv:2106.09685), trained in place of all weights."""
 
     rank: int
     alpha: int | None = None
-    """Scale of the adapters, divided by their rank. Default: 2 × rank."""
+    """Scaling of the adapters, divided by their rank. Default: 2 × rank."""
     dropout: float | None = None
     """Dropout of the adapters' input. Default: 0."""
     target_modules: str | None = None

@@ -1,6 +1,6 @@
-"""How many tokens a model can read: a table of positions that it learned, or that it was built with, bounds every row.
+"""Maximum number of tokens that a model can read, from its tables of position embeddings.
 
-Rotary, relative and linear positions (RoPE, ALiBi) are computed for any length, and bound nothing.
+Rotary, relative and linear positions (RoPE, ALiBi) are computed for any length and set no limit.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from headwater.data.tokens import MAX_LENGTH, EncodeOptions
 from headwater.errors import UsageError
 
 TABLE = re.compile(r"(^|_)(wpe|positions?(_emb(ed(ding)?s?)?)?|pos_emb(ed(ding)?s?)?|embed_positions|positions_embed)$")
-"""Names that models give their tables of positions: GPT-2, OPT, BERT, openai-gpt, …"""
+"""Names of tables of learned positions: GPT-2, OPT, BERT, openai-gpt, …"""
 FIXED = ("embed_positions", "pos_encoding", "position_enc")
-"""Names of tables of computed positions, of a size that does not grow: GPT-J, CodeGen, CTRL."""
+"""Names of tables of computed positions with a fixed size: GPT-J, CodeGen, CTRL."""
 ANY = 10**9
 
 
 def limit_of(model: Any) -> int | None:
-    """Return how many positions a model's tables have; None where positions are computed for any length."""
+    """Return the number of positions of a model's tables; None where positions are computed for any length."""
     sizes = [size for module in model.modules() for size in _sizes(module)]
     if model.config.model_type == "mpt":  # whose distances (ALiBi) are computed up to there
         sizes.append(model.config.max_seq_len)
     if not sizes:
         return None
-    # Some tables have rows that are never looked up (Nystromformer); the configuration counts those that are.
+    # Some tables have rows that are never used (Nystromformer); the configuration counts the used ones.
     stated = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     return min(sizes) if not stated or stated < 2 else min(*sizes, stated)
 
 
 def _sizes(module: torch.nn.Module) -> list[int]:
-    """Return how many positions the tables right inside of `module` have."""
+    """Return the numbers of positions of the tables that are direct children of `module`."""
     if hasattr(module, "make_weights"):  # XGLM and M2M-100 compute more where they need more
         return []
     tables = [
@@ -49,7 +49,7 @@ def _sizes(module: torch.nn.Module) -> list[int]:
 
 
 def _offset(table: torch.nn.Embedding) -> int:
-    """Return at which row of a table the first token of a text stands."""
+    """Return the row of a table at which the first token of a text is placed."""
     own = getattr(table, "offset", None)  # OPT, BART
     if isinstance(own, int):
         return own
@@ -58,16 +58,16 @@ def _offset(table: torch.nn.Embedding) -> int:
 
 
 def readable(model: Any) -> int:
-    """Return how many tokens a model generates within: what its tables hold, or what it was trained for."""
+    """Return the number of tokens a model can generate within: its table size, or its trained length."""
     limit = limit_of(model)
     stated = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     return limit if limit is not None else int(stated or ANY)
 
 
 def fit(asked: int | None, *models: Any) -> int:
-    """Return how many tokens of prompt and response all of `models` are to read, where `asked` is what was asked for.
+    """Return the maximum number of tokens of prompt and response for all of `models`; `asked` is the user's value.
 
-    What nobody asked for is the default, or what the models can read where that is less, which is said.
+    Without a user's value it is the default, or what the models can read where that is less, which is printed.
     Errors: `UsageError` for more than they can read.
     """
     limits = [limit for model in models if (limit := limit_of(model)) is not None]
@@ -80,5 +80,5 @@ def fit(asked: int | None, *models: Any) -> int:
 
 
 def fitted(encode_options: EncodeOptions, *models: Any) -> EncodeOptions:
-    """Return a view with the `max_length` that `fit` says. Errors: those of `fit`."""
+    """Return truncation options with the `max_length` of `fit`. Errors: those of `fit`."""
     return dataclasses.replace(encode_options, max_length=fit(encode_options.max_length, *models))

@@ -1,7 +1,7 @@
-"""Which precision to train in: bf16 where the device computes it natively, and no slower than fp32.
+"""Choose the training precision: bf16 where the device computes it natively and no slower than fp32.
 
-Processors differ widely in that. With AMX a product in bf16 is many times as fast as in fp32; where AVX-512 has bf16
-and AMX is missing, it can take twice as long. So a CPU is asked, in less than a tenth of a second.
+Processors differ widely: with AMX a bf16 matrix product is many times as fast as in fp32; where AVX-512 has bf16 and
+AMX is missing, it can take twice as long. A CPU is therefore measured, in less than a tenth of a second.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from headwater.errors import UsageError
 Precision = Literal["fp32", "bf16"]
 
 _SHAPE = (512, 512, 512)
-"""Of the matrix products that are timed: a small model's."""
+"""Shape of the timed matrix products, that of a small model."""
 _TRIES = 12
 
 
 def resolve(asked: str) -> Precision:
-    """Return what `auto` stands for on this device, or the precision asked for.
+    """Return the precision that `auto` selects on this device, or the given one.
 
-    Processes that train together must agree, so that several take bf16 wherever it is native. Errors: `UsageError`
-    when bf16 is asked for and the device has none.
+    Processes that train together must agree, so several processes take bf16 wherever it is native. Errors: `UsageError`
+    when bf16 is given and the device lacks it.
     """
     if asked == "fp32":
         return "fp32"
@@ -41,9 +41,9 @@ def resolve(asked: str) -> Precision:
 
 @functools.cache
 def bf16_gain() -> float:
-    """Return how many times as fast a core of this CPU multiplies matrices in bf16 as in fp32: the best of some tries.
+    """Return the speed-up of bf16 over fp32 matrix products on one core of this CPU: the best of several tries.
 
-    One core, because what else keeps the others busy would decide it.
+    One core, since the load on other cores would otherwise decide the result.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -55,7 +55,7 @@ def bf16_gain() -> float:
 
 
 def _best_times(*dtypes: torch.dtype) -> dict[torch.dtype, float]:
-    """Time a product in each precision, in turn."""
+    """Time a product in each precision, alternately."""
     n, k, m = _SHAPE
     best = dict.fromkeys(dtypes, float("inf"))
     products = {dtype: tuple(torch.ones(*shape, dtype=dtype) for shape in ((n, k), (k, m), (n, m))) for dtype in dtypes}

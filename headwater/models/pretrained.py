@@ -1,8 +1,8 @@
-"""A checkpoint read whole: its model has every weight from it and leaves none out, or an error names them.
+"""Load a checkpoint completely: every weight of the model is found, and every weight of the checkpoint is used.
 
-transformers draws weights that a checkpoint lacks at random and passes by those that the model has no place for; both
-are warnings there, and wrong numbers here. What it knows to be no fault (tied weights, buffers that older versions
-saved) is none here either.
+transformers initialises missing weights at random and ignores unexpected ones, with a warning; here both are errors
+that name the weights. Differences that transformers knows to be harmless (tied weights, buffers that older versions
+saved) are accepted.
 """
 
 from __future__ import annotations
@@ -31,26 +31,26 @@ WRAPPERS = {
     "pretrained_model.": "a value head of TRL",
     "model.": "a module around it",
 }
-"""What wrappers put before the names of weights, and which they are: those that come first lie inside of names too."""
+"""Prefixes that wrappers add to the names of weights; those that come first may also occur inside names."""
 INSIDE = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 
 RENAMED_HEADS = ("embed_out.",)
-"""Output layers that checkpoints call otherwise than the class that reads them (GPT-NeoX)."""
+"""Output layers whose names in checkpoints differ from those in the class that reads them (GPT-NeoX)."""
 
 
 class Report(NamedTuple):
-    """How a checkpoint differs from the model that was made of it, by names of weights."""
+    """Differences between a checkpoint and the model built from it, by names of weights."""
 
     missing: list[str]
-    """In the model alone."""
+    """Only in the model."""
     unexpected: list[str]
-    """In the checkpoint alone."""
+    """Only in the checkpoint."""
     mismatched: list[str]
-    """In both, with other shapes: what is said of them."""
+    """In both, with different shapes: descriptions."""
 
     @property
     def problems(self) -> list[str]:
-        """Say what is wrong; nothing where all is well."""
+        """Describe what is wrong; empty where nothing is."""
         lacks = f"lacks {len(self.missing)} of its weights: {listed(self.missing)}" if self.missing else ""
         extra = len(self.unexpected)
         more = f"has {extra} weights that its model has no place for: {listed(self.unexpected)}" if extra else ""
@@ -58,9 +58,9 @@ class Report(NamedTuple):
 
 
 def read(name: str, config: Any, wanted: Wanted) -> Any:
-    """Read a checkpoint, by path or hub name, as what is wanted of it, in float32.
+    """Read a checkpoint, by path or hub name, as the wanted kind of model, in float32.
 
-    A new score head is drawn from torch's generator, which is to be seeded before. Errors: `ModelError`, `UsageError`.
+    A new score head is drawn from torch's global generator; seed it before. Errors: `ModelError`, `UsageError`.
     """
     heads.check(name, config, wanted)
     _check_plain(name, config)
@@ -88,7 +88,7 @@ def read(name: str, config: Any, wanted: Wanted) -> Any:
 
 
 def _labels(name: str, config: Any, wanted: Wanted, finished: bool) -> int:
-    """Return how many outputs a sequence classifier is made with. Errors: `ModelError`, `UsageError`."""
+    """Return the number of outputs to build a sequence classifier with. Errors: `ModelError`, `UsageError`."""
     if finished and not wanted.given:
         return heads.labels_of(name, config, wanted.reward_head)
     if not wanted.given:
@@ -97,7 +97,7 @@ def _labels(name: str, config: Any, wanted: Wanted, finished: bool) -> int:
 
 
 def _headless(model: Any, report: Report) -> bool:
-    """Say whether a checkpoint has none of the weights outside of the backbone of `model`."""
+    """Return whether a checkpoint has no weights outside the backbone of `model`."""
     inside = f"{model.base_model_prefix}."
     head = {key for key, _ in model.named_parameters() if not key.startswith(inside)}
     return head <= set(report.missing)
@@ -136,7 +136,7 @@ def _refused(name: str) -> Iterator[None]:
 
 
 def _check_plain(name: str, config: Any) -> None:
-    """Refuse weights that are stored quantised. Errors: `ModelError`."""
+    """Refuse quantised weights. Errors: `ModelError`."""
     for each in (config, config.get_text_config()):
         found = getattr(each, "quantization_config", None)
         if found:
@@ -146,7 +146,7 @@ def _check_plain(name: str, config: Any) -> None:
 
 
 def _check_dtypes(name: str) -> None:
-    """Refuse matrices that are stored as integers or in 8 bits without being declared. Errors: `ModelError`."""
+    """Refuse matrices stored as integers or in 8 bits without a declaration. Errors: `ModelError`."""
     found = tensor_files.headers(tensor_files.files_of(name))
     odd = sorted(key for key, header in found.items() if header.dtype not in FLOATS and len(header.shape) == 2)
     odd = [key for key in odd if not key.endswith("position_ids")]
@@ -157,21 +157,21 @@ def _check_dtypes(name: str) -> None:
 
 
 def _check_tie(model: Any) -> None:
-    """Say in the configuration that embeddings are not tied where the checkpoint has two different ones."""
+    """Mark embeddings as untied in the configuration where the checkpoint has two different ones."""
     head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
     if head is not None and model.config.get_text_config().tie_word_embeddings and head.weight is not embeddings.weight:
         set_untied(model)
 
 
 def set_untied(model: Any) -> None:
-    """Say of a model, in its configuration too, that its output layer has weights of its own."""
+    """Mark the output layer of a model as untied, in its configuration too."""
     for each in (model.config, model.config.get_text_config()):
         each.tie_word_embeddings = False
     model.all_tied_weights_keys = {}
 
 
 def _unwrapped(name: str, model: Any, report: Report) -> tuple[Any, Report]:
-    """Read a checkpoint anew whose names were changed by wrappers, and say so; else return what is there."""
+    """Read a checkpoint again with the prefixes of wrappers removed, and print that; else return the given one."""
     files = tensor_files.files_of(name)
     found = [key for key in WRAPPERS if any(_has(each, key) for each in report.unexpected)]
     if not found or not files or any(".lora_" in each for each in report.unexpected):
@@ -193,7 +193,7 @@ def _has(key: str, wrapper: str) -> bool:
 
 
 def _stripped(key: str, wrappers: list[str]) -> str:
-    """Return the name of a weight without what wrappers put there."""
+    """Return the name of a weight without the prefixes of wrappers."""
     for wrapper in wrappers:
         if wrapper in INSIDE:
             key = f".{key}".replace(f".{wrapper}", ".").removeprefix(".")
@@ -207,7 +207,7 @@ def _stripped(key: str, wrappers: list[str]) -> str:
 
 
 def _without_heads(report: Report, model: Any, config: Any) -> Report:
-    """Leave out of a report what a new score head explains: its own weights, and those of the head it replaces."""
+    """Remove from a report what a new score head explains: its own weights, and those of the head it replaces."""
     inside = f"{model.base_model_prefix}."
     missing = [key for key in report.missing if key.startswith(inside) and ".pooler." not in key]
     mismatched = [said for said in report.mismatched if said.startswith(inside)]
@@ -235,7 +235,7 @@ def _other_heads(config: Any, inside: str) -> set[str]:
 
 
 def _advice(report: Report, config: Any) -> str:
-    """Say what to do about a report with problems."""
+    """Return advice for a report with problems."""
     if any(key.startswith(("v_head.", "value_head.")) for key in report.unexpected):
         return "a value head (TRL's PPO) gives no reward and is no part of a policy: save the model without it"
     if any(".lora_" in key for key in report.unexpected):

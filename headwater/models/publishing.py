@@ -1,4 +1,4 @@
-"""A finished run's model on the Hugging Face hub: only when asked, and nothing of the data it was trained on."""
+"""Upload the model of a finished run to the Hugging Face hub, without any of its training data."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ MODEL_FILES = (
     "*.jinja",
     "adapter/*",
 )
-"""What is uploaded: a run directory also holds texts, openings and accounts, which stay here."""
+"""Files to upload. A run directory also holds texts and row counts, which are not uploaded."""
 
 
 def check(repository: str) -> None:
-    """Refuse, before a training, a name that the hub would. Errors: `UsageError`."""
+    """Refuse, before training, a name that the hub would refuse. Errors: `UsageError`."""
     try:
         huggingface_hub.utils.validate_repo_id(repository)  # type: ignore[attr-defined]
     except huggingface_hub.errors.HFValidationError as error:
@@ -35,9 +35,9 @@ def check(repository: str) -> None:
 
 
 def push(run: Path, repository: str) -> None:
-    """Upload the model of a run; a repository that does not exist is made, a private one.
+    """Upload the model of a run; a missing repository is created as a private one.
 
-    The token is that of `hf auth login`, or `$HF_TOKEN`. Errors: `NetworkError`; the run is finished all the same.
+    The token is that of `hf auth login`, or `$HF_TOKEN`. Errors: `NetworkError`; the run stays finished.
     """
     try:
         huggingface_hub.create_repo(repository, private=True, exist_ok=True)

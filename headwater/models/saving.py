@@ -1,4 +1,4 @@
-"""Save a model so that Hugging Face tools load it: safetensors, tokenizer, chat template, model card; no pickle."""
+"""Save a model in the form Hugging Face tools load: safetensors, tokenizer, chat template, model card; no pickle."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from headwater.files import manifest
 from headwater.models import adapters, cards, turn_ends
 
 LAST = "config.json"
-"""Without it nothing takes a folder for a model: it is put in place when all others are."""
+"""Moved into place last, since nothing takes a folder without it for a model."""
 
 
 def save(
@@ -25,10 +25,10 @@ def save(
     card: Mapping[str, Any] | None = None,
     weights: Mapping[str, torch.Tensor] | None = None,
 ) -> None:
-    """Write model and tokenizer into `path`; with `card` (title, command, tags, base_model, facts) also a model card.
+    """Write model and tokenizer to `path`; with `card` (title, command, tags, base_model, facts) also a model card.
 
-    `weights` are the model's where it does not hold them whole. Of an adapted model: the whole model with its adapters
-    merged in, and the adapters alone in `adapter/` (see `adapters.save`).
+    `weights` are the model's, given where it does not hold them whole. Of an adapted model: the merged model, and the
+    adapters alone in `adapter/` (see `adapters.save`).
     """
     check_weights(model, str(path))
     path.mkdir(parents=True, exist_ok=True)
@@ -41,7 +41,7 @@ def save(
         model.save_pretrained(staged, state_dict=None if weights is None else dict(weights))
         tokenizer.save_pretrained(staged)
         if card:
-            # Of the run's own files, which are not staged.
+            # Built from the run's own files, which are not staged.
             text = cards.text_of(path, card, type(model).__name__.endswith("ForSequenceClassification"), tokenizer)
             files.write_text(staged / "README.md", text)
         _put_in_place(staged, path)
@@ -55,7 +55,7 @@ def check_weights(model: torch.nn.Module, what: str) -> None:
 
 
 def _put_in_place(staged: Path, path: Path) -> None:
-    """Move what was staged into a folder, file by file, each on the disk before it has its name."""
+    """Move staged files into a folder one by one, each synced before it gets its name."""
     found = sorted((each for each in staged.rglob("*") if each.is_file()), key=lambda each: each == staged / LAST)
     for each in found:
         files.sync(each)

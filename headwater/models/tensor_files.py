@@ -1,4 +1,4 @@
-"""The safetensors files of a model: which they are, what their headers say, and whether they are all there."""
+"""The safetensors files of a model: their list, their headers, and whether they are complete."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 
 
 class Header(NamedTuple):
-    """What a file says of a tensor."""
+    """Entry of a tensor in the header of a file."""
 
     dtype: str
     shape: tuple[int, ...]
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse a folder whose weights are pickled, twice there, or not all there. Errors: `ModelError`."""
+    """Refuse a folder whose weights are pickled, stored twice, or incomplete. Errors: `ModelError`."""
     single, index = folder / SINGLE, folder / INDEX
     if not single.is_file() and not index.is_file():
         _refuse_without_weights(folder)
@@ -52,7 +52,7 @@ def _refuse_without_weights(folder: Path) -> None:
 
 
 def _index(path: Path) -> dict[str, str]:
-    """Return which file holds each tensor, by an index."""
+    """Return the file that holds each tensor, by an index."""
     try:
         named = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
         return {str(name): str(file) for name, file in named.items()}
@@ -78,7 +78,7 @@ def _check_shards(folder: Path, named: Mapping[str, str]) -> None:
 
 
 def files_of(name: str) -> list[Path]:
-    """Return the files with the weights of a model that has been loaded, by path or hub name."""
+    """Return the weight files of a loaded model, by path or hub name."""
     single, index = (_file(name, file) for file in (SINGLE, INDEX))
     if single is not None or index is None:
         return [] if single is None else [single]
@@ -96,7 +96,7 @@ def _file(name: str, file: str) -> Path | None:
 
 
 def headers(files: list[Path]) -> dict[str, Header]:
-    """Return what the headers of `files` say of their tensors. Errors: `ModelError` for a damaged file."""
+    """Return the header entries of the tensors of `files`. Errors: `ModelError` for a damaged file."""
     return {name: header for file in files for name, header in _headers(file)}
 
 
@@ -116,6 +116,6 @@ def tensors(files: list[Path]) -> dict[str, torch.Tensor]:
 
 
 def listed(names: list[str], most: int = 3) -> str:
-    """Name the first few, and say how many more there are."""
+    """Return the first few names, and the number of the rest."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more

@@ -1,8 +1,8 @@
-"""What models have to do with the end of a turn: where they stop, what they pad with, where a reward is read.
+"""End-of-turn handling of models: stop tokens, padding token, and the token at which a reward is read.
 
-How a turn ends is the tokenizer's matter (`data.turns`). A model that is saved says it to other tools too: its
-generation stops there, and its padding token is another one, because transformers reads the reward of a row at the last
-token that is not padding.
+The tokenizer defines how a turn ends (`data.turns`). A saved model passes it on to other tools: its generation
+configuration stops there, and its padding token is a different one, because transformers reads the reward of a row at
+the last token that is not padding.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from headwater.models import adapters, heads
 from headwater.results import runs
 
 PAD = "<|pad|>"
-"""Added to a vocabulary that has no token to spare."""
+"""Added to a vocabulary without an unused token."""
 
 
 def end_tokens(model: Any, tokenizer: Tokenizer) -> list[int]:
-    """Return the tokens that end a response of `model`: the end of a turn, EOS, and those that it names itself.
+    """Return the tokens that end a response of `model`: end of turn, EOS, and those in its configuration.
 
     Errors: `ModelError` where there are none.
     """
@@ -45,27 +45,27 @@ def end_tokens(model: Any, tokenizer: Tokenizer) -> list[int]:
 
 
 def _ids(named: int | list[int] | None) -> set[int]:
-    """Return the ids that a configuration names, which may be one, several or none."""
+    """Return the ids in a configuration entry, which may be one, several or none."""
     return set() if named is None else set(named) if isinstance(named, list) else {named}
 
 
 def name_end_tokens(model: Any, tokenizer: Tokenizer) -> None:
-    """Let the configurations of a policy name the tokens at which it stops, for whatever loads it."""
+    """Write the stop tokens of a policy into its configurations, for any tool that loads it."""
     ends = end_tokens(model, tokenizer)
     named = ends[0] if len(ends) == 1 else ends
     for config in (model.generation_config, model.config, model.config.get_text_config()):
         config.eos_token_id = named
         if config.pad_token_id is None:
             config.pad_token_id = tokenizer.pad_token_id
-    # No longer what the model's configuration made of itself.
+    # Marked as explicit, so that transformers does not derive it from the model's configuration again.
     model.generation_config._from_model_config = False
 
 
 def give_padding(model: Any, tokenizer: Tokenizer, reward: bool) -> None:
-    """Give a model that is to be trained a padding token, and say so where it is a new one.
+    """Give a model that is to be trained a padding token, and print it where it is a new one.
 
-    That of a reward model must not end turns: transformers would read the token before. Where the vocabulary has no
-    other to spare, one is added. A policy keeps the one it has; without one it pads with its EOS token.
+    The padding token of a reward model must not end turns, since transformers would read the token before it. Where
+    the vocabulary has no other token to use, one is added. A policy keeps the one it has; without one it pads with EOS.
     """
     before = tokenizer.pad_token
     token: str | None
@@ -82,14 +82,14 @@ def give_padding(model: Any, tokenizer: Tokenizer, reward: bool) -> None:
     for config in (model.config, model.config.get_text_config()):
         config.pad_token_id = tokenizer.pad_token_id
     if reward:
-        # Its embedding is not trained: that of the token which ends turns has to be.
+        # The embedding of a padding token is not trained; that of the end-of-turn token has to be.
         embeddings = model.get_input_embeddings()
         if getattr(embeddings, "padding_idx", None) is not None:
             embeddings.padding_idx = tokenizer.pad_token_id
 
 
 def _added(model: Any, tokenizer: Tokenizer) -> str:
-    """Add a padding token to a vocabulary and, where the model has no embedding to spare, one with zeros."""
+    """Add a padding token to the vocabulary and, where the model has no unused embedding, a zero embedding."""
     tokenizer.add_special_tokens({"pad_token": PAD})
     if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
@@ -99,10 +99,10 @@ def _added(model: Any, tokenizer: Tokenizer) -> str:
 
 
 def end_rule(name: str) -> EndToken:
-    """Return who gets an end-of-turn token where a model, by name or path, reads responses: as it was trained.
+    """Return the end-of-turn rule under which a model, by name or path, reads responses: the one it was trained with.
 
-    A reward model of others has been trained to be read where transformers reads it. Where its padding token ends
-    turns, that is the token before the end, and so nobody gets an end token here. Errors: `ModelError`.
+    A reward model from elsewhere was trained to be read where transformers reads it. Where its padding token ends
+    turns, that is the token before the end, so responses get no end token here. Errors: `ModelError`.
     """
     trained = _trained(Path(name)).get("end")
     padding = _padding_of_classifier(name) if trained is None else None
@@ -117,12 +117,12 @@ def end_rule(name: str) -> EndToken:
 
 
 def _trained(path: Path) -> dict[str, Any]:
-    """Return the facts of a training run; of adapters that lie in one, those of the run around them."""
+    """Return the facts of a training run; for adapters inside a run, those of that run."""
     return runs.facts_of(path) or (runs.facts_of(path.parent) if path.name == "adapter" else {})
 
 
 def _padding_of_classifier(name: str) -> int | None:
-    """Return the padding token that a causal sequence classifier names; None for others, and where there is none."""
+    """Return the padding token of a causal sequence classifier; None for other models, and where it has none."""
     base, adapter = name, adapter_files.config_of(name)
     while adapter is not None:
         if adapters.head_of(base, adapter) != "reward":

@@ -1,1 +1,1 @@
-"""Rewards and likelihoods that finished models give to responses; sampling from them."""
+"""Rewards and likelihoods of responses under trained models; sampling of responses."""

@@ -1,8 +1,8 @@
-"""Prompts through `model.generate`: together where that is right, else one at a time, and without a cache if need be.
+"""Generate through `model.generate`: in batches where results stay correct, else one prompt at a time.
 
-Prompts of several lengths are padded on their left, and each is read once for all its draws. Whether a model then says
-what it says of each text alone is tried on random prompts, whose next tokens are compared with plain forwards; a cache
-of states, a position that padding moves or a rotary embedding that changes with length would give other tokens.
+Prompts of different lengths are padded on the left, and each is read once for all its draws. Whether a model then gives
+the results of separate forward passes is tested on random prompts; a cache of recurrent states, positions moved by
+padding, or a rotary embedding that changes with length would give other tokens.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from headwater.forward.format_check import attend_as_it_came, checked, reached
 from headwater.forward.hidden_states import base_of, forget_longer_texts
 
 SHORT = (9, 4, 14)
-"""Tokens of the prompts that are tried."""
+"""Numbers of tokens of the tested prompts."""
 FURTHER = 2
-"""Tokens below a length that the configuration names, at which another prompt ends: responses grow beyond."""
+"""Another tested prompt ends this many tokens below a length named in the configuration, so that responses cross it."""
 STEPS = 5
-"""Tokens that are drawn for each."""
+"""Number of tokens generated in the test."""
 
 
 class Drawing(NamedTuple):
-    """How prompts are given to generation."""
+    """How prompts are passed to generation."""
 
     together: bool
     """Several in one batch, padded on the left, each read once for its draws."""
     cached: bool
-    """With what was read kept, instead of read anew for every token."""
+    """With a key–value cache, instead of reading everything again for each token."""
 
 
 WAYS = {
@@ -48,7 +48,7 @@ WAYS = {
 
 
 def drawing_for(model: Any, longest: int) -> Drawing:
-    """Return the fastest way to draw texts of up to `longest` tokens that says what the model says of each alone.
+    """Return the fastest way to generate texts of up to `longest` tokens that agrees with separate forward passes.
 
     Sets the model's attention to its own. Errors: `ModelError` where no way does.
     """
@@ -71,7 +71,7 @@ def drawing_for(model: Any, longest: int) -> Drawing:
 
 
 def _tried(model: Any, way: Drawing, limits: Sequence[int]) -> Iterator[alone.Reading]:
-    """Yield what generation says after prompts and its own tokens, greedily."""
+    """Yield greedy generations after prompts, with their logits."""
     rng, (ids, _) = np.random.default_rng(0), ordinary_ids(model)
     sizes = (*SHORT, *(limit - FURTHER for limit in limits))
     prompts = [[int(token) for token in rng.choice(ids, size)] for size in sizes]
@@ -89,7 +89,7 @@ def _tried(model: Any, way: Drawing, limits: Sequence[int]) -> Iterator[alone.Re
 def generate(
     model: Any, prompts: Sequence[Sequence[int]], n: int, way: Drawing, settings: Any, processors: Any = None
 ) -> Any:
-    """Return what `model.generate` draws, n times for each prompt; prompts are padded on their left.
+    """Return n generations of `model.generate` for each prompt; prompts are padded on the left.
 
     Without `way.together`, give one prompt.
     """
@@ -114,7 +114,7 @@ def generate(
 
 
 def _read_once(model: Any, input_ids: torch.Tensor, mask: torch.Tensor, n: int) -> Any:
-    """Return a cache of all prompt tokens but the last, read once and repeated n times."""
+    """Return a cache of all prompt tokens but the last, computed once and repeated n times."""
     if input_ids.shape[1] < 2:
         return None
     positions = (mask.cumsum(1) - 1).clamp(min=0)
@@ -131,7 +131,7 @@ def _read_once(model: Any, input_ids: torch.Tensor, mask: torch.Tensor, n: int) 
 
 
 class plain_generation:  # noqa: N801 - used as a with-statement
-    """Sets a model's own generation settings (penalties, suppressed tokens, …) aside: they would change the draw."""
+    """Disable a model's own generation settings (penalties, suppressed tokens, …), which change the distribution."""
 
     def __init__(self, model: Any) -> None:
         self._model, self._before = model, copy.deepcopy(model.generation_config)

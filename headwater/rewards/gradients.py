@@ -1,12 +1,12 @@
-"""The DPO gradient of a prompt, and the bound that its preference variance sets (arXiv:2510.13022).
+"""DPO gradient of a prompt, and the bound on it by preference variance (arXiv:2510.13022).
 
 At θ = ref, with labels P(i, j) = σ((r_i − r_j) / τ), the mean gradient over the pairs of a prompt's responses is
-g = −β E[(P − ½)(s_i − s_j)], with s = ∇ log π(y | x). By Cauchy and Schwarz, and since E s = 0,
+g = −β E[(P − ½)(s_i − s_j)], with s = ∇ log π(y | x). By Cauchy–Schwarz, and since E s = 0,
 
     ‖g‖ ≤ β √PVar √E‖s_i − s_j‖² = √2 β √PVar √E‖s‖².
 
-E‖s‖² is estimated by half the mean of ‖s_i − s_j‖² over the drawn pairs: without bias for independent draws of the
-policy, and so that the bound holds for the drawn pairs themselves, whoever wrote them.
+E‖s‖² is estimated by half the mean of ‖s_i − s_j‖² over the drawn pairs. The estimate is unbiased for independent draws
+of the policy, and the bound holds for the drawn pairs themselves, whatever model wrote them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from headwater.statistics import Floats
 
 
 class Measured(NamedTuple):
-    """The gradient of one prompt; norms are divided by β, which scales both."""
+    """Measured gradient of one prompt; norms are divided by β, which scales both."""
 
     responses: int
     pvar: float
@@ -43,9 +43,9 @@ def measure(
     tau: float,
     reading: Reading,
 ) -> Iterator[Measured | None]:
-    """Yield what is found for every row and its `rewards` [models, responses], in units of `tau`.
+    """Yield the measurement of every row with its `rewards` [models, responses], in units of `tau`.
 
-    None where fewer than two responses have rewards and fit. It takes one backward pass a response, and the memory of
+    None where fewer than two responses have rewards and fit. Takes one backward pass a response, and the memory of
     three gradients.
     """
     model.eval()

@@ -1,8 +1,8 @@
-"""The reward of every response to a prompt: from a reward model, or from a policy and its reference; or its likelihood.
+"""Reward of every response to a prompt, from a reward model or from a policy and its reference; or its likelihood.
 
-A prompt is read once for its responses (once for every `WIDEST` tokens of them), and what a response is given does not
-depend on the others: neither on those of its own prompt nor on the rows that happen to be computed with it. Responses
-are counted from their own first token, even where another one's encoding begins earlier.
+A prompt is read once for its responses (once for every `WIDEST` tokens of them). The value of a response does not
+depend on the others, neither those of its own prompt nor other rows in the batch. A response starts at its own first
+token, even where another one's encoding begins earlier.
 """
 
 from __future__ import annotations
@@ -31,35 +31,36 @@ from headwater.rewards import reward_models
 from headwater.rewards.reward_models import Rewarding
 
 WIDEST = 2048
-"""Tokens that share one prompt: without a variable-length kernel, attention among them costs their square."""
+"""Maximum number of response tokens that share one prompt; on a CPU the cost of attention is quadratic in it."""
 Rewards = list[float | None]
 """Of the responses of a row; None for one that is empty or too long."""
 Reduce = Callable[[NDArray[np.float64]], float]
-"""Values of the tokens of a response to its one number."""
+"""Maps the token values of a response to one number."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How responses are read."""
+    """How responses are tokenized and batched."""
 
     end: EndToken
     max_length: int | None
-    """Tokens of prompt and response; a response above gets no reward. None: `data.tokens.MAX_LENGTH`, or the positions
-    that the model has."""
+    """Maximum tokens of prompt and response; a longer response gets no reward. None: `data.tokens.MAX_LENGTH`, or the
+    number of positions of the model.
+    """
     max_tokens: int
-    """Tokens of a forward pass."""
+    """Maximum tokens of a forward pass."""
 
 
 class ResponseScorer:
-    """A model that rewards responses; load it with `load_response_scorer`."""
+    """A model that rewards responses; built by `load_response_scorer`."""
 
     def __init__(self, name: str, tokenizer: Tokenizer, token_scorers: Sequence[TokenScorer], reading: Reading) -> None:
         self._name, self._tokenizer, self._token_scorers, self._reading = name, tokenizer, token_scorers, reading
         self.tokens = 0
-        """Tokens that went through the model so far, prompts counted once."""
+        """Number of tokens read by the model so far, shared prompts counted once."""
 
     def __call__(self, records: Sequence[Record]) -> list[Rewards]:
-        """Return the rewards of all responses, row by row. Errors: `UsageError` for a condition that is missing."""
+        """Return the rewards of all responses, row by row. Errors: `UsageError` for a missing condition."""
         loading.check_conditions(self._name, (record.condition for record in records))
         rows = encoded(records, self._tokenizer, self._reading)
         places = [(row, place) for row, found in enumerate(rows) for place in found.places]
@@ -81,9 +82,9 @@ def load_response_scorer(
     seed: int,
     reward_head: int | None = None,
 ) -> ResponseScorer:
-    """Load a reward model, or a policy, whose rewards are those that `rewarding.load` says.
+    """Load a reward model, or a policy with the implicit reward of `reward_models.load`.
 
-    An ensemble of reward models gives the mean of its members' rewards. Errors: those of `rewarding.load`.
+    An ensemble of reward models gives the mean of its members' rewards. Errors: those of `reward_models.load`.
     """
     found = reward_models.load(name, reference, beta, (), seed, reward_head)
     reading = _fitted(reading, *found.models)
@@ -91,12 +92,15 @@ def load_response_scorer(
 
 
 def _fitted(reading: Reading, *models: Any) -> Reading:
-    """Return how `models` can read. Errors: `UsageError` for more tokens than one of them has positions."""
+    """Return the options with a maximum length that all `models` can read.
+
+    Errors: `UsageError` where it is too large.
+    """
     return replace(reading, max_length=positions.fit(reading.max_length, *models))
 
 
 def _token_scorers(found: Rewarding) -> list[TokenScorer]:
-    """Return what gives the rewards of `found`, response by response."""
+    """Return the scorers of `found`, which score single responses."""
     if isinstance(found.rule, BradleyTerry):
         return [reward_token_scorer(each, scale=1 / len(found.members)) for each in found.members]
     (policy,) = found.members
@@ -107,7 +111,7 @@ def _token_scorers(found: Rewarding) -> list[TokenScorer]:
 
 
 def _rewarded_by(rule: LossBase) -> Reduce:
-    """Return the reward of a loss without a reference: of a response, from the log-probabilities of its tokens."""
+    """Return the reward of a response under a loss without a reference, from its token log-probabilities."""
 
     def reward(values: NDArray[np.float64]) -> float:
         score = Score(torch.from_numpy(values).sum(), torch.tensor(len(values)))
@@ -117,7 +121,7 @@ def _rewarded_by(rule: LossBase) -> Reduce:
 
 
 def load_likelihood(name: str, mean: bool, reading: Reading, seed: int) -> ResponseScorer:
-    """Load a policy by whose log π(response | prompt), summed over tokens or their `mean`, responses are judged.
+    """Load a policy that scores responses by log π(response | prompt), summed over tokens or their `mean`.
 
     Errors: `ModelError` for a reward model.
     """
@@ -129,7 +133,7 @@ def load_likelihood(name: str, mean: bool, reading: Reading, seed: int) -> Respo
 
 
 class Encoded(NamedTuple):
-    """The responses of a row that can be read."""
+    """The tokenized responses of a row."""
 
     places: list[int]
     responses: list[PairTokens]
@@ -137,9 +141,10 @@ class Encoded(NamedTuple):
 
 
 def encoded(records: Sequence[Record], tokenizer: Tokenizer, reading: Reading) -> list[Encoded]:
-    """Encode the responses of every record that are not empty and not too long."""
+    """Encode the responses of every record that are neither empty nor too long."""
     stand_ins = [
-        # Encoded as training encodes a pair; with itself on the other side, a response starts where it starts.
+        # Encoded as training encodes a pair. The response stands on both sides, so its start does not depend on another
+        # one.
         Preference(prompt=record.conversation, chosen=response, rejected=response, id=f"{row} {place}")
         for row, record in enumerate(records)
         for place, response in enumerate(record.responses)
@@ -176,7 +181,7 @@ def _length(responses: Sequence[PairTokens]) -> int:
 
 
 def _trunk(responses: Sequence[PairTokens]) -> int:
-    """Count the tokens of the prompt that all have in common; one is kept at least, to predict the next from."""
+    """Count the prompt tokens common to all; at most all but one are shared, so that one remains to predict from."""
     first, *others = (response.prompt for response in responses)
     shared = min(map(len, (first, *others)))
     for other in others:
@@ -192,21 +197,21 @@ def _group(responses: Sequence[PairTokens]) -> Group:
 
 
 def tokens_read(responses: Sequence[PairTokens], max_tokens: int) -> int:
-    """Count the tokens of the passes in which `Voice.read` takes `responses`: shared prompts once."""
+    """Count the tokens of the passes in which `TokenScorer.read` scores `responses`: shared prompts once."""
     return sum(map(_length, _groups(responses, max_tokens)))
 
 
 class TokenScorer:
-    """One model, what it says of tokens, and how that makes a number of a response."""
+    """One model, a function of its tokens, and the reduction to one number a response."""
 
     def __init__(self, model: Any, tokens: TokenFunction, reduce: Reduce, scale: float = 1.0) -> None:
         self._model, self._tokens, self._reduce = model, tokens, reduce
         self.scale = scale
         self.row_format: RowFormat | None = None
-        """How rows were laid out the last time."""
+        """Row format of the last call."""
 
     def read(self, responses: Sequence[PairTokens], max_tokens: int) -> list[float]:
-        """Return the number of every response (`chosen`), in their order; those of one id stand together."""
+        """Return the number of every response (`chosen`), in order; responses with one id are contiguous."""
         self.row_format = row_format_for(self._model, responses, max_tokens)
         groups = list(_groups(responses, max_tokens))
         firsts = np.cumsum([0, *map(len, groups)])
@@ -233,7 +238,7 @@ class TokenScorer:
             return fill([_length(group) for group in groups], max_tokens)
         if self.row_format in ("packed", "single"):
             return fill([sum(each.length - len(each.rejected) for each in group) for group in groups], max_tokens)
-        # Padded rows are as wide as the longest: groups one by one waste nothing on strangers.
+        # Padded rows are as wide as the longest response, so each group is a batch of its own.
         return ([index] for index in range(len(groups)))
 
     def _pass(self, groups: Sequence[Sequence[PairTokens]]) -> list[float]:
@@ -247,7 +252,7 @@ class TokenScorer:
 
 
 def reward_token_scorer(model: Any, scale: float = 1.0) -> TokenScorer:
-    """Return the voice of a reward model: what it says at the last token of a response."""
+    """Return the scorer of a reward model: its value at the last token of a response."""
     return TokenScorer(model, response_rewards, _last, scale)
 
 

@@ -1,6 +1,7 @@
-"""The rewards that a saved model gives: a reward model's own, those of an ensemble, or what a policy implies.
+"""Rewards of a saved model: those of a reward model or an ensemble, or the implicit reward of a policy.
 
-A policy implies β (log π − log π_ref), as DPO has it; trained without a reference, the rewards of its loss.
+The implicit reward of a policy is β (log π − log π_ref), as in DPO; of one trained without a reference, the reward of
+its loss.
 """
 
 from __future__ import annotations
@@ -31,26 +32,26 @@ from headwater.results import runs
 
 @dataclass(frozen=True)
 class Rewarding:
-    """A model with what makes rewards of what it says; load it with `load`."""
+    """A model with the rule for its rewards; built by `load`."""
 
     members: list[Any]
     """One model, or those of an ensemble of reward models."""
     tokenizer: Tokenizer
     rule: LossBase
-    """The loss whose rewards are given."""
+    """The loss whose rewards are computed."""
     reference: Any
     """None where the rule needs none."""
 
     @property
     def models(self) -> list[Any]:
-        """All models that read: the members, and the reference."""
+        """All models that are run: the members, and the reference."""
         return [*self.members, *filter(None, (self.reference,))]
 
     def rewards(self, rows: Sequence[PairTokens], max_tokens: int, weights: Weights = UNIFORM) -> NDArray[np.float64]:
         """Return the rewards of pairs or labelled responses, [members, rows, 2] of chosen and rejected.
 
-        A forward pass holds at most `max_tokens` tokens. The value of a side that a labelled response does not have
-        means nothing.
+        A forward pass holds at most `max_tokens` tokens. The value of the empty side of a labelled response is
+        undefined.
         """
         score = reward_scores if isinstance(self.rule, BradleyTerry) else exact_policy_scores
         layouts = [row_format_for(model, rows, max_tokens) for model in self.members]
@@ -69,11 +70,11 @@ def load(
     seed: int,
     reward_head: int | None = None,
 ) -> Rewarding:
-    """Load a reward model, an ensemble, or a policy, with its reference where its rule needs one (β: 0.1).
+    """Load a reward model, an ensemble, or a policy with its reference where its rule needs one (β: 0.1).
 
-    `reference` None stands for the one that the training run names; `reward_head` is the output of a reward model with
-    several. Errors: `UsageError` for a reference or β of a reward model, which has none, and for a reward head of a
-    policy; those of `models.load_members` and `models.reference_of`.
+    `reference` None selects the one in the training run; `reward_head` is the output of a reward model with several.
+    Errors: `UsageError` for a reference or β of a reward model, which has none, and for a reward head of a policy;
+    those of `loading.load_members` and `loading.reference_of`.
     """
     head = loading.head_of(runs.members_of(name)[0])
     refuse_flags(name, head, reference=reference, beta=beta)
@@ -99,9 +100,9 @@ def refuse_head(name: str, head: Head, reward_head: int | None) -> None:
 
 
 def rule_of(policy: str, reference: str | None, beta: float | None) -> LossBase:
-    """Return the loss by which a policy rewards: DPO, or its own where that was trained without a reference.
+    """Return the loss whose reward a policy gets: DPO, or its own where it was trained without a reference.
 
-    A reference or a β that is named asks for implicit rewards.
+    A given reference or β selects DPO.
     """
     own = POLICY_LOSSES.get(str(runs.facts_of(Path(policy)).get("kind")))
     if own is None or own.needs_reference or reference is not None or beta is not None:

@@ -1,7 +1,7 @@
-"""Draw responses from a local model: every prompt is read once, whatever the number of draws; and score them.
+"""Sample responses from a local model, reading every prompt once for all its draws; and score them.
 
-A draw is decided by random numbers of its own (`data.sampling.uniforms`), so that batches, other prompts and a crash
-in between do not change it, but for the rounding of the logits.
+A draw depends only on random numbers of its own (`data.sampling.uniforms`): batches, other prompts and a crash in
+between do not change it, except for rounding of logits.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from headwater.rewards.responses import reward_token_scorer
 
 
 class InverseTransform(transformers.LogitsProcessor):  # type: ignore[misc]
-    """Turns greedy search into sampling: leaves the one token at which a row's cumulative probability passes u.
+    """Turns greedy search into sampling: keeps the one token at which a row's cumulative probability passes u.
 
-    At temperature 0 the scores stay as they are, and the search greedy.
+    At temperature 0 scores are unchanged, and the search stays greedy.
     """
 
     def __init__(self, u: NDArray[np.float64], sampling: Sampling, prompt: int) -> None:
@@ -48,10 +48,10 @@ class InverseTransform(transformers.LogitsProcessor):  # type: ignore[misc]
         scores = scores / self._sampling.temperature
         if self._nucleus is not None:
             scores = self._nucleus(input_ids, scores)
-        # In float64: 150,000 float32 terms add up to 1 too roughly for the last tokens.
+        # In float64: a sum of 150,000 float32 terms is too inaccurate for the last tokens.
         cumulative = scores.double().softmax(dim=-1).cumsum(dim=-1)
         u = self._u[:, input_ids.shape[1] - self._prompt].to(scores.device)[:, None]
-        # Scaled to what the sum came to, so that u never lies beyond the last token with a probability.
+        # Scaled by the actual sum, so that u never lies beyond the last token with a probability.
         drawn = torch.searchsorted(cumulative, u * cumulative[:, -1:], right=True)
         return torch.full_like(scores, -torch.inf).scatter_(1, drawn, 0.0)
 
@@ -59,7 +59,7 @@ class InverseTransform(transformers.LogitsProcessor):  # type: ignore[misc]
 def draw_from(
     name: str, prompts: Sequence[Asked], sampling: Sampling, seed: int, batch: int
 ) -> Iterator[tuple[Asked, list[Drawn]]]:
-    """Yield the prompts with what a model, by name or path, draws for them; those without room for it are left out."""
+    """Yield the prompts with the draws of a model, by name or path; prompts that are too long are left out."""
     model, tokenizer = loading.load(name, "policy", (), seed)
     ids = prompt_ids(prompts, tokenizer, longest_prompt(model, sampling))
     fitting = [(one, found) for one, found in zip(prompts, ids, strict=True) if found is not None]
@@ -67,13 +67,13 @@ def draw_from(
 
 
 def prompt_ids(prompts: Sequence[Asked], tokenizer: Tokenizer, longest: int) -> list[Ids | None]:
-    """Render prompts by the chat template through the head of the answer; None for more than `longest` tokens.
+    """Render prompts by the chat template up to the answer; None for more than `longest` tokens.
 
-    None too for those that the template refuses, which is said. They are encoded as training encodes them, control
-    tokens that the data spells out as text. Errors: `ModelError`.
+    None too for prompts that the template refuses, which is printed. Prompts are encoded as in training: control tokens
+    spelled out in the data are text. Errors: `ModelError`.
     """
     found: dict[str, Ids] = {}
-    # What two answers share is the prompt.
+    # The prompt is rendered with two different answers; their common prefix is the prompt.
     stand_ins = [
         Preference(prompt=one.prompt, chosen=Response("A"), rejected=Response("B"), id=one.key) for one in prompts
     ]
@@ -86,7 +86,7 @@ def prompt_ids(prompts: Sequence[Asked], tokenizer: Tokenizer, longest: int) -> 
 
 
 def longest_prompt(model: Any, sampling: Sampling) -> int:
-    """Return how many tokens a prompt may have. Errors: `ModelError` when no room is left for one."""
+    """Return the maximum length of a prompt in tokens. Errors: `ModelError` when it is 0."""
     positions = readable(model)
     max_tokens = positions - sampling.max_new_tokens
     if max_tokens < 1:
@@ -99,9 +99,9 @@ def longest_prompt(model: Any, sampling: Sampling) -> int:
 def draw(
     model: Any, tokenizer: Tokenizer, prompts: Sequence[tuple[Asked, Ids]], sampling: Sampling, seed: int, batch: int
 ) -> Iterator[tuple[Asked, list[Drawn]]]:
-    """Yield every prompt with its draws, those of like length together: `batch` prompts at a time where that is right.
+    """Yield every prompt with its draws, sorted by length, up to `batch` prompts at a time.
 
-    Errors: `ModelError` for a model that cannot be drawn from (rewards/generation.py).
+    Errors: `ModelError` for a model that cannot be sampled correctly (rewards/generation.py).
     """
     ends, opening = end_tokens(model, tokenizer), ChatTemplate(tokenizer).opening
     ordered = sorted(prompts, key=lambda one: len(one[1]))
@@ -120,7 +120,7 @@ def draw(
 def _generate(
     model: Any, chunk: Sequence[tuple[Asked, Ids]], sampling: Sampling, seed: int, ends: list[int], way: Drawing
 ) -> torch.Tensor:
-    """Draw for some prompts; returns the new tokens, [prompts · n, at most max_new_tokens], padded by an end token."""
+    """Sample for some prompts; returns new tokens [prompts · n, at most max_new_tokens], padded by an end token."""
     width = max(len(ids) for _, ids in chunk)
     u = np.concatenate([uniforms(seed, one.key, sampling.n, sampling.max_new_tokens) for one, _ in chunk])
     settings = transformers.GenerationConfig(
@@ -135,7 +135,7 @@ def _generate(
 
 
 def _drawn(tokens: Sequence[int], tokenizer: Tokenizer, ends: Sequence[int], opening: str = "") -> Drawn:
-    """Cut new tokens at the first that ends the response, and decode them."""
+    """Cut new tokens at the first end token, and decode them."""
     end = next((place for place, token in enumerate(tokens) if token in ends), len(tokens))
     return Drawn(words_of(tokens[:end], tokenizer, opening), end < len(tokens), end)
 
@@ -149,14 +149,14 @@ def scores(
     batch: int,
     end: EndToken = "complete",
 ) -> list[float | None]:
-    """Return the reward of every draw at its last token, None for one that is empty or too long.
+    """Return the reward of every draw at its last token; None for one that is empty or too long.
 
-    They are read as `headwater score` reads responses, `batch` of them at a time. `end` says who gets an end-of-turn
-    token: see `endings.end_rule`.
+    Draws are tokenized as by `headwater score`, in batches of `batch`. `end` is the end-of-turn rule
+    (`turn_ends.end_rule`).
     """
     rows: list[PairTokens | None] = []
     for each in drawn:
-        # Encoded as training encodes a pair; the other side does not count.
+        # Encoded as training encodes a pair; the other side is ignored.
         pair = Preference(prompt=one.prompt, chosen=each.response(), rejected=Response("-"), id=one.id)
         found = tokenize([pair], tokenizer, longest, end).pairs if each.text.strip() else []
         rows.append(found[0] if found else None)
