@@ -1,4 +1,4 @@
-"""`python -m headwater`."""
+"""Run the command line with `python -m headwater`."""
 
 import sys
 

@@ -115,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _leave_removed_folder() -> None:
-    """Work in the folder of temporary files where the working folder was removed: torch and others ask for it."""
+    """Change to the folder of temporary files where the working folder was removed, since torch and others need one."""
     try:
         Path.cwd()
     except FileNotFoundError:
@@ -132,7 +132,7 @@ def _ended(error: BaseException, message: str, code: int, with_traceback: bool) 
 
 
 def _as_bug(error: Exception, printed: bool) -> str:
-    """Return the line for an error of ours; its traceback is printed, or kept without secrets."""
+    """Return the line for an error in headwater itself; its traceback is printed, or stored without secrets."""
     found = f"a bug of ours: {type(error).__name__}: {first_line(error)}"
     if printed:
         return found
@@ -145,7 +145,7 @@ def _as_bug(error: Exception, printed: bool) -> str:
 
 
 def _message(error: Exception) -> str:
-    """Return what an error says; of those that say nothing, what they mean."""
+    """Return the message of an error, or its meaning where it has none."""
     if not _is_out_of_memory(error):
         return str(error) or type(error).__name__
     said = f" · {first_line(error)}" if str(error) else ""
@@ -153,7 +153,7 @@ def _message(error: Exception) -> str:
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    """Say whether no memory is left, of the process or, as torch says it, of a device."""
+    """Return whether memory is exhausted, that of the process or, by torch's message, of a device."""
     said = ("out of memory", "not enough memory", "can't allocate memory")
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and any(words in str(error) for words in said)
@@ -166,7 +166,7 @@ def _exit_code(error: BaseException) -> int:
     number = getattr(error, "errno", None)
     if _is_out_of_memory(error) or number in (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EFBIG):
         return 7
-    # Of a file that the user named: it is not there, not ours, or no file.
+    # Only for a file named by the user: it is missing, not accessible, or not a file.
     return 2 if number in PATH_ERRORS and getattr(error, "filename", None) is not None else 1
 
 

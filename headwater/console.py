@@ -1,4 +1,4 @@
-"""What a command says while it works: plain lines and progress bars on standard error, results on standard output."""
+"""Console output of commands: messages and progress bars on standard error, results on standard output."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ T = TypeVar("T")
 
 
 class _Marked(Console):
-    """A console that shows what a terminal would act on or hide, in texts from elsewhere, as visible marks."""
+    """A console that shows control and invisible characters of printed texts as visible marks."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         for segment in super().render(renderable, options):
             yield segment if segment.control else segment._replace(text=marked(segment.text))
 
 
-# Prompts and names of models may hold what rich would take for markup, or for the name of an emoji.
+# Prompts and model names may hold text that rich would read as markup, or as the name of an emoji.
 _stderr = _Marked(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
 _stdout = _Marked(markup=False, emoji=False)
 _silenced = False
@@ -52,19 +52,19 @@ class RowAccount(Protocol):
 
     @property
     def split(self) -> str:
-        """Which split of several was read."""
+        """Name of the split that was read, where there are several."""
 
     @property
     def not_read(self) -> Collection[str]:
-        """What rows hold and nobody reads."""
+        """Columns of the data that are not read."""
 
     @property
     def notes(self) -> Mapping[str, int]:
-        """Rows that were read in a way that a reader should know of."""
+        """Numbers of rows that were read in a way worth mentioning."""
 
 
 def say(line: str) -> None:
-    """Print one line of progress or account to standard error; markup in it is text."""
+    """Print one line to standard error, without interpreting markup."""
     if not _silenced:
         _stderr.print(line, markup=False)
 
@@ -76,7 +76,7 @@ def show(result: RenderableType) -> None:
 
 
 def show_line(line: str) -> None:
-    """Print one line to standard output, however long; markup in it is text."""
+    """Print one line to standard output, however long, without interpreting markup."""
     if not _silenced:
         _stdout.print(line, soft_wrap=True, highlight=False)
 
@@ -86,7 +86,7 @@ WIDTH = 32
 
 
 def sparkline(values: Sequence[float], width: int = WIDTH) -> str:
-    """Return numbers as one line of bars from the least to the largest; many are averaged in `width` stretches."""
+    """Return numbers as one line of bars, scaled from the smallest to the largest; averaged to at most `width` bars."""
     if not len(values):
         return ""
     stretches = np.array_split(np.asarray(values, dtype=np.float64), min(width, len(values)))
@@ -99,7 +99,7 @@ def sparkline(values: Sequence[float], width: int = WIDTH) -> str:
 
 
 def trends(history: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> Table:
-    """Return a line for each of the `columns` that a history has: its name, first value, course and last value."""
+    """Return a line for each of the `columns` that a history has: name, first value, curve and last value."""
     table = Table.grid(padding=(0, 1))
     sides: tuple[Literal["left", "right"], ...] = ("left", "right", "left", "left")
     for justify in sides:
@@ -113,7 +113,7 @@ def trends(history: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> 
 
 @contextlib.contextmanager
 def silence() -> Iterator[None]:
-    """Say and show nothing inside: for a study that runs many commands under one progress bar."""
+    """Print nothing in the block: for a study that runs many commands under one progress bar."""
     global _silenced
     before, _silenced = _silenced, True
     try:
@@ -123,12 +123,12 @@ def silence() -> Iterator[None]:
 
 
 def draws_bars() -> bool:
-    """Say whether progress bars can be drawn: on a terminal, and not silenced."""
+    """Return whether progress bars can be drawn: on a terminal, and not silenced."""
     return _stderr.is_terminal and not _silenced
 
 
 def say_stages(stages: Mapping[str, RowAccount]) -> None:
-    """Print row accounts: `read: 12 rows in = 9 kept + 1 quarantined + 2 dropped (empty_response 2)`."""
+    """Print row counts: `read: 12 rows in = 9 kept + 1 quarantined + 2 dropped (empty_response 2)`."""
     for stage, row_counts in stages.items():
         reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(row_counts.dropped.items()))
         dropped = sum(row_counts.dropped.values())
@@ -145,7 +145,7 @@ def say_stages(stages: Mapping[str, RowAccount]) -> None:
 
 
 def say_refusals(row_counts: RowAccount) -> None:
-    """Print, by reason, the first dropped row of which there is more to say."""
+    """Print the first dropped row of every reason that has details."""
     for reason, message in row_counts.first.items():
         say(f"  {reason} {row_counts.dropped[reason]}, the first {message}")
 
@@ -159,7 +159,7 @@ def say_notes(notes: Mapping[str, int]) -> None:
 def track(items: Iterable[T], what: str, total: int) -> Iterable[T]:
     """Yield `items` under a progress bar with a count and the time left; nothing is drawn off a terminal.
 
-    Between two items the command can be stopped. Errors: `Stopped`.
+    The command can be interrupted between two items. Errors: `Stopped`.
     """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=_stderr, transient=True, disable=not draws_bars()) as progress:
@@ -170,9 +170,9 @@ def track(items: Iterable[T], what: str, total: int) -> Iterable[T]:
 
 @contextlib.contextmanager
 def meter(total: int, what: str) -> Iterator[Callable[[int], None]]:
-    """Draw a bar over `total` bytes with the time left; yields a function to be told of every few bytes read.
+    """Draw a bar over `total` bytes with the time left; yields a function to call with the number of bytes read.
 
-    Where it is told, the command can be stopped. Errors: `Stopped`.
+    The command can be interrupted at each call. Errors: `Stopped`.
     """
     if not total or not draws_bars():
         yield lambda count: interrupts.check()

@@ -1,7 +1,7 @@
-"""Errors that are the user's to mend, each with the exit code it ends a command with.
+"""Exceptions with an external cause, each with its exit code.
 
 Every message is one line: place · what was found · what was expected · what to do.
-Anything that is not a `HeadwaterError` is a bug of ours and exits with 1.
+Anything that is not a `HeadwaterError` is a bug in headwater and exits with 1.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class HeadwaterError(Exception):
 
 
 class UsageError(HeadwaterError):
-    """A flag, a configuration key or a path that cannot work."""
+    """A flag, a configuration key or a path that cannot be used."""
 
     exit_code = 2
 
@@ -39,19 +39,19 @@ class ModelError(HeadwaterError):
 
 
 class NumericalError(HeadwaterError):
-    """A loss, gradient or score that is not finite; nothing is made of it."""
+    """A loss, gradient or score that is not finite."""
 
     exit_code = 5
 
 
 class NetworkError(HeadwaterError):
-    """A hub that does not answer, or does not have what was asked for."""
+    """A server or the hub does not answer, or does not have what was requested."""
 
     exit_code = 6
 
 
 class ResourceError(HeadwaterError):
-    """No memory or no room on a disk is left."""
+    """Memory or disk space is exhausted."""
 
     exit_code = 7
 
@@ -64,5 +64,5 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of a library's error message, or the error's type where it says nothing."""
+    """Return the first line of a library's error message, or the error's type where the message is empty."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -1,8 +1,8 @@
-"""Requests to stop: a first SIGTERM, SIGINT or SIGUSR1 ends a command after the unit of work at hand.
+"""Requests to stop: the first SIGTERM, SIGINT or SIGUSR1 ends a command after the current unit of work.
 
-A handler only records the request; loops over units of work (batches, prompts, judgements, points of a sweep) ask
-`check` between two of them, so that whatever is finished is on disk when the command ends. A second signal ends the
-process at once.
+A handler only records the request; loops over units of work (batches, prompts, judgements, points of a sweep) call
+`check` between two of them, so everything finished is on disk when the command ends. A second signal ends the process
+at once.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from collections.abc import Iterator
 from types import FrameType
 
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 75}
-"""Exit code by signal. 75 (EX_TEMPFAIL) tells a scheduler that the same command can go on."""
+"""Exit code by signal. 75 (EX_TEMPFAIL) means to a scheduler that the same command can continue."""
 if hasattr(signal, "SIGUSR1"):  # not on Windows; Slurm sends it before a time limit
     EXIT_CODES[signal.SIGUSR1] = 75
 
 
 class Stopped(KeyboardInterrupt):
-    """A command that ends before its work is done, because a signal asked for it.
+    """Raised to end a command before its work is done, after a signal.
 
-    It is no `Exception`, so that code which survives one bad item does not take it for an error of the item.
+    It is no `Exception`, so that code which survives one bad item does not treat it as an error of the item.
     """
 
     def __init__(self, number: signal.Signals) -> None:
-        """Take the signal."""
+        """Store the signal."""
         self.number = number
         self.exit_code = EXIT_CODES[number]
         again = f"to go on, repeat: headwater {shlex.join(sys.argv[1:])}" if len(sys.argv) > 1 else "repeat the command"
@@ -41,19 +41,19 @@ _postponed = 0
 
 
 def requested() -> signal.Signals | None:
-    """Return the signal that asked to stop; None where none did."""
+    """Return the signal that requested a stop; None where none did."""
     return _requested
 
 
 def check() -> None:
-    """End the command here where a signal asked for it, unless inside `postponed`. Errors: `Stopped`."""
+    """Raise `Stopped` after a signal, unless inside `postponed`. Errors: `Stopped`."""
     if _requested is not None and not _postponed:
         raise Stopped(_requested)
 
 
 @contextlib.contextmanager
 def postponed() -> Iterator[None]:
-    """Let `check` pass inside: for work whose owner asks `requested` itself, as the training loop does."""
+    """Disable `check` in the block: for work that reads `requested` itself, as the training loop does."""
     global _postponed
     _postponed += 1
     try:
@@ -64,7 +64,7 @@ def postponed() -> Iterator[None]:
 
 @contextlib.contextmanager
 def handled() -> Iterator[None]:
-    """Record the first signal inside instead of dying from it; the handlers that were there come back afterwards.
+    """Record the first signal in the block instead of ending the process; restores the earlier handlers afterwards.
 
     Handlers can be set in the main thread only; elsewhere this does nothing.
     """

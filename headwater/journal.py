@@ -1,4 +1,4 @@
-"""What has been paid for, on disk before the next is begun: a job that was killed goes on where it was."""
+"""Journal of finished work, written before the next unit begins, so that a killed job continues where it was."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ logger = logging.getLogger(__name__)
 
 
 class Journal:
-    """JSON values by key, a line each; only their places are held in memory.
+    """JSON values by key, one a line; only file offsets are held in memory.
 
-    A later command with the same settings takes it up. A last line that a crash cut off is dropped, as are
-    damaged ones, which are named.
+    A later command with the same settings continues it. A last line cut off by a crash is dropped, as are damaged
+    lines, which are printed.
     """
 
     def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
-        """Open or begin the ledger at `path`. Errors: `UsageError` when it was begun with other settings."""
+        """Open or create the journal at `path`. Errors: `UsageError` when it was written with other settings."""
         self.path = path
         self._places: dict[str, int] = {}
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -33,7 +33,7 @@ class Journal:
         self._take_up(_without_secrets(header))
 
     def _take_up(self, header: bytes) -> None:
-        """Find the values that are there; what is damaged is cut, named, and done again."""
+        """Index the stored values; damaged lines are removed and printed, and their work is repeated."""
         self._handle.seek(0)
         lines = iter(self._handle)
         first = next(lines, b"")
@@ -60,7 +60,7 @@ class Journal:
             self._write(header)
 
     def _cut(self, header: bytes) -> None:
-        """Write the ledger anew without what is damaged in it."""
+        """Rewrite the journal without its damaged lines."""
 
         def write(temporary: Path) -> None:
             with temporary.open("wb") as copy:
@@ -80,11 +80,11 @@ class Journal:
         self._handle = self.path.open("a+b")
 
     def __contains__(self, key: str) -> bool:
-        """Say whether there is a value for `key`."""
+        """Return whether there is a value for `key`."""
         return key in self._places
 
     def __len__(self) -> int:
-        """Return how many values there are."""
+        """Return the number of values."""
         return len(self._places)
 
     def __getitem__(self, key: str) -> Any:
@@ -93,19 +93,19 @@ class Journal:
         return orjson.loads(self._handle.readline())["value"]
 
     def __setitem__(self, key: str, value: Any) -> None:
-        """Write a value down; it is on disk when this returns."""
+        """Append a value; it is on disk when this returns."""
         self._handle.seek(0, os.SEEK_END)
         self._places[key] = self._handle.tell()
         self._write(orjson.dumps({"key": key, "value": value}, option=orjson.OPT_APPEND_NEWLINE))
 
     def close(self) -> None:
-        """Close the file; it stays for a later command, unless it holds nothing."""
+        """Close the file; it stays for a later command, unless it is empty."""
         self._handle.close()
         if not self._places:
             self.path.unlink(missing_ok=True)
 
     def discard(self) -> None:
-        """Delete the file: what it held stands elsewhere."""
+        """Delete the file, after its values were written elsewhere."""
         self._handle.close()
         self.path.unlink()
 
@@ -116,7 +116,7 @@ class Journal:
 
 
 def _differences(before: bytes, now: bytes) -> str:
-    """Say which settings differ between two headers; nothing where one of them is damaged."""
+    """Describe which settings differ between two headers; empty where one of them is damaged."""
     try:
         one, other = (_flat(orjson.loads(line)["settings"]) for line in (before, now))
     except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
@@ -131,7 +131,7 @@ def _differences(before: bytes, now: bytes) -> str:
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings with those of groups beside the others, under both names."""
+    """Return settings with those of groups as entries of their own, under both names."""
     found: dict[str, Any] = {}
     for name, value in settings.items():
         found |= {f"{name} {key}": each for key, each in value.items()} if isinstance(value, dict) else {name: value}
@@ -154,7 +154,7 @@ def _key_of(line: bytes) -> str | None:
 
 
 def _other(first: bytes, header: bytes) -> tuple[str, str]:
-    """Return why a ledger with this first line, not `header`, cannot be taken up, and what to do."""
+    """Return why a journal with this first line, not `header`, cannot be continued, and what to do."""
     found = _differences(first, header)
     found = f"was begun with other settings: {found}" if found else "is damaged in line 1, which says what it is of"
     return found, "delete it, or name another --output"

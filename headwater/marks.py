@@ -1,4 +1,4 @@
-"""Characters that a terminal would act on, or that no reader sees, as visible marks."""
+"""Visible marks for characters that a terminal would interpret, or that are invisible."""
 
 from __future__ import annotations
 
@@ -12,26 +12,27 @@ if TYPE_CHECKING:
 
 _HIDDEN = ("Cc", "Cf", "Zl", "Zp", "Co", "Cn", "Cs")
 """Categories: controls, format characters (bidi overrides, zero width), line separators, private and unassigned ones,
-and surrogates (bytes of a file name that are not UTF-8)."""
+and surrogates (bytes of a file name that are not UTF-8).
+"""
 _JOINER = "\u200d"
-"""Zero-width joiners hold emoji and letters together; alone among the format characters they pass."""
+"""Zero-width joiners hold emoji and letters together; they are the only format characters that are kept."""
 _PLAIN = re.compile(r"[ -~\n\t]*")
 
 
 def marked(text: str) -> str:
-    """Return a text with what a terminal would act on or hide shown; line breaks and tabs stay."""
+    """Return a text with control and invisible characters as marks; line breaks and tabs stay."""
     if _PLAIN.fullmatch(text):
         return text
     return "".join(one if one in "\n\t" else _mark(one) for one in text)
 
 
 def visible(text: str) -> str:
-    """Return a text in one line, with what a terminal would act on or hide (controls, bidi, zero width) shown."""
+    """Return a text in one line, with control and invisible characters (bidi, zero width) as marks."""
     return "".join("⏎" if one == "\n" else _mark(one) for one in text.strip())
 
 
 def hidden_in(text: str) -> int:
-    """Count the characters of a text that a terminal would act on or hide; line breaks and tabs are none."""
+    """Count the control and invisible characters of a text; line breaks and tabs are not counted."""
     return 0 if text.isascii() and _PLAIN.fullmatch(text) else len(_hidden().findall(text))
 
 

@@ -1,8 +1,8 @@
-"""Secrets: a key that cannot be printed, and texts without the secrets that the environment holds.
+"""Masking of secrets: a key type that does not print, and texts without the secrets of the environment.
 
-What a secret is, is known by its value: the value of every environment variable whose name says so. Messages, logs and
-the files that describe a run are also searched for what looks like one (`sk-…`, `hf_…`, `Bearer …`, passwords in
-addresses). Data is never searched for looks: a text that teaches about keys is a text.
+Secrets are recognised by value: the value of every environment variable whose name indicates a secret. Messages, logs
+and the files that describe a run are also searched for patterns (`sk-…`, `hf_…`, `Bearer …`, passwords in addresses).
+Data is not searched for patterns, since a text about keys is ordinary data.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any, TextIO
 
 MASK = "***"
 SHORTEST = 8
-"""Characters: a shorter value would mask ordinary words."""
+"""Minimum length of a masked value: shorter ones would mask ordinary words."""
 _NAMES = re.compile(
     r"(?:^|_)(?:API_?KEY|KEY|TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|AUTH)(?:_?\d+|_ID|_VALUE)?$",
     re.IGNORECASE,
@@ -41,13 +41,13 @@ _LOOKS = (
 
 
 class Secret(str):
-    """A text that prints, formats, pickles and serialises as `***`; `reveal` gives its value."""
+    """A string that prints, formats, pickles and serialises as `***`; `reveal` returns its value."""
 
     __slots__ = ("_value",)
     _value: str
 
     def __new__(cls, value: str) -> Secret:
-        """Hold `value`."""
+        """Store `value`."""
         secret = super().__new__(cls, MASK)
         secret._value = value
         return secret
@@ -60,12 +60,12 @@ class Secret(str):
         return MASK
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
-        """Pickle and copy the mask alone."""
+        """Pickle and copy only the mask."""
         return str, (MASK,)
 
 
 def mask(text: str) -> str:
-    """Return a message or a description of a run without secrets, neither known ones nor what looks like one."""
+    """Return a message or a description of a run with known secrets, and texts that look like one, masked."""
     text = mask_values(text)
     for look, instead in _LOOKS:
         text = look.sub(instead, text)
@@ -73,7 +73,7 @@ def mask(text: str) -> str:
 
 
 def mask_values(text: str) -> str:
-    """Return a text without the secrets of the environment; what only looks like one stays."""
+    """Return a text with the secrets of the environment masked; other texts that look like one stay."""
     for value in _values():
         if value in text:
             text = text.replace(value, MASK)
@@ -90,7 +90,7 @@ def mask_all(value: Any, how: Callable[[str], str] = mask_values) -> Any:
 
 
 def names_secret(variable: str) -> bool:
-    """Say whether an environment variable of this name holds a secret."""
+    """Return whether an environment variable of this name holds a secret."""
     return bool(_NAMES.search(variable))
 
 
@@ -137,7 +137,7 @@ class _MaskedStream:
 
 @contextlib.contextmanager
 def masked_output() -> Iterator[None]:
-    """Mask secrets in all that is printed inside, by whatever library: messages, warnings, logs, tracebacks."""
+    """Mask secrets in everything printed in the block, by any library: messages, warnings, logs, tracebacks."""
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = _MaskedStream(sys.stdout, False), _MaskedStream(sys.stderr, True)
     try:

@@ -1,7 +1,7 @@
-"""Estimates with intervals: functions of plain numbers.
+"""Estimates with bootstrap intervals, from plain arrays.
 
 Intervals are percentile bootstrap intervals over **clusters** (prompts), because two pairs that share a prompt are
-not two independent observations. The same seed gives the same interval on any machine and thread count.
+not independent observations. The same seed gives the same interval on any machine and thread count.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def kappa(first: Sequence[int], second: Sequence[int], clusters: Sequence[str], 
         total = table.sum(axis=(0, 1))
         observed = np.trace(table) / total
         expected = (table.sum(axis=0) * table.sum(axis=1)).sum(axis=0) / total**2
-        # A resample in which both say always the same has no κ, and is left out of the percentiles.
+        # A resample in which both raters use a single category has no κ, and is left out of the percentiles.
         with np.errstate(invalid="ignore", divide="ignore"):
             found: Floats = (observed - expected) / (1 - expected)
             return found
@@ -75,7 +75,7 @@ def resamples(clusters: Sequence[str], seed: int = 0, count: int = RESAMPLES) ->
 
 
 def area_under_curve(positive: Floats, negative: Floats) -> float:
-    """Area under the ROC curve: how often one of `positive` [n] is above one of `negative` [m], ties counting ½.
+    """Area under the ROC curve: the share of pairs with a `positive` [n] above a `negative` [m], ties counting ½.
 
     It is NaN where either is empty.
     """
@@ -87,7 +87,7 @@ def area_under_curve(positive: Floats, negative: Floats) -> float:
 
 
 def auc(values: Floats, positive: NDArray[np.bool_], clusters: Sequence[str], seed: int = 0) -> Estimate:
-    """`area_under_curve` of those of `values` [n] that are `positive` [n] against the others.
+    """`area_under_curve` of the `values` [n] that are `positive` [n] against the others.
 
     The interval is clustered by `clusters` [n]. It is NaN where either kind is missing.
     """
@@ -114,7 +114,7 @@ def std(values: Sequence[float] | Floats, clusters: Sequence[str], seed: int = 0
     centred = x - x.mean() if len(x) else x  # moments about the mean: no cancellation for rewards far from 0
 
     def spread(total: Floats, squares: Floats, count: Floats) -> Floats:
-        # A resample may hold a single row: its spread is undefined, and left out of the percentiles.
+        # The standard deviation of a resample with a single row is undefined, and left out of the percentiles.
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.sqrt(np.maximum(squares - total**2 / count, 0.0) / (count - 1))
 
@@ -129,7 +129,7 @@ def correlation(x: Floats, y: Floats, clusters: Sequence[str], seed: int = 0) ->
     x, y = (v - v.mean() if len(v) else v for v in (x, y))
 
     def pearson(x: Floats, y: Floats, xx: Floats, yy: Floats, xy: Floats, count: Floats) -> Floats:
-        # A resample may hold a single value: its correlation is undefined, and left out of the percentiles.
+        # The correlation of a resample with a single value is undefined, and left out of the percentiles.
         with np.errstate(invalid="ignore", divide="ignore"):
             spread = np.sqrt(np.maximum(xx - x**2 / count, 0.0) * np.maximum(yy - y**2 / count, 0.0))
             found: Floats = (xy - x * y / count) / spread

@@ -1,4 +1,4 @@
-"""Files that are never half there: written under a temporary name, synced, renamed."""
+"""Atomic writing of files: to a temporary name, synced, then renamed."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from headwater.errors import ResourceError, first_line
 from headwater.masking import mask_values
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""Error numbers of a disk, a quota, or a limit on the size of files that is used up."""
+"""Error numbers of a full disk, a full quota, or a limit on the size of files."""
 FULL_MESSAGES = ("No space left on device", "Disk quota exceeded", "File too large", "os error 28", "os error 27")
-"""What libraries that hide the number say instead."""
+"""Messages of libraries that hide the error number."""
 
 
 @contextlib.contextmanager
 def room_for(path: Path) -> Iterator[None]:
-    """Turn errors of a full disk inside into `ResourceError`, whatever library they come from."""
+    """Turn errors of a full disk in the block into `ResourceError`, whichever library raises them."""
     try:
         yield
     except ResourceError:
@@ -39,20 +39,20 @@ def room_for(path: Path) -> Iterator[None]:
 
 
 def is_full(error: BaseException) -> bool:
-    """Say whether an error means that there is no room left on a disk."""
+    """Return whether an error means that a disk is full."""
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in FULL
     return any(message in str(error) for message in FULL_MESSAGES)
 
 
 def write_optional(path: Path, text: str) -> None:
-    """Write a small file of a cache, atomically; one that cannot be written is no reason to stop."""
+    """Write a small file of a cache atomically; a failure is ignored."""
     with contextlib.suppress(OSError, ResourceError):
         write_text(path, text)
 
 
 def stamp(path: Path) -> tuple[int, ...]:
-    """Return what changes when a file is written or replaced: size, time and inode."""
+    """Return values that change when a file is written or replaced: size, time and inode."""
     try:
         found = path.stat()
     except OSError:
@@ -61,7 +61,7 @@ def stamp(path: Path) -> tuple[int, ...]:
 
 
 def sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk."""
+    """Wait until a file, or the entries of a folder, are on disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -70,7 +70,7 @@ def sync(path: Path) -> None:
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, then rename it; on an error nothing stays behind."""
+    """Let `write` fill a temporary file beside `path`, then rename it; after an error no file is left."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # The suffix is kept because writers choose their format (gzip, parquet) by it.
     temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
@@ -109,7 +109,7 @@ def _finite(value: Any) -> Any:
 
 
 def digest(path: Path) -> str:
-    """Return the XXH3 digest of a file's bytes, 128 bits in hexadecimal; it finds damage, not forgery."""
+    """Return the XXH3 digest of a file's bytes, 128 bits in hexadecimal; it detects damage, not forgery."""
     with path.open("rb") as handle:
         if os.fstat(handle.fileno()).st_size == 0:
             return xxhash.xxh3_128_hexdigest(b"")

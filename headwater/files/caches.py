@@ -1,4 +1,4 @@
-"""Where what can be made again lies."""
+"""Location of the cache."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from pathlib import Path
 
 
 def home() -> Path:
-    """Return the folder of all that can be made again: $HEADWATER_CACHE, or ~/.cache/headwater."""
+    """Return the cache folder, whose contents can be recomputed: $HEADWATER_CACHE, or ~/.cache/headwater."""
     named = os.environ.get("HEADWATER_CACHE")
     return Path(named) if named else Path.home() / ".cache" / "headwater"

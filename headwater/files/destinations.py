@@ -1,4 +1,4 @@
-"""Where a command may write: refused before any work where it cannot, or where it would destroy what is not ours."""
+"""Check before any work whether a command may write to a path, and whether it may replace what is there."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from headwater.errors import UsageError
 from headwater.marks import visible
 
 LONGEST = 200
-"""Bytes of a name; files beside it have longer ones, and file systems end at 255."""
+"""Maximum length of a name in bytes; names of neighbouring files are longer, and file systems end at 255."""
 MARK = {"command", "arguments", "started", "versions", "machine", "inputs"}
-"""Keys of the `environment.json` of a run."""
+"""Keys that mark the `environment.json` of a run."""
 BOOKKEEPING = {"manifest.json", "done", "environment.json"}
 WRITTEN = (".json", ".jsonl", ".yaml", ".parquet", ".safetensors", ".jinja", ".html", ".model", ".gz", ".npy")
-"""Suffixes of files that a run may hold before its manifest is written; and these names:"""
+"""Suffixes and names of files that a run may hold before its manifest is written."""
 NAMED = {"README.md", "trained_on.txt", "merges.txt", "vocab.txt", "done"}
 MOVE = "move it away, or name another output"
 
 
 def check_name(path: Path, flag: str = "--output") -> None:
-    """Refuse a path that cannot be made, written down or shown. Errors: `UsageError`."""
+    """Refuse a path that cannot be created, written down or printed. Errors: `UsageError`."""
     shown = f"{flag} {visible(str(path))}"
     for part in path.parts:
         try:
@@ -41,7 +41,7 @@ def check_name(path: Path, flag: str = "--output") -> None:
 
 
 def check_directory(path: Path, flag: str = "--output") -> None:
-    """Refuse what cannot be a directory of ours to write into, existing or not. Errors: `UsageError`."""
+    """Refuse a path that cannot become an output directory, existing or not. Errors: `UsageError`."""
     check_name(path, flag)
     _refuse_link(path, flag)
     if path.exists() and not path.is_dir():
@@ -50,7 +50,7 @@ def check_directory(path: Path, flag: str = "--output") -> None:
 
 
 def check_file(path: Path, flag: str = "--output") -> None:
-    """Refuse what cannot be a file of ours to write, existing or not. Errors: `UsageError`."""
+    """Refuse a path that cannot become an output file, existing or not. Errors: `UsageError`."""
     check_name(path, flag)
     _refuse_link(path, flag)
     if path.exists() and not path.is_file():
@@ -65,7 +65,7 @@ def _refuse_link(path: Path, flag: str) -> None:
 
 
 def _check_parent(path: Path, flag: str) -> None:
-    """Refuse a place of which the nearest directory that exists is none, or takes no files."""
+    """Refuse a path whose nearest existing parent is no directory, or is not writable."""
     nearest = next(place for place in (path, *path.absolute().parents) if os.path.lexists(place))
     if not nearest.is_dir():
         raise UsageError(f"{flag} {path}", f"{nearest} is no directory", "name another place")
@@ -79,7 +79,7 @@ def _check_parent(path: Path, flag: str) -> None:
 
 
 def check_own(path: Path, flag: str = "--output") -> None:
-    """Refuse to replace a directory that is not a run of headwater's, whole and alone. Errors: `UsageError`."""
+    """Refuse to replace a directory that is not a run, or that holds other files too. Errors: `UsageError`."""
     environment = path / "environment.json"
     if environment.is_symlink() or not set(_read(environment)) >= MARK:
         raise UsageError(f"{flag} {path}", "holds files that are not a run", "name another directory")
@@ -90,7 +90,7 @@ def check_own(path: Path, flag: str = "--output") -> None:
 
 
 def remove_own(path: Path) -> None:
-    """Delete a run, and nothing else: what it holds is looked at once more. Errors: `UsageError`."""
+    """Delete a run after checking its contents once more. Errors: `UsageError`."""
     _refuse_link(path, "--output")
     if path.exists():
         if any(path.iterdir()):
@@ -99,7 +99,7 @@ def remove_own(path: Path) -> None:
 
 
 def _strangers(path: Path) -> Iterator[tuple[str, str]]:
-    """Yield what in a run headwater did not write, with the reason to think so."""
+    """Yield the files in a run that headwater did not write, with the reason."""
     listed = _read(path / "manifest.json") if (path / "done").is_file() else None
     began = (path / "environment.json").stat().st_mtime - 5  # file systems count in seconds, some in pairs
     for file in _files(path):
@@ -120,7 +120,7 @@ def _strangers(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _files(path: Path) -> Iterator[Path]:
-    """Yield all that is in a directory but directories; links to directories, too, which are not entered."""
+    """Yield everything in a directory except directories; links to directories are yielded, not followed."""
     for entry in sorted(path.iterdir()):
         if entry.is_dir() and not entry.is_symlink():
             yield from _files(entry)

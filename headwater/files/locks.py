@@ -1,7 +1,7 @@
-"""One writer a place: a second process that would write to the same output is refused.
+"""Locks of outputs: a second process that would write to the same output is refused.
 
-The locks are files of the cache folder, held by the operating system: they end with their process, however it ends, so
-that what a crash left is never in the way. Each says who holds it.
+Locks are files in the cache folder, held by the operating system, so they end with their process, even after a crash.
+Each names its holder.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     import filelock
 
 _held: dict[Path, filelock.BaseFileLock] = {}
-"""By output; of this process alone."""
+"""By output; for this process only."""
 
 
 def hold(output: Path) -> None:
-    """Keep other processes from writing to `output` until `release`, or the end of this one. Errors: `UsageError`.
+    """Keep other processes from writing to `output` until `release`, or the end of this process. Errors: `UsageError`.
 
-    A process that holds it already goes on.
+    A process that already holds the lock continues.
     """
     place = output.absolute().parent.resolve() / output.name
     if place in _held:
@@ -43,7 +43,7 @@ def hold(output: Path) -> None:
 
 
 def release(output: Path) -> None:
-    """Let others write to `output`."""
+    """Allow other processes to write to `output`."""
     lock = _held.pop(output.absolute().parent.resolve() / output.name, None)
     if lock is not None:
         with contextlib.suppress(OSError):
@@ -53,7 +53,7 @@ def release(output: Path) -> None:
 
 @contextlib.contextmanager
 def released() -> Iterator[None]:
-    """Release at the end what was held inside."""
+    """Release at the end the locks taken in the block."""
     before = set(_held)
     try:
         yield
@@ -63,7 +63,7 @@ def released() -> Iterator[None]:
 
 
 def _acquired(place: Path, output: Path) -> filelock.BaseFileLock | None:
-    """Return the lock of a place; None where no folder takes a lock. Errors: `UsageError` where it is held."""
+    """Return the lock of an output; None where no folder supports locks. Errors: `UsageError` where it is held."""
     import filelock  # here, because the command line imports this, and --help answers at once
 
     name = hashlib.sha256(os.fsencode(place)).hexdigest()[:32] + ".lock"
@@ -86,7 +86,7 @@ def _record(place: Path) -> dict[str, object]:
 
 
 def _holder(file: Path) -> tuple[str, str]:
-    """Return who holds a lock, and what to do."""
+    """Return the holder of a lock, and advice."""
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
         who = f"process {found['pid']} on {found['host']}, since {found['since']}"

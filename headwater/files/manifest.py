@@ -1,7 +1,7 @@
-"""What a folder holds, by name, size and digest: what is read later is what was written, or is refused.
+"""Manifests: names, sizes and digests of the files in a folder, so that damaged or changed files are refused.
 
-A folder is filled under a temporary name, its files and the folder itself are synced, the manifest is written last,
-and only then is the folder renamed into place. Whatever interrupts that leaves a folder that nobody reads.
+A folder is filled under a temporary name, its files and the folder itself are synced, the manifest is written last, and
+only then is the folder renamed into place. An interruption at any point leaves a folder that is not read.
 
     manifest.json    {"files": {"NAME": {"bytes": …, "xxh3": …}}, …what the writer adds}
 """
@@ -20,13 +20,13 @@ from headwater import files
 
 NAME = "manifest.json"
 STAGED = ".tmp-"
-"""How the name of a folder begins that is not whole yet."""
+"""Prefix of the names of folders that are not complete yet."""
 
 
 def commit(folder: Path, fill: Callable[[Path], object], about: Mapping[str, Any]) -> None:
-    """Let `fill` write files into a staged folder, add the manifest, and rename it to `folder`, which is replaced.
+    """Let `fill` write files to a staged folder, add the manifest, and rename it to `folder`, which is replaced.
 
-    On an error nothing stays behind. Errors: `ResourceError` where there is no room.
+    After an error no folder is left. Errors: `ResourceError` for a full disk.
     """
     with staged(folder) as place:
         fill(place)
@@ -39,9 +39,9 @@ def commit(folder: Path, fill: Callable[[Path], object], about: Mapping[str, Any
 
 @contextlib.contextmanager
 def staged(target: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `target`, in which it is made; it is gone afterwards.
+    """Yield an empty folder beside `target`, which is removed afterwards.
 
-    Errors: `ResourceError` where there is no room.
+    Errors: `ResourceError` for a full disk.
     """
     place = target.with_name(f"{STAGED}{target.name}-{os.urandom(4).hex()}")
     try:
@@ -53,7 +53,7 @@ def staged(target: Path) -> Iterator[Path]:
 
 
 def write(folder: Path, about: Mapping[str, Any]) -> None:
-    """Sync every file of a folder and write its manifest, with what the writer says `about` it."""
+    """Sync every file of a folder and write its manifest, with the entries `about` it."""
     listed = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path.name != NAME:
@@ -64,7 +64,7 @@ def write(folder: Path, about: Mapping[str, Any]) -> None:
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """Return a manifest. Errors: OSError, ValueError where there is none that can be read."""
+    """Return a manifest. Errors: OSError, ValueError where there is none, or it cannot be read."""
     found = json.loads((folder / NAME).read_text(encoding="utf-8"))
     if not isinstance(found, dict) or not isinstance(found.get("files"), dict):
         raise ValueError("no list of files")
@@ -72,7 +72,7 @@ def read(folder: Path) -> dict[str, Any]:
 
 
 def problem(folder: Path) -> str:
-    """Say how a folder differs from its manifest; empty where it does not."""
+    """Describe how a folder differs from its manifest; empty where it does not."""
     if not folder.is_dir() or not any(folder.iterdir()):
         return "is empty"
     try:
@@ -89,7 +89,7 @@ def problem(folder: Path) -> str:
 
 
 def difference(path: Path, entry: Mapping[str, Any], *, digests: bool = True) -> str:
-    """Say how a file differs from its entry in a manifest, by size and, with `digests`, by content; or nothing."""
+    """Describe how a file differs from its entry, by size and, with `digests`, by content; empty where equal."""
     if not path.is_file():
         return "is missing"
     if path.stat().st_size != entry["bytes"]:

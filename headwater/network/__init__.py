@@ -1,1 +1,1 @@
-"""Other machines: chat servers, the Hugging Face hub, and the local page server."""
+"""Network access: chat servers, the Hugging Face hub, and the local page server."""

@@ -1,7 +1,7 @@
-"""Ask an OpenAI-compatible server (vLLM, SGLang, llama.cpp, …): patient with load, not with refusals.
+"""Client of an OpenAI-compatible server (vLLM, SGLang, llama.cpp, …), with retries for failures that may pass.
 
-One POST a request, over connections that are kept, tried again where that can help. The key comes from the environment
-(`OPENAI_API_KEY`), goes to no other address, travels unencrypted to this machine alone, and appears in no message.
+One POST a request, over kept connections. The key comes from the environment (`OPENAI_API_KEY`), is sent to no other
+address, is sent unencrypted to this machine only, and appears in no message.
 """
 
 from __future__ import annotations
@@ -36,25 +36,25 @@ Answer = TypeVar("Answer")
 
 KEY = "OPENAI_API_KEY"
 PASSING = {408, 409, 425, 429, 500, 502, 503, 504}
-"""Statuses after which the same request may succeed."""
+"""Status codes after which the same request may succeed."""
 LARGEST = 64_000_000
-"""Bytes of an answer."""
+"""Maximum size of a reply in bytes."""
 SHORTEST_WAIT, LONGEST_WAIT = 1.0, 60.0
-"""Seconds; a server that names a longer wait in Retry-After is believed up to ten times the longest."""
+"""Shortest and longest wait in seconds; a longer wait in Retry-After is honoured up to ten times the longest."""
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A server under its base address, such as `http://localhost:8000/v1`."""
+    """A server at a base address, such as `http://localhost:8000/v1`."""
 
     url: str
     attempts: int = 8
     timeout: float = 600.0
-    """Seconds a request may take."""
+    """Maximum seconds of a request."""
     sleep: Callable[[float], None] = field(default=time.sleep, repr=False)
 
     def __post_init__(self) -> None:
-        """Refuse an address that is none, and one that the key may not be sent to. Errors: `UsageError`."""
+        """Refuse an invalid address, and one that the key may not be sent to. Errors: `UsageError`."""
         try:
             parts = urllib.parse.urlsplit(self.url)
             good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
@@ -69,11 +69,11 @@ class Endpoint:
             raise UsageError(f"--endpoint {self.url}", f"would take {KEY} to another machine unencrypted", fix)
 
     def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Send `body` to `path` and return the answer, without secrets of the environment that it repeats.
+        """Send `body` to `path` and return the reply, with secrets of the environment masked in it.
 
-        Load (429, 5xx), time-outs and broken connections are waited out, as long as `Retry-After` says or twice as
-        long each time. Errors: `NetworkError` for what will not pass, or has not after all attempts; `UsageError` for
-        a key that cannot be sent.
+        After overload (429, 5xx), time-outs and broken connections the request is repeated, after the time in `Retry-
+        After` or twice the last wait. Errors: `NetworkError` for what will not pass, or has not after all attempts;
+        `UsageError` for a key that cannot be sent.
         """
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(_PassingError),
@@ -90,7 +90,7 @@ class Endpoint:
             raise NetworkError(f"{self.url}{path}", problem, "repeat the command later") from None
 
     def _log(self, state: tenacity.RetryCallState) -> None:
-        """Log an attempt that failed, before the wait for the next."""
+        """Log a failed attempt before the wait for the next."""
         error = state.outcome.exception() if state.outcome else None
         wait = state.upcoming_sleep
         logger.warning(
@@ -105,7 +105,7 @@ class Endpoint:
         try:
             status, found, wait = _exchange(address, body, headers, self.timeout)
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError) as error:
-            # The cause is left out: what a library says of a request may hold its headers.
+            # The cause is left out: a library's message about a request may hold its headers.
             raise _PassingError(f"{type(error).__name__}: {mask(first_line(error))}") from None
         problem = "" if 200 <= status < 300 else problem_of_error(status, found[:2000].decode("utf-8", "replace"))
         if status in PASSING and not problem:
@@ -117,34 +117,34 @@ class Endpoint:
 
 
 class RefusedError(NetworkError):
-    """A request that the server refuses, as it would again."""
+    """A request that the server refuses, and would refuse again."""
 
     def __init__(self, status: int, problem: str, *parts: str) -> None:
-        """Take the HTTP `status`, and the `problem` that this request alone has (see `replies`), or ""."""
+        """Store the HTTP `status`, and the `problem` of this one request (see `replies`), or ""."""
         super().__init__(*parts)
         self.status, self.problem = status, problem
 
 
 UNCLEAR = "refused_by_server"
-"""The problem of a request that a server refuses, for no reason that we know, while it answers others."""
+"""Problem of a request that a server refuses for an unknown reason while it answers others."""
 MOST_UNCLEAR = 16
-"""Requests that a server may refuse, for no reason that we know, before it has answered one."""
+"""Number of requests that may be refused for an unknown reason before any is answered."""
 
 
 class Refusals:
-    """The requests of a job that a server refuses each for itself, while it answers the others."""
+    """Collects the requests of a job that a server refuses one by one while it answers the others."""
 
     def __init__(self, answered: bool = False) -> None:
-        """Take whether the server has `answered` a request of the job before."""
+        """Store whether the server has `answered` a request of the job before."""
         self.answered = answered
         self.counts: Counter[str] = Counter()
-        """By problem."""
+        """Counts by problem."""
         self.said: dict[str, str] = {}
-        """What the server said of the first request with a problem."""
+        """First message of the server for each problem."""
         self._unclear: list[RefusedError] = []
 
     def take(self, error: RefusedError) -> str:
-        """Return the problem of one request. Errors: `RefusedError` where it concerns every request."""
+        """Record and return the problem of one request. Errors: `RefusedError` where it concerns every request."""
         problem = error.problem or UNCLEAR
         if not error.problem:
             self._unclear.append(error)
@@ -155,18 +155,18 @@ class Refusals:
         return problem
 
     def check(self) -> None:
-        """Raise what a server said that has refused everything, for no reason that concerns one request alone."""
+        """Raise the error of a server that has refused every request, each for an unknown reason."""
         if self._unclear and not self.answered:
             raise self._unclear[0]
 
     def summary(self) -> str:
-        """Say how many requests were refused and why, with what the server said of the first."""
+        """Return how many requests were refused and why, with the server's first message."""
         counts = ", ".join(f"{problem} {count}" for problem, count in self.counts.items())
         return f"{counts}: {next(iter(self.said.values()))}" if self.said else counts
 
 
 class _PassingError(Exception):
-    """A failure after which the same request may succeed; `wait` is what the server asks for, in seconds."""
+    """A failure after which the same request may succeed; `wait` is the time in seconds that the server asks for."""
 
     def __init__(self, problem: str, wait: float | None = None) -> None:
         super().__init__(problem)
@@ -175,9 +175,9 @@ class _PassingError(Exception):
 
 @functools.cache
 def _client(process: int) -> httpx2.Client:
-    """Return the connections of a process, which all its requests share.
+    """Return the HTTP client of the process, whose connections all requests share.
 
-    No redirection is followed: it would take the key to another address. Certificates are the machine's own.
+    Redirections are not followed, since they would send the key to another address. Certificates are the machine's own.
     """
     limits = httpx2.Limits(max_connections=None, max_keepalive_connections=64)
     return httpx2.Client(follow_redirects=False, limits=limits)
@@ -186,7 +186,7 @@ def _client(process: int) -> httpx2.Client:
 def _exchange(
     address: str, body: Mapping[str, Any], headers: Mapping[str, str], timeout: float
 ) -> tuple[int, bytes, float | None]:
-    """Post `body` and return status, content and the wait that is asked for; all within `timeout` seconds."""
+    """Post `body` and return status, content and the requested wait, within `timeout` seconds."""
     deadline = time.monotonic() + timeout
     patience = httpx2.Timeout(timeout, pool=None)
     with _client(os.getpid()).stream(
@@ -204,7 +204,10 @@ def _exchange(
 
 
 def _read(content: bytes) -> dict[str, Any]:
-    """Return an answer's JSON, without secrets. Errors: `_PassingError` for one that is cut off or no object."""
+    """Return the JSON of a reply without secrets.
+
+    Errors: `_PassingError` for a truncated reply or one that is no object.
+    """
     try:
         found = mask_all(json.loads(content))
     except (ValueError, RecursionError) as error:
@@ -215,7 +218,7 @@ def _read(content: bytes) -> dict[str, Any]:
 
 
 def _key() -> Secret | None:
-    """Return the key of the environment; None where there is none. Errors: `UsageError`, which does not show it."""
+    """Return the key from the environment; None where there is none. Errors: `UsageError`, which does not show it."""
     key = os.environ.get(KEY, "").strip()
     if not key:
         return None
@@ -225,7 +228,7 @@ def _key() -> Secret | None:
 
 
 def _is_here(host: str) -> bool:
-    """Say whether `host` is this machine."""
+    """Return whether `host` is this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -233,9 +236,9 @@ def _is_here(host: str) -> bool:
 
 
 def in_parallel(ask: Callable[[Item], Answer], items: Iterable[Item], at_once: int) -> Iterator[tuple[Item, Answer]]:
-    """Yield every item with its answer as they come, `at_once` requests under way.
+    """Yield every item with its answer as they arrive, with `at_once` requests in flight.
 
-    Errors: after the first, nothing more is asked, what is under way is still yielded, and then the error is raised.
+    After the first error no more requests are sent; those in flight are still yielded, then the error is raised.
     """
     left = iter(items)
     under_way: dict[Future[Answer], Item] = {}
@@ -263,13 +266,13 @@ def in_parallel(ask: Callable[[Item], Answer], items: Iterable[Item], at_once: i
 
 
 def _said(content: bytes, status: int) -> str:
-    """Return what a server says of an error, in one line and without secrets."""
+    """Return a server's error message in one line, without secrets."""
     text = mask(" ".join(content[:2000].decode("utf-8", "replace").split()))[:200]
     return text or httpx2.codes.get_reason_phrase(status)
 
 
 def _asked_wait(header: str | None) -> float | None:
-    """Return the seconds that a Retry-After header asks for (a number, or a date); None where it asks nothing."""
+    """Return the seconds of a Retry-After header (a number, or a date); None where it has no value."""
     if not header:
         return None
     if re.fullmatch(r"\d+(\.\d+)?", header.strip()):
@@ -283,13 +286,13 @@ def _asked_wait(header: str | None) -> float | None:
 
 
 def _wait(state: tenacity.RetryCallState) -> float:
-    """Return how long to wait before the next attempt: as long as the server asks, or longer each time."""
+    """Return the wait before the next attempt: what the server asks for, or longer each time."""
     error = state.outcome.exception() if state.outcome else None
     asked = error.wait if isinstance(error, _PassingError) else None
     return _backoff(state.attempt_number) if asked is None else asked
 
 
 def _backoff(attempt: int) -> float:
-    """Return a wait that doubles with every attempt, with jitter so that many requests do not come back together."""
+    """Return a wait that doubles with every attempt, with jitter so that requests do not all come back at once."""
     longest: float = min(LONGEST_WAIT, SHORTEST_WAIT * 2 ** (attempt - 1))
     return longest * random.uniform(0.5, 1.0)

@@ -1,4 +1,4 @@
-"""The Hugging Face hub: a model's small files, and what to set when it does not give them."""
+"""Small files of models on the Hugging Face hub, and advice for errors of the hub."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BUSY = "repeat the command later; set HF_TOKEN for a higher limit"
 def files_of(name: str, wanted: Collection[str]) -> Iterator[Path]:
     """Yield those of the `wanted` files that the repository `name` has, downloaded or from the cache.
 
-    Errors: `ModelError` for what is no name; `NetworkError` for a repository that is not to be had.
+    Errors: `ModelError` for an invalid name; `NetworkError` for a repository that cannot be reached or does not exist.
     """
     import huggingface_hub
 
@@ -39,7 +39,7 @@ def files_of(name: str, wanted: Collection[str]) -> Iterator[Path]:
 
 
 def _listed(name: str) -> tuple[set[str] | None, bool]:
-    """Return the names of a repository's files, or None; and whether the cache alone is left to look in."""
+    """Return the names of a repository's files, or None; and whether only the cache is left to search."""
     import huggingface_hub
 
     try:
@@ -51,7 +51,7 @@ def _listed(name: str) -> tuple[set[str] | None, bool]:
 
 
 def _answered(error: Exception) -> bool:
-    """Say whether it was the hub that said no: otherwise it was not reached, and the cache may have the model."""
+    """Return whether the hub itself answered; otherwise it was not reached, and the cache may have the model."""
     return _status(error) is not None
 
 
@@ -61,13 +61,13 @@ def _status(error: BaseException) -> int | None:
 
 
 def problem(name: str, error: BaseException) -> HeadwaterError:
-    """Return the error to raise where the hub does not give `name`: what happened, and what to set."""
+    """Return the error for a `name` that the hub does not deliver: what happened, and which setting helps."""
     found, fix = _explained(name, error)
     return NetworkError(name, found, fix)
 
 
 def advice(name: str, error: BaseException) -> str:
-    """Return what to set or to do where the hub failed with `error` over `name`."""
+    """Return which setting or action helps after `error` of the hub for `name`."""
     return _explained(name, error)[1]
 
 

@@ -1,8 +1,8 @@
-"""A page for this machine alone, and one question that it may ask.
+"""Local server of one page, which answers the questions of that page only.
 
-Other users and other pages stay out: the server listens on 127.0.0.1, its address holds a random token, and a request
-must name this very host (which a page that rebinds its own name to 127.0.0.1 cannot) and come from the page itself.
-Nothing that is asked or answered is logged.
+Other users and other pages are excluded: the server listens on 127.0.0.1, its address holds a random token, and a
+request must name this host (which a page that rebinds its own name to 127.0.0.1 cannot) and come from the page itself.
+Questions and answers are not logged.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from headwater.errors import HeadwaterError, UsageError
 from headwater.files import to_json
 
 LIMIT = 1_000_000
-"""Bytes of a question."""
+"""Maximum size of a question in bytes."""
 PATIENCE = 30.0
-"""Seconds that a connection may be silent."""
+"""Seconds that a connection may be idle."""
 QUESTION = "pair"
 HEADERS = {
     "Cache-Control": "no-store",
@@ -36,7 +36,7 @@ HEADERS = {
 }
 
 Answer = Callable[[Any], Any]
-"""A question's JSON to the answer's; raises `HeadwaterError` with what to do."""
+"""Maps the JSON of a question to that of the answer; raises `HeadwaterError` with advice."""
 
 
 class RefusedError(Exception):
@@ -53,7 +53,7 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(self, page: str, answer: Answer, port: int = 0) -> None:
-        """Listen; port 0 is a free one. Errors: `UsageError`."""
+        """Start listening; port 0 selects a free one. Errors: `UsageError`."""
         try:
             super().__init__(("127.0.0.1", port), _Handler)
         except OSError as error:
@@ -64,11 +64,11 @@ class Server(ThreadingHTTPServer):
 
     @property
     def address(self) -> str:
-        """Where the page is."""
+        """Address of the page."""
         return f"http://127.0.0.1:{self.server_port}/{self.token}/"
 
     def service_actions(self) -> None:
-        """Stop serving where a signal asked for it; called between requests."""
+        """Stop serving after a signal; called between requests."""
         interrupts.check()
 
     def run(self) -> None:
@@ -113,7 +113,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_error(HTTPStatus.INTERNAL_SERVER_ERROR, f"a bug of ours: {type(error).__name__}")
 
     def _admit(self, path: str) -> None:
-        """Let in what comes from the page, or asks for it; nothing else. Errors: `RefusedError`."""
+        """Accept requests for the page and from the page only. Errors: `RefusedError`."""
         if self.headers.get("Host") not in self.server.hosts:
             raise RefusedError(HTTPStatus.FORBIDDEN, "this host is not served")
         given = self.path.encode()

@@ -1,7 +1,7 @@
-"""What a chat server's reply says: the text whatever its form, or why one request has no answer.
+"""Read replies of chat servers: the text in any of its forms, or the reason why one request has no answer.
 
-A reply that is empty, a refusal, a call of a tool, cut off, or an error that names the length of one prompt concerns
-that request alone. A command counts it and goes on.
+A reply that is empty, a refusal, a tool call, cut off, or an error about the length of one prompt concerns that request
+only. Commands count it and continue.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _FILTER = re.compile(
 
 
 def problem_of_error(status: int, said: str) -> str:
-    """Return why a server refused one request where the others may be answered: `too_long` or `content_filter`.
+    """Return why a server refused one request while it may answer others: `too_long` or `content_filter`.
 
-    Empty for errors that concern every request: a key, a model's name, load.
+    Empty for errors that concern every request: a key, a model's name, overload.
     """
     if status == 413:
         return TOO_LONG
@@ -39,20 +39,20 @@ def problem_of_error(status: int, said: str) -> str:
 
 
 class ChatReply(NamedTuple):
-    """What a chat server answered to one request."""
+    """Reply of a chat server to one request."""
 
     text: str
     problem: str
     """Why there is no text: `refusal`, `tool_call`, `content_filter`, `cut_off` or `empty_reply`; "" where there is."""
     complete: bool
-    """Whether it ended by itself."""
+    """Whether the model ended the reply itself."""
     refusal: str
-    """What stands in the place of an answer that the model would not give."""
+    """Text of a refusal."""
     choice: Mapping[str, Any]
 
 
 def read(reply: Mapping[str, Any]) -> ChatReply:
-    """Read the reply to a request for one answer. Errors: `ValueError` for what is no reply of a chat server."""
+    """Read the reply to a request for one answer. Errors: `ValueError` for anything but a reply of a chat server."""
     choices = reply.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices else None
     message = choice.get("message") if isinstance(choice, Mapping) else None
@@ -65,7 +65,7 @@ def read(reply: Mapping[str, Any]) -> ChatReply:
 
 
 def error_of(reply: Mapping[str, Any]) -> str:
-    """Return the problem of one request that a server names in a reply of status 200; empty where it names none."""
+    """Return the problem of one request in a reply with status 200; empty where there is none."""
     return problem_of_error(400, _error_in(reply))
 
 
@@ -76,7 +76,7 @@ def _error_in(reply: Mapping[str, Any]) -> str:
 
 
 def _texts(content: Any, kinds: tuple[str, ...]) -> Iterator[str]:
-    """Yield the texts of a message, which may be one text or a list of parts; what a model thought is no part of it."""
+    """Yield the texts of a message, which may be one text or a list of parts, without the model's reasoning."""
     if isinstance(content, str) and "text" in kinds:
         yield content
     for part in content if isinstance(content, list) else [content]:
@@ -106,13 +106,13 @@ _THOUGHTS = (
     ("◁think▷", "◁/think▷"),
     ("<|channel|>analysis", "<|channel|>final"),
 )
-"""How models mark what they think before they answer."""
+"""Marks around a model's reasoning."""
 
 
 def after_thoughts(text: str) -> str | None:
-    """Return what follows a reply's last thought; None where a thought has no end, and thus no answer follows.
+    """Return the text after the last reasoning block; None where a block has no end, so that no answer follows.
 
-    Many templates open the first thought themselves, so that its end alone stands in the reply.
+    Many templates open the first block themselves, so the reply holds only its end mark.
     """
     for opening, closing in _THOUGHTS:
         _, found, after = text.rpartition(closing)
