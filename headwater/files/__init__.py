@@ -113,8 +113,8 @@ def digest(path: Path) -> str:
     with path.open("rb") as handle:
         if os.fstat(handle.fileno()).st_size == 0:
             return xxhash.xxh3_128_hexdigest(b"")
-        with mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as encode_options:
-            return xxhash.xxh3_128_hexdigest(encode_options)
+        with mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return xxhash.xxh3_128_hexdigest(content)
 
 
 def sha256(path: Path) -> str:
