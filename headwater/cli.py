@@ -1,4 +1,7 @@
-"""Command name to module; imports only the one that is asked for, so that `--help` answers at once."""
+"""The command line: finds the command, parses its options, runs it and turns errors into exit codes.
+
+Only the module of the command that is asked for is imported, so that help answers at once.
+"""
 
 from __future__ import annotations
 
@@ -14,46 +17,60 @@ from typing import NamedTuple
 
 import headwater
 from headwater import config, interrupts, masking
+from headwater.config.help import help_page
 from headwater.errors import HeadwaterError, UsageError, did_you_mean, first_line
 from headwater.files import caches, locks, write_text
 from headwater.marks import marked
 
 
 class Command(NamedTuple):
-    """Where a verb lives, and what it does in one line."""
+    """The module of a command, and what it does in one line."""
 
     module: str
     does: str
 
 
-COMMANDS = {
-    "demo": Command("headwater.studies.demo", "run the main job on a built-in corpus with a planted signal depth"),
-    "inspect": Command("headwater.commands.inspect", "show what a data set is, and which rows are bad"),
-    "preprocess": Command("headwater.commands.preprocess", "cut responses to their beginnings"),
-    "tokens": Command("headwater.commands.tokens", "show a row token by token: prompt, response, cut, loss"),
-    "sample": Command("headwater.commands.sample", "draw several responses a prompt, from a model or a server"),
-    "select": Command("headwater.commands.select", "keep the rows that teach most: preference variance and rivals"),
-    "train-sft": Command("headwater.commands.train_sft", "fine-tune a policy on chosen responses"),
-    "train-reward": Command("headwater.commands.train_reward", "train a reward model"),
-    "train-dpo": Command("headwater.commands.train_dpo", "train a policy on preferences directly"),
-    "score": Command("headwater.commands.score", "give every response its reward: pairs or candidates in and out"),
-    "evaluate": Command("headwater.commands.evaluate", "score preference pairs: accuracy, rewards, margins"),
-    "generate": Command("headwater.commands.generate", "let models answer evaluation prompts, a file each"),
-    "judge": Command("headwater.commands.judge", "ask judges which of two models' answers are better"),
-    "compare": Command("headwater.commands.compare", "say whether a tuned model is better, and how sure that is"),
-    "reward-bench": Command("headwater.commands.reward_bench", "judge rewards on RewardBench 1 and 2, or RM-Bench"),
-    "signal": Command("headwater.commands.signal", "find where the preference is decided, and how much to keep"),
-    "sweep": Command("headwater.studies.sweep", "train and judge at several kept ratios and seeds, resumably"),
-    "divergence": Command(
-        "headwater.commands.divergence", "show how far a policy moved from its reference, by position"
-    ),
-    "decode": Command("headwater.commands.decode", "let a policy and its reference answer prompts together"),
-    "frontier": Command("headwater.commands.frontier", "show reward against KL over grids of decoding strategies"),
-    "lens": Command("headwater.commands.lens", "show pairs token by token, in one page: scores, cut, depth"),
-    "report": Command("headwater.commands.report", "write one HTML page from runs"),
-    "doctor": Command("headwater.commands.doctor", "look at this installation: devices, packing, hub, folders, disk"),
-    "env": Command("headwater.commands.env", "print what a bug report needs, without secrets"),
+STAGES = {
+    "Start": {
+        "demo": Command("headwater.studies.demo", "train and evaluate on built-in data, and write a report"),
+        "doctor": Command("headwater.commands.doctor", "check this installation: devices, hub, folders, disk"),
+        "env": Command("headwater.commands.env", "print what a bug report needs, without secrets"),
+    },
+    "Data": {
+        "inspect": Command("headwater.commands.inspect", "describe a data set and list its malformed rows"),
+        "tokens": Command("headwater.commands.tokens", "show one row token by token: prompt, response, truncation"),
+        "preprocess": Command("headwater.commands.preprocess", "truncate responses to their beginnings"),
+        "sample": Command("headwater.commands.sample", "draw several responses to every prompt"),
+        "select": Command("headwater.commands.select", "keep the most informative rows, by preference variance or gap"),
+    },
+    "Train": {
+        "train-sft": Command("headwater.commands.train_sft", "fine-tune a policy on chosen responses"),
+        "train-reward": Command("headwater.commands.train_reward", "train a reward model on preference pairs"),
+        "train-dpo": Command("headwater.commands.train_dpo", "train a policy on preference pairs: DPO and its variants"),
+    },
+    "Evaluate": {
+        "evaluate": Command("headwater.commands.evaluate", "measure a model's accuracy on preference pairs"),
+        "score": Command("headwater.commands.score", "add rewards or log-probabilities to every response"),
+        "generate": Command("headwater.commands.generate", "answer evaluation prompts with one or more models"),
+        "judge": Command("headwater.commands.judge", "compare the answers of two models by judges"),
+        "compare": Command("headwater.commands.compare", "compute win rates from judgements, with intervals"),
+        "reward-bench": Command("headwater.commands.reward_bench", "evaluate on RewardBench 1 and 2 or RM-Bench"),
+    },
+    "Find the signal": {
+        "signal": Command("headwater.commands.signal", "measure accuracy at every prefix, and how much to keep"),
+        "sweep": Command("headwater.studies.sweep", "train and evaluate at several kept ratios and seeds"),
+        "divergence": Command("headwater.commands.divergence", "measure KL between policy and reference by position"),
+    },
+    "Decode": {
+        "decode": Command("headwater.commands.decode", "generate with a policy and its reference together"),
+        "frontier": Command("headwater.commands.frontier", "plot reward against KL for many decoding strategies"),
+    },
+    "Look": {
+        "lens": Command("headwater.commands.lens", "show pairs token by token in an HTML page"),
+        "report": Command("headwater.commands.report", "write one HTML page from runs"),
+    },
 }
+COMMANDS = {name: command for commands in STAGES.values() for name, command in commands.items()}
 
 EXIT_CODES = {
     0: "done",
@@ -71,31 +88,32 @@ EXIT_CODES = {
 
 def usage() -> str:
     """Return the top-level help."""
-    width = max(map(len, COMMANDS))
-    verbs = "\n".join(f"  {name:{width}}  {command.does}" for name, command in COMMANDS.items())
+    lines = []
+    for stage, commands in STAGES.items():
+        for heading, (name, command) in zip([stage] + [""] * len(commands), commands.items(), strict=False):
+            lines.append(f"  {heading:17}{name:14}{command.does}")
+    verbs = "\n".join(lines)
     codes = ", ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items())
-    return f"""headwater {headwater.__version__}: align language models from the part of preference data with the signal
+    return f"""headwater {headwater.__version__}: align language models on the part of preference data that carries the signal
 
-  headwater demo                                                  # see it work, in minutes, without a network
-  headwater preprocess --input pairs.jsonl --output cut.jsonl --truncate-percentage 50
-  headwater train-reward --data cut.jsonl --output runs/reward
-  headwater evaluate --model runs/reward --dataset pairs.jsonl
+  headwater demo                                          # runs in minutes, without a network
+  headwater train-reward pairs.jsonl --output runs/reward --model Qwen/Qwen2.5-0.5B-Instruct
+  headwater evaluate runs/reward heldout.jsonl
 
-commands
 {verbs}
 
-  headwater COMMAND --help           its flags; every one can also stand in a YAML file: --config FILE.yaml
-  headwater --version
+  headwater COMMAND --help           the options that most people need; --help-all shows every one
   headwater COMMAND … --traceback    show where an error came from
-  headwater COMMAND … --trust-files  load trained models by the sizes of their files, without reading them twice
+  headwater COMMAND … --trust-files  recognise trained models by file size instead of reading the files twice
+  headwater --version
 
 exit codes: {codes}"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code. No secret of the environment is printed."""
+    """Run the command line and return its exit code; secrets of the environment are masked in all that is printed."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    wanted = "--traceback" in given
+    with_traceback = "--traceback" in given
     if "--trust-files" in given:
         os.environ["HEADWATER_TRUST_FILES"] = "1"
     given = [argument for argument in given if argument not in ("--traceback", "--trust-files")]
@@ -103,15 +121,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             with interrupts.handled():
                 _leave_removed_folder()
-                return _dispatch(given)
+                if page := _information(given):
+                    print(page)
+                    return 0
+                name = _command(given[0])
+                module = importlib.import_module(COMMANDS[name].module)
+                module.run(config.parse(module.Config, given[1:], f"headwater {name}"))
+                return 0
         except interrupts.Stopped as stopped:
-            return _ended(stopped, str(stopped), stopped.exit_code, wanted)
+            return _ended(stopped, str(stopped), stopped.exit_code, with_traceback)
         except KeyboardInterrupt as error:
-            return _ended(error, "interrupted; the run has no done-marker", 130, wanted)
+            return _ended(error, "interrupted; the run has no done-marker", 130, with_traceback)
         except Exception as error:
             code = _exit_code(error)
-            message = _as_bug(error, wanted) if code == 1 and not isinstance(error, HeadwaterError) else _message(error)
-            return _ended(error, message, code, wanted)
+            is_bug = code == 1 and not isinstance(error, HeadwaterError)
+            message = _as_bug(error, with_traceback) if is_bug else _message(error)
+            return _ended(error, message, code, with_traceback)
+
+
+def _information(arguments: Sequence[str]) -> str:
+    """Return the help page or the version that is asked for; empty where a command is to run."""
+    if not arguments or arguments[0] in ("-h", "--help", "--help-all"):
+        return usage()
+    if arguments[0] == "--version":
+        return headwater.__version__
+    if not {"-h", "--help", "--help-all"} & set(arguments):
+        return ""
+    name = _command(arguments[0])
+    module = importlib.import_module(COMMANDS[name].module)
+    about, everything = str(module.__doc__).strip(), "--help-all" in arguments
+    return help_page(module.Config, f"headwater {name}", about, module.EXAMPLE, module.HELP, everything)
+
+
+def _command(name: str) -> str:
+    """Return a command's name in its `-` spelling. Errors: `UsageError` where there is none."""
+    dashed = name.replace("_", "-")
+    if dashed not in COMMANDS:
+        raise UsageError(f"unknown command {name}", did_you_mean(dashed, COMMANDS), "see headwater --help")
+    return dashed
 
 
 def _leave_removed_folder() -> None:
@@ -180,19 +227,3 @@ PATH_ERRORS = {
     errno.ENAMETOOLONG,
     errno.ELOOP,
 }
-
-
-def _dispatch(arguments: list[str]) -> int:
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(usage())
-        return 0
-    if arguments[0] == "--version":
-        print(headwater.__version__)
-        return 0
-    name = arguments[0].replace("_", "-")
-    if name not in COMMANDS:
-        raise UsageError(f"unknown command {arguments[0]}", did_you_mean(name, COMMANDS), "see headwater --help")
-    module = importlib.import_module(COMMANDS[name].module)
-    description = f"{module.__doc__}\n\nExample:\n\n  {module.EXAMPLE}"
-    module.run(config.parse(module.Config, arguments[1:], f"headwater {name}", description))
-    return 0

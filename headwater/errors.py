@@ -56,11 +56,11 @@ class ResourceError(HeadwaterError):
     exit_code = 7
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return `did you mean X?`, or a list of what is known when nothing is close."""
+def did_you_mean(word: str, known: Iterable[str], otherwise: str = "") -> str:
+    """Return `did you mean X?`; where nothing is close, `otherwise` or a list of what is known."""
     known = list(known)
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
+    return f"did you mean {close[0]}?" if close else otherwise or f"known: {', '.join(known)}"
 
 
 def first_line(error: BaseException) -> str:

@@ -2,10 +2,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
 
 import pytest
-import tyro
 
 from headwater import config
 from headwater.errors import UsageError
@@ -19,10 +17,10 @@ class Group:
 
 @dataclass(frozen=True)
 class Config:
-    data: Annotated[Path, tyro.conf.arg(aliases=["--dataset"])]
+    data: Path
     steps: int = 3
     names: tuple[str, ...] = ()
-    group: Annotated[Group, tyro.conf.OmitArgPrefixes] = field(default_factory=Group)
+    group: Group = field(default_factory=Group)
 
 
 @dataclass(frozen=True)

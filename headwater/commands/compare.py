@@ -9,11 +9,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
-
-import tyro
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from headwater import files
+from headwater.config import POSITIONAL
 from headwater.console import say_stages, show
 from headwater.data.reading import RowCounts
 from headwater.errors import DataError, UsageError
@@ -34,7 +33,7 @@ RESULTS = "comparison.json"
 class Config:
     """Flags of `headwater compare`."""
 
-    judgements: tyro.conf.Positional[tuple[Path, ...]]
+    judgements: Annotated[tuple[Path, ...], POSITIONAL]
     """Files of judgements, and judge runs; what they say of the same answers is compared."""
     output: Path
     """Directory of the run."""

@@ -10,10 +10,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tyro
 from rich.table import Table
 from rich.text import Text
 
@@ -51,11 +50,11 @@ SHOWN = 3
 class Config:
     """Flags of `headwater decode`."""
 
-    model: Annotated[str, tyro.conf.arg(aliases=["--model-name-or-path"])]
+    model: str
     """Policy: a training run, path or Hugging Face name; with --endpoint, the name that the server knows."""
-    input: Annotated[Path, tyro.conf.arg(aliases=["--data", "--dataset"])]
+    input: Path
     """Data of any kind, for its prompts, each once."""
-    output: Annotated[Path, tyro.conf.arg(aliases=["--output-dir"])]
+    output: Path
     """Directory of the run, which is also a data set: for `headwater judge`, and with --n 2 or more for `score`,
     `select`, … A command that was stopped goes on where it was: OUTPUT.ledger holds what is done."""
     strategy: str = "length_control(first=20)"
@@ -67,8 +66,8 @@ class Config:
     """Length control with one model in memory at a time: the policy says the first tokens of all responses, then the
     reference is loaded in its place. The same responses; KL, which needs both at once, is not in their accounts, but
     the log-ratio of their tokens is."""
-    servers: Annotated[Servers, tyro.conf.OmitArgPrefixes] = field(default_factory=Servers)
-    decoding: Annotated[DecodingOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=DecodingOptions)
+    servers: Servers = field(default_factory=Servers)
+    decoding: DecodingOptions = field(default_factory=DecodingOptions)
     reward_model: tuple[str, ...] = ()
     """Score every response with these reward models; the first one's rewards are the data's scores."""
     draws: int = 0
@@ -79,7 +78,7 @@ class Config:
     """Render conversations by this template instead of the model's own: plain, chatml, or a Jinja file."""
     overwrite: bool = False
     """Replace an earlier run at --output."""
-    read_options: Annotated[ReadOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ReadOptions)
+    read_options: ReadOptions = field(default_factory=ReadOptions)
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work. Errors: `UsageError`."""

@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import tyro
 from rich.table import Table
 
 from headwater import files
@@ -41,11 +40,11 @@ SAMPLED_AT_ONCE = 16
 class Config:
     """Flags of `headwater divergence`."""
 
-    model: Annotated[str, tyro.conf.arg(aliases=["--model-name-or-path"])]
+    model: str
     """Training run, path or Hugging Face name of a policy."""
-    dataset: Annotated[Path, tyro.conf.arg(aliases=["--data"])]
+    dataset: Path
     """Preference file or run directory, whose prompts (and, along texts, responses) are read."""
-    output: Annotated[Path | None, tyro.conf.arg(aliases=["--output-dir"])] = None
+    output: Path | None = None
     """Directory of the run. Default: ./MODEL-divergence-on-DATASET."""
     reference: str | None = None
     """What it is compared with. Default: the model that its training run names."""
@@ -66,7 +65,7 @@ class Config:
     """Render conversations by this template instead of the model's own: plain, chatml, or a Jinja file."""
     overwrite: bool = False
     """Replace an earlier run at --output."""
-    read_options: Annotated[ReadOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ReadOptions)
+    read_options: ReadOptions = field(default_factory=ReadOptions)
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work. Errors: `UsageError`."""

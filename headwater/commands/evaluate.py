@@ -6,10 +6,9 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import tyro
 from numpy.typing import NDArray
 from rich.table import Table
 
@@ -44,13 +43,13 @@ SPANS = 24
 class Config:
     """Flags of `headwater evaluate`."""
 
-    model: Annotated[str, tyro.conf.arg(aliases=["--model-name-or-path"])]
+    model: str
     """Training run, path or Hugging Face name; a reward model, an ensemble of them (its members' mean, compared with
     each), or a policy with its reference (implicit reward)."""
-    dataset: Annotated[Path, tyro.conf.arg(aliases=["--data"])]
+    dataset: Path
     """Pairs, or single responses with a label, in a file or run directory; rows whose opening the model was trained on
     are left out and counted."""
-    output: Annotated[Path | None, tyro.conf.arg(aliases=["--output-dir"])] = None
+    output: Path | None = None
     """Directory of the run. Default: MODEL-on-DATASET beside a training run, ./DATASET-evaluation otherwise."""
     reference: str | None = None
     """Reference model of a policy. Default: the one its training run names; a run of simpo, orpo, cpo or slic has none,
@@ -82,8 +81,8 @@ class Config:
     """Render conversations by this template instead of the model's own: plain, chatml, or a Jinja file."""
     overwrite: bool = False
     """Replace an earlier run at --output."""
-    read_options: Annotated[ReadOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ReadOptions)
-    truncation: Annotated[TruncationOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=TruncationOptions)
+    read_options: ReadOptions = field(default_factory=ReadOptions)
+    truncation: TruncationOptions = field(default_factory=TruncationOptions)
 
 
 @renders_conversations

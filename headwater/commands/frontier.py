@@ -12,10 +12,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tyro
 from rich.table import Table
 
 from headwater import config as configs
@@ -50,13 +49,13 @@ Records = list[dict[str, Any]]
 class Config:
     """Flags of `headwater frontier`."""
 
-    model: Annotated[str, tyro.conf.arg(aliases=["--model-name-or-path"])]
+    model: str
     """Policy: a training run, path or Hugging Face name."""
-    input: Annotated[Path, tyro.conf.arg(aliases=["--data", "--dataset"])]
+    input: Path
     """Data of any kind, for its prompts, each once."""
     reward_model: tuple[str, ...]
     """Reward models (training runs, paths or Hugging Face names); the first one picks the best of n."""
-    output: Annotated[Path, tyro.conf.arg(aliases=["--output-dir"])] = Path("frontier")
+    output: Path = Path("frontier")
     """Directory of the study: its points, and the summary's run."""
     reference: str | None = None
     """Reference model. Default: the one that the policy's training run names."""
@@ -75,12 +74,12 @@ class Config:
     published: tuple[str, ...] = ()
     """Points from papers to draw behind, such as figure4.json:baseline: FILE.json:NAME, [[KL, reward], …] under a name.
     Their rewards are by their own models."""
-    decoding: Annotated[DecodingOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=DecodingOptions)
+    decoding: DecodingOptions = field(default_factory=DecodingOptions)
     seed: int = 42
     """Makes the draws, the same ones at every point; and seeds the bootstrap."""
     chat_template: str | None = None
     """Render conversations by this template instead of the model's own: plain, chatml, or a Jinja file."""
-    read_options: Annotated[ReadOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ReadOptions)
+    read_options: ReadOptions = field(default_factory=ReadOptions)
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work. Errors: `UsageError`."""

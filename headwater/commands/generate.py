@@ -10,9 +10,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import tyro
 from rich.table import Table
 
 from headwater import files, statistics
@@ -36,7 +35,7 @@ AT_ONCE = 8
 class Config:
     """Flags of `headwater generate`."""
 
-    prompts: Annotated[Path, tyro.conf.arg(aliases=["--input"])]
+    prompts: Path
     """AlpacaEval's or Arena-Hard's prompts, recorded answers to them, or data of any kind for its prompts."""
     model: tuple[str, ...]
     """Policies: training runs, paths or Hugging Face names; with --endpoint, names that the server knows."""

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import tyro
 from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from headwater.config import POSITIONAL
 from headwater.console import say, show
 from headwater.data import embedding, reading
 from headwater.data.preference import Preference, Record, Response
@@ -39,9 +39,9 @@ LONGEST = 300
 class Config:
     """Flags of `headwater inspect`."""
 
-    data: tyro.conf.Positional[Path]
+    data: Annotated[Path, POSITIONAL]
     """A file, a directory or pattern of files, a run, a folder saved by datasets, or a name on the hub."""
-    read_options: Annotated[ReadOptions, tyro.conf.arg(name="")] = UNSTOPPED
+    read_options: ReadOptions = UNSTOPPED
     tokenizer: str | None = None
     """Also measure lengths in tokens: a Hugging Face name or path."""
     embed: int | None = None

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
-import tyro
 from rich.text import Text
 
 from headwater import files
+from headwater.config import POSITIONAL
 from headwater.console import say, say_notes, say_stages, show
 from headwater.data import reading
 from headwater.data.preference import Preference
@@ -58,11 +58,11 @@ PAIR_FLAGS = ("model", "tokenizer", "end", "max_length", "cut", "door", *MODEL_F
 class Config:
     """Flags of `headwater lens`."""
 
-    data: tyro.conf.Positional[Path | None] = None
+    data: Annotated[Path | None, POSITIONAL] = None
     """Preference file, directory, pattern, run, or name on the hub; or a run of decode. Only --serve does without."""
-    output: Annotated[Path | None, tyro.conf.arg(aliases=["--output-dir"])] = None
+    output: Path | None = None
     """Directory of the run, which holds lens.html. Default: ./DATA-lens, or ./DATA-lens-by-MODEL."""
-    model: Annotated[str | None, tyro.conf.arg(aliases=["--model-name-or-path"])] = None
+    model: str | None = None
     """What reads the responses: a reward model, or a policy with its reference. Default: nothing does."""
     against: str | None = None
     """A second model that reads them, such as the first one before training, or a policy beside a reward model."""
@@ -99,7 +99,7 @@ class Config:
     """Render conversations by this template instead of the model's own: plain, chatml, or a Jinja file."""
     overwrite: bool = False
     """Replace an earlier run at --output."""
-    read_options: Annotated[ReadOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ReadOptions)
+    read_options: ReadOptions = field(default_factory=ReadOptions)
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work. Errors: `UsageError`."""

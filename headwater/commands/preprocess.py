@@ -8,9 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
-
-import tyro
+from typing import Any
 
 from headwater import files
 from headwater.console import say, say_stages
@@ -59,13 +57,13 @@ class Config:
     """What a cut never divides."""
     seed: int = 42
     """Places random spans."""
-    tokenizer: Annotated[str, tyro.conf.arg(aliases=["--model"])] = "scratch(vocab=4096)"
+    tokenizer: str = "scratch(vocab=4096)"
     """What counts as a token: a Hugging Face name or path, or scratch(vocab=…): a BPE trained on the input."""
     shards: int = 1
     """Files to deal the rows out to in turn: cut-00001-of-00004.jsonl, …; read them as "cut-*-of-*.jsonl"."""
     overwrite: bool = False
     """Replace an earlier output."""
-    read_options: Annotated[ReadOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ReadOptions)
+    read_options: ReadOptions = field(default_factory=ReadOptions)
 
 
 def run(config: Config) -> Path:

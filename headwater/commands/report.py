@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-import tyro
-
+from headwater.config import POSITIONAL
 from headwater.console import say, show
 from headwater.errors import UsageError
 from headwater.files import destinations
@@ -22,7 +22,7 @@ EXAMPLE = "headwater report runs/reward runs/reward-on-pairs --output report.htm
 class Config:
     """Flags of `headwater report`."""
 
-    runs: tyro.conf.Positional[tuple[Path, ...]]
+    runs: Annotated[tuple[Path, ...], POSITIONAL]
     """Run directories, in the order in which they should appear."""
     output: Path = Path("report.html")
     """HTML file to write; an earlier report there is replaced."""

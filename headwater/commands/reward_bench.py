@@ -7,9 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
 
-import tyro
 from rich.table import Table
 
 from headwater.console import say, say_stages, show, track
@@ -32,11 +30,11 @@ WINDOW = 64
 class Config:
     """Flags of `headwater reward-bench`."""
 
-    model: Annotated[str, tyro.conf.arg(aliases=["--model-name-or-path"])]
+    model: str
     """Training run, path or Hugging Face name; a reward model, or a policy with its reference (implicit reward)."""
-    dataset: Annotated[Path, tyro.conf.arg(aliases=["--data"])]
+    dataset: Path
     """Rows of the benchmark, told by their columns: a file, directory, pattern, or name on the hub."""
-    output: Annotated[Path, tyro.conf.arg(aliases=["--output-dir"])]
+    output: Path
     """Directory of the run."""
     reference: str | None = None
     """Reference model of a policy. Default: the one its training run names."""
@@ -57,7 +55,7 @@ class Config:
     """Render conversations by this template instead of the model's own: plain, chatml, or a Jinja file."""
     overwrite: bool = False
     """Replace an earlier run at --output."""
-    read_options: Annotated[ReadOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ReadOptions)
+    read_options: ReadOptions = field(default_factory=ReadOptions)
 
 
 @renders_conversations

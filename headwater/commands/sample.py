@@ -8,9 +8,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
-
-import tyro
 
 from headwater.console import say, say_stages, track
 from headwater.data import reading
@@ -40,13 +37,13 @@ class Config:
     output: Path
     """Data file to write (.jsonl, .jsonl.gz, .parquet; its run goes to OUTPUT.run), or a run directory. A command that
     was stopped goes on where it was: OUTPUT.ledger holds what is done."""
-    model: Annotated[str, tyro.conf.arg(aliases=["--model-name-or-path"])]
+    model: str
     """Policy: a training run, path or Hugging Face name; with --endpoint, the name that the server knows."""
     column: str | None = None
     """Of data without responses: the column that holds the prompt, a text or a list of messages."""
     endpoint: str | None = None
     """Ask a server instead, such as http://localhost:8000/v1; its key is read from OPENAI_API_KEY."""
-    sampling: Annotated[Sampling, tyro.conf.OmitArgPrefixes] = field(default_factory=Sampling)
+    sampling: Sampling = field(default_factory=Sampling)
     reward_model: tuple[str, ...] = ()
     """Score every response with these reward models (training runs, paths or Hugging Face names): the first one's
     rewards are the data's scores, and the run holds those of all, for `headwater select --rewards`."""
@@ -60,7 +57,7 @@ class Config:
     """Render conversations by this template instead of the model's own: plain, chatml, or a Jinja file."""
     overwrite: bool = False
     """Replace an earlier output."""
-    read_options: Annotated[ReadOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ReadOptions)
+    read_options: ReadOptions = field(default_factory=ReadOptions)
 
 
 @renders_conversations

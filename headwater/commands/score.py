@@ -8,11 +8,10 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import orjson
-import tyro
 import xxhash
 from rich.table import Table
 
@@ -48,7 +47,7 @@ class Config:
     output: Path
     """Data file to write (.jsonl, .jsonl.gz, .parquet; its run goes to OUTPUT.run), or a run directory. A command that
     was stopped goes on where it was: OUTPUT.ledger holds what is done."""
-    model: Annotated[tuple[str, ...], tyro.conf.arg(aliases=["--model-name-or-path"])]
+    model: tuple[str, ...]
     """Training runs, paths or Hugging Face names: reward models, or policies with their references. Of several, or of
     an ensemble, the data gets the mean, and the run the rewards of each, with their standard deviation."""
     value: Literal["reward", "log_prob", "mean_log_prob"] = "reward"
@@ -74,7 +73,7 @@ class Config:
     """Render conversations by this template instead of the model's own: plain, chatml, or a Jinja file."""
     overwrite: bool = False
     """Replace an earlier output."""
-    read_options: Annotated[ReadOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ReadOptions)
+    read_options: ReadOptions = field(default_factory=ReadOptions)
 
 
 @renders_conversations

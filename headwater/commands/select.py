@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-import tyro
 
 from headwater import files
 from headwater.config import build
@@ -92,7 +91,7 @@ class Config:
     """Breaks ties, makes draws, and seeds the bootstrap."""
     overwrite: bool = False
     """Replace an earlier output."""
-    read_options: Annotated[ReadOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ReadOptions)
+    read_options: ReadOptions = field(default_factory=ReadOptions)
 
 
 class Plan(NamedTuple):

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import numpy as np
-import tyro
 from rich.table import Table
 
 from headwater import files
+from headwater.config import POSITIONAL
 from headwater.console import say, say_notes, say_stages, show
 from headwater.data import reading
 from headwater.data.preference import Preference
@@ -50,11 +50,11 @@ SPAN_RATIOS = ("20%", "50%")
 class Config:
     """Flags of `headwater signal`."""
 
-    data: tyro.conf.Positional[Path]
+    data: Annotated[Path, POSITIONAL]
     """Preference file, directory, pattern, run, or name on the hub."""
-    output: Annotated[Path | None, tyro.conf.arg(aliases=["--output-dir"])] = None
+    output: Path | None = None
     """Directory of the run. Default: ./DATA-signal, or ./DATA-signal-by-MODEL."""
-    model: Annotated[str | None, tyro.conf.arg(aliases=["--model-name-or-path"])] = None
+    model: str | None = None
     """What reads the prefixes: a reward model, or a policy with its reference. Default: a bag of words."""
     reference: str | None = None
     """Reference model of a policy. Default: the one its training run names."""
@@ -87,7 +87,7 @@ class Config:
     """Render conversations by this template instead of the model's own: plain, chatml, or a Jinja file."""
     overwrite: bool = False
     """Replace an earlier run at --output."""
-    read_options: Annotated[ReadOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ReadOptions)
+    read_options: ReadOptions = field(default_factory=ReadOptions)
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work. Errors: `UsageError`."""

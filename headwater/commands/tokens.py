@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-import tyro
 from rich.text import Text
 
+from headwater.config import POSITIONAL
 from headwater.console import show
 from headwater.data import reading
 from headwater.data.preference import Preference, Response
@@ -28,18 +28,18 @@ EXAMPLE = "headwater tokens pairs.jsonl --row 3 --tokenizer Qwen/Qwen2.5-0.5B-In
 class Config:
     """Flags of `headwater tokens`."""
 
-    data: tyro.conf.Positional[Path]
+    data: Annotated[Path, POSITIONAL]
     """Preference file or run directory."""
     row: int = 1
     """Which preference, counted from 1 among those that are kept at the door."""
-    tokenizer: Annotated[str, tyro.conf.arg(aliases=["--model"])] = "scratch(vocab=4096)"
+    tokenizer: str = "scratch(vocab=4096)"
     """Hugging Face name or path, or scratch(vocab=…): a BPE trained on the data."""
     seed: int = 42
     """Places random spans."""
     chat_template: str | None = None
     """Render conversations by this template instead of the model's own: plain, chatml, or a Jinja file."""
-    read_options: Annotated[ReadOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ReadOptions)
-    truncation: Annotated[TruncationOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=TruncationOptions)
+    read_options: ReadOptions = field(default_factory=ReadOptions)
+    truncation: TruncationOptions = field(default_factory=TruncationOptions)
 
 
 @renders_conversations

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
-
-import tyro
 
 from headwater.config import build
 from headwater.training.options import TrainingConfig
@@ -22,7 +19,7 @@ LEARNING_RATES = {"simpo": 5e-7, "orpo": 5e-6}
 class Config(TrainingConfig):
     """Flags of `headwater train-dpo`."""
 
-    model: Annotated[str, tyro.conf.arg(aliases=["--model-name-or-path"])] = "scratch(hidden=256, layers=4)"
+    model: str = "scratch(hidden=256, layers=4)"
     """Hugging Face name or path, or scratch(hidden=…, layers=…, vocab=…): random weights. Also the reference."""
     loss: str = "dpo(beta=0.1)"
     """dpo(beta=…): beta is how dear it is to leave the reference. All others, in docs/losses.md with their settings:

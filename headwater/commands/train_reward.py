@@ -5,9 +5,6 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
-
-import tyro
 
 from headwater.errors import UsageError
 from headwater.training.options import TrainingConfig
@@ -19,7 +16,7 @@ EXAMPLE = "headwater train-reward --data cut.jsonl --output runs/reward --model 
 class Config(TrainingConfig):
     """Flags of `headwater train-reward`."""
 
-    model: Annotated[str, tyro.conf.arg(aliases=["--model-name-or-path"])] = "scratch(hidden=256, layers=4)"
+    model: str = "scratch(hidden=256, layers=4)"
     """Hugging Face name or path, causal or encoder; or scratch(hidden=…, layers=…, vocab=…), scratch_encoder(…): random
     weights."""
     loss: str = "bradley_terry()"

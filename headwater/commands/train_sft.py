@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
-
-import tyro
 
 from headwater.training.options import TrainingConfig
 
@@ -17,7 +14,7 @@ EXAMPLE = 'headwater train-sft --data pairs.jsonl --output runs/sft --model "scr
 class Config(TrainingConfig):
     """Flags of `headwater train-sft`."""
 
-    data: Annotated[Path, tyro.conf.arg(aliases=["--dataset-name"])]
+    data: Path
     """Preference file, directory, pattern, run, or name on the hub; only chosen responses are trained on."""
     loss: str = "sft()"
     """sft(): mean negative log-likelihood a token."""

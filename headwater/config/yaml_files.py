@@ -1,4 +1,4 @@
-"""YAML files as flat lists of flags: read with the place of every entry, and nothing that could run or grow."""
+"""YAML files as flat mappings of options: read with the place of every entry, and nothing that could run or grow."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 import yaml
 
 from headwater.config.calls import shown
-from headwater.errors import UsageError, first_line
+from headwater.config.command_line import is_value
+from headwater.config.options import names_of, options_of
+from headwater.errors import UsageError, did_you_mean, first_line
 from headwater.marks import visible
 
 LARGEST = 1_000_000
@@ -135,6 +137,37 @@ def _scalar(node: Any, place: str, name: str) -> Scalar:
     # 1:30 is 90 to YAML 1.1, and 2026-01-01 a date; a flag takes what is written.
     number = kind in ("int", "float") and ":" not in node.value
     return Scalar(str(value) if number or kind == "bool" else str(node.value), value)
+
+
+def read_options(path: Path, config_class: Any) -> dict[str, Any]:
+    """Return the values of a YAML file by the fields of a config class; an empty value is one that is not given.
+
+    Errors: `UsageError`, with the line, for a key that is no option of the command and for a value of another type.
+    """
+    options, names = options_of(config_class), names_of(config_class)
+    values: dict[str, Any] = {}
+    given: dict[str, str] = {}
+    for entry in entries(path):
+        key = entry.key.replace("-", "_")
+        if key not in names:
+            fix = did_you_mean(entry.key, sorted(options))
+            raise UsageError(entry.place, f"unknown key {shown(entry.key)}", fix)
+        option = options[names[key]]
+        if option.name in given:
+            raise UsageError(entry.place, f"{entry.key} and {given[option.name]} are one flag", "leave one out")
+        given[option.name] = entry.key
+        kept = [scalar.text for scalar in entry.values if scalar.value is not None]
+        if entry.listed and not option.several:
+            raise UsageError(entry.place, f"{entry.key} holds a list", "expected one value")
+        if entry.listed and len(kept) < len(entry.values):
+            raise UsageError(entry.place, f"{entry.key} holds an empty item", "leave it out")
+        dashed = next((text for text in kept if option.several and not is_value(text)), None)
+        if dashed:  # on the command line it is a flag
+            fix = "write ./ before a name with a dash"
+            raise UsageError(entry.place, f"{entry.key} holds {shown(dashed)}", fix)
+        if kept or entry.listed:
+            values[option.name] = option.convert(kept, f"{entry.place} · {entry.key}: ")
+    return values
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

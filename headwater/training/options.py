@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
-
-import tyro
+from typing import Literal
 
 from headwater.data.reading import ReadOptions
 from headwater.data.splitting import Leakage
@@ -80,7 +78,7 @@ class TrainingOptions:
     the last good checkpoint; or skip the step, and count it."""
     max_skips: int | None = None
     """Steps that --nan-policy skip leaves out before it stops. [10]"""
-    allow_changes: Annotated[bool, tyro.conf.arg(aliases=["--allow-drift"])] = False
+    allow_changes: bool = False
     """Go on from a checkpoint although data, model, settings, versions or the number of processes have changed since;
     the run's facts record what."""
     ddp_timeout: int = 600
@@ -161,11 +159,11 @@ def _require(holds: bool, name: str, value: object, expected: str) -> None:
 class TrainingConfig:
     """Flags that `train-sft`, `train-reward` and `train-dpo` share; each command sets its own `loss`."""
 
-    data: Annotated[Path, tyro.conf.arg(aliases=["--dataset-name"])]
+    data: Path
     """Preference file, directory, pattern, run, or name on the hub; responses may be cut already."""
-    output: Annotated[Path, tyro.conf.arg(aliases=["--output-dir"])]
+    output: Path
     """Directory of the run: a loadable Hugging Face model with metrics and history beside it."""
-    model: Annotated[str, tyro.conf.arg(aliases=["--model-name-or-path"])] = "scratch(hidden=256, layers=4)"
+    model: str = "scratch(hidden=256, layers=4)"
     """Hugging Face name or path, or scratch(hidden=…, layers=…, vocab=…): random weights."""
     loss: str
     """Loss with its settings, such as dpo(beta=0.1)."""
@@ -173,6 +171,6 @@ class TrainingConfig:
     """Render conversations by this template instead of the model's own: plain, chatml, or a Jinja file."""
     overwrite: bool = False
     """Replace an earlier run at --output."""
-    read_options: Annotated[ReadOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ReadOptions)
-    truncation: Annotated[TruncationOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=TruncationOptions)
-    training: Annotated[TrainingOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=TrainingOptions)
+    read_options: ReadOptions = field(default_factory=ReadOptions)
+    truncation: TruncationOptions = field(default_factory=TruncationOptions)
+    training: TrainingOptions = field(default_factory=TrainingOptions)

@@ -6,10 +6,9 @@ import dataclasses
 import os
 import time
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import pytest
-import tyro
 
 from headwater import config
 from headwater.cli import main
@@ -22,7 +21,7 @@ from headwater.errors import UsageError
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    data: Annotated[tuple[Path, ...], tyro.conf.arg(aliases=["--dataset"])]
+    data: tuple[Path, ...]
     output: Path = Path("out")
     steps: int = 3
     rate: float | None = None

@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Annotated
-
-import tyro
 
 from headwater.config.calls import fraction, shown
 from headwater.errors import UsageError
@@ -17,7 +14,7 @@ from headwater.errors import UsageError
 class ReadOptions:
     """How the data is read, and how many bad rows may be set aside."""
 
-    layout: Annotated[str | None, tyro.conf.arg(aliases=["--format"])] = None
+    layout: str | None = None
     """Name of the layout; default: recognised by the columns of the first good row."""
     columns: str | None = None
     """For a layout that headwater does not know: prompt=x,chosen=y,rejected=z."""

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-import tyro
+from typing import Any, Literal
 
 from headwater import config as configs
 from headwater.data.tokens import EndToken
@@ -21,7 +19,7 @@ Budget = Literal["examples", "tokens"]
 class Config:
     """Flags of `headwater sweep`."""
 
-    data: Annotated[Path, tyro.conf.arg(aliases=["--dataset-name"])]
+    data: Path
     """Preference file, directory, pattern, run, or name on the hub."""
     output: Path = Path("sweep")
     """Directory of the study: one run directory a model and a judgement, summary, and report.html."""

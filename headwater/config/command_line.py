@@ -1,0 +1,105 @@
+"""Command-line arguments to typed values, by the fields of a command's `Config`."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from headwater.config.calls import shown
+from headwater.config.options import Option, as_flag, names_of, options_of
+from headwater.errors import UsageError, did_you_mean
+from headwater.marks import visible
+
+CONFIG = Option("config", Path)
+"""The flag of every command that names a YAML file."""
+
+
+def read_arguments(arguments: Sequence[str], config_class: Any, prog: str) -> dict[str, Any]:
+    """Return the values that are given, by field, and under `config` the file of `--config`.
+
+    A flag is written `--flag value` or `--flag=value`, with dashes or underscores; given twice, the last one counts,
+    so that a script can append to its arguments. `prog` is the command that messages point to. Errors: `UsageError`.
+    """
+    flags = _flags(config_class)
+    values: dict[str, Any] = {}
+    positional: list[str] = []
+    rest = deque(arguments)
+    while rest:
+        argument = _checked(rest.popleft())
+        if is_value(argument):
+            positional.append(argument)
+            continue
+        word, equals, text = argument.partition("=")
+        key = word.replace("_", "-")
+        if key not in flags:
+            raise UsageError(f"unknown flag {visible(key)}", did_you_mean(key, flags, f"see {prog} --help-all"))
+        option = flags[key]
+        if option is CONFIG and option.name in values:
+            raise UsageError("--config", "is given twice", "write the entries of both into one file")
+        if option.kind is bool:
+            if equals:
+                raise UsageError(visible(argument), "is a switch", f"write {word} alone")
+            values[option.name] = not key.startswith("--no-")
+            continue
+        texts = [text] if equals else []
+        while rest and not equals and (option.several or not texts) and _follows(rest[0], option):
+            texts.append(_checked(rest.popleft()))
+        if not texts and not option.several:
+            raise UsageError(word, "no file given" if option is CONFIG else "has no value", f"see {prog} --help")
+        values[option.name] = option.convert(texts, f"{word} ")
+    if positional:
+        values |= _by_position(positional, values, config_class, prog)
+    return values
+
+
+def is_value(argument: str) -> bool:
+    """Say whether an argument is a value rather than a flag; a negative number is one."""
+    if not argument.startswith("-"):
+        return True
+    try:
+        float(argument)
+    except ValueError:
+        return argument == "-"
+    return True
+
+
+def _follows(argument: str, option: Option) -> bool:
+    """Say whether an argument belongs to the flag before it; a single value may begin with a dash, not with two."""
+    return is_value(argument) or not (option.several or argument.startswith("--"))
+
+
+def _checked(argument: str) -> str:
+    """Refuse arguments, such as names of files, that could not be written down. Errors: `UsageError`."""
+    try:
+        argument.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UsageError(visible(argument), "holds bytes that are not UTF-8", "rename the file") from error
+    return argument
+
+
+def _flags(config_class: Any) -> dict[str, Option]:
+    """Return the option of every flag, aliases and the `--no-…` of switches included."""
+    options = options_of(config_class)
+    flags = {as_flag(CONFIG.name): CONFIG}
+    for name, field in names_of(config_class).items():
+        flags[as_flag(name)] = options[field]
+        if options[field].kind is bool:
+            flags[as_flag(f"no_{name}")] = options[field]
+    return flags
+
+
+def _by_position(positional: Sequence[str], values: dict[str, Any], config_class: Any, prog: str) -> dict[str, Any]:
+    """Return the values that stand without a flag, by the positional fields that have no flag.
+
+    Fewer values than fields go to the last fields, so that a first one may be left out: `headwater lens [MODEL] DATA`.
+    Errors: `UsageError` for more values than fields.
+    """
+    free = [one for one in options_of(config_class).values() if one.positional and one.name not in values]
+    if free and free[-1].several:
+        return {free[-1].name: free[-1].convert(positional, "")}
+    if len(positional) > len(free):
+        raise UsageError(shown(positional[len(free)]), "is one value too many", f"see {prog} --help")
+    pairs = zip(free[len(free) - len(positional) :], positional, strict=True)
+    return {option.name: option.convert([text], "") for option, text in pairs}
