@@ -46,7 +46,7 @@ STAGES = {
     "Train": {
         "train-sft": Command("headwater.commands.train_sft", "fine-tune a policy on chosen responses"),
         "train-reward": Command("headwater.commands.train_reward", "train a reward model on preference pairs"),
-        "train-dpo": Command("headwater.commands.train_dpo", "train a policy on preference pairs: DPO and its variants"),
+        "train-dpo": Command("headwater.commands.train_dpo", "train a policy on preference pairs: DPO and others"),
     },
     "Evaluate": {
         "evaluate": Command("headwater.commands.evaluate", "measure a model's accuracy on preference pairs"),
@@ -94,7 +94,7 @@ def usage() -> str:
             lines.append(f"  {heading:17}{name:14}{command.does}")
     verbs = "\n".join(lines)
     codes = ", ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items())
-    return f"""headwater {headwater.__version__}: align language models on the part of preference data that carries the signal
+    return f"""headwater {headwater.__version__}: train on the part of preference data that carries the signal
 
   headwater demo                                          # runs in minutes, without a network
   headwater train-reward pairs.jsonl --output runs/reward --model Qwen/Qwen2.5-0.5B-Instruct
@@ -128,6 +128,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 module = importlib.import_module(COMMANDS[name].module)
                 module.run(config.parse(module.Config, given[1:], f"headwater {name}"))
                 return 0
+        except BrokenPipeError:  # what reads the output, such as `head`, has ended
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno())
+            return 141
         except interrupts.Stopped as stopped:
             return _ended(stopped, str(stopped), stopped.exit_code, with_traceback)
         except KeyboardInterrupt as error:

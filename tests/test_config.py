@@ -30,7 +30,7 @@ class Square:
 
 
 def parse(*arguments: str) -> Config:
-    return config.parse(Config, arguments, "test", "")
+    return config.parse(Config, arguments)
 
 
 def test_flag_beats_yaml_beats_default(tmp_path: Path) -> None:

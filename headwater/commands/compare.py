@@ -28,6 +28,14 @@ if TYPE_CHECKING:
 EXAMPLE = "headwater compare runs/judged annotations.json --output runs/compared"
 RESULTS = "comparison.json"
 
+HELP = {
+    "Input": ("judgements", "baseline"),
+    "Output": ("output", "overwrite"),
+    "Length and style": ("lc_data", "style_control"),
+    "Statistics": ("compat", "seed"),
+}
+"""Options that `--help` shows, by group; `--help-all` shows the others too."""
+
 
 @dataclass(frozen=True)
 class Config:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from rich.table import Table
@@ -18,7 +18,7 @@ from rich.text import Text
 
 from headwater import config as configs
 from headwater import files, statistics
-from headwater.config import build
+from headwater.config import POSITIONAL, build
 from headwater.console import say_stages, show
 from headwater.data import reading
 from headwater.data.preference import Candidates
@@ -45,14 +45,23 @@ STRETCHES = (1, 2, 5, 10, 20, 50, 100, 200, 500)
 """First positions of the stretches; a response's first token is 1."""
 SHOWN = 3
 
+HELP = {
+    "Input": ("model", "input", "reference", "split", "limit"),
+    "Output": ("output", "overwrite"),
+    "Decoding": ("strategy", "n", "temperature", "top_p", "max_new_tokens", "seed"),
+    "Computation": ("batch_size", "release_policy", "endpoint"),
+    "Rewards": ("reward_model",),
+}
+"""Options that `--help` shows, by group; `--help-all` shows the others too."""
+
 
 @dataclass(frozen=True)
 class Config:
     """Flags of `headwater decode`."""
 
-    model: str
+    model: Annotated[str, POSITIONAL]
     """Policy: a training run, path or Hugging Face name; with --endpoint, the name that the server knows."""
-    input: Path
+    input: Annotated[Path, POSITIONAL]
     """Data of any kind, for its prompts, each once."""
     output: Path
     """Directory of the run, which is also a data set: for `headwater judge`, and with --n 2 or more for `score`,

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from rich.table import Table
 
 from headwater import files
+from headwater.config import POSITIONAL
 from headwater.console import say, say_notes, say_stages, show
 from headwater.data import reading
 from headwater.data.preparation import PrepLog
@@ -35,14 +36,21 @@ PROFILE = "divergence.json"
 """In the run: the divergence by position and its shares, for every estimator, with n and interval."""
 SAMPLED_AT_ONCE = 16
 
+HELP = {
+    "Input": ("model", "dataset", "reference", "split", "limit"),
+    "Output": ("output", "overwrite"),
+    "Measurement": ("along", "max_new_tokens", "max_length", "tokens_per_pass", "seed"),
+}
+"""Options that `--help` shows, by group; `--help-all` shows the others too."""
+
 
 @dataclass(frozen=True)
 class Config:
     """Flags of `headwater divergence`."""
 
-    model: str
+    model: Annotated[str, POSITIONAL]
     """Training run, path or Hugging Face name of a policy."""
-    dataset: Path
+    dataset: Annotated[Path, POSITIONAL]
     """Preference file or run directory, whose prompts (and, along texts, responses) are read."""
     output: Path | None = None
     """Directory of the run. Default: ./MODEL-divergence-on-DATASET."""

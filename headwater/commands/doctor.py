@@ -34,6 +34,12 @@ class Finding(NamedTuple):
     said: str
 
 
+HELP = {
+    "Output": ("output",),
+}
+"""Options that `--help` shows, by group; `--help-all` shows the others too."""
+
+
 @dataclass(frozen=True)
 class Config:
     """Flags of `headwater doctor`."""

@@ -32,6 +32,8 @@ PACKAGES = (
 SETTINGS = ("HEADWATER_", "HF_", "TRANSFORMERS_", "CUDA_", "OMP_", "TORCH_", "PYTORCH_", "OPENAI_", "LANG", "LC_")
 """How the names of environment variables begin that change what headwater does."""
 
+HELP: dict[str, tuple[str, ...]] = {}
+
 
 @dataclass(frozen=True)
 class Config:

@@ -6,14 +6,14 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
 from headwater import files, statistics
-from headwater.config import build
+from headwater.config import POSITIONAL, build
 from headwater.console import say, say_notes, say_stages, show, sparkline
 from headwater.data import embedding, reading
 from headwater.data.preference import Example, Preference, Unpaired
@@ -38,15 +38,25 @@ EXAMPLE = "headwater evaluate --model runs/reward --dataset pairs.jsonl --output
 SPANS = 24
 """Bars of the margins on the terminal."""
 
+HELP = {
+    "Input": ("model", "dataset", "split", "limit"),
+    "Output": ("output", "overwrite"),
+    "Policies": ("reference", "beta"),
+    "Truncation": ("keep", "max_length"),
+    "Comparison": ("against", "untrained"),
+    "Computation": ("tokens_per_pass", "allow_leakage", "seed"),
+}
+"""Options that `--help` shows, by group; `--help-all` shows the others too."""
+
 
 @dataclass(frozen=True)
 class Config:
     """Flags of `headwater evaluate`."""
 
-    model: str
+    model: Annotated[str, POSITIONAL]
     """Training run, path or Hugging Face name; a reward model, an ensemble of them (its members' mean, compared with
     each), or a policy with its reference (implicit reward)."""
-    dataset: Path
+    dataset: Annotated[Path, POSITIONAL]
     """Pairs, or single responses with a label, in a file or run directory; rows whose opening the model was trained on
     are left out and counted."""
     output: Path | None = None

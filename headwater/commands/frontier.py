@@ -12,13 +12,14 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from rich.table import Table
 
 from headwater import config as configs
 from headwater import files
+from headwater.config import POSITIONAL
 from headwater.console import say, say_stages, show, steps
 from headwater.data import reading
 from headwater.data.published import published_points
@@ -44,14 +45,23 @@ PUBLISHED = "published.json"
 """In the summary's run: the points of papers, [[KL, reward], …] by the names they were asked for with."""
 Records = list[dict[str, Any]]
 
+HELP = {
+    "Input": ("model", "input", "reference", "split", "limit"),
+    "Output": ("output",),
+    "Strategies": ("first", "thresholds", "weights", "best_of"),
+    "Rewards": ("reward_model", "budget"),
+    "Sampling": ("n", "temperature", "max_new_tokens", "batch_size", "seed"),
+}
+"""Options that `--help` shows, by group; `--help-all` shows the others too."""
+
 
 @dataclass(frozen=True)
 class Config:
     """Flags of `headwater frontier`."""
 
-    model: str
+    model: Annotated[str, POSITIONAL]
     """Policy: a training run, path or Hugging Face name."""
-    input: Path
+    input: Annotated[Path, POSITIONAL]
     """Data of any kind, for its prompts, each once."""
     reward_model: tuple[str, ...]
     """Reward models (training runs, paths or Hugging Face names); the first one picks the best of n."""

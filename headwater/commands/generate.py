@@ -10,11 +10,12 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from rich.table import Table
 
 from headwater import files, statistics
+from headwater.config import POSITIONAL
 from headwater.console import say, say_stages, show, track
 from headwater.data.reading import RowCounts
 from headwater.data.sampling import Asked, Drawn, Journal, Sampling, ask_many
@@ -30,12 +31,20 @@ if TYPE_CHECKING:
 EXAMPLE = "headwater generate --prompts alpaca_eval.json --model runs/sft runs/dpo --output runs/answers"
 AT_ONCE = 8
 
+HELP = {
+    "Input": ("prompts", "model"),
+    "Output": ("output", "overwrite"),
+    "Generation": ("temperature", "top_p", "max_new_tokens", "seed"),
+    "Computation": ("endpoint", "concurrency", "batch_size"),
+}
+"""Options that `--help` shows, by group; `--help-all` shows the others too."""
+
 
 @dataclass(frozen=True)
 class Config:
     """Flags of `headwater generate`."""
 
-    prompts: Path
+    prompts: Annotated[Path, POSITIONAL]
     """AlpacaEval's or Arena-Hard's prompts, recorded answers to them, or data of any kind for its prompts."""
     model: tuple[str, ...]
     """Policies: training runs, paths or Hugging Face names; with --endpoint, names that the server knows."""

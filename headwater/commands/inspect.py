@@ -34,6 +34,13 @@ TELLING = 10
 LONGEST = 300
 """Characters of a text in `--json`; the terminal shows a line."""
 
+HELP = {
+    "Input": ("data", "layout", "columns", "split", "limit"),
+    "Output": ("output", "overwrite", "json"),
+    "Measurement": ("tokenizer",),
+}
+"""Options that `--help` shows, by group; `--help-all` shows the others too."""
+
 
 @dataclass(frozen=True)
 class Config:

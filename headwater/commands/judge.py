@@ -10,12 +10,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from rich.table import Table
 
 from headwater import files
-from headwater.config import build
+from headwater.config import POSITIONAL, build
 from headwater.console import say, say_stages, show, track
 from headwater.data.reading import RowCounts
 from headwater.data.templates import renders_conversations
@@ -36,6 +36,13 @@ EXAMPLE = (
 )
 AT_ONCE = 8
 
+HELP = {
+    "Input": ("answers", "baseline"),
+    "Output": ("output", "overwrite"),
+    "Judges": ("judge", "endpoint", "concurrency", "dry_run", "seed"),
+}
+"""Options that `--help` shows, by group; `--help-all` shows the others too."""
+
 
 @dataclass(frozen=True)
 class Config:
@@ -43,7 +50,7 @@ class Config:
 
     baseline: Path
     """Answers to compare with: AlpacaEval outputs (instruction, output, generator) or Arena-Hard answers."""
-    answers: tuple[Path, ...]
+    answers: Annotated[tuple[Path, ...], POSITIONAL]
     """Answers of the models to judge, a file each, to the same prompts."""
     judge: tuple[str, ...]
     """Who judges: pairwise(model='…'), arena_hard(model='…') or alpaca_eval(model='…') on --endpoint;

@@ -53,17 +53,25 @@ DATA_FLAGS = ("pairs", "allow_leakage", "door")
 PAIR_FLAGS = ("model", "tokenizer", "end", "max_length", "cut", "door", *MODEL_FLAGS)
 """What says nothing of responses that were decoded before."""
 
+HELP = {
+    "Input": ("model", "data", "split", "limit"),
+    "Output": ("output", "overwrite", "serve"),
+    "Models": ("against", "reference", "tokenizer"),
+    "Page": ("pairs", "keep", "seed"),
+}
+"""Options that `--help` shows, by group; `--help-all` shows the others too."""
+
 
 @dataclass(frozen=True)
 class Config:
     """Flags of `headwater lens`."""
 
+    model: Annotated[str | None, POSITIONAL] = None
+    """What reads the responses: a reward model, or a policy with its reference. Default: nothing does."""
     data: Annotated[Path | None, POSITIONAL] = None
     """Preference file, directory, pattern, run, or name on the hub; or a run of decode. Only --serve does without."""
     output: Path | None = None
     """Directory of the run, which holds lens.html. Default: ./DATA-lens, or ./DATA-lens-by-MODEL."""
-    model: str | None = None
-    """What reads the responses: a reward model, or a policy with its reference. Default: nothing does."""
     against: str | None = None
     """A second model that reads them, such as the first one before training, or a policy beside a reward model."""
     reference: str | None = None

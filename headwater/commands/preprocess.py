@@ -8,9 +8,10 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from headwater import files
+from headwater.config import POSITIONAL
 from headwater.console import say, say_stages
 from headwater.data import reading
 from headwater.data.preference import Preference, Unpaired
@@ -36,12 +37,19 @@ from headwater.results.outputs import check_data_file, places_of
 
 EXAMPLE = "headwater preprocess --input pairs.jsonl --output cut.jsonl --truncate-percentage 50"
 
+HELP = {
+    "Input": ("input", "layout", "columns", "split", "limit"),
+    "Output": ("output", "overwrite", "shards"),
+    "Truncation": ("keep", "truncate_percentage", "cut", "part", "boundary", "tokenizer", "seed"),
+}
+"""Options that `--help` shows, by group; `--help-all` shows the others too."""
+
 
 @dataclass(frozen=True)
 class Config:
     """Flags of `headwater preprocess`."""
 
-    input: Path
+    input: Annotated[Path, POSITIONAL]
     """Preference file, directory, pattern, run, or name on the hub."""
     output: Path
     """Data file to write (.jsonl, .jsonl.gz, .parquet; its run goes to OUTPUT.run), or a run directory."""

@@ -17,6 +17,12 @@ from headwater.results import runs
 
 EXAMPLE = "headwater report runs/reward runs/reward-on-pairs --output report.html"
 
+HELP = {
+    "Input": ("runs",),
+    "Output": ("output", "figures"),
+}
+"""Options that `--help` shows, by group; `--help-all` shows the others too."""
+
 
 @dataclass(frozen=True)
 class Config:

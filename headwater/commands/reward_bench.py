@@ -7,9 +7,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 from rich.table import Table
 
+from headwater.config import POSITIONAL
 from headwater.console import say, say_stages, show, track
 from headwater.data import reading
 from headwater.data.reading import ReadOptions, RowCounts
@@ -25,14 +27,22 @@ EXAMPLE = "headwater reward-bench --model runs/reward --dataset allenai/reward-b
 WINDOW = 64
 """Rows that are laid out together."""
 
+HELP = {
+    "Input": ("model", "dataset"),
+    "Output": ("output", "overwrite"),
+    "Policies": ("reference", "beta"),
+    "Computation": ("max_length", "tokens_per_pass", "seed"),
+}
+"""Options that `--help` shows, by group; `--help-all` shows the others too."""
+
 
 @dataclass(frozen=True)
 class Config:
     """Flags of `headwater reward-bench`."""
 
-    model: str
+    model: Annotated[str, POSITIONAL]
     """Training run, path or Hugging Face name; a reward model, or a policy with its reference (implicit reward)."""
-    dataset: Path
+    dataset: Annotated[Path, POSITIONAL]
     """Rows of the benchmark, told by their columns: a file, directory, pattern, or name on the hub."""
     output: Path
     """Directory of the run."""

@@ -8,7 +8,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
+from headwater.config import POSITIONAL
 from headwater.console import say, say_stages, track
 from headwater.data import reading
 from headwater.data.layouts import Broken, fields, with_messages
@@ -27,18 +29,27 @@ AT_ONCE = 8
 Rewards = list[float | None]
 """Of the responses to one prompt; None for one that is empty or too long."""
 
+HELP = {
+    "Input": ("model", "input", "split", "limit"),
+    "Output": ("output", "overwrite"),
+    "Sampling": ("n", "temperature", "top_p", "max_new_tokens", "seed"),
+    "Rewards": ("reward_model",),
+    "Computation": ("batch_size", "endpoint", "concurrency"),
+}
+"""Options that `--help` shows, by group; `--help-all` shows the others too."""
+
 
 @dataclass(frozen=True)
 class Config:
     """Flags of `headwater sample`."""
 
-    input: Path
+    model: Annotated[str, POSITIONAL]
+    """Policy: a training run, path or Hugging Face name; with --endpoint, the name that the server knows."""
+    input: Annotated[Path, POSITIONAL]
     """Data of any kind, for its prompts: a file, directory, pattern, run, or name on the hub; each prompt once."""
     output: Path
     """Data file to write (.jsonl, .jsonl.gz, .parquet; its run goes to OUTPUT.run), or a run directory. A command that
     was stopped goes on where it was: OUTPUT.ledger holds what is done."""
-    model: str
-    """Policy: a training run, path or Hugging Face name; with --endpoint, the name that the server knows."""
     column: str | None = None
     """Of data without responses: the column that holds the prompt, a text or a list of messages."""
     endpoint: str | None = None

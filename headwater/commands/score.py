@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import orjson
@@ -16,6 +16,7 @@ import xxhash
 from rich.table import Table
 
 from headwater import interrupts, statistics
+from headwater.config import POSITIONAL
 from headwater.console import say, say_stages, show
 from headwater.data import reading
 from headwater.data.preference import Candidates, Preference, Record
@@ -37,12 +38,20 @@ EXAMPLE = "headwater score --input candidates.jsonl --output scored.jsonl --mode
 WINDOW = 256
 """Rows that are scored, and written down, together."""
 
+HELP = {
+    "Input": ("input", "model", "split", "limit"),
+    "Output": ("output", "overwrite"),
+    "Scores": ("value", "reference", "beta"),
+    "Computation": ("max_length", "tokens_per_pass", "seed"),
+}
+"""Options that `--help` shows, by group; `--help-all` shows the others too."""
+
 
 @dataclass(frozen=True)
 class Config:
     """Flags of `headwater score`."""
 
-    input: Path
+    input: Annotated[Path, POSITIONAL]
     """Pairs, prompts with several responses, or single responses: a file, directory, pattern, run, or hub name."""
     output: Path
     """Data file to write (.jsonl, .jsonl.gz, .parquet; its run goes to OUTPUT.run), or a run directory. A command that

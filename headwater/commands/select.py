@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 
 from headwater import files
-from headwater.config import build
+from headwater.config import POSITIONAL, build
 from headwater.console import say, say_stages, show, track
 from headwater.data import reading
 from headwater.data import selection as picking
@@ -45,12 +45,19 @@ from headwater.statistics import Estimate, std
 
 EXAMPLE = "headwater select --input ultrafeedback.jsonl --output selected.jsonl --by pvar --budget 10%"
 
+HELP = {
+    "Input": ("input", "split", "limit", "rewards"),
+    "Output": ("output", "overwrite"),
+    "Selection": ("by", "budget", "take", "pairs", "per_source", "drop_near_duplicates", "seed"),
+}
+"""Options that `--help` shows, by group; `--help-all` shows the others too."""
+
 
 @dataclass(frozen=True)
 class Config:
     """Flags of `headwater select`."""
 
-    input: Path
+    input: Annotated[Path, POSITIONAL]
     """Prompts with several responses, or pairs: a file, directory, pattern, run, or name on the hub."""
     output: Path
     """Data file to write (.jsonl, .jsonl.gz, .parquet; its run goes to OUTPUT.run), or a run directory."""

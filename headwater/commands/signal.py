@@ -45,6 +45,14 @@ CURVES = "curves.json"
 MODEL_FLAGS = ("reference", "beta", "reward_head", "tokens_per_pass", "end", "max_length", "span_ratios")
 SPAN_RATIOS = ("20%", "50%")
 
+HELP = {
+    "Input": ("data", "split", "limit"),
+    "Output": ("output", "overwrite"),
+    "Model": ("model", "reference"),
+    "Measurement": ("ratios", "amounts", "margin", "max_length", "tokens_per_pass", "seed"),
+}
+"""Options that `--help` shows, by group; `--help-all` shows the others too."""
+
 
 @dataclass(frozen=True)
 class Config:

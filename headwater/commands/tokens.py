@@ -23,6 +23,13 @@ from headwater.errors import UsageError
 
 EXAMPLE = "headwater tokens pairs.jsonl --row 3 --tokenizer Qwen/Qwen2.5-0.5B-Instruct --keep 40%"
 
+HELP = {
+    "Input": ("data", "row", "split"),
+    "Model": ("tokenizer", "chat_template"),
+    "Truncation": ("keep", "cut", "max_length"),
+}
+"""Options that `--help` shows, by group; `--help-all` shows the others too."""
+
 
 @dataclass(frozen=True)
 class Config:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from headwater.commands._flags import TRAINING_HELP
 from headwater.config import build
 from headwater.training.options import TrainingConfig
 
@@ -13,6 +14,7 @@ EXAMPLE = 'headwater train-dpo --data cut.jsonl --output runs/dpo --model runs/s
 LEARNING_RATE = 1e-6
 LEARNING_RATES = {"simpo": 5e-7, "orpo": 5e-6}
 """Where a loss wants another rate: within SimPO's range of 3e-7 to 1e-6, and ORPO's recipe for a base model."""
+HELP = TRAINING_HELP
 
 
 @dataclass(frozen=True, kw_only=True)

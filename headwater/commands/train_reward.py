@@ -6,10 +6,12 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
+from headwater.commands._flags import TRAINING_HELP
 from headwater.errors import UsageError
 from headwater.training.options import TrainingConfig
 
 EXAMPLE = "headwater train-reward --data cut.jsonl --output runs/reward --model Qwen/Qwen2.5-0.5B-Instruct"
+HELP = TRAINING_HELP
 
 
 @dataclass(frozen=True, kw_only=True)

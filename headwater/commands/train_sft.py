@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
+from headwater.commands._flags import TRAINING_HELP
+from headwater.config import POSITIONAL
 from headwater.training.options import TrainingConfig
 
 EXAMPLE = 'headwater train-sft --data pairs.jsonl --output runs/sft --model "scratch(hidden=256, layers=4)"'
+HELP = TRAINING_HELP
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config(TrainingConfig):
     """Flags of `headwater train-sft`."""
 
-    data: Path
+    data: Annotated[Path, POSITIONAL]
     """Preference file, directory, pattern, run, or name on the hub; only chosen responses are trained on."""
     loss: str = "sft()"
     """sft(): mean negative log-likelihood a token."""

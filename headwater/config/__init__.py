@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from headwater.config.calls import build, fraction, read_call, shown
 from headwater.config.command_line import read_arguments
-from headwater.config.options import POSITIONAL, Option, as_flag, default_of, flag_of, names_of, options_of
+from headwater.config.options import POSITIONAL, Option, Options, as_flag, default_of
 from headwater.config.yaml_files import read_options, read_yaml, to_yaml
 from headwater.errors import UsageError, did_you_mean
 
@@ -30,12 +30,13 @@ def parse(config_class: type[T], arguments: Sequence[str], prog: str = "headwate
     `prog` is the command that messages point to. Errors: `UsageError` for an unknown flag or key (with a suggestion),
     a missing or malformed value, and an unreadable YAML file.
     """
-    values = read_arguments(arguments, config_class, prog)
+    options = Options(config_class)
+    values = read_arguments(arguments, options, prog)
     if "config" in values:
-        values = read_options(values.pop("config"), config_class) | values
-    for option in options_of(config_class).values():
-        if option.default is MISSING and option.name not in values:
-            raise UsageError(f"{flag_of(option.name, config_class)} is missing", f"see {prog} --help")
+        values = read_options(values.pop("config"), options) | values
+    for name, option in options.items():
+        if option.default is MISSING and name not in values:
+            raise UsageError(f"{options.flag(name)} is missing", f"see {prog} --help")
     return configure(config_class, values)
 
 
@@ -44,12 +45,12 @@ def configure(config_class: type[T], values: Mapping[str, Any]) -> T:
 
     Errors: `UsageError` for an unknown or missing option, and for numbers that are not finite or too large.
     """
-    options, names = options_of(config_class), names_of(config_class)
+    options = Options(config_class)
     grouped: dict[str, dict[str, Any]] = defaultdict(dict)
     for word, value in values.items():
-        if word not in names:
-            raise UsageError(f"unknown option {word}", did_you_mean(word, names))
-        option = options[names[word]]
+        if word not in options.names:
+            raise UsageError(f"unknown option {word}", did_you_mean(word, options.names))
+        option = options[options.names[word]]
         if option.name in grouped[option.group]:
             raise UsageError(f"{word}", f"is another name of {option.name}", "leave one out")
         grouped[option.group][option.name] = _coerced(value, option)

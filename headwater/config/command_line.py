@@ -8,21 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from headwater.config.calls import shown
-from headwater.config.options import Option, as_flag, names_of, options_of
+from headwater.config.options import Option, Options, as_flag
 from headwater.errors import UsageError, did_you_mean
 from headwater.marks import visible
 
-CONFIG = Option("config", Path)
+CONFIG = Option("config", Path, default=None)
 """The flag of every command that names a YAML file."""
 
 
-def read_arguments(arguments: Sequence[str], config_class: Any, prog: str) -> dict[str, Any]:
+def read_arguments(arguments: Sequence[str], options: Options, prog: str) -> dict[str, Any]:
     """Return the values that are given, by field, and under `config` the file of `--config`.
 
     A flag is written `--flag value` or `--flag=value`, with dashes or underscores; given twice, the last one counts,
     so that a script can append to its arguments. `prog` is the command that messages point to. Errors: `UsageError`.
     """
-    flags = _flags(config_class)
+    flags = _flags(options)
     values: dict[str, Any] = {}
     positional: list[str] = []
     rest = deque(arguments)
@@ -50,7 +50,7 @@ def read_arguments(arguments: Sequence[str], config_class: Any, prog: str) -> di
             raise UsageError(word, "no file given" if option is CONFIG else "has no value", f"see {prog} --help")
         values[option.name] = option.convert(texts, f"{word} ")
     if positional:
-        values |= _by_position(positional, values, config_class, prog)
+        values |= _by_position(positional, values, options, prog)
     return values
 
 
@@ -79,24 +79,23 @@ def _checked(argument: str) -> str:
     return argument
 
 
-def _flags(config_class: Any) -> dict[str, Option]:
+def _flags(options: Options) -> dict[str, Option]:
     """Return the option of every flag, aliases and the `--no-…` of switches included."""
-    options = options_of(config_class)
     flags = {as_flag(CONFIG.name): CONFIG}
-    for name, field in names_of(config_class).items():
+    for name, field in options.names.items():
         flags[as_flag(name)] = options[field]
         if options[field].kind is bool:
             flags[as_flag(f"no_{name}")] = options[field]
     return flags
 
 
-def _by_position(positional: Sequence[str], values: dict[str, Any], config_class: Any, prog: str) -> dict[str, Any]:
+def _by_position(positional: Sequence[str], values: dict[str, Any], options: Options, prog: str) -> dict[str, Any]:
     """Return the values that stand without a flag, by the positional fields that have no flag.
 
     Fewer values than fields go to the last fields, so that a first one may be left out: `headwater lens [MODEL] DATA`.
     Errors: `UsageError` for more values than fields.
     """
-    free = [one for one in options_of(config_class).values() if one.positional and one.name not in values]
+    free = [one for one in options.values() if one.positional and one.name not in values]
     if free and free[-1].several:
         return {free[-1].name: free[-1].convert(positional, "")}
     if len(positional) > len(free):

@@ -13,7 +13,7 @@ from dataclasses import MISSING
 from pathlib import Path
 from typing import Any, Literal
 
-from headwater.config.options import Option, as_flag, default_of, flag_of, names_of, options_of
+from headwater.config.options import Option, Options, as_flag
 
 WIDEST = 100
 """Columns of a page on a wide terminal."""
@@ -22,25 +22,25 @@ INDENT = 30
 
 
 def help_page(
-    config_class: Any, prog: str, about: str, example: str, basic: Mapping[str, Sequence[str]], everything: bool
+    config_class: type[Any], prog: str, about: str, example: str, basic: Mapping[str, Sequence[str]], everything: bool
 ) -> str:
     """Return the help of a command: how to call it, what it does, an example and its options.
 
     `basic` holds the fields that every page shows, by the title of their group. `everything` adds the other fields and
     the further names of options, and shows descriptions whole instead of their first paragraph.
     """
-    options, docs = options_of(config_class), docs_of(config_class)
+    options, docs = Options(config_class), docs_of(config_class)
     groups = {title: list(names) for title, names in basic.items()}
     if everything:
         shown = {name for names in basic.values() for name in names}
-        titles = {name: str(inspect.getdoc(group)) for name, group in groups_of(config_class).items()}
+        titles = {name: str(inspect.getdoc(group)) for name, group in options.groups.items()}
         for option in options.values():
             if option.name not in shown:
                 title = titles[option.group].splitlines()[0].rstrip(".") if option.group else "More options"
                 groups.setdefault(title, []).append(option.name)
     width = min(shutil.get_terminal_size().columns, WIDEST)
     lines = [
-        *textwrap.wrap(f"usage: {prog} {_usage(config_class)}", width),
+        *textwrap.wrap(f"usage: {prog} {_usage(options)}", width),
         "",
         *about.splitlines(),
         "",
@@ -51,19 +51,19 @@ def help_page(
         for name in names:
             paragraphs = docs.get(name, "").split("\n\n")
             text = _described(options[name], paragraphs if everything else paragraphs[:1], width)
-            lines += _beside(f"  {_called(options[name], config_class)}", text)
+            lines += _beside(f"  {_called(options[name], options)}", text)
     lines += ["", "--config FILE.yaml reads options from a file, one a line, such as `seed: 1`."]
     if everything:
-        lines += textwrap.wrap(f"Other names: {_other_names(config_class)}.", width)
+        lines += textwrap.wrap(f"Other names: {_other_names(options)}.", width)
     elif len(options) > sum(map(len, groups.values())):
         lines.append(f"more: {prog} --help-all ({len(options)} options)")
     return "\n".join(lines)
 
 
-def docs_of(config_class: Any) -> dict[str, str]:
+def docs_of(config_class: type[Any]) -> dict[str, str]:
     """Return the docstring below every field of a config class, its bases and its option groups."""
     found: dict[str, str] = {}
-    for group in groups_of(config_class).values():
+    for group in Options(config_class).groups.values():
         found |= docs_of(group)
     for one in filter(dataclasses.is_dataclass, reversed(config_class.__mro__)):
         definition = typing.cast(ast.ClassDef, ast.parse(textwrap.dedent(inspect.getsource(one))).body[0])
@@ -73,34 +73,27 @@ def docs_of(config_class: Any) -> dict[str, str]:
     return found
 
 
-def groups_of(config_class: Any) -> dict[str, type]:
-    """Return the classes of the option groups of a config class, by field."""
-    defaults = {field.name: default_of(field) for field in dataclasses.fields(config_class)}
-    return {name: type(default) for name, default in defaults.items() if dataclasses.is_dataclass(default)}
-
-
-def _usage(config_class: Any) -> str:
+def _usage(options: Options) -> str:
     """Return the arguments of a command: positional ones, required flags, and that there are others."""
-    options = options_of(config_class).values()
-    positional = [(_placed(one, config_class), one.default is MISSING) for one in options if one.positional]
-    flags = [one for one in options if one.default is MISSING and not one.positional]
+    positional = [(_placed(one, options), one.default is MISSING) for one in options.values() if one.positional]
+    flags = [one for one in options.values() if one.default is MISSING and not one.positional]
     parts = [name if required else f"[{name}]" for name, required in positional]
-    return " ".join([*parts, *(_called(one, config_class) for one in flags), "[options]"])
+    return " ".join([*parts, *(_called(one, options) for one in flags), "[options]"])
 
 
-def _called(option: Option, config_class: Any) -> str:
+def _called(option: Option, options: Options) -> str:
     """Return how an option is given: `--seed INT`, or `DATA, --data PATH` where the flag can be left out."""
     kind = {Path: "PATH", int: "INT", float: "FLOAT", bool: ""}.get(option.kind, "TEXT")
     if typing.get_origin(option.kind) is Literal:
         kind = "{" + ",".join(map(str, typing.get_args(option.kind))) + "}"
-    flag = flag_of(option.name, config_class)
+    flag = options.flag(option.name)
     value = f" {kind}{' …' * option.several}" if kind else ""
-    return f"{_placed(option, config_class)}, {flag}{value}" if option.positional else f"{flag}{value}"
+    return f"{_placed(option, options)}, {flag}{value}" if option.positional else f"{flag}{value}"
 
 
-def _placed(option: Option, config_class: Any) -> str:
+def _placed(option: Option, options: Options) -> str:
     """Return the name of a positional option in usage: DATA, or RUNS … for several."""
-    name = flag_of(option.name, config_class).removeprefix("--").replace("-", "_").upper()
+    name = options.flag(option.name).removeprefix("--").replace("-", "_").upper()
     return f"{name} …" if option.several else name
 
 
@@ -125,10 +118,10 @@ def _beside(name: str, text: Sequence[str]) -> list[str]:
     return [name, *lines]
 
 
-def _other_names(config_class: Any) -> str:
+def _other_names(options: Options) -> str:
     """Return the aliases of a command's options, by the flag that help shows."""
     others: dict[str, list[str]] = {}
-    for name, field in names_of(config_class).items():
-        if as_flag(name) != flag_of(field, config_class):
-            others.setdefault(flag_of(field, config_class), []).append(as_flag(name))
+    for name, field in options.names.items():
+        if as_flag(name) != options.flag(field):
+            others.setdefault(options.flag(field), []).append(as_flag(name))
     return "; ".join(f"{flag} is also {', '.join(names)}" for flag, names in others.items())

@@ -10,7 +10,7 @@ import yaml
 
 from headwater.config.calls import shown
 from headwater.config.command_line import is_value
-from headwater.config.options import names_of, options_of
+from headwater.config.options import Options
 from headwater.errors import UsageError, did_you_mean, first_line
 from headwater.marks import visible
 
@@ -139,20 +139,19 @@ def _scalar(node: Any, place: str, name: str) -> Scalar:
     return Scalar(str(value) if number or kind == "bool" else str(node.value), value)
 
 
-def read_options(path: Path, config_class: Any) -> dict[str, Any]:
-    """Return the values of a YAML file by the fields of a config class; an empty value is one that is not given.
+def read_options(path: Path, options: Options) -> dict[str, Any]:
+    """Return the values of a YAML file by field; an empty value is one that is not given.
 
     Errors: `UsageError`, with the line, for a key that is no option of the command and for a value of another type.
     """
-    options, names = options_of(config_class), names_of(config_class)
     values: dict[str, Any] = {}
     given: dict[str, str] = {}
     for entry in entries(path):
         key = entry.key.replace("-", "_")
-        if key not in names:
+        if key not in options.names:
             fix = did_you_mean(entry.key, sorted(options))
             raise UsageError(entry.place, f"unknown key {shown(entry.key)}", fix)
-        option = options[names[key]]
+        option = options[options.names[key]]
         if option.name in given:
             raise UsageError(entry.place, f"{entry.key} and {given[option.name]} are one flag", "leave one out")
         given[option.name] = entry.key

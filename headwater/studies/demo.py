@@ -31,6 +31,12 @@ DEPTHS = (Fraction(1, 3), Fraction(2, 3), Fraction(1), Fraction(3, 2))
 Step = tuple[str, Callable[[], object]]
 """A step of the study: its name, and what it does."""
 
+HELP = {
+    "Output": ("output", "overwrite"),
+    "Study": ("pairs", "planted_depth", "model", "seed"),
+}
+"""Options that `--help` shows, by group; `--help-all` shows the others too."""
+
 
 @dataclass(frozen=True)
 class Config:

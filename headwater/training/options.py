@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
+from headwater.config import POSITIONAL
 from headwater.data.reading import ReadOptions
 from headwater.data.splitting import Leakage
 from headwater.data.tokens import TOKENS_PER_PASS
@@ -159,7 +160,7 @@ def _require(holds: bool, name: str, value: object, expected: str) -> None:
 class TrainingConfig:
     """Flags that `train-sft`, `train-reward` and `train-dpo` share; each command sets its own `loss`."""
 
-    data: Path
+    data: Annotated[Path, POSITIONAL]
     """Preference file, directory, pattern, run, or name on the hub; responses may be cut already."""
     output: Path
     """Directory of the run: a loadable Hugging Face model with metrics and history beside it."""

@@ -53,10 +53,7 @@ def runner(capfd: pytest.CaptureFixture[str]) -> Command:
 
     def run(*arguments: object) -> Outcome:
         capfd.readouterr()
-        try:
-            code = cli.main([str(argument) for argument in arguments])
-        except SystemExit as left:  # tyro ends the process for a flag that does not exist
-            code = int(left.code or 0)
+        code = cli.main([str(argument) for argument in arguments])
         return Outcome(code, *capfd.readouterr())
 
     return run

@@ -94,7 +94,7 @@ def test_a_wrong_file_is_refused_by_its_line(kind: str, tmp_path: Path) -> None:
     file.write_text(text.replace("MARKER", str(tmp_path / "marker")))
     began = time.process_time()
     with pytest.raises(UsageError, match=message) as caught:
-        config.parse(Config, ["--config", str(file)], "test", "")
+        config.parse(Config, ["--config", str(file)])
     assert time.process_time() - began < 5 and "\n" not in str(caught.value) and len(str(caught.value)) < 500
     assert [path.name for path in tmp_path.iterdir()] == ["c.yaml"]
 
@@ -115,9 +115,9 @@ def test_what_is_no_small_text_is_not_read(tmp_path: Path) -> None:
         (tmp_path / "none.yaml", "No such file"),
     ):
         with pytest.raises(UsageError, match=message):
-            config.parse(Config, ["--config", str(path)], "test", "")
+            config.parse(Config, ["--config", str(path)])
     with pytest.raises(UsageError, match="is given twice"):
-        config.parse(Config, ["--config", str(large), "--config=x"], "test", "")
+        config.parse(Config, ["--config", str(large), "--config=x"])
 
 
 @pytest.mark.fault("S8")
@@ -128,12 +128,12 @@ def test_what_is_written_is_what_a_flag_takes(tmp_path: Path) -> None:
         "name: 12:30\nseed: 7\n"
     )
     expected = Config((Path("a b"), Path("c")), Path("-odd"), 1000, 1e-5, True, "all", (-1, 2), "12:30", 7)
-    assert config.parse(Config, ["--config", str(file)], "test", "") == expected
+    assert config.parse(Config, ["--config", str(file)]) == expected
     file.write_text("data: a\nname: 2026-01-01\nrate: ~\ndeep: false\nlayers: []\n")
-    found = config.parse(Config, ["--config", str(file), "--steps", "4"], "test", "")
+    found = config.parse(Config, ["--config", str(file), "--steps", "4"])
     assert found == Config((Path("a"),), steps=4, name="2026-01-01")
     file.write_text(to_yaml(config.flatten(expected)))
-    assert config.parse(Config, [f"--config={file}"], "test", "") == expected
+    assert config.parse(Config, [f"--config={file}"]) == expected
     assert read_yaml(file)["rate"] == 1e-5 and read_yaml(file)["layers"] == [-1, 2]
 
 
@@ -154,7 +154,7 @@ def test_what_is_written_is_what_a_flag_takes(tmp_path: Path) -> None:
 @pytest.mark.fault("S8")
 def test_wrong_flags_are_refused(flag: list[str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        config.parse(Config, ["--data", "d", *flag], "test", "")
+        config.parse(Config, ["--data", "d", *flag])
 
 
 CALLS = {

@@ -21,11 +21,11 @@ from headwater.console import say, show, steps
 from headwater.data.truncation_options import TruncationOptions
 from headwater.errors import HeadwaterError, UsageError
 from headwater.files import destinations, locks
-from headwater.studies.sweep.points import Config, Point, Sweep
+from headwater.studies.sweep.points import HELP, Config, Point, Sweep
 from headwater.studies.sweep.summary import cost, summarise
 from headwater.training.options import TrainingOptions
 
-__all__ = ["EXAMPLE", "Config", "run"]
+__all__ = ["EXAMPLE", "HELP", "Config", "run"]
 
 EXAMPLE = "headwater sweep --data pairs.jsonl --output sweep --model Qwen/Qwen2.5-0.5B-Instruct --keeps 25% 50% 100%"
 SETTINGS = "settings.yaml"

@@ -5,21 +5,37 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from headwater import config as configs
+from headwater.config import POSITIONAL
 from headwater.data.tokens import EndToken
 from headwater.data.truncation import parse_keep
 from headwater.errors import UsageError
 
 Budget = Literal["examples", "tokens"]
 
+HELP = {
+    "Input": ("data",),
+    "Output": ("output", "status"),
+    "Study": ("train", "model", "keeps", "seeds", "equal"),
+    "Training": (
+        "num_train_epochs",
+        "learning_rate",
+        "per_device_train_batch_size",
+        "precision",
+        "max_length",
+        "eval_fraction",
+    ),
+}
+"""Options that `--help` shows, by group; `--help-all` shows the others too."""
+
 
 @dataclass(frozen=True)
 class Config:
     """Flags of `headwater sweep`."""
 
-    data: Path
+    data: Annotated[Path, POSITIONAL]
     """Preference file, directory, pattern, run, or name on the hub."""
     output: Path = Path("sweep")
     """Directory of the study: one run directory a model and a judgement, summary, and report.html."""
