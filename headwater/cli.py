@@ -129,7 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 module.run(config.parse(module.Config, given[1:], f"headwater {name}"))
                 return 0
         except BrokenPipeError:  # what reads the output, such as `head`, has ended
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno())
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             return 141
         except interrupts.Stopped as stopped:
             return _ended(stopped, str(stopped), stopped.exit_code, with_traceback)
