@@ -53,5 +53,5 @@ def test_the_flags_of_0_1_are_flags_today(path: Path, tmp_path: Path) -> None:
     module = importlib.import_module(f"headwater.commands.{command.replace('-', '_')}")
     written = tmp_path / "config.yaml"
     written.write_text(yaml.safe_dump(settings), "utf-8")
-    parsed = config.flatten(config.parse(module.Config, ["--config", str(written)], command, ""))
+    parsed = config.flatten(config.parse(module.Config, ["--config", str(written)], command))
     assert {str(value) for value in settings.values()} <= {str(value) for value in parsed.values()}
