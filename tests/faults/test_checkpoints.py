@@ -21,7 +21,8 @@ from headwater.errors import DataError, ModelError, UsageError
 from headwater.files import manifest
 from headwater.models import fingerprint, saving
 from headwater.results import runs
-from headwater.training import checkpoints, run, trainer
+from headwater.training import checkpoints, trainer
+from headwater.training import run as training_run
 from tests.faults.training_runs import OPTIONS, config_of, history, same_weights, write_pairs
 
 
@@ -117,7 +118,7 @@ def test_the_training_goes_on_from_the_one_before(
     shutil.copytree(stopped, run)
     empty(run / "checkpoint-6")
     (run / ".tmp-checkpoint-9-0").mkdir()
-    monkeypatch.setattr(run, "say", lambda line: None)
+    monkeypatch.setattr(training_run, "say", lambda line: None)
     train_dpo.run(config_of(data, run))
     assert same_weights(whole, run)
     assert history(run) == history(whole)
@@ -144,7 +145,7 @@ def test_after_the_last_step_nothing_is_trained_again(
     config = config_of(data, tmp_path / "run")
     with monkeypatch.context() as patch:
         patch.setattr(saving, "save", lambda *others: (_ for _ in ()).throw(KilledError()))
-        patch.setattr(run, "_keep_reference", lambda *others: None)
+        patch.setattr(training_run, "_keep_reference", lambda *others: None)
         with pytest.raises(KilledError):
             train_dpo.run(config)
     assert [path.name for path in config.output.glob("checkpoint-*")] == ["checkpoint-8"]

@@ -205,7 +205,7 @@ def test_a_data_file_whose_name_is_not_utf8_is_refused(tmp_path: Path, capsys: p
 HOLDER = """
 import sys
 from pathlib import Path
-from headwater import locks
+from headwater.files import locks
 locks.hold(Path(sys.argv[1]))
 print("held", flush=True)
 sys.stdin.read()
