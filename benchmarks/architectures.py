@@ -1,10 +1,10 @@
-"""Every architecture of transformers for text: which layout of rows it takes, and how far its values are off.
+"""Every text architecture of transformers: the row format it is read in, and the error of its values.
 
     python -m benchmarks.architectures [NAME ...] [--output docs/architectures.md]
 
 A tiny model with large random weights is built from the configuration of every family of causal language models and
-sequence classifiers. Texts are read in the layout that the start-up check takes, and are compared with one forward a
-text, without padding, by the model itself: token by token, in passes of 64 and of 8192 tokens, and in the other order.
+sequence classifiers. Texts are read in the row format that the start-up check selects, and compared with one
+forward pass a text, without padding: token by token, in passes of 64 and of 8192 tokens, and in reversed order.
 """
 
 from __future__ import annotations
@@ -204,13 +204,13 @@ def page(rows: Sequence[Row]) -> str:
         *__doc__.strip().split("\n\n")[-1].splitlines(),
         "The error is the largest of any token, relative to max(1, |log-probability|) or to the spread of rewards,",
         "against float64 where the model can be computed in it. *Company* is the largest difference between passes of",
-        "64 and of 8192 tokens and the other order. *shared*: a prompt and what begins both responses are read once;",
-        "*packed*, texts one after another in one row; *padded*, a row for each; *single*, a forward for each.",
+        "64 and of 8192 tokens and the reversed order. *shared*: a prompt and the common prefix of both responses are",
+        "read once; *packed*: texts one after another in one row; *padded*: a row each; *single*: a forward pass each.",
         "",
         f"{len(built)} models of {len({_of(row.name) for row in built})} families: "
         + ", ".join(f"{count} {row_format}" for row_format, count in counts.items()) + ".",
         "",
-        "| family | model | layout | error | company | why |",
+        "| family | model | rows | error | company | reason |",
         "|---|---|---|---|---|---|",
     ]  # fmt: skip
     for row in built:

@@ -1,1 +1,1 @@
-"""What a preference is, where it comes from, what part of it we keep; starts without torch."""
+"""Preference data: reading, layouts, truncation, tokens, splits and selection; starts without torch."""

@@ -1,4 +1,4 @@
-"""What a folder or repository of adapters (peft) says of itself: of which kind they are, and of which model."""
+"""Read the configuration of adapters (peft): their kind, and the model they are for."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ def _config_path(name: str) -> Path | None:
 
 
 def base_of(name: str, config: dict[str, Any]) -> str:
-    """Return the model that adapters lie on: a path where it is found as one, else a name of the hub.
+    """Return the base model of adapters: a path where it is found as one, else a name on the hub.
 
-    A relative path counts from the working directory, as peft has it, or from the adapter's own folder or the one
-    around it. Errors: `ModelError` where none is named, or where its folder is not there.
+    A relative path is resolved from the working directory, as in peft, or from the adapter's own folder or its parent.
+    Errors: `ModelError` where none is named, or where its folder does not exist.
     """
     named = config.get("base_model_name_or_path")
     if not isinstance(named, str) or not named:
@@ -71,7 +71,7 @@ def base_of(name: str, config: dict[str, Any]) -> str:
 
 
 def tokenizer_of(name: str) -> str:
-    """Return where the tokenizer of a model is: of adapters without one of their own, their base's."""
+    """Return where the tokenizer of a model is: for adapters without their own, in their base."""
     config = config_of(name)
     if config is None or _has_tokenizer(name):
         return name

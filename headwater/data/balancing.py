@@ -1,7 +1,7 @@
-"""As many pairs whose preferred response is the longer one as pairs whose preferred response is the shorter one.
+"""Balance pairs by length, so that the preferred response is the longer one as often as the shorter one.
 
-Where one kind is more frequent, length predicts the preference, and a reward model learns to pay for it. Pairs of the
-frequent kind are left out at random until both are as many; pairs of equal length stay.
+Otherwise length predicts the preference, and a reward model learns to use it. Pairs of the more frequent kind are left
+out at random until both are equally many; pairs of equal length stay.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from headwater.errors import DataError
 
 
 class Balanced(NamedTuple):
-    """The pairs that are left, in their order, and how many are not, by what was preferred in them."""
+    """The remaining pairs, in order, and the number left out, by which response was preferred."""
 
     pairs: list[PairTokens]
     row_counts: RowCounts
 
 
 def balanced_by_length(pairs: Sequence[PairTokens], seed: int) -> Balanced:
-    """Leave out what is too many, by lengths in tokens. Errors: `DataError` where one kind is missing altogether."""
+    """Leave out surplus pairs, by lengths in tokens. Errors: `DataError` where one kind is missing."""
     longer = np.array([len(pair.chosen) - len(pair.rejected) for pair in pairs])
     kinds = {"preferred_longer": np.flatnonzero(longer > 0), "preferred_shorter": np.flatnonzero(longer < 0)}
     size = min(map(len, kinds.values()))

@@ -1,16 +1,16 @@
-"""A conversation as the chat template writes it, and where a response lies in it.
+"""Render a conversation by its chat template, and locate a response in the rendered text.
 
-    prompt     what the template writes for generation: the messages, and the head of the answer
-    opening    what it writes between that head and a response: white space, the head of a channel, an empty block of
-               thoughts. The model has to write it, so that it belongs to the response
-    response   the words of the data
-    closing    what ends the turn
+    prompt     what the template writes for generation: the messages, and the header of the answer
+    opening    what it writes between that header and a response: white space, a channel header, an empty reasoning
+               block. The model has to generate it, so it belongs to the response
+    response   the text of the data
+    closing    the end of the turn
 
-A response is found by rendering the conversation a second time with a mark in its place. Two kinds of templates need
-more than that. Some write another head before a past answer than before one that is to come (DeepSeek R1 opens a block
-of thoughts for the latter alone): the head of the one to come is taken, because it is what generation gives a model.
-And some take the thoughts out of an answer or set them anew: an answer that holds its thoughts is kept as the data has
-it, because that is what a model writes.
+A response is located by rendering the conversation a second time with a marker in its place. Two kinds of templates
+need more. Some write different headers before past answers and before one to be generated (DeepSeek R1 opens a
+reasoning block for the latter only): the header of generation is used, because that is what a model is given. Others
+remove or rewrite the reasoning of an answer: such an answer is kept as in the data, because that is what a model
+generates.
 
 A prompt that ends in an assistant turn is the beginning of the answer, which the response continues.
 """
@@ -31,12 +31,12 @@ from headwater.data.turns import end_text
 from headwater.errors import ModelError
 
 REASONING = re.compile(r"[<\[][/|]*[^<>\[\]]*(?:think|thought|reason|analysis|channel)[^<>\[\]]*[>\]]", re.IGNORECASE)
-"""A tag that opens or closes thoughts: `<think>`, `[/THINK]`, `<|channel|>` …"""
+"""A tag that opens or closes reasoning: `<think>`, `[/THINK]`, `<|channel|>` …"""
 TAG = re.compile(r"[<\[][^<>\[\]\s]+[>\]]")
 
 
 class Rendered(NamedTuple):
-    """One response in its conversation: the text to encode, and where things stand in it, in characters."""
+    """A response rendered in its conversation: the text to encode, and character positions in it."""
 
     text: str
     start: int
@@ -44,10 +44,11 @@ class Rendered(NamedTuple):
     body: Span
     """Where the response stands."""
     skipped: int = 0
-    """How many characters of the response, from its beginning, the text does not hold: white space that the template
-    strips, or a tag that ends the prompt."""
+    """Number of leading characters of the response that the text lacks: white space that the template strips, or a tag
+    that already ends the prompt.
+    """
     control: tuple[Span, ...] | None = None
-    """Where the control tokens of the template stand, if the data spells some too; None: wherever they are spelled."""
+    """Positions of the template's control tokens, if the data spells some too; None: wherever they are spelled."""
     notes: tuple[str, ...] = ()
     """Rules that were applied, by name."""
 
@@ -86,10 +87,10 @@ class Conversation:
         self._known: dict[tuple[Response, bool], Rendered] = {}
 
     def _rendered(self, turns: list[Turn]) -> tuple[list[Turn], str]:
-        """Return the turns that the template takes, and the prompt.
+        """Return the turns that the template accepts, and the prompt.
 
-        A system turn that it refuses, or leaves out, is put before the first user turn, as those do who trained
-        models without one (Gemma).
+        A system turn that it refuses or omits is put before the first user turn, as models without system turns (Gemma)
+        were trained.
         """
         folded = _folded(turns)
         try:
@@ -260,10 +261,10 @@ def _continued(row: Rendered, begun: int) -> Rendered:
 
 
 def words_of(tokens: Sequence[int], tokenizer: Tokenizer, opening: str) -> str:
-    """Return the response that a model has written, without the template's `conversation_id`, if it wrote that first.
+    """Return a generated response without the template's `opening`, if the model generated that first.
 
-    The template writes the opening again where the response is read; an empty block of thoughts, the head of a channel
-    or a space would stand there twice.
+    The template writes the opening again where the response is read; an empty reasoning block, a channel header or a
+    space would otherwise be repeated.
     """
     for place in range(1, min(len(tokens), len(opening)) + 1) if opening else ():
         begun = tokenizer.decode(tokens[:place], skip_special_tokens=False)

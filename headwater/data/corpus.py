@@ -1,7 +1,7 @@
-"""A corpus with a planted signal depth: preferences whose deciding words lie where the settings say.
+"""A synthetic corpus with a planted signal depth: only the beginning of a response decides the preference.
 
-`generate` draws pairs of answers to everyday questions. Only the opening of an answer tells which one is
-preferred; the rest is neutral. So a study of truncation has a known truth to find, on any machine, in seconds.
+`generate` draws pairs of answers to everyday questions. Only the first words of an answer determine which one is
+preferred; the rest is neutral. A study of truncation thus has a known result to find, on any machine, in seconds.
 
 **The distribution.** An answer has `n` words (between white space), `n` uniform on `lengths(planted_depth)`
 whatever its label: 70 to 86 for a planted depth of 0.3. It holds `SLOTS` = 4 evidence phrases of three words.
@@ -11,12 +11,12 @@ uniform on the kind or the curt ones of `PHRASES[j]`. A pair of answers is redra
 number of kind phrases; the one with more is chosen, and then the two change places with probability `flip`. The
 words between the phrases, and all that follow the fourth, are drawn in the same way for every answer.
 
-Half a quarter or less stays free at the end, because truncation counts tokens and a phrase may lie deeper in
-tokens than in words.
+Up to half a quarter stays free at the end, because truncation counts tokens and a phrase may lie deeper in tokens than
+in words.
 
-**The ceiling.** A ruler that sees `k` phrases of both answers can do no better than compare their numbers of
-kind ones. With a coin for ties it orders a share `s(k)` of the pairs as all four phrases do, and so agrees with
-the label on `flip + (1 - 2 * flip) * s(k)` of them:
+**The ceiling.** The best scorer that sees `k` phrases of both answers compares their numbers of kind ones. With
+random ties it orders a share `s(k)` of the pairs as all four phrases do, and so agrees with the label on
+`flip + (1 - 2 * flip) * s(k)` of them:
 
     words kept / planted depth    0      1/4    1/2    3/4    1 or more
     phrases seen, k               0      1      2      3      4
@@ -92,10 +92,10 @@ def generate(corpus: Corpus) -> list[Preference]:
 
 
 def best_accuracy(corpus: Corpus, keep: float) -> float:
-    """Return the best expected accuracy of a ruler that reads the first `keep` of each answer's words.
+    """Return the best expected accuracy of a scorer that reads the first `keep` of each answer's words.
 
     Exact by enumeration over the lengths of the two answers and the kinds of their phrases. Of a divided phrase, the
-    first word tells nothing, and two words tell its kind in some wordings (`_told_by_two`).
+    first word carries no information, and two words determine its kind in some wordings (`_told_by_two`).
     """
     if not 0 <= keep <= 1:
         raise UsageError("best_accuracy", f"keep is {keep}", "expected 0 to 1, a share of the words")
@@ -109,9 +109,9 @@ def best_accuracy(corpus: Corpus, keep: float) -> float:
 
 
 def best_depth(corpus: Corpus, ratios: Sequence[Fraction], share: float) -> Fraction:
-    """Return the smallest of `ratios` at which the best ruler has `share` of its accuracy above chance.
+    """Return the smallest of `ratios` at which the best scorer has `share` of its accuracy above chance.
 
-    What a signal depth estimates, on the grid where it is measured. The planted depth bounds it from above: all the
+    This is what a signal depth estimates, on the grid where it is measured. The planted depth bounds it from above: all
     evidence lies before that, and the last phrase ends up to an eighth of it sooner.
     """
     best = [best_accuracy(corpus, float(ratio)) - 0.5 for ratio in ratios]
@@ -150,7 +150,7 @@ def phrase_ends(words: int, depth: float) -> list[int]:
 
 @cache
 def _agreement(seen: int, seen_other: int) -> float:
-    """Return how often the best ruler that sees so many phrases of either answer orders them as all phrases do."""
+    """Return how often the best scorer that sees so many phrases of either answer orders them as all phrases do."""
     balance: Counter[tuple[tuple[bool, ...], tuple[bool, ...]]] = Counter()
     draws = list(itertools.product((False, True), repeat=SLOTS))
     pairs = [(one, other) for one in draws for other in draws if sum(one) != sum(other)]

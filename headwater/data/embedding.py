@@ -1,7 +1,7 @@
-"""Responses as points in a plane: PCA, and t-SNE (van der Maaten and Hinton, 2008) of what they are like.
+"""Responses as points in a plane: PCA, and t-SNE (van der Maaten and Hinton, 2008), of their features.
 
-The same texts and seed give the same points. Nearness in t-SNE means likeness; distance between groups, and their
-size, mean nothing.
+The same texts and seed give the same points. In t-SNE, close points are similar; distances between groups and their
+sizes have no meaning.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""From rendered text to token ids: a text is encoded whole, and what the data spells is never a control token.
+"""Encode rendered text into token ids, so that control tokens spelled in the data are ordinary text.
 
-A tokenizer parts a text at its control tokens and looks at nothing else there: `</s>` in the data and `</s>` of the
-template are the same id. Encoding the stretches between them apart, with special tokens as text, gives other ids than
-the whole text does: many SentencePiece tokenizers put a space in front of a text, and of nothing else.
+A tokenizer splits a text at its control tokens first: `</s>` in the data and `</s>` of the template get the same id.
+Encoding the pieces between them separately gives other ids than the whole text: many SentencePiece tokenizers put a
+space in front of a text, and nowhere else.
 
-Here a second tokenizer, made from the first one only where the data spells a control token, knows the control tokens
-by secret names alone, under the same ids. The template's own are written with those names, the data's as they are,
-and the text stays in one piece.
+Here a second tokenizer, built from the first one only where the data spells a control token, knows the control tokens
+by random names only, under the same ids. The template's own control tokens are written with those names, those of the
+data as they are, and the text stays in one piece.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from headwater.data.tokenizers import Tokenizer
 from headwater.data.turns import special_tokens
 
 PRIVATE = 0xF0000
-"""First of 65,534 characters for private use: those of secret names."""
+"""First of 65,534 private-use characters, used in the random names."""
 NAMES = 0xFFFE
 
 Span = tuple[int, int]
@@ -40,13 +40,13 @@ class Encoded(NamedTuple):
 
 
 class ControlTokens:
-    """The control tokens of a tokenizer, and a secret name for each of them."""
+    """The control tokens of a tokenizer, and a random name for each of them."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        """Take those that the tokenizer parts a text at."""
+        """Collect the tokens that the tokenizer splits a text at."""
         added = {token.content for token in tokenizer.added_tokens_decoder.values()}
         spelled = sorted((token for token in special_tokens(tokenizer) if token in added), key=len, reverse=True)
-        # Nobody can spell such a name: it is drawn anew by every process. Ids do not depend on it.
+        # Data cannot spell such a name: it is drawn anew by every process. Ids do not depend on it.
         key = "".join(chr(PRIVATE + secrets.randbelow(NAMES)) for _ in range(3))
         self.names = {token: f"{key}{chr(PRIVATE + place % NAMES)}" for place, token in enumerate(spelled)}
         self._spelled = {name: token for token, name in self.names.items()}
@@ -59,11 +59,11 @@ class ControlTokens:
         return self._tokens.search(text) is not None
 
     def hide(self, text: str) -> str:
-        """Write the secret names in the place of the tokens."""
+        """Replace control tokens by their random names."""
         return self._tokens.sub(lambda match: self.names[match[0]], text)
 
     def show(self, text: str) -> str:
-        """Write the tokens in the place of their secret names."""
+        """Replace random names by their control tokens."""
         return self._secret.sub(lambda match: self._spelled[match[0]], text)
 
     def spans(self, text: str) -> tuple[Span, ...]:
@@ -112,14 +112,14 @@ class Encoder:
         ]
 
     def neutral(self, tokenizer: Tokenizer) -> _Neutral:
-        """Return the tokenizer that knows control tokens by their secret names; it is made when it is first needed."""
+        """Return the tokenizer with renamed control tokens; it is built when first needed."""
         if self._neutral is None:
             self._neutral = _Neutral(tokenizer, self.tokens.names)
         return self._neutral
 
 
 class _Neutral:
-    """A tokenizer that takes no spelled control token for one."""
+    """A tokenizer that treats spelled control tokens as text."""
 
     def __init__(self, tokenizer: Tokenizer, names: dict[str, str]) -> None:
         from tokenizers import Tokenizer as Backend

@@ -1,4 +1,4 @@
-"""What a preference is: the only thing the system knows about data once a row has been read."""
+"""Preferences: the typed rows that every other module works on, once a row has been read."""
 
 from __future__ import annotations
 
@@ -34,36 +34,38 @@ class Response:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompted:
-    """What every row has: a conversation that waits for an answer."""
+    """Fields of every row: a conversation that waits for an answer."""
 
     prompt: tuple[Message, ...]
     id: str = ""
-    """Names the row in messages and records, such as `harmless-base_test:1255`. It is the data's own label where there
-    is one, which several rows may share: nothing is joined by it; see `key`."""
+    """Name of the row in messages and records, such as `harmless-base_test:1255`. It is the data's own label where
+    there is one, which several rows may share: rows are joined by `key`.
+    """
     source: str = ""
     condition: str = ""
-    """What a conditional model is told: an aspect, a group of users. The opening is without it, so that a prompt under
-    several conditions stays on one side of a split."""
+    """Condition of a conditional model: an aspect, a group of users. It is not part of the conversation's id, so that a
+    prompt under several conditions stays on one side of a split.
+    """
     uncut_key: str = field(default="", compare=False, repr=False)
     """The key that the row had before its responses were cut; empty for a row as it was read."""
 
     @property
     def key(self) -> str:
-        """What stands for the row in random draws and between runs: a hash of its texts, the same for every cut of it.
+        """Identifies the row in random draws and between runs: a hash of its texts, the same for every cut of it.
 
-        Whatever the data calls its rows, and in which file and order they stand, does not count. 32 hexadecimal digits.
+        Independent of the row's name, file and order. 32 hexadecimal digits.
         """
         return self.uncut_key or xxh3_128_hexdigest(b"".join(_sized(self._texts())))
 
     def _texts(self) -> Iterator[str]:
-        """Yield what tells one row from another, in a fixed order."""
+        """Yield the texts that distinguish rows, in a fixed order."""
         for message in self.conversation:
             yield message.role
             yield message.content
 
     @property
     def conversation(self) -> tuple[Message, ...]:
-        """The prompt as a model is shown it: the condition is the system turn, or the end of the one there is."""
+        """The prompt as a model sees it: the condition is the system turn, or appended to an existing one."""
         if not self.condition:
             return self.prompt
         before = self.prompt[:1] if self.prompt[:1] and self.prompt[0].role == "system" else ()
@@ -72,13 +74,13 @@ class Prompted:
 
     @property
     def conversation_id(self) -> str:
-        """What the row shares with dialogues that grow from the same question; see `conversation_id_of`."""
+        """Identifies the dialogues that begin with the same question; see `conversation_id_of`."""
         return conversation_id_of(self.prompt)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Example(Prompted):
-    """What a model can be trained on: a prompt with responses of which we know which are the better ones."""
+    """A row for training: a prompt with responses, of which the better ones are known."""
 
     @property
     def responses(self) -> tuple[Response, ...]:
@@ -170,7 +172,7 @@ class Candidates(Prompted):
 
 
 def _sized(texts: Iterator[str]) -> Iterator[bytes]:
-    """Yield texts as bytes, each behind its length, so that no two sequences of texts run into one."""
+    """Yield texts as bytes, each after its length, so that different sequences of texts never give the same bytes."""
     for text in texts:
         raw = text.encode("utf-8", "surrogatepass")
         yield len(raw).to_bytes(8, "little")
@@ -184,8 +186,8 @@ Record = Preference | Candidates | Unpaired
 def conversation_id_of(prompt: tuple[Message, ...]) -> str:
     """Hash a conversation up to and including its first user turn, in hexadecimal.
 
-    It is the unit of splits and of the bootstrap: dialogues that grow from one question share it, so a longer one in
-    the training set cannot leak into the held-out set. Case and white space do not count.
+    It is the unit of splits and of the bootstrap: dialogues that begin with one question share it, so a longer one in
+    the training set cannot leak into the held-out set. Case and white space are ignored.
     """
     turns = []
     for message in prompt:
@@ -196,6 +198,6 @@ def conversation_id_of(prompt: tuple[Message, ...]) -> str:
 
 
 def held_out(conversation_id: str, fraction: float, seed: int) -> bool:
-    """Say whether an opening belongs to the held-out part: a hash decides, so any file splits the same way."""
+    """Return whether a conversation belongs to the held-out part, by a hash, so that any file splits the same way."""
     draw = hashlib.sha256(f"{seed}:{conversation_id}".encode()).digest()
     return int.from_bytes(draw[:8], "big") < fraction * 2**64

@@ -1,4 +1,4 @@
-"""Rows to pairs of token ids under a view: cut, encode, and account for it; from the cache where it can."""
+"""Truncate and tokenize rows into pairs of token ids, with row counts; from the cache where possible."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from headwater.errors import DataError
 
 @dataclass
 class PrepLog:
-    """What happened to rows on their way: accounts by stage, and counts of rules that were applied."""
+    """Row counts by stage, and counts of applied rules."""
 
     stages: dict[str, RowCounts] = field(default_factory=dict)
     notes: Counter[str] = field(default_factory=Counter)
@@ -29,7 +29,7 @@ class PrepLog:
 def prepare(
     part: str, examples: Sequence[Example], encode_options: EncodeOptions, tokenizer: Tokenizer, prep_log: PrepLog
 ) -> list[PairTokens]:
-    """Cut and tokenise rows, and write it into the ledger; `row` of every pair says which of the examples it is.
+    """Truncate and tokenize rows, and record the counts; `row` of every pair is the index of its example.
 
     Errors: `DataError` when no row is left.
     """

@@ -1,7 +1,7 @@
-"""What a data set is like: lengths, turns, scripts, and the shortcuts that a model could learn from it.
+"""Describe a data set: lengths, turns, scripts, and shortcuts that a model could learn from it.
 
-One pass measures every row by a few numbers. What costs more (scripts, tokens, near-duplicates) is measured on a
-seeded sample of rows, and says so.
+One pass measures every row by a few numbers. Expensive statistics (scripts, tokens, near-duplicates) are measured on a
+seeded sample of rows, whose size is reported.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from headwater.marks import hidden_in
 from headwater.statistics import Estimate, mean
 
 SAMPLE = 5000
-"""Rows on which the costly things are measured."""
+"""Rows on which expensive statistics are measured."""
 QUANTILES = (0, 5, 25, 50, 75, 95, 100)
 BINS = 40
 SHOWN = 99
@@ -54,7 +54,7 @@ class Histogram(NamedTuple):
 
 
 class NearDuplicates(NamedTuple):
-    """Different prompts that say nearly the same, among `prompts` sampled ones."""
+    """Different prompts with nearly the same text, among `prompts` sampled ones."""
 
     prompts: int
     having_one: int
@@ -115,7 +115,7 @@ class Profile:
             self._margins.append(scores[0] - scores[1])
 
     def _keep_in_sample(self, record: Record) -> None:
-        """Keep every row with the same chance, without knowing how many will come."""
+        """Keep every row with the same probability, without knowing how many will come (reservoir sampling)."""
         if len(self.sample) < SAMPLE:
             self.sample.append(record)
             return
@@ -229,7 +229,7 @@ def script_of(letter: str) -> str:
 
 
 def near_duplicates(texts: Mapping[str, str]) -> NearDuplicates:
-    """Find texts (by id) that say nearly the same."""
+    """Find texts (by id) that are nearly equal."""
     near = near_pairs(texts)
     return NearDuplicates(len(texts), len({name for pair in near for name in pair}), tuple(near[:5]))
 
@@ -237,7 +237,7 @@ def near_duplicates(texts: Mapping[str, str]) -> NearDuplicates:
 def near_pairs(texts: Mapping[str, str]) -> list[tuple[str, str]]:
     """Find pairs of texts (by id) with nearly the same shingles, by MinHash; every pair is then compared exactly.
 
-    Of many that are alike, only pairs with one of them may be named: they are connected all the same.
+    Within a large group of similar texts, only pairs with one of them may be returned; the group stays connected.
     """
     shingles = {name: found for name, text in texts.items() if len(found := _shingles(text)) >= SHINGLE}
     buckets: dict[tuple[int, bytes], list[str]] = defaultdict(list)

@@ -1,4 +1,4 @@
-"""Curves as papers print them, to be drawn beside one's own: a JSON object of names and points [[x, y], …]."""
+"""Read published curves, to be drawn beside measured ones: a JSON object of names and points [[x, y], …]."""
 
 from __future__ import annotations
 

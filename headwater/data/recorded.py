@@ -1,9 +1,9 @@
-"""What runs recorded of rows, found again for the same rows of other data.
+"""Values that runs recorded for rows, joined with the same rows of other data.
 
-Several rows may bear one id: of a prompt, or of a line in two files of one name. Runs therefore record the `key` of a
-row too, a hash of its texts, and rows are joined by that. A row whose responses were cut, or that has a condition in
-one place and not in the other, has other texts there: it is found by id and opening, where these name one row alone;
-so are all rows of the runs of headwater 0.1, which recorded no key.
+Several rows may have one id: rows of one prompt, or lines of two files of one name. Runs therefore record the `key` of
+a row too, a hash of its texts, and rows are joined by that. A row whose responses were cut, or that has a condition in
+only one of the places, has other texts there: it is found by id and conversation, where these identify one row. So are
+all rows of runs of headwater 0.1, which recorded no key.
 """
 
 from __future__ import annotations
@@ -18,38 +18,38 @@ Value = TypeVar("Value")
 
 
 class RowName(NamedTuple):
-    """What a row is known by."""
+    """What identifies a row."""
 
     id: str
     conversation_id: str | None = None
     """None where a run did not record it."""
     key: str | None = None
     altered: bool = False
-    """Whether its texts may be others elsewhere: a response was cut, or the row has a condition."""
+    """Whether its texts may differ elsewhere: a response was cut, or the row has a condition."""
 
     @classmethod
     def of(cls, row: Prompted) -> RowName:
-        """Return what a row of data is known by."""
+        """Return the identification of a row of data."""
         responses = row.responses if isinstance(row, Candidates | Example) else ()
         altered = bool(row.condition) or not all(response.complete for response in responses)
         return cls(row.id, row.conversation_id, row.key, altered)
 
     @classmethod
     def read(cls, record: Mapping[str, Any]) -> RowName:
-        """Return what `record` is known by, a row of the records of a run."""
+        """Return the identification of `record`, a row of the records of a run."""
         conversation_id, key = record.get("opening"), record.get("key")
         return cls(str(record.get("id")), conversation_id, key, bool(record.get("altered")))
 
     def record(self) -> dict[str, Any]:
-        """Return it as a run records it: the first columns of its row."""
+        """Return the first columns of the row in a run's records."""
         return self._asdict()
 
 
 class Recorded(Generic[Value]):
-    """Values that a run recorded, by row; each is given to one row alone."""
+    """Values that a run recorded, by row; each is used for one row only."""
 
     def __init__(self, name: str, rows: Iterable[tuple[RowName, Value]]) -> None:
-        """Take the values of the run `name`."""
+        """Index the values of the run `name`."""
         self.name = name
         found = list(rows)
         self.first_id = found[0][0].id if found else ""
@@ -62,13 +62,13 @@ class Recorded(Generic[Value]):
 
     @property
     def given(self) -> int:
-        """Return how many values have been given to a row."""
+        """Return how many values have been used."""
         return len(self._given)
 
     def of(self, row: RowName) -> Value | None:
         """Return the value of a row; None where the run has none.
 
-        Errors: `DataError` where only an id could tell, and several rows bear it.
+        Errors: `DataError` where only the id could identify the row, and several rows have it.
         """
         place, value = self._by_key.get(row.key or "") or self._called(row) or (None, None)
         if place is None:
@@ -90,7 +90,7 @@ class Recorded(Generic[Value]):
 
 
 def _may_be(known: RowName, row: RowName) -> bool:
-    """Say whether two rows with one id can be the same, though their keys are not."""
+    """Return whether two rows with one id can be the same, although their keys differ."""
     if None not in (known.conversation_id, row.conversation_id) and known.conversation_id != row.conversation_id:
         return False
     return None in (known.key, row.key) or known.altered or row.altered

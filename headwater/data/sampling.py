@@ -1,4 +1,4 @@
-"""Several responses a prompt: how they are drawn, which prompts, and the ledger by which a stopped job goes on."""
+"""Sampling several responses a prompt: options, prompts, and the journal from which a stopped job continues."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from headwater.network.endpoint import Endpoint, Refusals, RefusedError, in_para
 
 @dataclass(frozen=True)
 class Sampling:
-    """How responses are drawn; nothing but this decides: a model's own generation settings do not count."""
+    """Sampling options. A model's own generation settings are ignored."""
 
     n: int = 8
-    """Responses a prompt; independent draws, so that equal ones may be among them."""
+    """Number of independent responses a prompt; equal ones may be among them."""
     temperature: float = 1.0
-    """Divides the logits; 0 takes the most likely token, with --n 1."""
+    """Divides the logits; 0 selects the most likely token, with --n 1."""
     top_p: float = 1.0
-    """Draws from the most likely tokens that make up so much probability; 1 is the model's own distribution."""
+    """Draw from the most likely tokens that together have this probability; 1 is the model's own distribution."""
     max_new_tokens: int = 512
-    """Tokens after which a response is cut off; it is then marked as incomplete."""
+    """Maximum number of tokens; a response that reaches it is marked as incomplete."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work. Errors: `UsageError`."""
@@ -51,9 +51,9 @@ class Drawn(NamedTuple):
 
     text: str
     complete: bool
-    """Whether it ended by itself."""
+    """Whether the model ended it."""
     tokens: int | None = None
-    """How long it is, the end apart where a local model drew it; None where a server does not say."""
+    """Its length without the end token (local models); None where a server does not report it."""
 
     def response(self, score: float | None = None) -> Response:
         """Return it as a response of a data set."""
@@ -69,16 +69,16 @@ class Asked(NamedTuple):
 
     @property
     def key(self) -> str:
-        """What stands for the prompt in the ledger and in its seeds: its words, wherever they lie."""
+        """Identifies the prompt in the journal and in its seeds, by its text."""
         return xxhash.xxh3_64_hexdigest(orjson.dumps(self.messages()))
 
     def messages(self) -> list[dict[str, str]]:
-        """Return the prompt as a chat server takes it."""
+        """Return the prompt in the form of a chat server."""
         return [{"role": message.role, "content": message.content} for message in self.prompt]
 
 
 def asked(records: Iterable[Prompted]) -> tuple[list[Asked], RowCounts]:
-    """Return every different prompt once, in the order of the data, with the account of the rows."""
+    """Return every different prompt once, in the order of the data, with the row counts."""
     found: dict[tuple[Message, ...], Asked] = {}
     row_counts = RowCounts()
     for record in records:
@@ -93,7 +93,7 @@ def asked(records: Iterable[Prompted]) -> tuple[list[Asked], RowCounts]:
 
 
 def seed_of(seed: int, key: str, draw: int) -> int:
-    """Return the seed of one draw for one prompt, 31 bits: other rows, batches and draws do not change it."""
+    """Return the seed of one draw for one prompt, 31 bits, independent of other rows, batches and draws."""
     return xxhash.xxh3_64_intdigest(f"{seed}:{key}:{draw}".encode()) >> 33
 
 
@@ -106,7 +106,7 @@ def uniforms(seed: int, key: str, draws: int, tokens: int) -> NDArray[np.float64
 def ask(endpoint: Endpoint, model: str, one: Asked, sampling: Sampling, seed: int) -> list[Drawn]:
     """Draw from a server, one request a draw: not every server grants several, and those that do cache the prompt.
 
-    Every draw has a seed of its own; whether the server heeds it is the server's affair. Errors: `NetworkError`.
+    Every draw has its own seed, which a server may ignore. Errors: `NetworkError`.
     """
     drawn = []
     for draw in range(sampling.n):
@@ -125,7 +125,7 @@ def ask(endpoint: Endpoint, model: str, one: Asked, sampling: Sampling, seed: in
             if problem := replies.error_of(reply):
                 raise RefusedError(200, problem, endpoint.url, str(error)) from error
             raise NetworkError(endpoint.url, str(error), "expected an OpenAI-compatible chat server") from error
-        # A refusal is what the model answers; a call of a tool and an empty reply are answers without a text.
+        # A refusal is an answer of the model; a tool call and an empty reply are answers without a text.
         drawn.append(Drawn(found.text or found.refusal, found.complete, _length(reply)))
     return drawn
 
@@ -145,9 +145,9 @@ def ask_many(
     at_once: int,
     refusals: Refusals,
 ) -> Iterator[tuple[Asked, list[Drawn]]]:
-    """Yield every prompt with its draws as they come, but for those that the server refuses, counted in `refusals`.
+    """Yield every prompt with its draws as they arrive, without those that the server refuses, counted in `refusals`.
 
-    Errors: as `in_parallel` has them, and where the server refuses everything.
+    Errors: those of `in_parallel`, and where the server refuses everything.
     """
 
     def drawn(one: Asked) -> list[Drawn]:
@@ -165,12 +165,12 @@ def ask_many(
 
 
 class Journal(journal.Journal):
-    """What has been drawn, a line a prompt."""
+    """Journal of draws, a line a prompt."""
 
     def add(self, key: str, drawn: Sequence[Drawn]) -> None:
-        """Write down what was drawn for a prompt; it is on disk when this returns."""
+        """Append the draws of a prompt; they are on disk when this returns."""
         self[key] = [list(one) for one in drawn]
 
     def drawn(self, key: str) -> list[Drawn]:
-        """Return what was drawn for a prompt."""
+        """Return the draws of a prompt."""
         return [Drawn(*one) for one in self[key]]

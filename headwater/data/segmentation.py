@@ -1,9 +1,9 @@
-"""Where characters, words and sentences end, for texts in any script.
+"""Boundaries of characters, words and sentences, for texts in any script.
 
-A character is a grapheme cluster: what a reader sees as one, such as a letter with its accents, a flag, or a family
-of emoji joined to one. Words are runs between white space, and single ideographs or kana where no space parts them.
-Sentences end at terminal punctuation (with closing quotes) before white space, at full-width terminal punctuation,
-and at line ends; `e.g. this` therefore counts as two.
+A character is a grapheme cluster: a letter with its accents, a flag, or a family of joined emoji. Words are runs
+between white space, and single ideographs or kana where no space separates them. Sentences end at terminal punctuation
+(with closing quotes) before white space, at full-width terminal punctuation, and at line ends; `e.g. this` therefore
+counts as two.
 """
 
 from __future__ import annotations

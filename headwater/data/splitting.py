@@ -1,4 +1,4 @@
-"""Splits by prompt, so that nothing leaks: what shares an opening stays on one side; and what two sets share."""
+"""Splits by conversation, so that nothing leaks, and the overlap of two data sets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Row = TypeVar("Row", bound=Prompted)
 
 
 def split(preferences: Sequence[Row], fraction: float, seed: int) -> tuple[list[Row], list[Row]]:
-    """Return (training, held out). A hash of the opening decides, so cut and full data split the same way.
+    """Return (training, held out). A hash of the conversation decides, so cut and full data split the same way.
 
     Errors: `DataError` when either side would be empty.
     """
@@ -34,7 +34,7 @@ def split(preferences: Sequence[Row], fraction: float, seed: int) -> tuple[list[
 
 
 def unseen(preferences: Sequence[Row], seen: Collection[str]) -> tuple[list[Row], RowCounts]:
-    """Drop, and count, preferences whose opening is among those trained on."""
+    """Drop, and count, preferences whose conversation is among those trained on."""
     kept = [p for p in preferences if p.conversation_id not in seen]
     row_counts = RowCounts(rows_in=len(preferences), kept=len(kept))
     if len(kept) < len(preferences):
@@ -58,10 +58,10 @@ class Match(NamedTuple):
 
 @dataclass(frozen=True)
 class Overlap:
-    """What an evaluation set shares with training data: every row once, under the strictest kind that fits."""
+    """Rows of an evaluation set that training data share: every row once, under the strictest kind that applies."""
 
     rows: int
-    """Evaluation rows that were looked for."""
+    """Number of evaluation rows examined."""
     matches: tuple[Match, ...]
 
     def ids(self, kind: str) -> list[str]:
@@ -70,11 +70,11 @@ class Overlap:
 
     @property
     def leaks(self) -> Overlap:
-        """The part of it that is leakage: the same prompt or opening. Templates and quotations share n-grams too."""
+        """The part that is leakage: the same prompt or conversation. Templates and quotations share n-grams too."""
         return Overlap(self.rows, tuple(match for match in self.matches if match.kind in LEAKS))
 
     def summary(self) -> str:
-        """Say it in one line: `5 of 200 evaluation prompts overlap with training data: exact 3, 13-gram 2`."""
+        """Return one line: `5 of 200 evaluation prompts overlap with training data: exact 3, 13-gram 2`."""
         counts = ", ".join(f"{kind} {len(self.ids(kind))}" for kind in KINDS if self.ids(kind))
         found = f"{len(self.matches)} of {self.rows} evaluation prompts overlap with training data"
         return f"{found}: {counts}" if counts else found

@@ -1,9 +1,9 @@
-"""Chat templates within limits: what comes with a tokenizer is a program, and nobody has read it.
+"""Limits on time and size for chat templates, which are untrusted programs that come with a tokenizer.
 
-transformers renders templates in Jinja's sandbox, which keeps them from Python's insides, but lets them loop and grow
-without end. Here every turn of a loop, call, filter and operation costs something in proportion to what it handles, and
-a template that has spent its budget ends with an error: the same one on every machine, whatever its speed. An operation
-whose result could be large is priced before it is done. What cannot be priced is not offered.
+transformers renders templates in Jinja's sandbox, which protects Python objects but allows endless loops and growth.
+Here every loop iteration, call, filter and operation has a cost proportional to what it handles, and a template that
+exceeds its budget ends with an error: the same one on every machine, whatever its speed. An operation with a
+potentially large result is charged before it is executed. Operations without a known cost are not available.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Chat templates: the named ones, those of a file, and how a tokenizer's own renders turns."""
+"""Chat templates: named ones, those of a file, and how a tokenizer's own renders turns."""
 
 from __future__ import annotations
 
@@ -44,21 +44,21 @@ Turn = dict[str, Any]
 
 
 class RefusedError(DataError):
-    """A conversation that the chat template refuses."""
+    """Raised for a conversation that the chat template refuses."""
 
 
 BEGINNING = "{{ bos_token }}"
-"""Stands in front of a named template for a tokenizer that begins every text with this token."""
+"""Prefix of a named template for a tokenizer that begins every text with this token."""
 
 DATE = re.compile(r"strftime_now\(\s*(['\"])((?:(?!\1).)*)\1\s*\)")
 
 
 class TakesTemplate(Protocol):
-    """The settings of a command that renders conversations."""
+    """Interface of the settings of a command that renders conversations."""
 
     @property
     def chat_template(self) -> str | None:
-        """What `--chat-template` gives: a name or a file; None: every tokenizer's own."""
+        """Value of `--chat-template`: a name or a file; None: every tokenizer's own."""
 
 
 ConfigT = TypeVar("ConfigT", bound=TakesTemplate, contravariant=True)
@@ -69,7 +69,7 @@ _given: ContextVar[str | None] = ContextVar("chat_template", default=None)
 
 @contextmanager
 def given_template(given: str | None) -> Iterator[None]:
-    """Give every tokenizer that is loaded inside the chat template of this name or file; None: its own."""
+    """Give every tokenizer loaded in the block the chat template of this name or file; None: its own."""
     before = _given.set(given)
     try:
         yield
@@ -129,7 +129,7 @@ def chosen_template(given: str, tokenizer: Tokenizer) -> str:
 
 
 def _begins(tokenizer: Tokenizer) -> bool:
-    """Say whether a tokenizer puts its BOS token in front of every text, as its model was pretrained."""
+    """Return whether a tokenizer puts its BOS token in front of every text, as its model was pretrained."""
     ids = tokenizer("a")["input_ids"]
     return bool(ids) and tokenizer.bos_token_id is not None and ids[0] == tokenizer.bos_token_id
 
@@ -145,9 +145,9 @@ class _Syntax(Extension):
 
 
 def current_template(tokenizer: Tokenizer) -> str:
-    """Return the template that a tokenizer's conversations are rendered by; its date is that of the first call.
+    """Return the template that renders a tokenizer's conversations; its date is that of the first call.
 
-    A date that changed at midnight would give one run two kinds of prompts. Errors: `ModelError` where there is none,
+    A date that changes at midnight would give one run two kinds of prompts. Errors: `ModelError` where there is none,
     or several without a default.
     """
     template = tokenizer.chat_template
@@ -165,7 +165,7 @@ def _name(tokenizer: Tokenizer) -> str:
 
 @cache
 def _dated(template: str) -> str:
-    """Put the date, as it is now, in the place of the calls that ask for it."""
+    """Replace calls for the date by the current date."""
     now = datetime.now()  # the local date, as transformers has it
     return DATE.sub(lambda match: repr(now.strftime(match[2])), template)
 
@@ -188,7 +188,7 @@ class ChatTemplate:
         """What it writes after a response; None where it refuses an ordinary conversation, or writes no response."""
 
     def render(self, turns: Sequence[Turn], *, generate: bool = False) -> str:
-        """Render turns, with the head of an answer to come where one is to be generated. Errors: `RefusedError`."""
+        """Render turns, with the header of an answer where one is to be generated. Errors: `RefusedError`."""
         if self._in_parts:
             turns = [{**turn, "content": [{"type": "text", "text": turn["content"]}]} for turn in turns]
         try:
@@ -213,7 +213,7 @@ class ChatTemplate:
 
     @cached_property
     def opening(self) -> str:
-        """What it writes between the head of an answer to come and a response, which a model has to write itself."""
+        """What it writes between the header of an answer and the response, which a model has to generate."""
         if self._heads is None or self.has_another_head:
             return ""
         prompt, before = self._heads
@@ -222,12 +222,12 @@ class ChatTemplate:
 
     @property
     def has_another_head(self) -> bool:
-        """Whether a past answer has not the head of one that is to come (DeepSeek R1): generation's is taken then."""
+        """Whether past answers have another header than one to be generated (DeepSeek R1), which is used then."""
         return self._heads is not None and not self._heads[1].startswith(self._heads[0])
 
     @cached_property
     def _heads(self) -> tuple[str, str] | None:
-        """What it writes before an answer to come, and before a past one; None where it refuses a question."""
+        """What it writes before an answer to be generated, and before a past one; None where it refuses a question."""
         question: list[Turn] = [{"role": "user", "content": "…"}]
         try:
             prompt = self.render(question, generate=True)
@@ -237,7 +237,7 @@ class ChatTemplate:
 
     @cached_property
     def has_generation_prompt(self) -> bool:
-        """Whether it writes the head of an answer that is to come; some write it before a past answer alone."""
+        """Whether it writes the header of an answer to be generated; some write one before past answers only."""
         question: list[Turn] = [{"role": "user", "content": "…"}]
         try:
             return self.render(question, generate=True) != self.render(question)

@@ -1,9 +1,9 @@
-"""Which words tell preferred responses from the others: weighted log-odds with an informative Dirichlet prior.
+"""Words that distinguish preferred responses: weighted log-odds with an informative Dirichlet prior.
 
-Monroe, Colaresi and Quinn, Fightin' Words (Political Analysis, 2008). A word's log-odds among the words of chosen
-responses, less that among rejected ones; both are drawn towards the word's share of all words, so that a rare word
-cannot look extreme. Divided by its standard deviation it is a z-score, which ranks words. It is no test: the words of
-one response are not drawn independently.
+Monroe, Colaresi and Quinn, Fightin' Words (Political Analysis, 2008): the log-odds of a word in chosen responses minus
+those in rejected ones, both shrunk towards the word's share of all words, so that a rare word does not become extreme.
+Divided by its standard deviation it is a z-score, which ranks words. It is not a test: the words of one response are
+not independent.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ _RUN = regex.compile(
 
 
 class Term(NamedTuple):
-    """A word, how often it stands in chosen and in rejected responses, and how far that tells them apart."""
+    """A word, its counts in chosen and in rejected responses, and the log-odds between them."""
 
     term: str
     chosen: int
     rejected: int
     log_odds: float
-    """Log-odds in chosen less in rejected responses; natural logarithm."""
+    """Log-odds in chosen minus rejected responses; natural logarithm."""
     z: float
 
 
 class Contrast(NamedTuple):
-    """The words that tell most, by side, the strongest first."""
+    """The most distinctive words, by side, the strongest first."""
 
     pairs: int
     words: tuple[int, int]
@@ -51,13 +51,13 @@ class Contrast(NamedTuple):
     rejected: tuple[Term, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain values, with the settings that they were made by."""
+        """Return plain values, with the settings used."""
         sides = {side: [term._asdict() for term in getattr(self, side)] for side in ("chosen", "rejected")}
         return {"pairs": self.pairs, "words": self.words, "prior_words": PRIOR, "least_count": LEAST, **sides}
 
 
 def terms(text: str) -> Iterator[str]:
-    """Yield the words of a text, whose case does not count; where no space parts them, every two characters."""
+    """Yield the words of a text in lower case; where no space separates them, every two characters."""
     for match in _RUN.finditer(text.casefold().replace("’", "'")):
         if match["run"]:
             characters = regex.findall(r"\X", match["run"])

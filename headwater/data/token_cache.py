@@ -1,7 +1,7 @@
-"""Tokens on disk, by what they were made of: the same texts, tokenizer, template and view are encoded once.
+"""Cache of token ids on disk, by their inputs: texts, tokenizer, template and truncation.
 
-The key is a hash of all four (and of the format), so that a wrong entry cannot be read, and one that is damaged is
-made anew. Entries lie in `$HEADWATER_CACHE` or `~/.cache/headwater`; deleting them costs nothing but time.
+The key is a hash of all of them (and of the format), so a wrong entry cannot be read; a damaged one is recomputed.
+Entries are in `$HEADWATER_CACHE` or `~/.cache/headwater`, and can be deleted at any time.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PARTS = ("prompt", "chosen", "rejected")
 
 
 class Entry(NamedTuple):
-    """What is cached: pairs, with the accounts and notes of making them."""
+    """Cached values: pairs, with their row counts and notes."""
 
     pairs: list[PairTokens]
     row_counts_by_stage: dict[str, RowCounts]
@@ -41,12 +41,12 @@ class Entry(NamedTuple):
 
 
 def home() -> Path:
-    """Return the folder of all that can be made again."""
+    """Return the cache folder."""
     return caches.home()
 
 
 def folder() -> Path:
-    """Return where entries lie."""
+    """Return the folder of the entries."""
     return home() / "tokens"
 
 
@@ -78,7 +78,7 @@ def _update(digest: Any, text: str) -> None:
 
 
 def save(name: str, entry: Entry) -> None:
-    """Store an entry, atomically; a cache that cannot be written is no reason to stop."""
+    """Store an entry atomically; a failure to write is ignored."""
     columns = {part: [getattr(pair, part) for pair in entry.pairs] for part in PARTS}
     arrays = {part: np.concatenate(ids) for part, ids in columns.items()}
     arrays["lengths"] = np.array([[len(ids) for ids in columns[part]] for part in PARTS], dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Where tokenizers come from: a Hugging Face name or path, or a byte-level BPE trained on the data at hand."""
+"""Load a tokenizer by Hugging Face name or path, or train a byte-level BPE on the data."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from headwater.data.templates import CHATML, give
 from headwater.errors import ModelError, UsageError, first_line
 
 Tokenizer = Any
-"""A fast Hugging Face tokenizer; the library's own types say nothing that a checker could use."""
+"""A fast Hugging Face tokenizer; the library's own types are of no use to a type checker."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScratchTokenizer:
-    """A byte-level BPE to be trained on the data at hand: `scratch(vocab=4096)`."""
+    """A byte-level BPE to be trained on the data: `scratch(vocab=4096)`."""
 
     vocab: int = 4096
 
@@ -53,7 +53,7 @@ TOKENIZERS = {"scratch": ScratchTokenizer}
 
 
 def texts_of(records: Iterable[Record]) -> Iterator[str]:
-    """Yield every text of some rows: what a tokenizer is trained on."""
+    """Yield every text of some rows, to train a tokenizer on."""
     for record in records:
         yield from (message.content for message in record.prompt)
         yield from (response.text for response in record.responses)
@@ -92,7 +92,7 @@ def load_tokenizer(name: str, records: Iterable[Record]) -> Tokenizer:
 
 
 def _check_vocabulary(tokenizer: Tokenizer, path: Path) -> None:
-    """Refuse a tokenizer without a vocabulary; transformers makes one where files are missing, and says nothing."""
+    """Refuse a tokenizer without a vocabulary, which transformers builds without a warning where files are missing."""
     known = tokenizer.backend_tokenizer.get_vocab(with_added_tokens=False)
     if set(known) - set(tokenizer.all_special_tokens):
         return

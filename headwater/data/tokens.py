@@ -1,12 +1,12 @@
-"""Chat template: a row to token ids; where a response starts, and who gets an end token.
+"""Tokenize rows: token ids of prompt and responses by the chat template, and end-of-turn tokens.
 
 The text of prompt and response is rendered once by the model's chat template and encoded once, and the response is
-found by character offsets: encoding prompt and response apart and joining them gives other tokens where the two
-merge. A response that is complete ends with the template's end-of-turn token, which is part of it; one that was cut
-does not, because nobody ended there.
+located by character offsets: encoding prompt and response separately and joining them gives other tokens where the two
+merge. A complete response ends with the template's end-of-turn token, which belongs to it; a truncated one does not,
+because its author did not end there.
 
-A token that spans the boundary belongs to the response: what the two encodings of a pair do not share is not prompt.
-Special tokens that the data spells out (`<|im_end|>` in a text) are encoded as text. Both are counted.
+A token that spans the boundary belongs to the response: where the two encodings of a pair differ is not prompt. Special
+tokens spelled in the data (`<|im_end|>` in a text) are encoded as text. Both are counted.
 """
 
 from __future__ import annotations
@@ -47,13 +47,14 @@ EndToken = Literal["complete", "always", "never"]
 
 @dataclass(frozen=True, slots=True)
 class EncodeOptions:
-    """What of a row a model sees."""
+    """What a model sees of a row."""
 
     truncation: Truncation
     end: EndToken
     max_length: int | None = None
     """Tokens of prompt and longer response; pairs above are dropped. None: `MAX_LENGTH`, or fewer where a model cannot
-    read as many (`engine.positions`)."""
+    read as many (`models.positions`).
+    """
 
     @property
     def longest(self) -> int:
@@ -77,11 +78,11 @@ class PairTokens(NamedTuple):
     """Log-probability of every chosen token under the reference model, [len(chosen)]."""
     rejected_reference: NDArray[np.float32] | None = None
     score_gap: float | None = None
-    """Score of the chosen response less that of the rejected one; None where the data does not score both."""
+    """Score of the chosen response minus that of the rejected one; None where the data does not score both."""
     key: str = ""
-    """`Prompted.key` of the row: what its random draws are seeded by, and other runs know it by."""
+    """`Prompted.key` of the row: seeds its random draws, and identifies it in other runs."""
     row: int = 0
-    """Where the row stood among those that were given: what joins tokens and texts, whatever their ids are."""
+    """Index of the row among the given ones: joins tokens and texts, independent of ids."""
 
     @property
     def length(self) -> int:
@@ -100,11 +101,11 @@ NOTES = {
     "answer_begun_in_prompt": "the prompt ends in an assistant turn, which the response continues",
     "date_in_prompt": "the template writes the date into the prompt: today's",
 }
-"""What may be said of a response, and what it means."""
+"""Rules that may apply to a response, and their meaning."""
 
 
 class Ends(Sequence[int]):
-    """Where the tokens of one text end, asked of its encoding one by one: a cut wants few of them."""
+    """Offsets at which the tokens of one text end, read from its encoding on demand: a cut needs few of them."""
 
     __slots__ = ("_encoding",)
 
@@ -162,7 +163,7 @@ def _ends(response: Response, end_token: EndToken) -> bool:
 
 
 class Tokenized(NamedTuple):
-    """What `tokenize` returns: pairs, the account, and how many responses met a rule that a reader should know of."""
+    """Result of `tokenize`: pairs, row counts, and how many responses met each rule."""
 
     pairs: list[PairTokens]
     row_counts: RowCounts

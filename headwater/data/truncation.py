@@ -1,12 +1,12 @@
-"""Keep the beginning of a response. ★ A newcomer adds a way to cut here.
+"""Truncate responses to their beginnings. ★ A newcomer adds a way to cut here.
 
 The paper (arXiv:2505.17122, section 4.1) keeps the first t_k = ratio × length tokens of each response, by its own
 length. Its released script cuts characters instead, and does nothing for `--truncate_ratio 50`. Here a cut falls at
 a token's character offset, so that the kept text is an exact prefix of the response, and a ratio that could be
 meant the other way is refused.
 
-What the paper does not control for can be chosen beside it: cutting both responses to one length (`equal` is POET,
-arXiv:2506.09457), and keeping a span of the same size from elsewhere.
+Controls beyond the paper: cutting both responses to one length (`equal` is POET, arXiv:2506.09457), and keeping a span
+of the same size from elsewhere.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from headwater.data.reading import RowCounts
 from headwater.errors import UsageError
 
 TokenEnds = Callable[[Sequence[str]], Sequence[Sequence[int]]]
-"""Maps texts to the character offsets at which their tokens end, which never fall from one token to the next."""
+"""Maps texts to the character offsets at which their tokens end, in non-decreasing order."""
 
 CutBy = Literal["own", "equal", "shared"]
 Part = Literal["prefix", "suffix", "middle", "random-span"]
@@ -46,16 +46,16 @@ UNITS: dict[str, segmentation.Unit | None] = {
     "words": "word",
     "chars": "grapheme",
 }
-"""What an amount counts; None counts tokens."""
+"""Unit of an amount; None counts tokens."""
 
 ExampleT = TypeVar("ExampleT", bound=Example)
 LABELS: dict[Side, str] = {"chosen": "desirable", "rejected": "undesirable"}
-"""What a response without a partner is called."""
+"""Names of the sides in rows of one labelled response."""
 
 BATCH = 256
 """Rows encoded at a time: enough to keep all threads of the tokenizer busy, few enough to keep memory flat."""
 FACTS = "facts.json"
-"""In a run: what it found, for later steps."""
+"""File of a run with results for later steps."""
 EXAMPLES = "write 0.4, 40%, 128tok, 3sent, 50words or 200chars"
 
 
@@ -132,7 +132,7 @@ def _number(text: str, flag: str, fix: str) -> Fraction:
 
 @dataclass(frozen=True, slots=True)
 class Truncation:
-    """What is kept of the responses of a row."""
+    """Which part of the responses of a row is kept."""
 
     keep: Keep = Keep(Fraction(1))
     cut: CutBy = "own"
@@ -140,10 +140,11 @@ class Truncation:
     part: Part = "prefix"
     """Where the kept span lies; all but `prefix` are controls."""
     boundary: Boundary = "grapheme"
-    """The unit that a cut never divides. grapheme: what a reader sees as one character; token: exact token counts, as
-    the published runs cut; word and sentence: longer units."""
+    """Unit that is never split. grapheme: one visible character; token: exact token counts, as in the published runs;
+    word and sentence: longer units.
+    """
     seed: int = 0
-    """Places random spans, together with the texts of the row."""
+    """Seeds random spans, together with the texts of the row."""
 
     @property
     def changes_nothing(self) -> bool:
@@ -151,7 +152,7 @@ class Truncation:
         return self.keep == Keep(Fraction(1)) and self.cut != "equal"
 
     def check_rows(self, rows: Example) -> None:
-        """Refuse what means nothing for rows like one of them. Errors: `UsageError`."""
+        """Refuse options without meaning for rows like one of them. Errors: `UsageError`."""
         if self.cut != "own" and isinstance(rows, Unpaired):
             raise UsageError(f"--cut {self.cut}", "labelled rows have one response, no other to cut by", "leave it out")
 
@@ -252,7 +253,7 @@ class Lengths:
 
 @dataclass
 class TruncationEffect:
-    """What a cut did, summed over the rows that went through it; fills while they do."""
+    """Effect of a cut, summed over the rows that went through it."""
 
     row_counts: RowCounts = field(default_factory=RowCounts)
     before: Lengths = field(default_factory=Lengths)
@@ -260,7 +261,7 @@ class TruncationEffect:
     after: Lengths = field(default_factory=Lengths)
     """… and after it."""
     dropped: dict[str, list[str]] = field(default_factory=dict)
-    """Ids of the rows that no longer say anything, by reason."""
+    """Ids of the rows without a preference after the cut, by reason."""
     prompt_characters: int = 0
     response_characters: int = 0
     """Before the cut; like those of prompts, of the rows that were kept."""
@@ -279,7 +280,7 @@ class TruncationEffect:
         return flops_saved(prompt, self.after.tokens.total(), before)
 
     def figures(self) -> dict[str, float | int]:
-        """Return what a cut does to lengths, for `metrics.json`, in tokens; differences are chosen − rejected."""
+        """Return the effect of a cut on lengths, for `metrics.json`, in tokens; differences are chosen − rejected."""
         labelled = {label: self.before.responses[side] for side, label in LABELS.items()}
         counts = {"pairs": self.before.pairs} if self.before.pairs else labelled
         return counts | self.before.figures("before") | self.after.figures("after") | {"flops_saved": self.flops_saved}
@@ -300,7 +301,7 @@ class TruncationEffect:
 
 @dataclass
 class Truncated(TruncationEffect, Generic[ExampleT]):
-    """What `truncate` returns: the effect of a cut, and the rows that still say something."""
+    """Result of `truncate`: the effect of a cut, and the rows that still hold a preference."""
 
     preferences: list[ExampleT] = field(default_factory=list)
     places: list[int] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""The flags that say what of a preference is seen; every command that trains or scores takes them."""
+"""Truncation options; every command that trains or scores takes them."""
 
 from __future__ import annotations
 

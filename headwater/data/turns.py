@@ -1,6 +1,6 @@
-"""The special tokens of a tokenizer and the end of an assistant turn: one definition for everything that needs them.
+"""The special tokens of a tokenizer and the end of an assistant turn, defined once for all modules.
 
-Training, truncation, saving, generation and the position at which a reward is read all ask here.
+Used by training, truncation, saving, generation, and to find the token at which a reward is read.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class TurnEnd(NamedTuple):
 
 
 def closing_of(response: NDArray[np.int32], closing: Sequence[int]) -> int:
-    """Count the tokens with which a response closes its turn: those of `closing`, or their last; 0 where it is cut."""
+    """Count the tokens that end a response: those of `closing`, or their last; 0 where it is cut."""
     last = response[-len(closing) :].tolist()
     return len(last) if last == list(closing) else int(last[-1:] == list(closing[-1:]))
 
@@ -45,9 +45,9 @@ def special_tokens(tokenizer: Tokenizer) -> tuple[str, ...]:
 
 
 def turn_end(tokenizer: Tokenizer) -> TurnEnd:
-    """Return how a complete assistant turn ends by the tokenizer's chat template.
+    """Return how a complete assistant turn ends in the tokenizer's chat template.
 
-    Errors: `ModelError` without a template, and where neither the template nor the tokenizer names an end.
+    Errors: `ModelError` without a template, and where neither the template nor the tokenizer has an end token.
     """
     rest = _after_response(tokenizer)
     text = end_text(rest, tokenizer)
@@ -87,7 +87,7 @@ def _through_first(tokens: Sequence[str], rest: str) -> int | None:
 
 
 def padding_token(tokenizer: Tokenizer) -> str | None:
-    """Return the token to pad with: its own where that ends no turn, else a control token that no text holds.
+    """Return the token to pad with: its own where that ends no turn, else a control token that no text contains.
 
     None where there is no such token.
     """

@@ -1,8 +1,8 @@
-"""What comes with a model and could run as code: such a model is refused before anything of it is loaded.
+"""Refuse models that come with code, before anything of them is loaded.
 
-`trust_remote_code=False` alone is not enough: without the argument transformers asks on the terminal, nested
-configurations have named code of their own (CVE-2026-5241), and local folders have passed by the check
-(CVE-2026-68770). So the files themselves are read first, with a JSON parser and nothing else.
+`trust_remote_code=False` is not enough: without the argument transformers asks on the terminal, nested configurations
+have named code of their own (CVE-2026-5241), and local folders have bypassed the check (CVE-2026-68770). The files are
+therefore read first, with a JSON parser only.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ ADAPTER = "adapter_config.json"
 LARGEST = 64_000_000
 """Bytes of a configuration; larger ones are refused unread."""
 DEEPEST_BASE = 4
-"""Adapters on adapters: further than this is a circle."""
+"""Maximum depth of adapters on adapters; a longer chain is taken for a circle."""
 IMPLEMENTATIONS = ("attn_implementation", "_attn_implementation", "experts_implementation", "_experts_implementation")
 FIX = "headwater runs no code that comes with a model; use one that transformers has built in"
 
@@ -41,7 +41,7 @@ FIX = "headwater runs no code that comes with a model; use one that transformers
 def check_model(name: str, base: int = 0) -> None:
     """Refuse a model, adapter or tokenizer that names code to run: a folder, or a name on the hub.
 
-    The base of an adapter is looked at too. Errors: `ModelError`; `NetworkError` for a hub that does not answer.
+    The base of an adapter is checked too. Errors: `ModelError`; `NetworkError` for a hub that does not answer.
     """
     if base > DEEPEST_BASE:
         raise ModelError(name, "is an adapter of an adapter of an adapter …", "name a model to start from")

@@ -1,6 +1,6 @@
-"""Records back to a file: canonical JSONL and Parquet that read back equal, and a form for other libraries.
+"""Write records to files: canonical JSONL and Parquet that read back equal, and a form for other libraries.
 
-Rows pass through one by one, files appear whole or not at all, and the same records always give the same bytes.
+Rows are streamed, files appear complete or not at all, and the same records always give the same bytes.
 """
 
 from __future__ import annotations
@@ -58,9 +58,9 @@ def write(path: Path, records: Iterable[Record], shards: int = 1) -> list[Path]:
 
 
 def export(path: Path, preferences: Iterable[Preference], shards: int = 1) -> list[Path]:
-    """Write TRL's explicit-prompt conversational form and nothing else: `prompt`, `chosen`, `rejected`.
+    """Write TRL's explicit-prompt conversational form: `prompt`, `chosen`, `rejected`.
 
-    Ids, scores, and which responses were cut are not in it.
+    Ids, scores, and which responses were cut are left out.
     """
     return _write(path, preferences, exported_row, shards)
 
