@@ -1,22 +1,19 @@
-"""How fast rows are read and checked, beside `datasets.load_dataset("json")` on the same file; and in how much memory.
+"""Measures reading: seconds, rows a second and peak memory for a million rows, and `datasets` on the same file.
 
-    python benchmarks/reading.py                   # rows a second, alternated, and the ratio
-    python benchmarks/reading.py --like FILE       # the same, on the rows of a file (HH, or a `prompt` text), repeated
-    python benchmarks/reading.py --memory          # 1,000,000 rows read, checked and written; peak resident memory
+    python benchmarks/reading.py                       # 1,000,000 rows of seeded words
+    python benchmarks/reading.py --like FILE [FILE …]  # the same number of rows made from real ones (HH, or a `prompt`)
+    python benchmarks/reading.py --compare             # alternated with `datasets.load_dataset("json")`
 
-`datasets` parses into Arrow columns in a file, and checks no row; headwater parses, finds bad rows, ties and
-duplicates, and accounts for all (`Intake.finish`). Neither makes Python objects of the rows; a second comparison has
-both do that too. The cache of `datasets` is empty at every turn. Wall and processor time are printed, because a machine
-is seldom at rest. Rows are made from the words of a seeded generator, so that the file is the same on every machine;
-those of a FILE are numbered, so that none is a duplicate.
+headwater parses every row, checks it, finds ties and duplicates, and makes a record of it; `datasets` parses into Arrow
+columns and checks nothing, so that with `--compare` its rows are made Python objects too. Wall and processor time are
+printed, because a machine is seldom idle. Rows made from real ones get a number in their first question, so that none
+is a duplicate. The cache of `datasets` is empty at every turn.
 """
 
 from __future__ import annotations
 
 import argparse
-import functools
 import itertools
-import json
 import os
 import random
 import resource
@@ -48,12 +45,13 @@ def make(path: Path, rows: int, characters: int) -> None:
             handle.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
 
 
-def make_like(path: Path, model: Path, rows: int) -> None:
-    """Write `rows` rows: those of `model` again and again, each time with another number in their first question."""
-    found = [row.fields for row in reading.read_rows(model)]
-    with path.open("w", encoding="utf-8") as handle:
+def make_like(path: Path, models: list[Path], rows: int) -> None:
+    """Write `rows` rows: those of the files again and again, each time with another number in their first question."""
+    found = [row.fields for model in models for row in reading.read_rows(model)]
+    with path.open("wb") as handle:
         for number, fields in enumerate(itertools.islice(itertools.cycle(found), rows)):
-            handle.write(json.dumps(fields | _numbered(fields, number // len(found)), ensure_ascii=False) + "\n")
+            numbered = fields | _numbered(fields, number // len(found))
+            handle.write(orjson.dumps(numbered, option=orjson.OPT_APPEND_NEWLINE))
 
 
 def _numbered(fields: dict[str, Any], number: int) -> dict[str, str]:
@@ -63,106 +61,88 @@ def _numbered(fields: dict[str, Any], number: int) -> dict[str, str]:
 
 
 class Spent(NamedTuple):
-    """Seconds by the clock, and of all processors."""
+    """Seconds of the clock, and of this process on all processors."""
 
     wall: float
     processor: float
 
 
-def timed(work: Callable[[], int], rows: int) -> Spent:
-    """Time some reading of so many rows."""
+def timed(read: Callable[[Path], int], path: Path) -> tuple[int, Spent]:
+    """Return what `read` returns, and the time that it takes."""
     wall, processor = time.perf_counter(), time.process_time()
-    found = work()
-    spent = Spent(time.perf_counter() - wall, time.process_time() - processor)
-    assert found == rows
-    return spent
+    found = read(path)
+    return found, Spent(time.perf_counter() - wall, time.process_time() - processor)
 
 
-def checked(path: Path, records: bool) -> int:
+def with_headwater(path: Path) -> int:
     """Read with headwater and return the number of rows."""
     row_reader = reading.stream(path)
-    if records:
-        assert sum(1 for _ in row_reader) == row_reader.row_counts.kept
-    row_counts = row_reader.finish()
-    assert row_counts.kept + row_counts.dropped.total() == row_counts.rows_in
-    assert row_counts.kept > 0.98 * row_counts.rows_in
-    return row_counts.rows_in
+    records = sum(1 for _ in row_reader)
+    counts = row_reader.row_counts
+    assert counts.kept == records
+    assert counts.kept + counts.quarantined + counts.dropped.total() == counts.rows_in
+    assert counts.kept > 0.98 * counts.rows_in
+    return counts.rows_in
 
 
-def loaded(path: Path, records: bool) -> int:
+def with_datasets(path: Path) -> int:
     """Read with `datasets`, with an empty cache, and return the number of rows."""
     import datasets
 
     datasets.disable_progress_bars()
     cache = tempfile.mkdtemp(dir=path.parent)
     try:
-        found = datasets.load_dataset("json", data_files=str(path), split="train", cache_dir=cache)
-        return sum(1 for _ in found) if records else found.num_rows
+        return sum(1 for _ in datasets.load_dataset("json", data_files=str(path), split="train", cache_dir=cache))
     finally:
         shutil.rmtree(cache)
 
 
-def compare(path: Path, what: str, rows: int, turns: int) -> None:
-    """Time both in turn, several times, and print the ratios of their speeds."""
-    print(f"{rows:,} rows, {path.stat().st_size / 1e6:.0f} MB, {what}, {turns} turns, {os.cpu_count()} CPUs")
-    _compare(path, rows, turns, False, "parsed, checked, accounted for")
-    _compare(path, rows, turns, True, "and every row a Python object")
+def measure(path: Path) -> None:
+    """Print rows, seconds, rows a second, and the peak resident memory of this process."""
+    rows, spent = timed(with_headwater, path)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    print(
+        f"{rows:,} rows, {path.stat().st_size / 1e6:,.0f} MB: {spent.wall:.1f} s ({rows / spent.wall:,.0f} rows/s), "
+        f"{spent.processor:.1f} s of processor time, peak {peak:.0f} MiB resident"
+    )
 
 
-def _compare(path: Path, rows: int, turns: int, records: bool, says: str) -> None:
-    readers = (checked, loaded)
+def compare(path: Path, turns: int) -> None:
+    """Time both readers in turn, several times, and print the ratio of their speeds."""
+    readers = (with_headwater, with_datasets)
     for read in readers:  # imports, and the file into the page cache
-        read(path, records)
-    spent = [[timed(functools.partial(read, path, records), rows) for read in readers] for _ in range(turns)]
-    for unit in ("wall", "processor"):
-        ours, theirs = ([getattr(found, unit) / rows * 1e6 for found in column] for column in zip(*spent, strict=True))
-        ratios = sorted(their / our for our, their in zip(ours, theirs, strict=True))
+        read(path)
+    pairs = [[timed(read, path) for read in readers] for _ in range(turns)]
+    for unit in Spent._fields:
+        per_row = [[getattr(spent, unit) / rows * 1e6 for rows, spent in pair] for pair in pairs]
+        ratios = sorted(theirs / ours for ours, theirs in per_row)
+        ours, theirs = (statistics.median(column) for column in zip(*per_row, strict=True))
         print(
-            f"  {says}, {unit} time: headwater {statistics.median(ours):.1f} µs a row, datasets "
-            f"{statistics.median(theirs):.1f}; ratio min {ratios[0]:.2f} median {statistics.median(ratios):.2f} "
-            f"max {ratios[-1]:.2f}"
+            f"{unit} time: headwater {ours:.1f} µs a row, datasets {theirs:.1f}; "
+            f"ratio min {ratios[0]:.2f} median {statistics.median(ratios):.2f} max {ratios[-1]:.2f} (n = {turns})"
         )
 
 
-def memory(folder: Path, rows: int, characters: int) -> None:
-    """Read, check and write a large file and print the peak resident memory of this process."""
-    path = folder / "pairs.jsonl"
-    make(path, rows, characters)
-    began = time.perf_counter()
-    row_reader = reading.stream(path)
-    reading.write(folder / "written.jsonl", row_reader)
-    seconds = time.perf_counter() - began
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    row_counts = row_reader.row_counts
-    print(
-        f"{row_counts.rows_in:,} rows, {path.stat().st_size / 1e6:.0f} MB: "
-        f"{row_counts.kept:,} read, checked and written"
-    )
-    print(f"  peak {peak / 2**20:.0f} MiB resident, {seconds:.0f} s ({row_counts.rows_in / seconds:,.0f} rows/s)")
-    assert row_counts.kept == rows
-    assert peak < 2**30, "more than 1 GB"
-
-
 def main() -> None:
-    """Run the comparison, or the memory check."""
+    """Make the file and run the measurement."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--memory", action="store_true")
-    parser.add_argument("--like", type=Path)
-    parser.add_argument("--rows", type=int)
-    parser.add_argument("--characters", type=int, default=600)
-    parser.add_argument("--turns", type=int, default=7)
+    parser.add_argument("--like", type=Path, nargs="+", help="files whose rows are repeated with another number")
+    parser.add_argument("--compare", action="store_true", help="alternate with `datasets` on the same file")
+    parser.add_argument("--rows", type=int, help="default: 1,000,000; with --compare 100,000")
+    parser.add_argument("--characters", type=int, default=600, help="of a made response")
+    parser.add_argument("--turns", type=int, default=5)
     given = parser.parse_args()
+    rows = given.rows or (100_000 if given.compare else 1_000_000)
     with tempfile.TemporaryDirectory() as folder:
-        if given.memory:
-            memory(Path(folder), given.rows or 1_000_000, given.characters)
+        path = Path(folder, "pairs.jsonl")
+        if given.like:
+            make_like(path, given.like, rows)
         else:
-            path, rows = Path(folder, "pairs.jsonl"), given.rows or 100_000
-            if given.like:
-                make_like(path, given.like, rows)
-            else:
-                make(path, rows, given.characters)
-            what = f"like {given.like.name}" if given.like else f"responses of {given.characters} characters"
-            compare(path, what, rows, given.turns)
+            make(path, rows, given.characters)
+        if given.compare:
+            compare(path, given.turns)
+        else:
+            measure(path)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headwater import console
+from headwater.data.layouts import Broken
 from headwater.data.preference import Candidates, Preference, Unpaired
 from headwater.data.reading import ReadOptions, RowCounts, RowReader, formats, load, read_rows, stream, strict
 from headwater.data.reading.counts import RAW_CHARACTERS
@@ -123,7 +124,7 @@ def test_a_key_that_stands_twice_is_always_seen(pairs: list[tuple[str, Any]], sp
     if len(dict(pairs)) == len(pairs):
         assert found == dict(pairs)
     else:
-        assert isinstance(found, strict.Bad)
+        assert isinstance(found, Broken)
         assert found.code == "DUPLICATE_KEY"
 
 
@@ -173,13 +174,13 @@ def test_lines_read_together_are_read_as_the_slow_parser_reads_each(
         path.write_bytes(b"\n".join([line(8), *lines]) + b"\n" * ended)
         patch.setattr(formats, "BLOCK", block)
         together = everything(path)
-        patch.setattr(strict, "_sure", lambda lines: None)
+        patch.setattr(strict, "_confirmed", lambda lines: None)
         assert together == everything(path)
 
 
 def test_good_lines_never_meet_the_slow_parser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = saved(tmp_path / "a.jsonl", *(line(number, chosen=f"a: {number} é") for number in range(2000)))
-    monkeypatch.setattr(strict, "_explained", lambda line: pytest.fail(f"asked about {line!r}"))
+    monkeypatch.setattr(strict, "_parsed_slowly", lambda line: pytest.fail(f"asked about {line!r}"))
     assert finished(path).row_counts == RowCounts(rows_in=2000, kept=2000)
 
 

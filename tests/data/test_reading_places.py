@@ -18,7 +18,7 @@ from rich.console import Console
 from headwater import console
 from headwater.data.preference import Response, Unpaired
 from headwater.data.reading import ReadOptions, load, load_examples, stream
-from headwater.data.reading.formats import read_blocks
+from headwater.data.reading.formats import read_file
 from headwater.errors import DataError, NetworkError, UsageError
 
 datasets = pytest.importorskip("datasets")
@@ -442,7 +442,7 @@ def test_the_bytes_of_a_file_are_told_as_they_are_read(name: str, tmp_path: Path
     if name != "c.parquet":
         jsonl(path, [{"text": str(number)} for number in range(100_000)])
     told: list[int] = []
-    assert sum(1 for block in read_blocks(path, told.append) for _ in block) > 0
+    assert sum(1 for _ in read_file(path, told.append)) > 0
     assert sum(told) == path.stat().st_size
     assert name != "a.jsonl" or len(told) > 1
 

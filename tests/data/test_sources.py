@@ -21,7 +21,6 @@ from headwater.data.layouts import (
     canonical_row,
     check_responses,
     detect,
-    draft_to_preference,
     draft_to_record,
     renamed,
 )
@@ -393,8 +392,9 @@ def record(fields: Fields) -> Record:
 
 
 def read(fields: Fields) -> Preference:
-    source, _ = detect(fields)
-    return draft_to_preference(source.read(fields), fields, "file:1")
+    found = record(fields)
+    assert isinstance(found, Preference)
+    return found
 
 
 def explicit(**changes: Any) -> Fields:

@@ -96,10 +96,8 @@ def test_what_says_nothing_is_no_reason_to_refuse_a_row(fields: dict[str, Any], 
     assert len(records) == 2 and row_reader.row_counts.not_read == []
 
 
-@pytest.mark.parametrize("first", [1 << 16, 1])
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
-def test_what_is_unknown_is_named(suffix: str, first: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headwater.data.reading.formats.FIRST", first)
+def test_what_is_unknown_is_named(suffix: str, tmp_path: Path) -> None:
     rows = [row(n, votes=n, thinking="", id=n) for n in range(3)]
     rows[2]["chosen"][0]["toxicity"] = 0.5
     rows[0]["chosen"][0]["toxicity"] = None

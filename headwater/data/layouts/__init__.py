@@ -11,13 +11,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from headwater.data.layouts import candidates, judged, pairs, texts, unpaired
+from headwater.data.layouts import candidates, judged, pairs, unpaired
 from headwater.data.layouts.checks import (
     canonical_row,
     check_candidates,
     check_responses,
     condition_of,
-    draft_to_preference,
     draft_to_record,
 )
 from headwater.data.layouts.fields import is_dialogue, is_whole_conversation
@@ -33,24 +32,19 @@ from headwater.data.layouts.layout import (
     NoPreference,
     UnpairedDraft,
 )
-from headwater.data.layouts.prompts import SEPARATOR
-from headwater.data.layouts.texts import Judged, Texts, identity_of, judge, preference
 from headwater.data.layouts.unread import Unread
 from headwater.errors import UsageError, did_you_mean
 
 __all__ = [
     "LAYOUTS",
-    "SEPARATOR",
     "AnyDraft",
     "Broken",
     "CandidatesDraft",
     "Cells",
     "Draft",
     "Fields",
-    "Judged",
     "Layout",
     "NoPreference",
-    "Texts",
     "UnpairedDraft",
     "Unread",
     "canonical_row",
@@ -58,11 +52,7 @@ __all__ = [
     "check_responses",
     "condition_of",
     "detect",
-    "draft_to_preference",
     "draft_to_record",
-    "identity_of",
-    "judge",
-    "preference",
     "renamed",
     "with_messages",
 ]
@@ -78,9 +68,11 @@ def detect(fields: Fields, layout: str | None = None) -> tuple[Layout, str]:
         return _named(fields, layout)
     fitting = [name for name, source in LAYOUTS.items() if source.fits(fields)]
     if not fitting:
-        raise Broken(f"{_columns(fields)} fit no known layout", _nearest(fields), "or name them with --columns")
+        found = f"{_columns(fields)} fit no known layout"
+        raise Broken(found, _nearest(fields), "or name them with --columns", code="UNKNOWN_LAYOUT")
     if len(fitting) > 1:
-        raise Broken(f"{_columns(fields)} fit several layouts ({', '.join(fitting)})", "choose one with --format NAME")
+        found = f"{_columns(fields)} fit several layouts ({', '.join(fitting)})"
+        raise Broken(found, "choose one with --format NAME", code="UNKNOWN_LAYOUT")
     name = fitting[0]
     return LAYOUTS[name], f"{name} (has {', '.join(LAYOUTS[name].columns)})"
 
@@ -91,7 +83,8 @@ def _named(fields: Fields, layout: str) -> tuple[Layout, str]:
     source = LAYOUTS[layout]
     missing = _missing(source, fields)
     if missing:
-        raise Broken(f"{_columns(fields)} lack {', '.join(missing)}", f"--format {layout} expects them")
+        found = f"{_columns(fields)} lack {', '.join(missing)}"
+        raise Broken(found, f"--format {layout} expects them", code="UNKNOWN_LAYOUT")
     return source, f"{layout} (named by --format)"
 
 
@@ -170,20 +163,15 @@ _COMPLETION = ("response", "overall_score", "fine-grained_score", "complete")
 
 LAYOUTS: dict[str, Layout] = {
     # A pair, and which is the better one
-    "explicit-prompt": Layout(
-        ("prompt", *_PAIR), pairs.explicit, _has_answers, reads=pairs.READS, texts=texts.explicit
-    ),
+    "explicit-prompt": Layout(("prompt", *_PAIR), pairs.explicit, _has_answers, reads=pairs.READS),
     "prompt-and-conversations": Layout(
         ("prompt", *_PAIR),
         pairs.prompt_and_conversations,
         _has_conversations,
         reads=pairs.READS,
-        texts=texts.prompt_and_conversations,
     ),
-    "implicit-prompt": Layout(
-        _PAIR, pairs.implicit, _has_no_dialogues, without=_PROMPTS, reads=pairs.READS, texts=texts.implicit
-    ),
-    "hh": Layout(_PAIR, pairs.hh, _has_dialogues, without=_PROMPTS, reads=pairs.READS, texts=texts.hh),
+    "implicit-prompt": Layout(_PAIR, pairs.implicit, _has_no_dialogues, without=_PROMPTS, reads=pairs.READS),
+    "hh": Layout(_PAIR, pairs.hh, _has_dialogues, without=_PROMPTS, reads=pairs.READS),
     "argilla": Layout(
         ("instruction", "chosen_response", "rejected_response"), pairs.argilla, reads=pairs.READS + pairs.ALPACA
     ),

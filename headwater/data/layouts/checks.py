@@ -29,15 +29,6 @@ def draft_to_record(draft: AnyDraft, fields: Fields, name: str) -> Preference | 
     return Unpaired(prompt=draft.prompt, response=draft.response, label=draft.label, id=identity, source=source)
 
 
-def draft_to_preference(draft: AnyDraft, fields: Fields, name: str) -> Preference:
-    """`draft_to_record` where only pairs will do. Errors: `NoPreference`, `Broken`, also for rows of another kind."""
-    record = draft_to_record(draft, fields, name)
-    if not isinstance(record, Preference):
-        found = "several responses" if isinstance(record, Candidates) else "one labelled response"
-        raise Broken(f"{found} a row", "expected pairs of a chosen and a rejected response")
-    return record
-
-
 def _says_nothing(text: str) -> bool:
     return not text or text.isspace()
 
@@ -53,14 +44,9 @@ def _same_words(one: str, other: str) -> bool:
 
 def check_responses(*responses: Response) -> None:
     """Raise `NoPreference` when one of one or two responses is empty, or both are the same but for white space."""
-    check_texts(*(response.text for response in responses))
-
-
-def check_texts(*texts: str) -> None:
-    """Raise `NoPreference` when one of one or two texts is empty, or both are the same but for white space."""
-    if any(map(_says_nothing, texts)):
+    if any(_says_nothing(response.text) for response in responses):
         raise NoPreference("empty_response")
-    if len(texts) > 1 and _same_words(*texts):
+    if len(responses) > 1 and _same_words(*(response.text for response in responses)):
         raise NoPreference("identical_responses")
 
 

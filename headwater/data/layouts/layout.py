@@ -1,4 +1,4 @@
-"""What a layout is: the columns it is known by, its reader, and the three things a reader may draft."""
+"""What a layout is: the columns that identify it, its reader, and the three kinds of drafts that a reader returns."""
 
 from __future__ import annotations
 
@@ -9,29 +9,37 @@ from typing import Any, Literal, NamedTuple
 from headwater.data.preference import Message, Response
 
 Fields = Mapping[str, Any]
+"""One row of a data set: column name to value, as `json.loads` returns values."""
 
 
 class Cells(dict[str, Any]):
-    """The fields of a row of a format that has nothing but texts: numbers, truth values and lists are texts too."""
+    """Fields of a row of CSV, where every value is a text: a layout converts numbers, booleans and lists itself."""
 
 
 Yields = Literal["preferences", "candidates", "unpaired"]
 
 
 class NoPreference(Exception):  # noqa: N818 - a verdict on a row, not an error
-    """The row is well formed but holds no preference; the argument is the reason it is counted under."""
+    """A well-formed row that holds no preference; the argument is the reason under which it is counted."""
 
 
-class Broken(Exception):  # noqa: N818 - becomes a DataError once the row's place is known
-    """The row is not well formed: (what was found, what was expected, …), and the code it is set aside under."""
+class Broken(Exception):  # noqa: N818 - a verdict on a row; a DataError only once there are too many
+    """A malformed row: what was found, what was expected, and the code under which the row is quarantined."""
 
-    def __init__(self, *parts: str, code: str = "MALFORMED") -> None:
-        super().__init__(*parts)
+    def __init__(self, *parts: str, code: str = "MALFORMED", column: int | None = None) -> None:
+        super().__init__(*filter(None, parts))
         self.code = code
+        self.column = column
+        """Where in its line JSON is broken, counted from 1; None where that is not known."""
+
+    @property
+    def message(self) -> str:
+        """Everything that is known about the problem, in one line."""
+        return " · ".join(self.args)
 
 
 class Draft(NamedTuple):
-    """A pair as a layout reads it, before the common checks."""
+    """A pair as a layout reads it, before the checks that all layouts share."""
 
     prompt: tuple[Message, ...]
     chosen: Response
@@ -39,14 +47,14 @@ class Draft(NamedTuple):
 
 
 class CandidatesDraft(NamedTuple):
-    """Several responses to one prompt as a layout reads them, before the common checks."""
+    """Several responses to one prompt as a layout reads them, before the checks that all layouts share."""
 
     prompt: tuple[Message, ...]
     responses: tuple[Response, ...]
 
 
 class UnpairedDraft(NamedTuple):
-    """One labelled response as a layout reads it, before the common checks."""
+    """One labelled response as a layout reads it, before the checks that all layouts share."""
 
     prompt: tuple[Message, ...]
     response: Response
@@ -58,22 +66,24 @@ AnyDraft = Draft | CandidatesDraft | UnpairedDraft
 
 @dataclass(frozen=True)
 class Layout:
-    """A layout: the columns it is known by and those it must not have, a test where columns do not tell, its reader."""
+    """A public form of preference data: which rows have it, and how such a row is read."""
 
     columns: tuple[str, ...]
+    """Columns that every row must have."""
     read: Callable[[Fields], AnyDraft]
+    """Returns the draft of a row. Errors: `NoPreference`, `Broken`."""
     recognise: Callable[[Fields], bool] = lambda fields: True
+    """Tells layouts apart that have the same columns."""
     without: tuple[str, ...] = ()
+    """Columns that a row of this layout does not have."""
     yields: Yields = "preferences"
     reads: tuple[str, ...] = ()
-    """Columns that it also reads where they are there."""
+    """Optional columns that are read as well."""
     items: tuple[str, ...] = ("role", "content", "from", "value")
-    """What it reads of an object in a list: of a message, or of one of several responses."""
-    texts: Callable[[Any], Any] | None = None
-    """Reads many rows at once, of the commonest layouts; see `texts.py`."""
+    """Keys that are read of an object in a list: of a message, or of one of several responses."""
 
     def fits(self, fields: Fields) -> bool:
-        """Say whether a row is of this layout."""
+        """Return whether a row has this layout."""
         return (
             all(column in fields for column in self.columns)
             and not any(column in fields for column in self.without)

@@ -8,13 +8,8 @@ Messages are held to the same by `KEYS`.
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
-
-import numpy as np
-import pyarrow
-import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from headwater.data.layouts.layout import Broken, Cells, Fields, Layout
 
@@ -74,8 +69,6 @@ KEYS: Mapping[str, Meaning] = _OF_ALL | {
     "refusal": Meaning("MALFORMED", "a refusal in place of the content"),
 }
 """Fields of a message, beside role and content, that change what it means."""
-ONLY_BY_ROW = frozenset(("margin",))
-"""Columns that pair layouts read, but not many rows at once."""
 TOOL_ROLES = frozenset(("tool", "function", "ipython", "tool_response", "function_call", "observation", "tool_call"))
 """Roles of turns that call a tool, or hold what it gave back."""
 
@@ -131,11 +124,6 @@ class Unread:
         self.names: list[str] = []
         """What was found and is not read, in the order of the alphabet; a field of items as `prompt[].name`."""
 
-    @property
-    def looks_row_by_row(self) -> bool:
-        """Whether many rows at once cannot be looked at, because parts of them are left out."""
-        return bool(self._ignored)
-
     def check(self, fields: Fields, beside: Fields = {}) -> Fields:  # noqa: B006 - never changed
         """Name what is not read of a row, and return its fields without those to be ignored.
 
@@ -181,65 +169,3 @@ class Unread:
             {key: inner for key, inner in item.items() if key not in self._ignored} if isinstance(item, dict) else item
             for item in value
         ]
-
-    # --- many rows at once ----------------------------------------------------------------------------------------
-
-    def sure(self, batch: Any) -> NDArray[np.bool_]:
-        """Say which rows of a `pyarrow.RecordBatch` surely hold nothing that changes what they mean."""
-        sure = np.ones(batch.num_rows, np.bool_)
-        for name, column in self._columns(batch):
-            if (name in COLUMNS and name not in self.reads) or name in ONLY_BY_ROW:
-                sure &= ~_held(column)
-        for _, key, rows, values in self._fields_of_items(batch):
-            if key in KEYS:
-                sure[rows[_held(values)]] = False
-        return sure
-
-    def name(self, batch: Any) -> None:
-        """Name what is not read of many rows; of fields that change the meaning, `check` has something to say."""
-        for name, column in self._columns(batch):
-            if name not in self.reads and name not in COLUMNS and _held(column).any():
-                self._add(name)
-        for column, key, _, values in self._fields_of_items(batch):
-            if key not in KEYS and _held(values).any():
-                self._add(f"{column}[].{key}")
-
-    @staticmethod
-    def _columns(batch: Any) -> Iterator[tuple[str, Any]]:
-        return zip(batch.schema.names, batch.columns, strict=True)
-
-    def _fields_of_items(self, batch: Any) -> Iterator[tuple[str, str, NDArray[np.int64], Any]]:
-        """Yield what lists of objects hold beside what is read: column, field, the row of every value, the values."""
-        for name, column in self._columns(batch):
-            if name not in self.reads or not _is_list(column.type):
-                continue
-            kind = column.type.value_type
-            fields = [kind.field(place).name for place in range(kind.num_fields)] if _is_struct(kind) else []
-            others = [key for key in fields if key not in self._keys]
-            if others:
-                rows = pc.list_parent_indices(column).to_numpy()
-                items = pc.list_flatten(column)
-                yield from ((name, key, rows, pc.struct_field(items, key)) for key in others)
-
-
-def _held(column: Any) -> NDArray[np.bool_]:
-    """Say which values of a column are something; the same as `is_empty` turned round."""
-    kind = column.type
-    if pyarrow.types.is_dictionary(kind):
-        column, kind = column.dictionary_decode(), kind.value_type
-    if pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind):
-        held = pc.fill_null(pc.greater(pc.binary_length(column), 0), False)
-    elif _is_list(kind):
-        held = pc.fill_null(pc.greater(pc.list_value_length(column), 0), False)
-    else:
-        held = pc.is_valid(column)
-    values: NDArray[np.bool_] = held.to_numpy(zero_copy_only=False)
-    return values
-
-
-def _is_list(kind: Any) -> bool:
-    return bool(pyarrow.types.is_list(kind) or pyarrow.types.is_large_list(kind))
-
-
-def _is_struct(kind: Any) -> bool:
-    return bool(pyarrow.types.is_struct(kind))

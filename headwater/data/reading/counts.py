@@ -1,4 +1,4 @@
-"""Where every row went: the account, and the quarantine that holds what was not kept."""
+"""Counts of kept and left out rows, and the quarantine: a record of every row that is left out."""
 
 from __future__ import annotations
 
@@ -12,15 +12,18 @@ from typing import IO, Any, Literal
 
 import orjson
 
+from headwater.data.reading.formats import RawRow
+from headwater.data.reading.places import Part
 from headwater.files import write_atomically
 
 Verdict = Literal["quarantined", "dropped"]
 
 QUARANTINE = "quarantine.jsonl"
-"""In a run: every row that was not kept, with its place and the code of what is wrong."""
+"""File of a run that holds the rows that were left out."""
 RAW_CHARACTERS = 2000
-"""What is kept of a row's own text: enough to find it again, too little to fill a disk."""
+"""Characters kept of the text of such a row: enough to find it again, too few to fill a disk."""
 IN_MEMORY = 4 << 20
+"""Bytes of the quarantine that are held in memory; more goes to a temporary file."""
 
 
 @dataclass
@@ -32,13 +35,13 @@ class RowCounts:
     dropped: Counter[str] = field(default_factory=Counter)
     quarantined: int = 0
     split: str = ""
-    """Which split of several was read."""
+    """The split that was read, where the data has several."""
     not_read: list[str] = field(default_factory=list)
-    """Columns, and fields of messages, that hold something and were not read."""
+    """Columns, and keys of messages, that hold values and were not read."""
     notes: Counter[str] = field(default_factory=Counter)
-    """Rows that were read in a way that a reader should know of, by the rule."""
+    """Number of rows to which a special rule was applied, by rule."""
     first: dict[str, str] = field(default_factory=dict)
-    """Place and message of the first dropped row, by reason, where there is more to say than the reason."""
+    """Place and message of the first dropped row, by reason, where the reason alone does not explain it."""
 
     def drop(self, reason: str, message: str = "") -> None:
         """Count a dropped row."""
@@ -48,36 +51,44 @@ class RowCounts:
 
 
 class Quarantine:
-    """The rows that were not kept, each with its place, the code of what is wrong, and its text.
+    """The rows that were left out, each with its place, the code of the problem, a message, and its text.
 
-    It lies in a temporary file once it is large, so that a file of bad rows fills no memory; `save` keeps it.
+    Long ones spill to a temporary file, so that a file full of malformed rows does not fill the memory.
     """
 
     def __init__(self) -> None:
         self._spool: IO[bytes] = tempfile.SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115 - closed with this object
         self.codes: Counter[str] = Counter()
-        """Bad rows by code."""
+        """Number of malformed rows by code."""
         self.places: dict[str, str] = {}
         """Place of the first row of every code and reason."""
         self.first = ""
-        """Place and message of the first bad row."""
+        """Place and message of the first malformed row."""
 
     def add(
-        self, verdict: Verdict, file: str, line: int, offset: int | None, code: str, message: str, raw: bytes
+        self, verdict: Verdict, part: Part, row: RawRow, code: str, *message: str, column: int | None = None
     ) -> None:
-        """Record one row; `offset` bytes of the (unpacked) file come before it, None where rows are no lines."""
+        """Record a row; `column` is where in its line the problem is, if that is known."""
+        place = part.place(row.number, column)
+        self.places.setdefault(code, place)
         if verdict == "quarantined":
             self.codes[code] += 1
-        # 4 bytes a character at most; cut before decoding, because a row can be as long as its file.
-        text = raw[: 4 * RAW_CHARACTERS].decode("utf-8", "backslashreplace").rstrip("\r\n")[:RAW_CHARACTERS]
-        # Names of columns and files may hold bytes that are no UTF-8.
-        file, message = (said.encode("utf-8", "backslashreplace").decode() for said in (file, message))
-        place = {"file": file, "line": line, "offset": offset}
-        entry = place | {"verdict": verdict, "code": code, "message": message, "raw": text}
+            self.first = self.first or " · ".join((place, *message))
+        # A character has 4 bytes at most. Cut before decoding, because a row can be as long as its file.
+        raw = row.text[: 4 * RAW_CHARACTERS].decode("utf-8", "backslashreplace").rstrip("\r\n")[:RAW_CHARACTERS]
+        entry = {
+            "file": _printable(part.file),
+            "line": row.number,
+            "offset": row.offset,
+            "verdict": verdict,
+            "code": code,
+            "message": _printable(" · ".join(message)),
+            "raw": raw,
+        }
         self._spool.write(orjson.dumps(entry, option=orjson.OPT_APPEND_NEWLINE))
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Yield the records, in the order of the data."""
+        """Yield the records in the order of the data."""
         self._spool.seek(0)
         for line in self._spool:
             yield orjson.loads(line)
@@ -92,3 +103,8 @@ class Quarantine:
         with path.open("wb") as handle:
             shutil.copyfileobj(self._spool, handle)
         self._spool.seek(0, 2)
+
+
+def _printable(text: str) -> str:
+    """Escape half characters: names of files and columns may hold bytes that are not UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode()

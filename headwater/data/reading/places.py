@@ -1,6 +1,6 @@
-"""Where data lies: a file, a directory or glob of them, a run, a folder saved by `datasets`, or a name on the hub.
+"""Finds data: a file, a directory or glob of files, a run, a folder saved by `datasets`, or a name on the hub.
 
-All of them are a list of parts, each an iterator over rows.
+Each of them becomes a list of parts, and a part is an iterator over rows.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from headwater.data.reading import cards, splits
-from headwater.data.reading.blocks import Block, Item
-from headwater.data.reading.formats import Advance, format_of, read_blocks
+from headwater.data.reading.formats import Advance, RawRow, format_of, read_file
 from headwater.data.reading.options import ReadOptions
 from headwater.errors import DataError, NetworkError, UsageError, first_line
 from headwater.marks import visible
@@ -25,41 +25,40 @@ from headwater.network import hub
 PREFERENCES = "preferences.jsonl"
 """The data file of a run directory that holds data."""
 _NO_DATA = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "config.json"}
-"""What lies beside data under a data file's suffix."""
+"""Files with the suffix of a data file that describe data instead of holding it."""
 _HUB = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
 class Part(NamedTuple):
-    """A run of rows that are numbered together: a file, or a split on the hub."""
+    """Rows that are numbered together: a file, or a split on the hub."""
 
     name: str
-    """What ids of its rows begin with."""
+    """Begins the ids of its rows."""
     file: str
-    """What places in messages begin with."""
+    """Begins the places of its rows in messages."""
     lines: bool
-    blocks: Callable[[Advance], Iterator[Block]]
+    """Whether rows are named by their lines."""
+    rows: Callable[[Advance], Iterator[RawRow]]
     path: Path | None = None
-    columns: bool = False
-    """Whether its blocks can have columns."""
 
     @property
     def size(self) -> int:
-        """Bytes to be read, or 0 where nobody knows."""
+        """Bytes to be read; 0 where that is not known."""
         return self.path.stat().st_size if self.path else 0
 
     def place(self, number: int, column: int | None = None) -> str:
-        """Name a row: `a.jsonl:5` by its line (`:7`, the column), `a.parquet[5]` by its number."""
+        """Return the place of a row: its line (`a.jsonl:5`, with a column `a.jsonl:5:7`) or number (`a.parquet[5]`)."""
         if not self.lines:
             return f"{self.file}[{number}]"
         return f"{self.file}:{number}" + (f":{column}" if column else "")
 
 
 class Located(NamedTuple):
-    """What a place holds."""
+    """The data at a place."""
 
     parts: list[Part]
     split: str = ""
-    """Which of several splits it is, to be said: "train (not test)"; empty where there is one."""
+    """Which of several splits the parts are, for messages: "train (not test)"; empty where there is only one."""
 
 
 def parts_of(place: Path | str, read_options: ReadOptions) -> list[Part]:
@@ -84,7 +83,7 @@ def locate(place: Path | str, read_options: ReadOptions) -> Located:
 
 
 def _fitting(pattern: str, read_options: ReadOptions) -> Located:
-    """Return the files that fit a pattern: all of them, also of several splits, which is said."""
+    """Return the files that fit a pattern: all of them, even of several splits, which the row counts then name."""
     found = sorted(Path(name) for name in glob.glob(pattern, recursive=True))  # noqa: PTH207 - absolute too
     found = [file for file in found if file.is_file()]
     if not found:
@@ -98,7 +97,7 @@ def _fitting(pattern: str, read_options: ReadOptions) -> Located:
 
 
 def _refuse_flags_without_effect(path: Path, read_options: ReadOptions) -> None:
-    """Refuse what only the hub, or data of several parts, can answer."""
+    """Refuse options that only data on the hub, or of several files, can have."""
     for_the_hub = {
         "--dataset-config": None if path.is_dir() else read_options.dataset_config,
         "--revision": read_options.revision,
@@ -122,15 +121,10 @@ def data_file(path: Path) -> Path:
 def _file(path: Path) -> Part:
     try:
         str(path).encode("utf-8")
-    except UnicodeEncodeError as error:  # a name that could not be written down, in ids and accounts
+    except UnicodeEncodeError as error:  # a name that ids and messages could not hold
         raise UsageError(visible(str(path)), "is a name that is not UTF-8", "rename the file") from error
     known = format_of(path)
-    lines, columns = (known.lines, known.columns) if known else (False, False)
-    return Part(path.name.split(".")[0], str(path), lines, _reads(path), path, columns)
-
-
-def _reads(path: Path) -> Callable[[Advance], Iterator[Block]]:
-    return lambda advance: read_blocks(path, advance)
+    return Part(path.name.split(".")[0], str(path), bool(known and known.lines), partial(read_file, path), path)
 
 
 def _directory(path: Path, read_options: ReadOptions) -> Located:
@@ -174,13 +168,13 @@ def _with_splits(path: Path, read_options: ReadOptions) -> list[tuple[Path, spli
 
 
 _CONVERTED = re.compile(r"[^/]+/[^/]+/\d{4}\.parquet")
-"""What the hub converts data sets to: configuration, split, number."""
+"""Files that the hub has converted a data set to: configuration/split/number."""
 
 
 def _told_apart(parts: Sequence[Part]) -> list[Part]:
-    """Name parts by their paths below the folder of all where their file names alone are the same: `b/train`.
+    """Name parts whose file names are the same by their paths below the common folder: `b/train`.
 
-    Ids are made of these names, and no two rows of one reading may get the same.
+    Ids begin with these names, and no two rows that are read together may get the same id.
     """
     paths = [part.path for part in parts if part.path]
     below = {path: os.path.relpath(path, os.path.commonpath([path.parent for path in paths])) for path in paths}
@@ -219,20 +213,20 @@ def _saved(path: Path, name: str) -> list[Part]:
         raise DataError(str(missing[0]), "is not there, but state.json names it", "the folder was not copied whole")
     several = len(files) > 1
     return [
-        Part(f"{name}-{number}" if several else name, str(file), False, _reads(file), file, columns=True)
+        Part(f"{name}-{number}" if several else name, str(file), False, partial(read_file, file), file)
         for number, file in enumerate(files, start=1)
     ]
 
 
 def _hub(name: str, read_options: ReadOptions) -> Part:
     label = "/".join(part for part in (name, read_options.dataset_config, read_options.split) if part)
-    return Part(label, label, False, lambda advance: _hub_blocks(name, read_options))
+    return Part(label, label, False, lambda advance: _hub_rows(name, read_options))
 
 
-def _hub_blocks(name: str, read_options: ReadOptions) -> Iterator[Block]:
+def _hub_rows(name: str, read_options: ReadOptions) -> Iterator[RawRow]:
     try:
-        for number, fields in enumerate(_hub_rows(name, read_options), start=1):
-            yield Block([Item(number, fields)])
+        for number, fields in enumerate(_hub_dataset(name, read_options), start=1):
+            yield RawRow(number, fields)
     except (UsageError, GeneratorExit):
         raise
     except Exception as error:  # the network and its libraries fail in many ways
@@ -240,7 +234,7 @@ def _hub_blocks(name: str, read_options: ReadOptions) -> Iterator[Block]:
         raise NetworkError(name, found, hub.advice(name, error)) from error
 
 
-def _hub_rows(name: str, read_options: ReadOptions) -> Any:
+def _hub_dataset(name: str, read_options: ReadOptions) -> Any:
     import datasets
 
     try:
@@ -262,4 +256,4 @@ def _hub_rows(name: str, read_options: ReadOptions) -> Any:
 
 
 _ABOUT_CONFIGS = re.compile("Config name is missing|BuilderConfig .* not found")
-"""How `datasets` says that a configuration is needed or unknown."""
+"""The messages of `datasets` for a configuration that is needed or unknown."""

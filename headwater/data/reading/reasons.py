@@ -1,12 +1,10 @@
-"""Why rows are not kept, in words; and the error for data of which none is."""
+"""Messages for rows that are dropped, and for data without a usable row."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from headwater.data.layouts import Broken
 from headwater.data.reading.counts import Quarantine, RowCounts
-from headwater.data.reading.strict import Bad
 from headwater.errors import DataError
 
 REASONS = {
@@ -24,24 +22,12 @@ REASONS = {
 
 
 def in_words(reason: str) -> str:
-    """Say why a row is dropped."""
+    """Return why a row is dropped, as a clause."""
     return REASONS.get(reason, reason.replace("_", " "))
 
 
-def verdict_of(problem: Bad | Broken) -> tuple[str, list[str], int | None]:
-    """Return the code of a bad row, what to say, and the column where it is known."""
-    if isinstance(problem, Bad):
-        return problem.code, [part for part in problem.parts if part], problem.column
-    return problem.code, [str(part) for part in problem.args if part], None
-
-
-def repetition(earlier: bool, label: bool) -> str:
-    """Return what a row is whose texts came before, by which way the label pointed then and now."""
-    return "duplicate" if earlier is label else "flipped_label"
-
-
 def no_usable_rows(place: str, row_counts: RowCounts, quarantine: Quarantine) -> DataError:
-    """Return the error for data without a usable row: the reasons, how many rows each has, and the first of them."""
+    """Return the error for data without a usable row: each reason with its number of rows and the first of them."""
     return DataError(place, f"no usable rows among {row_counts.rows_in}", *_why(row_counts, quarantine))
 
 

@@ -1,0 +1,78 @@
+"""From the fields of a row to its record, by the layout of the first good row."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Mapping
+from typing import Any, TypeVar
+
+from headwater.data.layouts import Broken, Layout, Unread, detect, draft_to_record, renamed, with_messages
+from headwater.data.layouts.fields import begins_a_dialogue, is_dialogue, kind
+from headwater.data.layouts.layout import Fields, Yields
+from headwater.data.preference import Prompted, Record
+from headwater.data.reading.counts import RowCounts
+from headwater.data.reading.options import ReadOptions
+
+PromptedT = TypeVar("PromptedT", bound=Prompted)
+
+
+class RecordMaker:
+    """Makes records of the rows of one data set, which all have the layout of the first good one.
+
+    `row_counts` gets the names of columns that are not read, and how many rows a special rule was applied to.
+    """
+
+    def __init__(self, read_options: ReadOptions, row_counts: RowCounts) -> None:
+        self.layout = ""
+        """Name of the layout and why it was chosen; empty before the first good row."""
+        self.yields: Yields = "preferences"
+        """What the layout makes of a row."""
+        self._read_options = read_options
+        self._row_counts = row_counts
+        self._names = read_options.names
+        self._known: tuple[Layout, Unread] | None = None
+
+    def record(self, given: Fields, name: str) -> Record:
+        """Return the record of a row, with the id `name` if the row has none. Errors: `NoPreference`, `Broken`."""
+        fields = renamed(given, self._names) if self._names else given
+        fields, held_as_text = with_messages(fields)
+        layout, unread = self._known or self._detected(fields)
+        fields = unread.check(fields, self._left_out(given, fields) if self._names else {})
+        self._note(fields, unread.reads.intersection(held_as_text))
+        if not all(column in fields for column in layout.columns):
+            missing = ", ".join(column for column in layout.columns if column not in fields)
+            raise Broken(f"no {missing}", f"the first row has {', '.join(layout.columns)}", code="MISSING")
+        record = draft_to_record(layout.read(fields), fields, name)
+        # Of `given`: --condition-column names a column of the data, also where --columns renames others.
+        return with_condition(record, given, self._read_options)
+
+    def _detected(self, fields: Fields) -> tuple[Layout, Unread]:
+        """Choose the layout that this row has, for all rows. Errors: `Broken` where none or several fit."""
+        layout, self.layout = detect(fields, self._read_options.layout)
+        self.yields = layout.yields
+        unread = Unread(layout, self._read_options.ignored, filter(None, [self._read_options.condition_column]))
+        self._row_counts.not_read = unread.names
+        self._known = layout, unread
+        return self._known
+
+    def _left_out(self, given: Fields, fields: Fields) -> Fields:
+        """Return the columns that `--columns` leaves out: they may change what the row means."""
+        read = {*self._names.values(), *fields, self._read_options.condition_column}
+        return {name: value for name, value in given.items() if name not in read}
+
+    def _note(self, fields: Fields, held_as_text: Collection[str]) -> None:
+        notes, prompt = self._row_counts.notes, fields.get("prompt")
+        if held_as_text:
+            notes["messages_as_text"] += 1
+        if is_dialogue(prompt) and not begins_a_dialogue(prompt):
+            notes["markers_kept_as_text"] += 1
+
+
+def with_condition(record: PromptedT, fields: Mapping[str, Any], read_options: ReadOptions) -> PromptedT:
+    """Return a record with the condition of `--condition` or of its row's `--condition-column`. Errors: `Broken`."""
+    text = read_options.condition
+    if read_options.condition_column is not None:
+        text = fields.get(read_options.condition_column)
+        if not isinstance(text, str) or not text.strip():
+            raise Broken(f"{read_options.condition_column} is {kind(text)}", "expected a text: the row's condition")
+    return record if text is None else dataclasses.replace(record, condition=text)
