@@ -216,7 +216,7 @@ configs:
 
 
 @pytest.mark.parametrize(
-    ("door", "files"),
+    ("read_options", "files"),
     [
         (ReadOptions(), ["english/a.jsonl", "english/test.jsonl"]),
         (ReadOptions(split="test"), ["two.jsonl"]),

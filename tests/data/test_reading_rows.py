@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from headwater.data.preference import Message, Preference, Response
 from headwater.data.reading import ReadOptions, RowCounts, formats, stream
 from headwater.data.writing import row_of
-from tests.data.test_reading_door import ANY_LINE
+from tests.data.test_reading_counts import ANY_LINE
 
 LET_ALL = ReadOptions(max_bad_rows="100%")
 

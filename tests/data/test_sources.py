@@ -818,12 +818,6 @@ def test_an_empty_unpaired_response_is_dropped() -> None:
         record(good("unpaired", completion=" "))
 
 
-@pytest.mark.parametrize("name", ["unpaired", "best-of-n"])
-def test_where_only_pairs_will_do_other_rows_are_refused(name: str) -> None:
-    with pytest.raises(Broken, match="expected pairs"):
-        read(good(name))
-
-
 # --- where a conversation is split --------------------------------------------------------------------------------
 
 
