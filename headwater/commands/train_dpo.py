@@ -22,14 +22,18 @@ class Config(TrainingConfig):
     """Flags of `headwater train-dpo`."""
 
     model: str = "scratch(hidden=256, layers=4)"
-    """Hugging Face name or path, or scratch(hidden=…, layers=…, vocab=…): random weights. Also the reference."""
+    """Policy to train, and the reference: Hugging Face name or path, or scratch(hidden=…, layers=…, vocab=…) for random
+    weights."""
     loss: str = "dpo(beta=0.1)"
-    """dpo(beta=…): beta is how dear it is to leave the reference. All others, in docs/losses.md with their settings:
-    against a reference robust, ipo, ipo_sum, hinge, r_dpo, dpop, rpo, rpo_sum, wpo;
-    with scores in the data rpo_sq, rpo_bwd_kl, rpo_fwd_kl, bees; without a reference simpo, orpo, cpo, slic;
-    with the reference beside the model in memory tdpo1, tdpo2, kto."""
+    """Loss function. beta in dpo(beta=…) is the strength of the KL penalty; larger keeps the policy closer to the
+    reference. docs/losses.md describes all losses.
+
+    With a reference: dpo, robust, ipo, ipo_sum, hinge, r_dpo, dpop, rpo, rpo_sum, wpo. For data with scores: rpo_sq,
+    rpo_bwd_kl, rpo_fwd_kl, bees. Without a reference: simpo, orpo, cpo, slic. With the reference in memory during
+    training: tdpo1, tdpo2, kto."""
     weights: str = "uniform()"
-    """How much each token counts: uniform(), first(tokens=…), decay(gamma=…), tail(alpha=…), down_sample(), mean()."""
+    """Weight of every token in the loss: uniform(), first(tokens=…), decay(gamma=…), tail(alpha=…), down_sample() or
+    mean()."""
 
 
 def run(config: Config) -> Path:

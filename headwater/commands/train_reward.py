@@ -19,20 +19,23 @@ class Config(TrainingConfig):
     """Flags of `headwater train-reward`."""
 
     model: str = "scratch(hidden=256, layers=4)"
-    """Hugging Face name or path, causal or encoder; or scratch(hidden=…, layers=…, vocab=…), scratch_encoder(…): random
-    weights."""
+    """Model to train, causal or encoder: Hugging Face name or path; or scratch(hidden=…, layers=…, vocab=…),
+    scratch_encoder(…) for random weights."""
     loss: str = "bradley_terry()"
-    """bradley_terry(center=0.0, label_smoothing=0.0): center keeps rewards near 0. With scores in the data:
-    margin_bradley_terry(scale=1.0, center=0.0). Against length bias: length_bradley_terry(alpha=0.01, center=0.0)."""
+    """Loss function, such as bradley_terry(center=0.0, label_smoothing=0.0); center keeps rewards near 0.
+
+    For data with scores: margin_bradley_terry(scale=1.0, center=0.0). Against length bias:
+    length_bradley_terry(alpha=0.01, center=0.0)."""
     length_balanced: bool = False
-    """Leave training pairs out until the preferred response is as often the longer as the shorter one; counted."""
+    """Drop training pairs until the preferred response is as often the longer one as the shorter one."""
     at: str | None = None
-    """Train on several beginnings of every response at once, such as 0.25,0.5,1.0: the loss is the mean over them, from
-    one forward pass of a causal model. [whole responses, as --keep leaves them]"""
+    """Train on several prefixes of every response at once, such as 0.25,0.5,1.0: the loss is the mean over them, from
+    one forward pass of a causal model. Default: the response as --keep leaves it."""
     seeds: int = 1
-    """Train an ensemble of so many models, whose seeds count up from --seed; a command that was stopped goes on."""
+    """Number of models in an ensemble, whose seeds count up from --seed. The same command, repeated, trains those that
+    are missing."""
     reward_head: int | None = None
-    """Which output of a reward model with several is trained on as the reward, from 0. [its only one]"""
+    """Output, from 0, that is trained as the reward in a model with several. Default: its only one."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work. Errors: `UsageError`."""

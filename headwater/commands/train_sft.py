@@ -19,9 +19,10 @@ class Config(TrainingConfig):
     """Flags of `headwater train-sft`."""
 
     data: Annotated[Path, POSITIONAL]
-    """Preference file, directory, pattern, run, or name on the hub; only chosen responses are trained on."""
+    """Preference pairs, of which the chosen responses are trained on: a file, directory, pattern, run, or name on the
+    hub."""
     loss: str = "sft()"
-    """sft(): mean negative log-likelihood a token."""
+    """Loss function: sft(), the mean negative log-likelihood of a token."""
 
 
 def run(config: Config) -> Path:

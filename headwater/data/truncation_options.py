@@ -13,21 +13,24 @@ from headwater.errors import UsageError
 
 @dataclass(frozen=True)
 class TruncationOptions:
-    """What is kept of responses, counted in the model's own tokens; prompts stay whole."""
+    """Truncation options: which part of responses is kept, in tokens of the model. Prompts stay whole."""
 
     keep: str = "1.0"
-    """How much: a ratio (0.4), a percentage (40%), units (128tok, 3sent, 50words, 200chars), or auto:SIGNAL-RUN."""
+    """How much of every response to keep: a ratio (0.4), a percentage (40%), an amount (128tok, 3sent, 50words,
+    200chars), or auto:RUN for what a run of `headwater signal` recommends."""
     cut: CutBy = "own"
-    """own: by each response's length; equal: both by the shorter one's; shared: both by the longer one's."""
+    """Which length a ratio refers to: own is that of each response; equal, the shorter one of the pair; shared, the
+    longer one."""
     part: Part = "prefix"
-    """Where the kept span lies; suffix, middle and random-span of the same size are controls."""
+    """Part of the response to keep. suffix, middle and random-span of the same size serve as controls."""
     boundary: Boundary = "grapheme"
-    """Unit that a cut never divides: grapheme (a visible character), word, sentence; token: exact token counts."""
+    """Unit that is never split by truncation. grapheme is a visible character; token gives exact token counts."""
     end: EndToken | None = None
-    """Who gets an end-of-turn token: complete responses, always (as published runs did), never. [complete]"""
+    """Which responses get an end-of-turn token: complete ones, always (as in published runs), or never. Default:
+    complete."""
     max_length: int | None = None
-    """Tokens of prompt and longer response; pairs above are dropped and counted. [2048, or the positions that the model
-    has]"""
+    """Maximum number of tokens of a prompt with its longer response; longer pairs are dropped and counted. Default:
+    2048, or the number of positions of the model if that is less."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work. Errors: `UsageError`."""

@@ -20,78 +20,86 @@ MAX_SKIPS = 10
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """How to train: passed to `transformers.Trainer` as they are, unless said otherwise."""
+    """Training options, passed on to `transformers.Trainer` unless said otherwise."""
 
     num_train_epochs: float = 1.0
-    """Passes over the training pairs."""
+    """Number of passes over the training pairs."""
     learning_rate: float | None = None
-    """Peak learning rate. Default: by loss for a pretrained model, 1e-3 for a scratch one."""
+    """Peak learning rate. Default: by command and loss for a pretrained model, 1e-3 for a scratch one."""
     find_learning_rate: bool = False
-    """Before training, raise the rate step by step to where the loss rises, show and record the curve, and train with a
-    tenth of the rate at which it was lowest."""
+    """Find the learning rate before training: raise it step by step until the loss rises, record the curve, and train
+    with a tenth of the rate at which the loss was lowest."""
     per_device_train_batch_size: int = 8
-    """Pairs an optimizer step sees, on every device; how many are computed at once is up to --tokens-per-pass."""
+    """Pairs in a batch, on every device. Memory use depends on --tokens-per-pass instead."""
     gradient_accumulation_steps: int = 1
-    """Batches an optimizer step; the loss is averaged over all their pairs."""
+    """Batches in an optimizer step; the loss is averaged over all their pairs."""
     tokens_per_pass: int = TOKENS_PER_PASS
-    """Tokens that are computed at once, prompts counted once a pair: memory, not the result, depends on it."""
+    """Maximum number of tokens in one forward pass; a prompt counts once for both of its responses. Changes memory use,
+    not the result."""
     lr_scheduler_type: str = "cosine"
     """Learning-rate schedule, by its transformers name."""
     lr_scheduler_kwargs: str | None = None
-    """Its settings, such as min_lr_rate=0.1 for cosine_with_min_lr, or num_decay_steps=50 for warmup_stable_decay."""
+    """Settings of the schedule, such as min_lr_rate=0.1 for cosine_with_min_lr or num_decay_steps=50 for
+    warmup_stable_decay."""
     warmup_ratio: float = 0.03
-    """Part of the steps that warm up."""
+    """Share of the optimizer steps in which the learning rate rises from 0."""
     weight_decay: float = 0.0
+    """Weight decay of AdamW."""
     max_grad_norm: float = 1.0
     """Gradient norm above which the gradient is scaled down."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """auto: bf16 where the device computes it natively and, on a CPU, no slower than fp32 (timed at the start)."""
+    """Number format of the computation. auto is bf16 where the device computes it natively and, on a CPU, where a
+    timing at the start finds it no slower than fp32."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
     torch_compile: bool = False
-    """Fuse the work between matrix products, layer by layer: a minute at the start, then faster steps."""
+    """Compile the layers of the model: about a minute at the start, then faster steps."""
     lora_r: int | None = None
-    """Train low-rank adapters of this rank instead of all weights; the saved model has them merged in."""
+    """Rank of LoRA adapters to train instead of all weights; they are merged into the saved model."""
     lora_alpha: int | None = None
-    """Scale of the adapters, divided by their rank. [2 × rank]"""
+    """Scale of the adapters; their output is multiplied by alpha / rank. Default: 2 × rank."""
     lora_dropout: float | None = None
-    """Dropout of the adapters' input. [0]"""
+    """Dropout of the adapters' input. Default: 0."""
     lora_target_modules: str | None = None
-    """Modules that get adapters, by the end of their names, separated by commas. [all linear ones but the head]"""
+    """Modules that get adapters, by the ends of their names, separated by commas. Default: all linear modules except
+    the head."""
     logging_steps: int = 10
+    """Optimizer steps between two lines of the training history."""
     eval_fraction: float | None = None
-    """Part of the prompts (by a hash of their opening) held out of training; 0 holds out nothing. [0.1]"""
+    """Share of the prompts held out for evaluation, chosen by a hash of the prompt; 0 holds out nothing. Default: 0.1.
+    """
     eval_steps: int | None = None
-    """Evaluate the held-out part every so many steps too. [at the end of every epoch only]"""
+    """Optimizer steps between two evaluations. Default: evaluate at the end of every epoch."""
     early_stopping_patience: int | None = None
-    """End training after so many evaluations in a row without a better held-out accuracy (train-sft: loss), and keep
-    the weights of the best one. [train to the end, keep the last]"""
+    """Stop after this many evaluations in a row without a better held-out accuracy (train-sft: loss), and keep the
+    weights of the best one. Default: train to the end and keep the last weights."""
     eval_data: Path | None = None
-    """Evaluate on these pairs (file, directory, pattern, run, or name on the hub) instead of a held-out part."""
+    """Pairs to evaluate on instead of a held-out share: file, directory, pattern, run, or name on the hub."""
     eval_split: str | None = None
-    """Which part of --eval-data, where it has several (train, test, …)."""
+    """Split of --eval-data to evaluate on, such as test."""
     leakage: Leakage = "refuse"
-    """Where --data and --eval-data share prompts: refuse, drop those training rows (counted), or allow it."""
+    """What to do with training rows whose prompts are in --eval-data: refuse to train, drop the rows (they are
+    counted), or allow them."""
     save_steps: int | None = None
-    """Write a checkpoint every so many steps; the same command, given again, then goes on from the last one."""
+    """Optimizer steps between two checkpoints. The same command, repeated, continues from the last checkpoint."""
     nan_policy: Literal["stop", "skip"] = "stop"
-    """What happens at an optimizer step whose loss or gradient is not finite, and which is never taken: stop, keeping
-    the last good checkpoint; or skip the step, and count it."""
+    """What to do at an optimizer step whose loss or gradient is not finite: stop and keep the last good checkpoint, or
+    skip the step and count it."""
     max_skips: int | None = None
-    """Steps that --nan-policy skip leaves out before it stops. [10]"""
+    """Number of steps that --nan-policy skip may skip before training stops. Default: 10."""
     allow_changes: bool = False
-    """Go on from a checkpoint although data, model, settings, versions or the number of processes have changed since;
-    the run's facts record what."""
+    """Continue from a checkpoint although the data, model, settings, versions or number of processes have changed; the
+    run records what changed."""
     ddp_timeout: int = 600
-    """Seconds after which a job of several processes ends where one of them does not answer."""
+    """Seconds after which a job of several processes ends because one of them does not answer."""
     seed: int = 42
-    """Seeds weights, order of pairs, the held-out part and bootstrap intervals."""
+    """Random seed of the weights, the order of pairs, the held-out share and the bootstrap intervals."""
     split_seed: int | None = None
-    """Seeds the held-out part alone, which models of several seeds then have in common. [--seed]"""
+    """Random seed of the held-out share alone, so that models of different seeds share it. Default: --seed."""
     report_to: str = "none"
-    """Tracker that transformers knows: tensorboard, trackio, wandb, …"""
+    """Experiment tracker, by its transformers name: tensorboard, trackio, wandb, …"""
     push_to_hub: str | None = None
-    """Upload the finished model to this repository of the hub (owner/name), private where it is new."""
+    """Repository on the hub (owner/name) to upload the finished model to; a new repository is private."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work. Errors: `UsageError`."""
@@ -161,17 +169,17 @@ class TrainingConfig:
     """Flags that `train-sft`, `train-reward` and `train-dpo` share; each command sets its own `loss`."""
 
     data: Annotated[Path, POSITIONAL]
-    """Preference file, directory, pattern, run, or name on the hub; responses may be cut already."""
+    """Preference pairs: a file, directory, pattern, run, or name on the hub. Responses may be truncated already."""
     output: Path
-    """Directory of the run: a loadable Hugging Face model with metrics and history beside it."""
+    """Directory of the run: a Hugging Face model, with metrics and history beside it."""
     model: str = "scratch(hidden=256, layers=4)"
-    """Hugging Face name or path, or scratch(hidden=…, layers=…, vocab=…): random weights."""
+    """Model to train: Hugging Face name or path, or scratch(hidden=…, layers=…, vocab=…) for random weights."""
     loss: str
-    """Loss with its settings, such as dpo(beta=0.1)."""
+    """Loss function with its settings, such as dpo(beta=0.1)."""
     chat_template: str | None = None
-    """Render conversations by this template instead of the model's own: plain, chatml, or a Jinja file."""
+    """Chat template to use instead of the model's own: plain, chatml, or a Jinja file."""
     overwrite: bool = False
-    """Replace an earlier run at --output."""
+    """Replace an existing run at --output."""
     read_options: ReadOptions = field(default_factory=ReadOptions)
     truncation: TruncationOptions = field(default_factory=TruncationOptions)
     training: TrainingOptions = field(default_factory=TrainingOptions)

@@ -12,30 +12,30 @@ from headwater.errors import UsageError
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """How the data is read, and how many bad rows may be set aside."""
+    """Data options: how rows are read, and how many malformed ones are skipped."""
 
     layout: str | None = None
-    """Name of the layout; default: recognised by the columns of the first good row."""
+    """Name of the data layout. Default: recognised from the columns of the first well-formed row."""
     columns: str | None = None
-    """For a layout that headwater does not know: prompt=x,chosen=y,rejected=z."""
+    """Columns of an unknown layout, such as prompt=question,chosen=best,rejected=worst."""
     max_bad_rows: str = "0"
-    """Bad rows to set aside before the data is refused: a number (10) or a share of the rows (1%)."""
+    """Maximum number (10) or share (1%) of malformed rows to skip before failing."""
     condition: str | None = None
-    """What a conditional model is told of every row, in the system turn: "Judge harmlessness."."""
+    """Instruction that a conditional model gets with every row, in the system turn, such as "Judge harmlessness."."""
     condition_column: str | None = None
-    """Column that holds it, row by row, such as aspect."""
+    """Column that holds the instruction of each row, such as aspect."""
     ignore_columns: str | None = None
-    """Columns, or fields of messages, to pass over although they change what a row means: tools,images."""
+    """Columns, or fields of messages, to ignore although they change what a row means, such as tools,images."""
     split: str | None = None
-    """Which part, of data that has several (train, test, …)."""
+    """Split to read from data that has several, such as train or test."""
     dataset_config: str | None = None
-    """Which configuration (subset), of a dataset on the hub that has several."""
+    """Configuration (subset) of a dataset on the hub that has several."""
     revision: str | None = None
     """Branch, tag or commit of a dataset on the hub."""
     streaming: bool = False
-    """Read a dataset of the hub as it arrives, and keep no copy."""
+    """Read a dataset on the hub while it downloads, without keeping a copy."""
     limit: int | None = None
-    """Read no more than so many rows."""
+    """Maximum number of rows to read."""
 
     def __post_init__(self) -> None:
         _ = self.bad_rows, self.names  # refused here, before any work
