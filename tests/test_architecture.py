@@ -17,6 +17,7 @@ PACKAGE = Path(headwater.__file__).parent
 
 FLOORS = {
     "headwater.__main__": 12,
+    "headwater.interface": 12,
     "headwater.cli": 11,
     "headwater.studies": 10,
     "headwater.commands": 9,
@@ -47,6 +48,7 @@ FLOORS = {
 
 WITHOUT_TORCH = (
     "headwater.cli",
+    "headwater.interface",
     "headwater.results.runs",
     "headwater.report.page",
     "headwater.commands.train_dpo",

@@ -52,7 +52,7 @@ def configure(config_class: type[T], values: Mapping[str, Any]) -> T:
             raise UsageError(f"unknown option {word}", did_you_mean(word, options.names))
         option = options[options.names[word]]
         if option.name in grouped[option.group]:
-            raise UsageError(f"{word}", f"is another name of {option.name}", "leave one out")
+            raise UsageError(f"{word} is another name of {option.name}", "leave one of them out")
         grouped[option.group][option.name] = _coerced(value, option)
         _check_numbers(option, grouped[option.group][option.name])
     own = grouped.pop("", {})
@@ -66,11 +66,13 @@ def configure(config_class: type[T], values: Mapping[str, Any]) -> T:
 
 
 def _coerced(value: Any, option: Option) -> Any:
-    """Return a value of Python in the type of its field: a path for a text, a tuple for a list or a single value."""
-    if option.several and value is not None:
-        items = value if isinstance(value, tuple | list) else (value,)
-        return tuple(Path(item) if option.kind is Path else item for item in items)
-    return Path(value) if option.kind is Path and value is not None else value
+    """Return a value of Python in the type of its field: paths and texts converted, a tuple for several values."""
+    if value is None:
+        return None
+    items = tuple(value) if isinstance(value, tuple | list) else (value,)
+    if option.kind in (str, Path):
+        items = tuple(option.kind(item) if isinstance(item, str | Path) else item for item in items)
+    return items if option.several else items[0]
 
 
 def _check_numbers(option: Option, value: Any) -> None:
