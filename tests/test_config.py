@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import pytest
 
@@ -114,3 +115,86 @@ def test_a_constructor_call_builds_a_component() -> None:
 def test_wrong_calls_are_refused(call: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         config.build(call, {"square": Square}, "shape")
+
+
+@dataclass(frozen=True)
+class Placed:
+    model: Annotated[str, config.POSITIONAL]
+    data: Annotated[Path, config.POSITIONAL]
+    steps: int = 3
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class OptionalModel:
+    model: Annotated[str | None, config.POSITIONAL] = None
+    data: Annotated[Path | None, config.POSITIONAL] = None
+
+
+@dataclass(frozen=True)
+class ManyRuns:
+    runs: Annotated[tuple[Path, ...], config.POSITIONAL]
+    output: Path = Path("o")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ["m d", "--steps 3 m d", "m --steps 3 d", "--model m d", "m --data d", "--input d m", "d --model=m"],
+)
+def test_positional_values_fill_the_fields_that_have_no_flag(arguments: str) -> None:
+    assert config.parse(Placed, arguments.split()) == Placed("m", Path("d"))
+
+
+def test_a_single_value_is_the_last_field(tmp_path: Path) -> None:
+    assert config.parse(OptionalModel, ["d"]) == OptionalModel(None, Path("d"))
+    assert config.parse(OptionalModel, ["m", "d"]) == OptionalModel("m", Path("d"))
+    file = tmp_path / "c.yaml"
+    file.write_text("model: m\ndata: d\n")
+    assert config.parse(Placed, ["--config", str(file), "e"]) == Placed("m", Path("e"))
+    assert config.parse(Placed, ["--config", str(file)]) == Placed("m", Path("d"))
+
+
+def test_several_positional_values_are_one_field() -> None:
+    expected = ManyRuns((Path("a"), Path("b")), Path("p"))
+    for arguments in ("a b --output p", "--output p a b", "a --output p b", "--runs a b --output p"):
+        assert config.parse(ManyRuns, arguments.split()) == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["m", "d", "e"], "e · is one value too many"),
+        (["m", "d", "--data", "e"], "d · is one value too many"),
+        (["d", "--model", "m", "--dataset", "e"], "d · is one value too many"),
+        (["m"], "--model is missing"),
+        ([], "--model is missing"),
+        (["m", "d", "--steps"], "--steps · has no value"),
+        (["m", "d", "--steps", "--names"], "--steps · has no value"),
+        (["m", "d", "--steps", "five"], "--steps five · expected a whole number"),
+        (["m", "d", "-s", "5"], "unknown flag -s"),
+    ],
+)
+def test_wrong_positional_values_are_refused(arguments: list[str], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        config.parse(Placed, arguments)
+
+
+def test_a_switch_takes_no_value() -> None:
+    assert parse("--data", "d", "--deep", "--no-deep").group.deep is False
+    with pytest.raises(UsageError, match="is a switch"):
+        parse("--data", "d", "--deep=true")
+
+
+def test_none_is_a_value_of_an_optional_field() -> None:
+    assert config.parse(OptionalModel, ["--model", "None", "--data", "d"]) == OptionalModel(None, Path("d"))
+
+
+def test_configure_takes_values_of_python() -> None:
+    assert config.configure(Config, {"dataset": "d", "deep": True}) == Config(Path("d"), group=Group(deep=True))
+    assert config.configure(Placed, {"model": Path("m"), "data": "d", "names": "a"}) == Placed(
+        "m", Path("d"), 3, ("a",)
+    )
+    with pytest.raises(UsageError, match="data is missing"):
+        config.configure(Config, {})
+    with pytest.raises(UsageError, match="is not finite"):
+        config.configure(Config, {"data": "d", "learning_rate": float("nan")})

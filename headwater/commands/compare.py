@@ -42,26 +42,26 @@ class Config:
     """Flags of `headwater compare`."""
 
     judgements: Annotated[tuple[Path, ...], POSITIONAL]
-    """Files of judgements, and judge runs; what they say of the same answers is compared."""
+    """Files of judgements, and runs of judge, on the same answers."""
     output: Path
     """Directory of the run."""
     baseline: str | None = None
-    """The model to compare with. Default: the one that is first in all judgements."""
+    """Model to compare with. Default: the one that comes first in all judgements."""
     lc_data: Path | None = None
-    """AlpacaEval's instruction_difficulty.csv or df_gamed.csv, for the length-controlled win rate as it was published.
-    Without it lengths are controlled for alone, for any prompt set."""
+    """AlpacaEval's instruction_difficulty.csv or df_gamed.csv, for the length-controlled win rate as published.
+    Without it, only length is controlled for, which works for any prompts."""
     style_control: bool = False
-    """Rank at equal style: length, headers, lists and bold."""
+    """Rank models at equal style: length, headers, lists and bold text."""
     answers: tuple[Path, ...] = ()
-    """Arena-Hard answers, whose style counts; judgements that hold the answers need none."""
+    """Arena-Hard answers whose style is measured; not needed where the judgements hold the answers."""
     compat: Literal["upstream"] | None = None
-    """Win rates as Arena-Hard computes them: 90 % intervals over votes that are not independent."""
+    """upstream computes win rates as Arena-Hard does: 90% intervals over votes that are not independent."""
     examples: int = 5
-    """Most improved and most degraded prompts to keep, of each."""
+    """Number of most improved prompts, and of most degraded ones, to keep."""
     seed: int = 42
-    """Seeds the bootstrap."""
+    """Random seed of the bootstrap intervals."""
     overwrite: bool = False
-    """Replace an earlier run at --output."""
+    """Replace an existing run at --output."""
 
 
 class Between(NamedTuple):

@@ -60,33 +60,33 @@ class Config:
     """Flags of `headwater decode`."""
 
     model: Annotated[str, POSITIONAL]
-    """Policy: a training run, path or Hugging Face name; with --endpoint, the name that the server knows."""
+    """Policy: a training run, path or Hugging Face name; with --endpoint, the server's name for it."""
     input: Annotated[Path, POSITIONAL]
-    """Data of any kind, for its prompts, each once."""
+    """Data whose prompts are answered, each once: a file, directory, pattern, run, or name on the hub."""
     output: Path
-    """Directory of the run, which is also a data set: for `headwater judge`, and with --n 2 or more for `score`,
-    `select`, … A command that was stopped goes on where it was: OUTPUT.ledger holds what is done."""
+    """Directory of the run, which is also a data set for `headwater judge` and, with --n 2 or more, for score and
+    select. A command that was stopped continues when it is repeated."""
     strategy: str = "length_control(first=20)"
-    """Who speaks: length_control(first=…), kl_threshold(threshold=…, below=…), interpolate(weight=…), policy,
-    reference."""
+    """Which model generates which tokens: length_control(first=…), kl_threshold(threshold=…, below=…),
+    interpolate(weight=…), policy or reference."""
     reference: str | None = None
     """Reference model. Default: the one that the policy's training run names."""
     release_policy: bool = False
-    """Length control with one model in memory at a time: the policy says the first tokens of all responses, then the
-    reference is loaded in its place. The same responses; KL, which needs both at once, is not in their accounts, but
-    the log-ratio of their tokens is."""
+    """Hold one model in memory at a time, for length control: the policy generates the first tokens of all
+    responses, then the reference is loaded instead. The responses are the same; KL, which needs both models, is not
+    recorded."""
     servers: Servers = field(default_factory=Servers)
     decoding: DecodingOptions = field(default_factory=DecodingOptions)
     reward_model: tuple[str, ...] = ()
-    """Score every response with these reward models; the first one's rewards are the data's scores."""
+    """Reward models that score every response; the rewards of the first are the scores of the data."""
     draws: int = 0
-    """Draws a token of the Monte-Carlo estimate of KL(policy ‖ reference); 0 for none, 1000 in the paper."""
+    """Draws a token for a Monte-Carlo estimate of KL(policy ‖ reference), 1000 in the paper; 0 for none."""
     seed: int = 42
-    """Makes the draws; and seeds the bootstrap."""
+    """Random seed of the responses and of the bootstrap intervals."""
     chat_template: str | None = None
-    """Render conversations by this template instead of the model's own: plain, chatml, or a Jinja file."""
+    """Chat template to use instead of the model's own: plain, chatml, or a Jinja file."""
     overwrite: bool = False
-    """Replace an earlier run at --output."""
+    """Replace an existing run at --output."""
     read_options: ReadOptions = field(default_factory=ReadOptions)
 
     def __post_init__(self) -> None:

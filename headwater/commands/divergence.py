@@ -49,30 +49,31 @@ class Config:
     """Flags of `headwater divergence`."""
 
     model: Annotated[str, POSITIONAL]
-    """Training run, path or Hugging Face name of a policy."""
+    """Policy: a training run, path or Hugging Face name."""
     dataset: Annotated[Path, POSITIONAL]
-    """Preference file or run directory, whose prompts (and, along texts, responses) are read."""
+    """Preference pairs, whose prompts and responses are scored: a file, directory, pattern, run, or name on the hub."""
     output: Path | None = None
     """Directory of the run. Default: ./MODEL-divergence-on-DATASET."""
     reference: str | None = None
-    """What it is compared with. Default: the model that its training run names."""
+    """Model to compare the policy with. Default: the reference that its training run names."""
     along: Literal["texts", "samples"] = "texts"
-    """texts: both responses of every pair. samples: two responses that the policy draws to every prompt."""
+    """Responses along which KL is measured: texts are both responses of every pair; samples, two responses that the
+    policy draws to every prompt."""
     draws: int = 0
     """Monte-Carlo draws a position, to compare with the exact sum over the vocabulary; 0 for none."""
     max_new_tokens: int | None = None
-    """Tokens of a sample. [256]"""
+    """Maximum number of tokens of a sample. Default: 256."""
     max_length: int | None = None
-    """Tokens of prompt and longer response; pairs above are dropped and counted. [2048, or the positions that both
-    models have]"""
+    """Maximum number of tokens of a prompt with its longer response; longer pairs are dropped and counted. Default:
+    2048, or the number of positions of both models if that is less."""
     tokens_per_pass: int = TOKENS_PER_PASS
-    """Tokens that are computed at once; exact figures do not depend on it."""
+    """Maximum number of tokens in one forward pass. Changes memory use, not the result."""
     seed: int = 42
-    """Seeds samples, draws and the bootstrap."""
+    """Random seed of samples, draws and bootstrap intervals."""
     chat_template: str | None = None
-    """Render conversations by this template instead of the model's own: plain, chatml, or a Jinja file."""
+    """Chat template to use instead of the model's own: plain, chatml, or a Jinja file."""
     overwrite: bool = False
-    """Replace an earlier run at --output."""
+    """Replace an existing run at --output."""
     read_options: ReadOptions = field(default_factory=ReadOptions)
 
     def __post_init__(self) -> None:

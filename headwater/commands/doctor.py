@@ -45,7 +45,7 @@ class Config:
     """Flags of `headwater doctor`."""
 
     output: Path = Path()
-    """Where runs are to be written: its disk is looked at. [here]"""
+    """Directory in which runs are to be written, whose disk is checked."""
 
 
 def run(config: Config) -> None:

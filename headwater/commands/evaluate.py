@@ -54,43 +54,43 @@ class Config:
     """Flags of `headwater evaluate`."""
 
     model: Annotated[str, POSITIONAL]
-    """Training run, path or Hugging Face name; a reward model, an ensemble of them (its members' mean, compared with
-    each), or a policy with its reference (implicit reward)."""
+    """Model to evaluate: a training run, path or Hugging Face name of a reward model, of an ensemble, or of a policy
+    (by its implicit reward)."""
     dataset: Annotated[Path, POSITIONAL]
-    """Pairs, or single responses with a label, in a file or run directory; rows whose opening the model was trained on
-    are left out and counted."""
+    """Preference pairs or responses with labels: a file, directory, pattern, run, or name on the hub. Rows whose
+    prompts the model was trained on are left out."""
     output: Path | None = None
     """Directory of the run. Default: MODEL-on-DATASET beside a training run, ./DATASET-evaluation otherwise."""
     reference: str | None = None
-    """Reference model of a policy. Default: the one its training run names; a run of simpo, orpo, cpo or slic has none,
-    and its rewards are those of its loss."""
+    """Reference model of a policy. Default: the one that its training run names; policies trained with simpo, orpo,
+    cpo or slic have none, and get the reward of their loss."""
     reward_head: int | None = None
-    """Which output of a reward model with several is the reward, from 0. [its only one]"""
+    """Output, from 0, that is the reward in a reward model with several. Default: its only one."""
     beta: float | None = None
-    """Scale of a policy's implicit reward β (log π − log π_ref). [0.1]"""
+    """Scale of a policy's implicit reward, beta × (log π − log π_ref). Default: 0.1."""
     weights: str | None = None
-    """How much each token counts in it: first(tokens=…), decay(gamma=…), tail(alpha=…), mean(), … [uniform()]"""
+    """Weight of every token in the implicit reward: first(tokens=…), decay(gamma=…), tail(alpha=…), mean(), …
+    Default: uniform()."""
     correct: str | None = None
-    """Take length out of rewards: "divide(alpha=100)", r / (α + tokens); or "regress(on='RUN')", r − b · tokens, with b
-    from a run of evaluate on the training pairs (--allow-leakage). Shown before and after."""
+    """Correction of rewards for length: "divide(alpha=100)" is r / (alpha + tokens); "regress(on='RUN')" is r − b ×
+    tokens, with b from a run of evaluate on the training pairs (with --allow-leakage). Figures are shown before and
+    after."""
     against: tuple[Path, ...] = ()
-    """Runs of evaluate on the same pairs: accuracy is compared by a paired bootstrap and McNemar's test, and the length
-    bias of both is shown."""
+    """Runs of evaluate on the same pairs to compare with, by a paired bootstrap and McNemar's test."""
     untrained: bool = False
-    """Compare a reward model also with itself before training: the weights it started from, and a new head."""
+    """Compare a reward model with itself before training: its initial weights and a new head."""
     embed: int | None = None
-    """Also lay out the responses of this many pairs by PCA and t-SNE of the model's last hidden states, for the report.
-    """
+    """Number of pairs to embed by PCA and t-SNE of the model's last hidden states, for the report."""
     tokens_per_pass: int = TOKENS_PER_PASS
-    """Tokens that are computed at once; figures do not depend on it."""
+    """Maximum number of tokens in one forward pass. Changes memory use, not the result."""
     allow_leakage: bool = False
-    """Score also rows whose opening the model was trained on."""
+    """Evaluate rows whose prompts the model was trained on, too."""
     seed: int = 42
-    """Seeds the bootstrap; draws the pairs of --embed, and seeds t-SNE."""
+    """Random seed of the bootstrap intervals and of --embed."""
     chat_template: str | None = None
-    """Render conversations by this template instead of the model's own: plain, chatml, or a Jinja file."""
+    """Chat template to use instead of the model's own: plain, chatml, or a Jinja file."""
     overwrite: bool = False
-    """Replace an earlier run at --output."""
+    """Replace an existing run at --output."""
     read_options: ReadOptions = field(default_factory=ReadOptions)
     truncation: TruncationOptions = field(default_factory=TruncationOptions)
 

@@ -62,33 +62,34 @@ class Config:
     model: Annotated[str, POSITIONAL]
     """Policy: a training run, path or Hugging Face name."""
     input: Annotated[Path, POSITIONAL]
-    """Data of any kind, for its prompts, each once."""
+    """Data whose prompts are answered, each once: a file, directory, pattern, run, or name on the hub."""
     reward_model: tuple[str, ...]
-    """Reward models (training runs, paths or Hugging Face names); the first one picks the best of n."""
+    """Reward models that score every response: training runs, paths or Hugging Face names. The first one picks the
+    best of n."""
     output: Path = Path("frontier")
-    """Directory of the study: its points, and the summary's run."""
+    """Directory of the study, which holds a run for every point and a summary."""
     reference: str | None = None
     """Reference model. Default: the one that the policy's training run names."""
     first: tuple[int, ...] = (5, 10, 20, 50)
-    """Grid of length_control(first=…), in tokens."""
+    """Numbers of tokens of length_control(first=…) to try."""
     thresholds: tuple[float, ...] = (0.05, 0.1, 0.5, 1.0)
-    """Grid of kl_threshold(threshold=…), in nats."""
+    """Thresholds of kl_threshold(threshold=…) to try, in nats."""
     below: float = 0.0
-    """The policy's share where KL is below the threshold: 0 as in the paper, 0.5 as in its script."""
+    """Weight of the policy where KL is below the threshold: 0 as in the paper, 0.5 as in its code."""
     weights: tuple[float, ...] = (0.25, 0.5, 0.75, 1.5)
-    """Grid of interpolate(weight=…), the baseline; 0 and 1, the two models, are always part of it."""
+    """Weights of interpolate(weight=…), the baseline, to try; 0 and 1, the two models, are always tried."""
     best_of: tuple[int, ...] = (4,)
-    """Best of so many responses of the reference, by the first reward model."""
+    """Numbers of responses of the reference from which the first reward model picks the best."""
     budget: float | None = None
-    """Nats a response that may be spent, for the recommendation. Default: half of what the policy spends."""
+    """KL in nats that a response may spend, for the recommendation. Default: half of what the policy spends."""
     published: tuple[str, ...] = ()
-    """Points from papers to draw behind, such as figure4.json:baseline: FILE.json:NAME, [[KL, reward], …] under a name.
-    Their rewards are by their own models."""
+    """Points of papers to draw behind, as FILE.json:NAME, where NAME holds [KL, reward] pairs; their rewards are
+    from other models."""
     decoding: DecodingOptions = field(default_factory=DecodingOptions)
     seed: int = 42
-    """Makes the draws, the same ones at every point; and seeds the bootstrap."""
+    """Random seed of the responses, the same at every point, and of the bootstrap intervals."""
     chat_template: str | None = None
-    """Render conversations by this template instead of the model's own: plain, chatml, or a Jinja file."""
+    """Chat template to use instead of the model's own: plain, chatml, or a Jinja file."""
     read_options: ReadOptions = field(default_factory=ReadOptions)
 
     def __post_init__(self) -> None:

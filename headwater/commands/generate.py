@@ -45,29 +45,31 @@ class Config:
     """Flags of `headwater generate`."""
 
     prompts: Annotated[Path, POSITIONAL]
-    """AlpacaEval's or Arena-Hard's prompts, recorded answers to them, or data of any kind for its prompts."""
+    """Prompts of AlpacaEval or Arena-Hard, recorded answers to them, or data of any kind for its prompts."""
     model: tuple[str, ...]
-    """Policies: training runs, paths or Hugging Face names; with --endpoint, names that the server knows."""
+    """Policies that answer: training runs, paths or Hugging Face names; with --endpoint, the server's names for
+    them."""
     output: Path
-    """Directory of the run; each model's answers are in a file of its name, such as dpo.json for runs/dpo."""
+    """Directory of the run; a model's answers are in a file of its name, such as dpo.json for runs/dpo."""
     endpoint: str | None = None
-    """Ask a server instead, such as http://localhost:8000/v1; its key is read from OPENAI_API_KEY."""
+    """OpenAI-compatible server to ask instead of a local model, such as http://localhost:8000/v1; its key is read
+    from OPENAI_API_KEY."""
     temperature: float = 0.0
-    """Divides the logits; 0 takes the most likely token."""
+    """Divides the logits; 0 selects the most likely token."""
     top_p: float = 1.0
-    """Draws from the most likely tokens that make up so much probability."""
+    """Draw from the most likely tokens that together have this probability."""
     max_new_tokens: int = 1024
-    """Tokens after which an answer is cut off; it is then marked as incomplete."""
+    """Maximum number of tokens; an answer that reaches it is marked as incomplete."""
     batch_size: int | None = None
-    """Prompts at a time of a local model; the answers do not depend on it. [8]"""
+    """Number of prompts a local model answers at a time. Does not change results. Default: 8."""
     concurrency: int | None = None
-    """Prompts at a time to a server. [8]"""
+    """Number of prompts sent to a server at a time. Default: 8."""
     seed: int = 42
-    """Makes the draws; and seeds the bootstrap."""
+    """Random seed of the answers and of the bootstrap intervals."""
     chat_template: str | None = None
-    """Render conversations by this template instead of the model's own: plain, chatml, or a Jinja file."""
+    """Chat template to use instead of the model's own: plain, chatml, or a Jinja file."""
     overwrite: bool = False
-    """Replace an earlier run at --output."""
+    """Replace an existing run at --output."""
 
 
 @renders_conversations

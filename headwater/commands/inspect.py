@@ -47,20 +47,20 @@ class Config:
     """Flags of `headwater inspect`."""
 
     data: Annotated[Path, POSITIONAL]
-    """A file, a directory or pattern of files, a run, a folder saved by datasets, or a name on the hub."""
+    """Data to describe: a file, directory, pattern, run, or name on the hub, or a folder saved by datasets."""
     read_options: ReadOptions = UNSTOPPED
     tokenizer: str | None = None
-    """Also measure lengths in tokens: a Hugging Face name or path."""
+    """Tokenizer, by Hugging Face name or path, with which lengths are also measured."""
     embed: int | None = None
-    """With --output: also lay out the responses of this many pairs by PCA and t-SNE of their TF-IDF, for the report."""
+    """With --output: number of pairs to embed by PCA and t-SNE of their TF-IDF vectors, for the report."""
     seed: int = 0
-    """Draws the pairs of --embed, and seeds t-SNE."""
+    """Random seed of --embed."""
     json: bool = False
-    """Print one JSON object instead."""
+    """Print one JSON object instead of tables."""
     output: Path | None = None
-    """Also write a run: metrics, account, and quarantine.jsonl with every row that was not kept."""
+    """Directory of a run to write: metrics, row counts, and every row that was not kept."""
     overwrite: bool = False
-    """Replace an earlier output."""
+    """Replace an existing run at --output."""
 
 
 def run(config: Config) -> dict[str, Any]:

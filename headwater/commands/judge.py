@@ -51,24 +51,24 @@ class Config:
     baseline: Path
     """Answers to compare with: AlpacaEval outputs (instruction, output, generator) or Arena-Hard answers."""
     answers: Annotated[tuple[Path, ...], POSITIONAL]
-    """Answers of the models to judge, a file each, to the same prompts."""
+    """Answers of the models to judge, one file each, to the same prompts."""
     judge: tuple[str, ...]
-    """Who judges: pairwise(model='…'), arena_hard(model='…') or alpaca_eval(model='…') on --endpoint;
-    reward(model='RUN') for a reward model, or for a policy with its reference. Several judge the same."""
+    """Judges: pairwise(model='…'), arena_hard(model='…') or alpaca_eval(model='…') on --endpoint, or
+    reward(model='RUN') for a reward model or a policy. Several judge the same answers."""
     output: Path
-    """Directory of the run; its annotations.json holds the judgements."""
+    """Directory of the run; annotations.json holds the judgements."""
     endpoint: str | None = None
-    """OpenAI-compatible server, such as http://localhost:8000/v1; its key is read from OPENAI_API_KEY."""
+    """OpenAI-compatible server of the judges, such as http://localhost:8000/v1; its key is read from OPENAI_API_KEY."""
     concurrency: int | None = None
-    """Requests at a time to it. [8]"""
+    """Number of requests sent at a time. Default: 8."""
     dry_run: bool = False
-    """Say how many requests it would take, and make none."""
+    """Print the number of requests without sending any."""
     seed: int = 42
-    """Seeds the bootstrap."""
+    """Random seed of the bootstrap intervals."""
     chat_template: str | None = None
-    """Render conversations by this template instead of the model's own: plain, chatml, or a Jinja file."""
+    """Chat template to use instead of the model's own: plain, chatml, or a Jinja file."""
     overwrite: bool = False
-    """Replace an earlier run at --output; its ledger stays."""
+    """Replace an existing run at --output; its journal of judgements is kept."""
 
 
 @renders_conversations

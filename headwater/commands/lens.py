@@ -67,46 +67,50 @@ class Config:
     """Flags of `headwater lens`."""
 
     model: Annotated[str | None, POSITIONAL] = None
-    """What reads the responses: a reward model, or a policy with its reference. Default: nothing does."""
+    """Reward model, or policy with its reference, that scores every token. Default: none."""
     data: Annotated[Path | None, POSITIONAL] = None
-    """Preference file, directory, pattern, run, or name on the hub; or a run of decode. Only --serve does without."""
+    """Preference pairs, or a run of decode: a file, directory, pattern, run, or name on the hub. Can be left out
+    with --serve."""
     output: Path | None = None
     """Directory of the run, which holds lens.html. Default: ./DATA-lens, or ./DATA-lens-by-MODEL."""
     against: str | None = None
-    """A second model that reads them, such as the first one before training, or a policy beside a reward model."""
+    """Second model that scores every token, such as the first one before training."""
     reference: str | None = None
-    """Reference model of a policy. Default: the one its training run names."""
+    """Reference model of a policy. Default: the one that its training run names."""
     reward_head: int | None = None
-    """Which output of a reward model with several is the reward, from 0. [its only one]"""
+    """Output, from 0, that is the reward in a reward model with several. Default: its only one."""
     beta: float | None = None
-    """Scale of a policy's implicit reward β (log π − log π_ref). [0.1]"""
+    """Scale of a policy's implicit reward, beta × (log π − log π_ref). Default: 0.1."""
     serve: bool = False
-    """Serve the page to this machine alone, with a form that reads what is typed; nothing is written."""
+    """Serve the page to this machine only, with a form to type prompts and responses; nothing is written."""
     port: int | None = None
     """Port of --serve. Default: a free one."""
     tokenizer: str | None = None
-    """What parts texts into tokens without a model: name, path, or a BPE trained on the data. [scratch(vocab=4096)]"""
+    """Tokenizer to use without a model: Hugging Face name or path, or scratch(vocab=…) for one trained on the data.
+    Default: scratch(vocab=4096)."""
     pairs: int | None = None
-    """Pairs to show, drawn at random where the data holds more. [200]"""
+    """Maximum number of pairs to show, drawn at random. Default: 200."""
     keep: str = "50%"
-    """Where the cut stands when the page opens: a ratio (0.4), a percentage (40%) or tokens (128tok)."""
+    """Truncation that the page shows at first: a ratio (0.4), a percentage (40%) or tokens (128tok)."""
     cut: CutBy = "own"
-    """Whose length a ratio counts by: each response's own, the shorter one's (equal) or the longer one's (shared)."""
+    """Which length a ratio refers to: own is that of each response; equal, the shorter one of the pair; shared, the
+    longer one."""
     end: EndToken | None = None
-    """Who gets an end-of-turn token: complete responses, always, never. [as the model was trained, or complete]"""
+    """Which responses get an end-of-turn token: complete ones, always, or never. Default: as in training, or
+    complete."""
     max_length: int | None = None
-    """Tokens of prompt and longer response; pairs above are dropped and counted. [2048, or the positions that the model
-    has]"""
+    """Maximum number of tokens of a prompt with its longer response; longer pairs are dropped and counted. Default:
+    2048, or the number of positions of the model if that is less."""
     tokens_per_pass: int | None = None
-    """Tokens that a model computes at once; scores do not depend on it. [8192]"""
+    """Maximum number of tokens in one forward pass of a model. Changes memory use, not the result. Default: 8192."""
     allow_leakage: bool = False
-    """Show also pairs whose opening a model was trained on."""
+    """Show pairs whose prompts a model was trained on, too."""
     seed: int = 42
-    """Draws the pairs, and seeds the bootstrap."""
+    """Random seed of the pairs shown and of the bootstrap intervals."""
     chat_template: str | None = None
-    """Render conversations by this template instead of the model's own: plain, chatml, or a Jinja file."""
+    """Chat template to use instead of the model's own: plain, chatml, or a Jinja file."""
     overwrite: bool = False
-    """Replace an earlier run at --output."""
+    """Replace an existing run at --output."""
     read_options: ReadOptions = field(default_factory=ReadOptions)
 
     def __post_init__(self) -> None:

@@ -50,27 +50,30 @@ class Config:
     """Flags of `headwater preprocess`."""
 
     input: Annotated[Path, POSITIONAL]
-    """Preference file, directory, pattern, run, or name on the hub."""
+    """Preference pairs: a file, directory, pattern, run, or name on the hub."""
     output: Path
-    """Data file to write (.jsonl, .jsonl.gz, .parquet; its run goes to OUTPUT.run), or a run directory."""
+    """Data file to write (.jsonl, .jsonl.gz or .parquet), whose run is OUTPUT.run, or a run directory."""
     keep: str | None = None
-    """How much of every response: a ratio (0.4), a percentage (40%), or units: 128tok, 3sent, 50words, 200chars."""
+    """How much of every response to keep: a ratio (0.4), a percentage (40%) or an amount (128tok, 3sent, 50words,
+    200chars)."""
     truncate_percentage: str | None = None
-    """The same as a number in [1, 100]: 40 keeps 40 %."""
+    """The same as --keep, as a number in [1, 100]: 40 keeps 40%."""
     cut: CutBy = "own"
-    """own: by each response's length; equal: both by the shorter one's; shared: both by the longer one's."""
+    """Which length a ratio refers to: own is that of each response; equal, the shorter one of the pair; shared, the
+    longer one."""
     part: Part = "prefix"
-    """Where the kept span lies; suffix, middle and random-span of the same size are controls."""
+    """Part of the response to keep. suffix, middle and random-span of the same size serve as controls."""
     boundary: Boundary = "grapheme"
-    """What a cut never divides."""
+    """Unit that is never split by truncation. grapheme is a visible character; token gives exact token counts."""
     seed: int = 42
-    """Places random spans."""
+    """Random seed of the places of random spans."""
     tokenizer: str = "scratch(vocab=4096)"
-    """What counts as a token: a Hugging Face name or path, or scratch(vocab=…): a BPE trained on the input."""
+    """Tokenizer that counts tokens: Hugging Face name or path, or scratch(vocab=…) for one trained on the data."""
     shards: int = 1
-    """Files to deal the rows out to in turn: cut-00001-of-00004.jsonl, …; read them as "cut-*-of-*.jsonl"."""
+    """Number of files to distribute the rows over in turn: cut-00001-of-00004.jsonl, …; read them as
+    "cut-*-of-*.jsonl"."""
     overwrite: bool = False
-    """Replace an earlier output."""
+    """Replace an existing run at --output."""
     read_options: ReadOptions = field(default_factory=ReadOptions)
 
 

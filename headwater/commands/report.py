@@ -31,10 +31,9 @@ class Config:
     runs: Annotated[tuple[Path, ...], POSITIONAL]
     """Run directories, in the order in which they should appear."""
     output: Path = Path("report.html")
-    """HTML file to write; an earlier report there is replaced."""
+    """HTML file to write; an existing report there is replaced."""
     figures: Path | None = None
-    """Also write every figure into this directory, as SVG, PDF and PNG for papers; files of the same name are replaced.
-    """
+    """Directory to write every figure to as SVG, PDF and PNG; existing files of the same names are replaced."""
 
 
 def run(config: Config) -> Path:

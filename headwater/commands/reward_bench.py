@@ -41,30 +41,32 @@ class Config:
     """Flags of `headwater reward-bench`."""
 
     model: Annotated[str, POSITIONAL]
-    """Training run, path or Hugging Face name; a reward model, or a policy with its reference (implicit reward)."""
+    """Reward model, or policy with its reference: a training run, path or Hugging Face name."""
     dataset: Annotated[Path, POSITIONAL]
-    """Rows of the benchmark, told by their columns: a file, directory, pattern, or name on the hub."""
+    """Rows of RewardBench 1 or 2 or of RM-Bench, recognised by their columns: a file, directory, pattern, or name on
+    the hub."""
     output: Path
     """Directory of the run."""
     reference: str | None = None
-    """Reference model of a policy. Default: the one its training run names."""
+    """Reference model of a policy. Default: the one that its training run names."""
     reward_head: int | None = None
-    """Which output of a reward model with several is the reward, from 0. [its only one]"""
+    """Output, from 0, that is the reward in a reward model with several. Default: its only one."""
     beta: float | None = None
-    """Scale of a policy's implicit reward β (log π − log π_ref). [0.1]"""
+    """Scale of a policy's implicit reward, beta × (log π − log π_ref). Default: 0.1."""
     end: EndToken | None = None
-    """Who gets an end-of-turn token: complete responses, always, never. [as the model was trained, or complete]"""
+    """Which responses get an end-of-turn token: complete ones, always, or never. Default: as in training, or
+    complete."""
     max_length: int | None = None
-    """Tokens of prompt and response; rows with a longer one are dropped and counted. [2048, or the positions that the
-    model has]"""
+    """Maximum number of tokens of a prompt with a response; longer ones are dropped and counted. Default: 2048, or
+    the number of positions of the model if that is less."""
     tokens_per_pass: int = TOKENS_PER_PASS
-    """Tokens that are computed at once; figures do not depend on it."""
+    """Maximum number of tokens in one forward pass. Changes memory use, not the result."""
     seed: int = 42
-    """Seeds the bootstrap."""
+    """Random seed of the bootstrap intervals."""
     chat_template: str | None = None
-    """Render conversations by this template instead of the model's own: plain, chatml, or a Jinja file."""
+    """Chat template to use instead of the model's own: plain, chatml, or a Jinja file."""
     overwrite: bool = False
-    """Replace an earlier run at --output."""
+    """Replace an existing run at --output."""
     read_options: ReadOptions = field(default_factory=ReadOptions)
 
 

@@ -44,30 +44,31 @@ class Config:
     """Flags of `headwater sample`."""
 
     model: Annotated[str, POSITIONAL]
-    """Policy: a training run, path or Hugging Face name; with --endpoint, the name that the server knows."""
+    """Policy to sample from: a training run, path or Hugging Face name; with --endpoint, the server's name for it."""
     input: Annotated[Path, POSITIONAL]
-    """Data of any kind, for its prompts: a file, directory, pattern, run, or name on the hub; each prompt once."""
+    """Data whose prompts are answered, each once: a file, directory, pattern, run, or name on the hub."""
     output: Path
-    """Data file to write (.jsonl, .jsonl.gz, .parquet; its run goes to OUTPUT.run), or a run directory. A command that
-    was stopped goes on where it was: OUTPUT.ledger holds what is done."""
+    """Data file to write (.jsonl, .jsonl.gz or .parquet), whose run is OUTPUT.run, or a run directory. A command
+    that was stopped continues when it is repeated."""
     column: str | None = None
-    """Of data without responses: the column that holds the prompt, a text or a list of messages."""
+    """Column that holds the prompt, a text or a list of messages, in data without responses."""
     endpoint: str | None = None
-    """Ask a server instead, such as http://localhost:8000/v1; its key is read from OPENAI_API_KEY."""
+    """OpenAI-compatible server to ask instead of a local model, such as http://localhost:8000/v1; its key is read
+    from OPENAI_API_KEY."""
     sampling: Sampling = field(default_factory=Sampling)
     reward_model: tuple[str, ...] = ()
-    """Score every response with these reward models (training runs, paths or Hugging Face names): the first one's
-    rewards are the data's scores, and the run holds those of all, for `headwater select --rewards`."""
+    """Reward models that score every response: training runs, paths or Hugging Face names. The rewards of the first
+    are the scores of the data; the run holds those of all, for `headwater select --rewards`."""
     batch_size: int | None = None
-    """Prompts at a time of a local model; the draws do not depend on it. [8]"""
+    """Number of prompts a local model answers at a time. Does not change results. Default: 8."""
     concurrency: int | None = None
-    """Prompts at a time to a server; each of their draws is a request of its own. [8]"""
+    """Number of prompts sent to a server at a time; each response is a request. Default: 8."""
     seed: int = 42
-    """Makes the draws."""
+    """Random seed of the responses."""
     chat_template: str | None = None
-    """Render conversations by this template instead of the model's own: plain, chatml, or a Jinja file."""
+    """Chat template to use instead of the model's own: plain, chatml, or a Jinja file."""
     overwrite: bool = False
-    """Replace an earlier output."""
+    """Replace an existing run at --output."""
     read_options: ReadOptions = field(default_factory=ReadOptions)
 
 

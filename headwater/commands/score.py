@@ -52,36 +52,37 @@ class Config:
     """Flags of `headwater score`."""
 
     input: Annotated[Path, POSITIONAL]
-    """Pairs, prompts with several responses, or single responses: a file, directory, pattern, run, or hub name."""
+    """Pairs, prompts with several responses, or single responses: a file, directory, pattern, run, or name on the
+    hub."""
     output: Path
-    """Data file to write (.jsonl, .jsonl.gz, .parquet; its run goes to OUTPUT.run), or a run directory. A command that
-    was stopped goes on where it was: OUTPUT.ledger holds what is done."""
+    """Data file to write (.jsonl, .jsonl.gz or .parquet), whose run is OUTPUT.run, or a run directory. A command
+    that was stopped continues when it is repeated."""
     model: tuple[str, ...]
-    """Training runs, paths or Hugging Face names: reward models, or policies with their references. Of several, or of
-    an ensemble, the data gets the mean, and the run the rewards of each, with their standard deviation."""
+    """Reward models, or policies with their references: training runs, paths or Hugging Face names. With several,
+    the data gets their mean and the run the scores of each."""
     value: Literal["reward", "log_prob", "mean_log_prob"] = "reward"
-    """What a response gets: a reward; or its log-probability under a policy, summed over its tokens or their mean, for
-    `headwater select --by likelihood`."""
+    """Score of a response: its reward, or its log-probability under a policy, summed over tokens or as their mean."""
     reference: str | None = None
-    """Reference model of a policy. Default: the one its training run names; a run of simpo, orpo, cpo or slic has none,
-    and its rewards are those of its loss."""
+    """Reference model of a policy. Default: the one that its training run names; policies trained with simpo, orpo,
+    cpo or slic have none, and get the reward of their loss."""
     reward_head: int | None = None
-    """Which output of a reward model with several is the reward, from 0. [its only one]"""
+    """Output, from 0, that is the reward in a reward model with several. Default: its only one."""
     beta: float | None = None
-    """Scale of a policy's implicit reward β (log π − log π_ref). [0.1]"""
+    """Scale of a policy's implicit reward, beta × (log π − log π_ref). Default: 0.1."""
     end: EndToken | None = None
-    """Who gets an end-of-turn token: complete responses, always, never. [as the model was trained, or complete]"""
+    """Which responses get an end-of-turn token: complete ones, always, or never. Default: as in training, or
+    complete."""
     max_length: int | None = None
-    """Tokens of prompt and response; a response above gets no score, and is counted. [2048, or the positions that the
-    model has]"""
+    """Maximum number of tokens of a prompt with a response; a longer response gets no score and is counted. Default:
+    2048, or the number of positions of the model if that is less."""
     tokens_per_pass: int = TOKENS_PER_PASS
-    """Tokens that are computed at once; scores do not depend on it."""
+    """Maximum number of tokens in one forward pass. Changes memory use, not the result."""
     seed: int = 42
-    """Seeds the bootstrap."""
+    """Random seed of the bootstrap intervals."""
     chat_template: str | None = None
-    """Render conversations by this template instead of the model's own: plain, chatml, or a Jinja file."""
+    """Chat template to use instead of the model's own: plain, chatml, or a Jinja file."""
     overwrite: bool = False
-    """Replace an earlier output."""
+    """Replace an existing run at --output."""
     read_options: ReadOptions = field(default_factory=ReadOptions)
 
 

@@ -60,44 +60,47 @@ class Config:
     input: Annotated[Path, POSITIONAL]
     """Prompts with several responses, or pairs: a file, directory, pattern, run, or name on the hub."""
     output: Path
-    """Data file to write (.jsonl, .jsonl.gz, .parquet; its run goes to OUTPUT.run), or a run directory."""
+    """Data file to write (.jsonl, .jsonl.gz or .parquet), whose run is OUTPUT.run, or a run directory."""
     by: str = "pvar(tau=1.0)"
-    """What ranks rows: pvar(tau=1.0, scale="corpus"), random(seed=0), reward_gap, uncertainty(tau=1.0), length_gap;
-    responses whose probabilities a policy gave (--likelihoods): likelihood;
-    and pairs that policies scored (--implicit): implicit_gap, dual_margin(low=-2.0), held_out_loss."""
+    """Score that rows are ranked by, such as pvar(tau=1.0, scale="corpus"): the variance of the preference
+    probability over the responses to a prompt.
+
+    Also random(seed=0), reward_gap, uncertainty(tau=1.0), length_gap; with --likelihoods: likelihood; with
+    --implicit: implicit_gap, dual_margin(low=-2.0), held_out_loss."""
     budget: str = "10%"
-    """How much to take: 10% (of the prompts), 500prompts, 2000pairs, 1000000tokens, 5%tokens."""
+    """How much to select: 10% (of the prompts), 500prompts, 2000pairs, 1000000tokens or 5%tokens."""
     take: Take | None = None
-    """Which part of the ranking. [the end that the selector's source takes]"""
+    """Part of the ranking to select. Default: the part that the paper behind --by selects."""
     scores: Scores | None = None
-    """What the data's scores are: rewards, probabilities of beating one common opponent, or log-likelihoods.
-    [by the layout, or as `headwater score` wrote them]"""
+    """Meaning of the scores in the data: rewards, probabilities of beating one common opponent, or log-likelihoods.
+    Default: by layout, or as `headwater score` recorded it."""
     rewards: tuple[Path, ...] = ()
-    """Runs of score, evaluate or sample that gave this data rewards (a reward model's, or a policy's implicit ones):
-    they replace the data's scores, and several models are an ensemble."""
+    """Runs of score, evaluate or sample whose rewards replace the scores of the data; several form an ensemble."""
     implicit: tuple[Path, ...] = ()
-    """Runs of score or evaluate that scored this data with policies: their implicit rewards, beside the rewards."""
+    """Runs of score or evaluate that scored this data with policies; adds their implicit rewards."""
     likelihoods: tuple[Path, ...] = ()
     """Runs of `headwater score --value mean_log_prob` (or log_prob) on this data."""
     pairs: str | None = None
-    """Make pairs of candidates: best_worst, best_random, random, all, sigma(k=2.0), best_sigma(k=2.0)."""
+    """How pairs are made of several responses: best_worst, best_random, random, all, sigma(k=2.0) or
+    best_sigma(k=2.0)."""
     per_source: bool = False
-    """Take from every source in proportion to its rows."""
+    """Select from every source in proportion to its number of rows."""
     drop_near_duplicates: bool = False
-    """Take one of prompts that say nearly the same (MinHash, Jaccard 0.8); holds all prompts in memory."""
+    """Keep one of prompts that are nearly the same (MinHash, Jaccard similarity 0.8). Holds all prompts in memory."""
     tokenizer: str | None = None
-    """Measure lengths in its tokens: a Hugging Face name or path. [characters]"""
+    """Tokenizer in whose tokens lengths are measured: Hugging Face name or path. Default: characters."""
     export_for_annotation: Path | None = None
-    """Also write what was chosen for people to judge: responses shuffled, no labels (.jsonl, columns for Argilla)."""
+    """File to write the selected rows to for human annotation: responses shuffled, without labels (.jsonl, columns
+    for Argilla)."""
     measure_gradients: int | None = None
-    """Measure the DPO gradient of so many prompts, drawn at random, under --policy, to compare it with the score and
-    with the bound that preference variance sets; a backward pass a response."""
+    """Number of randomly drawn prompts whose DPO gradient under --policy is measured and compared with the score and
+    with the bound set by preference variance."""
     policy: str | None = None
     """Policy whose gradients are measured: a training run, path or Hugging Face name."""
     seed: int = 42
-    """Breaks ties, makes draws, and seeds the bootstrap."""
+    """Random seed of ties, draws and bootstrap intervals."""
     overwrite: bool = False
-    """Replace an earlier output."""
+    """Replace an existing run at --output."""
     read_options: ReadOptions = field(default_factory=ReadOptions)
 
 

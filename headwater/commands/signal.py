@@ -59,42 +59,45 @@ class Config:
     """Flags of `headwater signal`."""
 
     data: Annotated[Path, POSITIONAL]
-    """Preference file, directory, pattern, run, or name on the hub."""
+    """Preference pairs: a file, directory, pattern, run, or name on the hub."""
     output: Path | None = None
     """Directory of the run. Default: ./DATA-signal, or ./DATA-signal-by-MODEL."""
     model: str | None = None
-    """What reads the prefixes: a reward model, or a policy with its reference. Default: a bag of words."""
+    """Reward model, or policy with its reference, that scores the prefixes. Default: a bag of words trained on the
+    data."""
     reference: str | None = None
-    """Reference model of a policy. Default: the one its training run names."""
+    """Reference model of a policy. Default: the one that its training run names."""
     reward_head: int | None = None
-    """Which output of a reward model with several is the reward, from 0. [its only one]"""
+    """Output, from 0, that is the reward in a reward model with several. Default: its only one."""
     beta: float | None = None
-    """Scale of a policy's implicit reward β (log π − log π_ref). [0.1]"""
+    """Scale of a policy's implicit reward, beta × (log π − log π_ref). Default: 0.1."""
     ratios: tuple[str, ...] = ("5%", "10%", "20%", "30%", "40%", "50%", "60%", "70%", "80%", "90%")
-    """Kept ratios to measure beside 100%."""
+    """Kept ratios to measure accuracy at, besides 100%."""
     amounts: tuple[int, ...] = (5, 10, 20, 50, 100, 200)
-    """Kept amounts to measure: tokens, or words without a model."""
+    """Kept amounts to measure accuracy at: tokens, or words without a model."""
     span_ratios: tuple[str, ...] | None = None
-    """Where a reward model reads end, middle and random span, in passes of their own; no value: none. [20% 50%]"""
+    """Kept ratios at which a reward model also scores the end, the middle and a random span; without a value, none.
+    Default: 20% 50%."""
     margin: float = 1.0
-    """Points of accuracy that the recommended ratio may lose."""
+    """Percentage points of accuracy that the recommended ratio may lose."""
     published: str | None = None
-    """A curve from elsewhere to draw behind: FILE.json:NAME, NAME holding [kept share or tokens, accuracy] pairs."""
+    """Curve to draw behind, as FILE.json:NAME, where NAME holds [kept share or tokens, accuracy] pairs."""
     end: EndToken | None = None
-    """Who gets an end-of-turn token: complete responses, always, never. [as the model was trained, or complete]"""
+    """Which responses get an end-of-turn token: complete ones, always, or never. Default: as in training, or
+    complete."""
     max_length: int | None = None
-    """Tokens of prompt and longer response; pairs above are dropped and counted. [2048, or the positions that the model
-    has]"""
+    """Maximum number of tokens of a prompt with its longer response; longer pairs are dropped and counted. Default:
+    2048, or the number of positions of the model if that is less."""
     tokens_per_pass: int | None = None
-    """Tokens that a model computes at once; figures do not depend on it. [8192]"""
+    """Maximum number of tokens in one forward pass of a model. Changes memory use, not the result. Default: 8192."""
     allow_leakage: bool = False
-    """Read also pairs whose opening the model was trained on."""
+    """Measure on pairs whose prompts the model was trained on, too."""
     seed: int = 42
-    """Seeds folds, random spans, shuffles and the bootstrap."""
+    """Random seed of folds, random spans, shuffles and bootstrap intervals."""
     chat_template: str | None = None
-    """Render conversations by this template instead of the model's own: plain, chatml, or a Jinja file."""
+    """Chat template to use instead of the model's own: plain, chatml, or a Jinja file."""
     overwrite: bool = False
-    """Replace an earlier run at --output."""
+    """Replace an existing run at --output."""
     read_options: ReadOptions = field(default_factory=ReadOptions)
 
     def __post_init__(self) -> None:

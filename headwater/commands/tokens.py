@@ -36,15 +36,15 @@ class Config:
     """Flags of `headwater tokens`."""
 
     data: Annotated[Path, POSITIONAL]
-    """Preference file or run directory."""
+    """Preference pairs: a file, directory, pattern, run, or name on the hub."""
     row: int = 1
-    """Which preference, counted from 1 among those that are kept at the door."""
+    """Number of the row to show, from 1, among those that were read."""
     tokenizer: str = "scratch(vocab=4096)"
-    """Hugging Face name or path, or scratch(vocab=…): a BPE trained on the data."""
+    """Tokenizer: Hugging Face name or path, or scratch(vocab=…) for one trained on the data."""
     seed: int = 42
-    """Places random spans."""
+    """Random seed of the place of a random span."""
     chat_template: str | None = None
-    """Render conversations by this template instead of the model's own: plain, chatml, or a Jinja file."""
+    """Chat template to use instead of the model's own: plain, chatml, or a Jinja file."""
     read_options: ReadOptions = field(default_factory=ReadOptions)
     truncation: TruncationOptions = field(default_factory=TruncationOptions)
 

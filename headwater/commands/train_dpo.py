@@ -22,8 +22,8 @@ class Config(TrainingConfig):
     """Flags of `headwater train-dpo`."""
 
     model: str = "scratch(hidden=256, layers=4)"
-    """Policy to train, and the reference: Hugging Face name or path, or scratch(hidden=…, layers=…, vocab=…) for random
-    weights."""
+    """Policy to train, and the reference: Hugging Face name or path, or scratch(hidden=…, layers=…, vocab=…) for
+    random weights."""
     loss: str = "dpo(beta=0.1)"
     """Loss function. beta in dpo(beta=…) is the strength of the KL penalty; larger keeps the policy closer to the
     reference. docs/losses.md describes all losses.

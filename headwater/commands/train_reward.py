@@ -29,11 +29,11 @@ class Config(TrainingConfig):
     length_balanced: bool = False
     """Drop training pairs until the preferred response is as often the longer one as the shorter one."""
     at: str | None = None
-    """Train on several prefixes of every response at once, such as 0.25,0.5,1.0: the loss is the mean over them, from
-    one forward pass of a causal model. Default: the response as --keep leaves it."""
+    """Train on several prefixes of every response at once, such as 0.25,0.5,1.0: the loss is the mean over them,
+    from one forward pass of a causal model. Default: the response as --keep leaves it."""
     seeds: int = 1
-    """Number of models in an ensemble, whose seeds count up from --seed. The same command, repeated, trains those that
-    are missing."""
+    """Number of models in an ensemble, whose seeds count up from --seed. The same command, repeated, trains those
+    that are missing."""
     reward_head: int | None = None
     """Output, from 0, that is trained as the reward in a model with several. Default: its only one."""
 

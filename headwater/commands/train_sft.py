@@ -19,8 +19,8 @@ class Config(TrainingConfig):
     """Flags of `headwater train-sft`."""
 
     data: Annotated[Path, POSITIONAL]
-    """Preference pairs, of which the chosen responses are trained on: a file, directory, pattern, run, or name on the
-    hub."""
+    """Preference pairs, of which the chosen responses are trained on: a file, directory, pattern, run, or name on
+    the hub."""
     loss: str = "sft()"
     """Loss function: sft(), the mean negative log-likelihood of a token."""
 

@@ -54,7 +54,7 @@ def help_page(
             lines += _beside(f"  {_called(options[name], options)}", text)
     lines += ["", "--config FILE.yaml reads options from a file, one a line, such as `seed: 1`."]
     if everything:
-        lines += textwrap.wrap(f"Other names: {_other_names(options)}.", width)
+        lines += ["", "Other names", *_other_names(options)]
     elif len(options) > sum(map(len, groups.values())):
         lines.append(f"more: {prog} --help-all ({len(options)} options)")
     return "\n".join(lines)
@@ -69,7 +69,7 @@ def docs_of(config_class: type[Any]) -> dict[str, str]:
         definition = typing.cast(ast.ClassDef, ast.parse(textwrap.dedent(inspect.getsource(one))).body[0])
         for field, below in zip(definition.body, definition.body[1:], strict=False):
             if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr):
-                found[ast.unparse(field.target)] = inspect.cleandoc(ast.literal_eval(below.value))
+                found[ast.unparse(field.target)] = inspect.cleandoc(ast.literal_eval(below.value)).strip()
     return found
 
 
@@ -118,10 +118,10 @@ def _beside(name: str, text: Sequence[str]) -> list[str]:
     return [name, *lines]
 
 
-def _other_names(options: Options) -> str:
-    """Return the aliases of a command's options, by the flag that help shows."""
+def _other_names(options: Options) -> list[str]:
+    """Return the aliases of options, a line for each flag that help shows."""
     others: dict[str, list[str]] = {}
     for name, field in options.names.items():
         if as_flag(name) != options.flag(field):
             others.setdefault(options.flag(field), []).append(as_flag(name))
-    return "; ".join(f"{flag} is also {', '.join(names)}" for flag, names in others.items())
+    return [f"    {flag}: {', '.join(names)}" for flag, names in others.items()]

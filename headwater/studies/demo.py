@@ -43,17 +43,17 @@ class Config:
     """Flags of `headwater demo`."""
 
     output: Path = Path("demo")
-    """Directory of the study: the corpus, one run directory a step, and report.html."""
+    """Directory of the study: the data, a run for every step, and report.html."""
     pairs: int = 1400
-    """Pairs to generate."""
+    """Number of pairs to generate."""
     planted_depth: float = 0.3
-    """Part of every response, from its start, that holds all the deciding words; in [0.2, 0.8]."""
+    """Share of every response, from its start, that holds all the deciding words; in [0.2, 0.8]."""
     model: str = "scratch(hidden=64, layers=2, vocab=1024)"
-    """Model to start from: a Hugging Face name or path, or scratch(…)."""
+    """Model to start from: Hugging Face name or path, or scratch(…) for random weights."""
     seed: int = 0
-    """Seeds the corpus, the weights, the order of pairs and the intervals."""
+    """Random seed of the data, the weights, the order of pairs and the intervals."""
     overwrite: bool = False
-    """Replace an earlier demo at --output."""
+    """Replace an existing demo at --output."""
 
 
 @dataclass(frozen=True)

@@ -27,15 +27,15 @@ class TrainingOptions:
     learning_rate: float | None = None
     """Peak learning rate. Default: by command and loss for a pretrained model, 1e-3 for a scratch one."""
     find_learning_rate: bool = False
-    """Find the learning rate before training: raise it step by step until the loss rises, record the curve, and train
-    with a tenth of the rate at which the loss was lowest."""
+    """Find the learning rate before training: raise it step by step until the loss rises, record the curve, and
+    train with a tenth of the rate at which the loss was lowest."""
     per_device_train_batch_size: int = 8
     """Pairs in a batch, on every device. Memory use depends on --tokens-per-pass instead."""
     gradient_accumulation_steps: int = 1
     """Batches in an optimizer step; the loss is averaged over all their pairs."""
     tokens_per_pass: int = TOKENS_PER_PASS
-    """Maximum number of tokens in one forward pass; a prompt counts once for both of its responses. Changes memory use,
-    not the result."""
+    """Maximum number of tokens in one forward pass; a prompt counts once for both of its responses. Changes memory
+    use, not the result."""
     lr_scheduler_type: str = "cosine"
     """Learning-rate schedule, by its transformers name."""
     lr_scheduler_kwargs: str | None = None
@@ -66,8 +66,8 @@ class TrainingOptions:
     logging_steps: int = 10
     """Optimizer steps between two lines of the training history."""
     eval_fraction: float | None = None
-    """Share of the prompts held out for evaluation, chosen by a hash of the prompt; 0 holds out nothing. Default: 0.1.
-    """
+    """Share of the prompts held out for evaluation, chosen by a hash of the prompt; 0 holds out nothing. Default:
+    0.1."""
     eval_steps: int | None = None
     """Optimizer steps between two evaluations. Default: evaluate at the end of every epoch."""
     early_stopping_patience: int | None = None
@@ -83,13 +83,13 @@ class TrainingOptions:
     save_steps: int | None = None
     """Optimizer steps between two checkpoints. The same command, repeated, continues from the last checkpoint."""
     nan_policy: Literal["stop", "skip"] = "stop"
-    """What to do at an optimizer step whose loss or gradient is not finite: stop and keep the last good checkpoint, or
-    skip the step and count it."""
+    """What to do at an optimizer step whose loss or gradient is not finite: stop and keep the last good checkpoint,
+    or skip the step and count it."""
     max_skips: int | None = None
     """Number of steps that --nan-policy skip may skip before training stops. Default: 10."""
     allow_changes: bool = False
-    """Continue from a checkpoint although the data, model, settings, versions or number of processes have changed; the
-    run records what changed."""
+    """Continue from a checkpoint although the data, model, settings, versions or number of processes have changed;
+    the run records what changed."""
     ddp_timeout: int = 600
     """Seconds after which a job of several processes ends because one of them does not answer."""
     seed: int = 42

@@ -36,36 +36,37 @@ class Config:
     """Flags of `headwater sweep`."""
 
     data: Annotated[Path, POSITIONAL]
-    """Preference file, directory, pattern, run, or name on the hub."""
+    """Preference pairs: a file, directory, pattern, run, or name on the hub."""
     output: Path = Path("sweep")
-    """Directory of the study: one run directory a model and a judgement, summary, and report.html."""
+    """Directory of the study: a run for every model and evaluation, a summary, and report.html."""
     train: Literal["reward", "dpo"] = "reward"
-    """What is trained at every point: a reward model, or a policy."""
+    """What to train at every point: a reward model, or a policy by DPO."""
     model: str = "scratch(hidden=256, layers=4)"
-    """Hugging Face name or path, or scratch(…)."""
+    """Model to train: Hugging Face name or path, or scratch(…) for random weights."""
     keeps: tuple[str, ...] = ("10%", "25%", "50%", "100%")
     """Kept ratios; 100% is always among them."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """Seeds of weights, order and held-out part; intervals are over them."""
+    """Random seeds of weights, order and held-out share; intervals are over them."""
     equal: tuple[Budget, ...] = ("examples", "tokens")
-    """What every ratio gets as much of as full responses get; tokens are counted by runs of equal examples."""
+    """What every ratio gets as much of as full responses: examples, or tokens (which means more examples)."""
     num_train_epochs: float = 1.0
-    """Passes over the training pairs, of full responses; equal tokens mean more of shorter ones."""
+    """Number of passes over the training pairs with full responses."""
     learning_rate: float | None = None
-    """Peak learning rate. Default: by loss for a pretrained model, 1e-3 for a scratch one."""
+    """Peak learning rate. Default: by command and loss for a pretrained model, 1e-3 for a scratch one."""
     per_device_train_batch_size: int = 8
-    """Pairs an optimizer step sees."""
+    """Pairs in a batch, on every device."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """auto: bf16 where the device computes it natively and, on a CPU, no slower than fp32 (timed at the start)."""
+    """Number format of the computation. auto is bf16 where the device computes it natively and, on a CPU, where a
+    timing at the start finds it no slower than fp32."""
     eval_fraction: float = 0.2
-    """Part of the prompts held out of training and judged."""
+    """Share of the prompts that is held out of training and evaluated."""
     end: EndToken = "complete"
-    """Who gets an end-of-turn token: complete responses, always (as published runs did), never."""
+    """Which responses get an end-of-turn token: complete ones, always (as in published runs), or never."""
     max_length: int | None = None
-    """Tokens of prompt and longer response; pairs above are dropped and counted. [2048, or the positions that the model
-    has]"""
+    """Maximum number of tokens of a prompt with its longer response; longer pairs are dropped and counted. Default:
+    2048, or the number of positions of the model if that is less."""
     status: bool = False
-    """Only show which points are done."""
+    """Print which points are done, and run nothing."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work. Errors: `UsageError`."""
