@@ -55,7 +55,8 @@ class Config:
     answers: tuple[Path, ...] = ()
     """Arena-Hard answers whose style is measured; not needed where the judgements hold the answers."""
     compat: Literal["upstream"] | None = None
-    """upstream computes win rates as Arena-Hard does: 90% intervals over votes that are not independent."""
+    """Compute win rates as a benchmark does: upstream, as Arena-Hard does, with 90% intervals over votes that are
+    not independent."""
     examples: int = 5
     """Number of most improved prompts, and of most degraded ones, to keep."""
     seed: int = 42

@@ -59,7 +59,7 @@ class Servers:
     then the model names of the servers; the key is read from OPENAI_API_KEY. For length control.
     """
     reference_endpoint: str | None = None
-    """Address of the reference's server. [--endpoint]"""
+    """Address of the reference's server. Default: --endpoint."""
     tokenizer: str | None = None
     """With --endpoint: tokenizer of both models, for the chat template; a Hugging Face name or path."""
     carry: Literal["text", "ids"] | None = None
@@ -67,7 +67,7 @@ class Servers:
     be split differently), or as token ids (exact; needs a server that returns them, such as vLLM). [text]
     """
     concurrency: int | None = None
-    """With --endpoint: number of requests at a time. [8]"""
+    """With --endpoint: number of requests at a time. Default: 8."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work or have no effect. Errors: `UsageError`."""

@@ -97,7 +97,7 @@ class TrainingOptions:
     split_seed: int | None = None
     """Random seed of the held-out share alone, so that models of different seeds share it. Default: --seed."""
     report_to: str = "none"
-    """Experiment tracker, by its transformers name: tensorboard, trackio, wandb, …"""
+    """Experiment tracker, by its transformers name: tensorboard, trackio or wandb, for example."""
     push_to_hub: str | None = None
     """Repository on the hub (owner/name) to upload the finished model to; a new repository is private."""
 
