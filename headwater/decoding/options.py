@@ -64,8 +64,8 @@ class Servers:
     """With --endpoint: tokenizer of both models, for the chat template; a Hugging Face name or path."""
     carry: Literal["text", "ids"] | None = None
     """With --endpoint: send prompt and first tokens as text (works with any server; tokens where the two parts meet may
-    be split differently), or as token ids (exact; needs a server that returns them, such as vLLM). [text]
-    """
+    be split differently), or as token ids (exact; needs a server that returns them, such as vLLM). Default:
+    text."""
     concurrency: int | None = None
     """With --endpoint: number of requests at a time. Default: 8."""
 
