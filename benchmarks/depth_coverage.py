@@ -20,7 +20,7 @@ import numpy as np
 
 from headwater.data.corpus import Corpus, best_depth, generate
 from headwater.signal.curves import Grid, measure
-from headwater.signal.depth import figures
+from headwater.signal.depth import depth_metrics
 from headwater.signal.words import Words
 from headwater.statistics import Estimate
 
@@ -34,7 +34,7 @@ def depth_of(pairs: int, planted: float, seed: int) -> Estimate:
     preferences = generate(Corpus(pairs=pairs, planted_depth=planted, seed=seed))
     grid = Grid(RATIOS, cuts=("own",), parts=(), shuffles=0, seed=seed)
     curves = measure(Words.read(preferences, seed), [p.conversation_id for p in preferences], {}, grid)
-    return figures(curves, RATIOS)["depth_90"]
+    return depth_metrics(curves, RATIOS)["depth_90"]
 
 
 def main() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
@@ -13,8 +12,8 @@ from rich.text import Text
 from headwater.console import sparkline
 from headwater.marks import visible
 from headwater.report.findings import estimate, labels, number, percent, with_interval
-from headwater.report.plots.signal import CURVES
 from headwater.results.runs import Run
+from headwater.results.signal import SignalCurve
 
 SPANS = 10
 """Bars of a course: a row fits 80 columns."""
@@ -52,15 +51,10 @@ def _courses(run: Run) -> Iterator[str]:
     losses = [row["loss"] for row in run.history if row.get("loss") is not None]
     if len(losses) > 1:
         yield f"loss {number(losses[0], 2)} {sparkline(losses, SPANS)} {number(losses[-1], 2)}"
-    if (run.path / CURVES).is_file():
-        rows = json.loads((run.path / CURVES).read_text(encoding="utf-8"))
-        own = [
-            row["value"]
-            for row in rows
-            if (row["curve"], row["cut"], row["unit"], row["group"]) == ("accuracy", "own", "ratio", "all")
-        ]
-        if own:
-            yield f"by prefix {number(own[0], 2)} {sparkline(own, SPANS)} {number(own[-1], 2)}"
+    curve = SignalCurve.find(run.path)
+    own = [point.value for point in curve.along()] if curve else []
+    if own:
+        yield f"by prefix {number(own[0], 2)} {sparkline(own, SPANS)} {number(own[-1], 2)}"
     margins = [
         row["chosen_reward"] - row["rejected_reward"]
         for row in (run.records() if run.command == "evaluate" else [])

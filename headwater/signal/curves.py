@@ -1,9 +1,9 @@
-"""Accuracy at every prefix, with the controls that show what it is not.
+"""Accuracy at every prefix, with controls for what else could explain it.
 
-Every point says: reading only this much of both responses, how often is the chosen one ahead? Ties count ½. The
-controls answer what a curve alone leaves open: would length do as well (`length`), or any other part of the same size
-(`suffix`, `middle`, `random-span`)? Does it rest on pairs whose longer response changed with the cut (`length-flip`)?
-And does the measure find something where there is nothing (shuffled labels)?
+A point is the share of pairs whose chosen response scores higher when only that much of both responses is read; ties
+count ½. The controls are the same figure for length alone (`length`), for other parts of the same size (`suffix`,
+`middle`, `random-span`), with labels reversed where the cut changes which response is longer (`length-flip`), and for
+shuffled labels, which should give ½.
 """
 
 from __future__ import annotations
@@ -11,26 +11,28 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from headwater.console import track
 from headwater.data.preference import Preference
 from headwater.data.truncation import CutBy, Keep, Part, Truncation
+from headwater.results.signal import CurvePoint, SignalCurve
 from headwater.signal.bootstrap import Bootstrap
 from headwater.signal.prefix_scorers import Ints, PrefixScorer, kept_of
 from headwater.statistics import Estimate, Floats
 
 SHUFFLES = 19
-"""An accuracy above those of 19 shuffles of the labels has p ≤ 1/20 (Phipson and Smyth 2010)."""
+"""An accuracy above those of 19 shuffles of the labels has p ≤ 1/20 (Phipson and Smyth, 2010)."""
 
 ALL = "all"
 """The group of all pairs."""
 
 LEAST = 100
-"""Pairs of the smallest group that gets a curve: its standard error is about 0.05."""
+"""Fewest pairs of a group that gets a curve; its standard error is about 0.05."""
 MOST_SOURCES = 12
+"""Most sources that get a curve, the largest first."""
 
 
 @dataclass(frozen=True)
@@ -44,26 +46,26 @@ class Grid:
     cuts: tuple[CutBy, ...] = ("own", "equal", "shared")
     """By whose length ratios are taken; the first one is `own`."""
     parts: tuple[Part, ...] = ("suffix", "middle", "random-span")
-    """The other parts that are read for control, where the ruler can read them."""
+    """Other parts that are scored as controls, where the scorer can score them."""
     shuffles: int = SHUFFLES
     seed: int = 0
-    """Shuffles labels, places random spans and draws the resamples."""
+    """Seeds the shuffles, the random spans and the bootstrap."""
 
     def spans(self) -> list[Truncation]:
-        """Return the other parts of the same size, by own cuts; all of a response is no other part of it."""
+        """Return the other parts of the same size, by own cuts, at every ratio below 1."""
         keeps = [Keep(ratio) for ratio in self.ratios[:-1]]
         return [Truncation(keep, part=part, seed=self.seed) for part in self.parts for keep in keeps]
 
     def keeps(self) -> list[Keep]:
-        """Return all of them."""
+        """Return every kept amount, ratios first."""
         return [Keep(ratio) for ratio in self.ratios] + [Keep(Fraction(amount), "tok") for amount in self.amounts]
 
 
-class Key(NamedTuple):
-    """What a point is a measurement of."""
+class CurveKey(NamedTuple):
+    """Identifies one measured point."""
 
     curve: str
-    """`accuracy`, `margin` (mean reward difference, in the ruler's own units), or the name of a control."""
+    """`accuracy`, `margin` (mean reward difference, in units of the scorer), or the name of a control."""
     cut: CutBy
     keep: Keep
     group: str = ALL
@@ -71,31 +73,41 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True)
 class Curves:
-    """Every point that was measured, and their bootstrap resamples, which are paired."""
+    """All measured points with their bootstrap resamples; resamples are paired across points."""
 
-    points: dict[Key, Estimate]
-    draws: dict[Key, Floats]  # [resamples]
+    points: dict[CurveKey, Estimate]
+    draws: dict[CurveKey, Floats]  # [resamples]
     margins: Floats  # [pairs, ratios] of own cuts
     shuffled: Floats  # [shuffles] accuracies on full responses with shuffled labels
 
     def along(self, curve: str, ratios: Sequence[Fraction]) -> tuple[Floats, Floats]:
         """Return a curve of own cuts at `ratios`: its values [k] and resamples [resamples, k]."""
-        keys = [Key(curve, "own", Keep(ratio)) for ratio in ratios]
+        keys = [CurveKey(curve, "own", Keep(ratio)) for ratio in ratios]
         return np.array([self.points[key].value for key in keys]), np.stack([self.draws[key] for key in keys], axis=1)
 
-    def rows(self, unit: str) -> Iterator[dict[str, Any]]:
-        """Yield every point as plain values; amounts that are not ratios count `unit`."""
-        for key, point in self.points.items():
-            where = {"unit": "ratio" if key.keep.unit == "ratio" else unit, "amount": float(key.keep.amount)}
-            yield {"curve": key.curve, "cut": key.cut, **where, "group": key.group, **point._asdict()}
+    def curve(self, unit: str) -> SignalCurve:
+        """Return every point as a stored result; amounts that are not ratios count `unit`."""
+        return SignalCurve(
+            tuple(
+                CurvePoint(
+                    curve=key.curve,
+                    cut=key.cut,
+                    unit="ratio" if key.keep.unit == "ratio" else unit,
+                    amount=float(key.keep.amount),
+                    group=key.group,
+                    **point._asdict(),
+                )
+                for key, point in self.points.items()
+            )
+        )
 
 
 def measure(
     prefix_scorer: PrefixScorer, conversation_ids: Sequence[str], groups: Mapping[str, Floats], grid: Grid
 ) -> Curves:
-    """Measure a ruler on pairs with these `conversation_ids` [pairs], over the whole grid.
+    """Return all points of `grid` for a scorer of pairs with these `conversation_ids` [pairs].
 
-    `groups` map a name to the members' indicator [pairs] (1 or 0). Intervals are clustered by opening.
+    `groups` map a name to an indicator of its members [pairs] (1 or 0). Intervals are clustered by conversation.
     """
     labels = np.ones(len(prefix_scorer.lengths))
     keeps = track(grid.keeps(), "reading prefixes", len(grid.keeps()))
@@ -104,7 +116,7 @@ def measure(
     outcomes |= dict(_controls(prefix_scorer, grid))
     for keep, margin in margins.items():
         for group, members in groups.items():
-            outcomes[Key("accuracy", "own", keep, group)] = np.where(members > 0, wins(margin), np.nan)
+            outcomes[CurveKey("accuracy", "own", keep, group)] = np.where(members > 0, wins(margin), np.nan)
     means = Bootstrap(conversation_ids, grid.seed).means(np.stack(list(outcomes.values())))
     return Curves(
         points=dict(zip(outcomes, means.estimates(), strict=True)),
@@ -114,10 +126,10 @@ def measure(
     )
 
 
-def _prefixes(prefix_scorer: PrefixScorer, own: Mapping[Keep, Floats], grid: Grid) -> Iterator[tuple[Key, Floats]]:
-    """Yield the outcome of every pair at every prefix, 1, ½ or 0; its margin; and what length makes of it.
+def _prefixes(prefix_scorer: PrefixScorer, own: Mapping[Keep, Floats], grid: Grid) -> Iterator[tuple[CurveKey, Floats]]:
+    """Yield outcomes [pairs] (1, ½ or 0) and margins at every prefix, with the outcomes of the two length controls.
 
-    `own` are the margins of own cuts.
+    `own` are the margins of own cuts, which are computed before.
     """
     labels = np.ones(len(prefix_scorer.lengths))
     for keep in grid.keeps():
@@ -126,21 +138,21 @@ def _prefixes(prefix_scorer: PrefixScorer, own: Mapping[Keep, Floats], grid: Gri
             margins = own[keep] if cut == "own" else prefix_scorer.margins(truncation, labels)
             outcome = wins(margins)
             kept = kept_of(truncation, prefix_scorer.lengths)
-            yield Key("accuracy", cut, keep), outcome
-            yield Key("margin", cut, keep), margins
-            yield Key("length", cut, keep), wins(kept[:, 0] - kept[:, 1])
-            yield Key("length-flip", cut, keep), with_length_flips(outcome, prefix_scorer.lengths, kept)
+            yield CurveKey("accuracy", cut, keep), outcome
+            yield CurveKey("margin", cut, keep), margins
+            yield CurveKey("length", cut, keep), wins(kept[:, 0] - kept[:, 1])
+            yield CurveKey("length-flip", cut, keep), with_length_flips(outcome, prefix_scorer.lengths, kept)
 
 
-def _controls(prefix_scorer: PrefixScorer, grid: Grid) -> Iterator[tuple[Key, Floats]]:
+def _controls(prefix_scorer: PrefixScorer, grid: Grid) -> Iterator[tuple[CurveKey, Floats]]:
     """Yield the outcome of every pair for other parts of the same size, by own cuts."""
     labels = np.ones(len(prefix_scorer.lengths))
     for span in filter(prefix_scorer.reads, grid.spans()):
-        yield Key(span.part, "own", span.keep), wins(prefix_scorer.margins(span, labels))
+        yield CurveKey(span.part, "own", span.keep), wins(prefix_scorer.margins(span, labels))
 
 
 def _shuffled(prefix_scorer: PrefixScorer, grid: Grid) -> Floats:
-    """Return accuracies on full responses whose labels are coins, one a shuffle."""
+    """Return accuracies on full responses with random labels, [shuffles]."""
     generator = np.random.default_rng(grid.seed)
     shuffles = track(range(grid.shuffles), "shuffling labels", grid.shuffles)
     coins = (generator.choice([-1.0, 1.0], len(prefix_scorer.lengths)) for _ in shuffles)
@@ -153,10 +165,10 @@ def wins(margins: Floats | Ints) -> Floats:
 
 
 def with_length_flips(outcomes: Floats, lengths: Ints, kept: Ints) -> Floats:
-    """Return outcomes [pairs] with the label turned where a cut from `lengths` to `kept` [pairs, 2] changes the order.
+    """Return outcomes [pairs] with labels reversed where a cut from `lengths` to `kept` [pairs, 2] changes the order.
 
-    A pair whose other response is now the longer one counts the other way round, and one whose responses have become
-    equally long counts ½: what would remain if length were all there is to a label.
+    A pair counts the other way round if the cut makes its other response the longer one, and ½ if it makes both
+    equally long: the accuracy that would remain if labels depended on length alone.
     """
     before, after = (np.sign(size[:, 0] - size[:, 1]) for size in (lengths, kept))
     turn = np.where(before == 0, 1, before * after)

@@ -1,4 +1,4 @@
-"""Signal depth, the ratio to keep, and the sentence that says so; or that the data do not say."""
+"""Signal depth and the recommended ratio to keep, with the sentence that states the conclusion or why there is none."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from headwater.data.truncation import Keep, Truncation, flops_saved
-from headwater.signal.curves import Curves, Key
+from headwater.signal.curves import CurveKey, Curves
 from headwater.signal.prefix_scorers import Ints, kept_of
 from headwater.statistics import LEVEL, Estimate, Floats
 
@@ -20,10 +20,11 @@ SHARES = (0.9, 0.75, 0.5)
 """D90, D75, D50: shares of the above-chance accuracy."""
 
 ROUNDING = 1e-12
-"""An accuracy that is its threshold but for rounding has reached it."""
+"""Tolerance by which an accuracy equal to its threshold counts as having reached it."""
 
 Verdict = Literal["keep", "keep_all", "chance", "length", "too_few"]
-"""keep: a shorter beginning is as good. keep_all: none is. The others: the data do not support a conclusion."""
+"""keep: a shorter beginning is as good as the whole response. keep_all: none is. chance, length, too_few: no
+conclusion: accuracy cannot be told from chance, is not above that of length alone, or rests on too few pairs."""
 
 
 def signal_depth(ratios: Sequence[Fraction], accuracy: Floats, draws: Floats, share: float, n: Estimate) -> Estimate:
@@ -44,16 +45,16 @@ def signal_depth(ratios: Sequence[Fraction], accuracy: Floats, draws: Floats, sh
 
 
 def _reaches(ratios: Sequence[Fraction], curves: Floats, share: float) -> Floats:
-    """Return where each of the curves [m, k] first reaches its threshold, [m]; NaN for an end not above chance."""
+    """Return the ratio at which each curve of [m, k] first reaches its threshold, [m]; NaN for an end at chance."""
     above = curves - CHANCE
     reached = (above >= share * above[:, -1:] - ROUNDING).argmax(axis=1)
     places = np.array([float(ratio) for ratio in ratios])[reached]
     return np.where(above[:, -1] > 0, places, np.nan)
 
 
-def figures(curves: Curves, ratios: Sequence[Fraction]) -> dict[str, Estimate]:
-    """Return the figures of a curve of own cuts: accuracy on all of it, length alone there, and the depths."""
-    full = Key("accuracy", "own", Keep(ratios[-1]))
+def depth_metrics(curves: Curves, ratios: Sequence[Fraction]) -> dict[str, Estimate]:
+    """Return accuracy on full responses, that of length alone, and the signal depths D90, D75 and D50, by name."""
+    full = CurveKey("accuracy", "own", Keep(ratios[-1]))
     accuracy, draws = curves.along("accuracy", ratios)
     n = curves.points[full]
     depths = {f"depth_{100 * share:.0f}": signal_depth(ratios, accuracy, draws, share, n) for share in SHARES}
@@ -61,7 +62,7 @@ def figures(curves: Curves, ratios: Sequence[Fraction]) -> dict[str, Estimate]:
 
 
 class AccuracyDrop(NamedTuple):
-    """What keeping a ratio costs against keeping all: accuracy points, with one-sided bounds at `LEVEL`."""
+    """Accuracy lost by keeping `ratio` instead of everything, with one-sided confidence bounds at `LEVEL`."""
 
     ratio: Fraction
     value: float
@@ -69,8 +70,8 @@ class AccuracyDrop(NamedTuple):
     at_most: float
 
 
-def losses(ratios: Sequence[Fraction], accuracy: Floats, draws: Floats) -> list[AccuracyDrop]:
-    """Return the loss of every ratio but the last against the last, from paired resamples; the longest first."""
+def accuracy_drops(ratios: Sequence[Fraction], accuracy: Floats, draws: Floats) -> list[AccuracyDrop]:
+    """Return the accuracy drop of every ratio against the last one, from paired resamples; the longest ratio first."""
     found = []
     for row in reversed(range(len(ratios) - 1)):
         low, high = np.quantile(draws[:, -1] - draws[:, row], [1 - LEVEL, LEVEL])
@@ -79,68 +80,69 @@ def losses(ratios: Sequence[Fraction], accuracy: Floats, draws: Floats) -> list[
 
 
 @dataclass(frozen=True)
-class Advice:
-    """What the curve says about how much to keep."""
+class Recommendation:
+    """Recommended ratio to keep, or why there is none."""
 
     verdict: Verdict
     keep: Fraction | None
     """The ratio to keep; None where there is no conclusion."""
     sentence: str
+    """The recommendation as a sentence with its figures."""
 
 
-def advise(curves: Curves, ratios: Sequence[Fraction], margin: float) -> Advice:
+def recommend(curves: Curves, ratios: Sequence[Fraction], margin: float) -> Recommendation:
     """Recommend the smallest ratio that is not worse than all by more than `margin`, at one-sided 95 % confidence.
 
     Ratios are tested from long to short, and the first that fails ends it: tested in a fixed order, each at the full
     level, the chance of recommending a ratio that is worse by more stays at 5 % (Maurer, Hothorn and Lehmacher 1995).
     """
-    full = curves.points[Key("accuracy", "own", Keep(ratios[-1]))]
+    full = curves.points[CurveKey("accuracy", "own", Keep(ratios[-1]))]
     if full.low is None or full.low <= CHANCE or full.value <= curves.shuffled.max():
-        return Advice("chance", None, _at_chance(full, curves.shuffled))
-    length = length_alone(curves, ratios)
-    if length.lead.low <= 0:
-        return Advice("length", None, _no_better_than_length(full, length))
-    tested = losses(ratios, *curves.along("accuracy", ratios))
-    passed = list(itertools.takewhile(lambda loss: loss.at_most <= margin, tested))
+        return Recommendation("chance", None, _at_chance(full, curves.shuffled))
+    length = length_baseline(curves, ratios)
+    if length.gain.low <= 0:
+        return Recommendation("length", None, _no_better_than_length(full, length))
+    tested = accuracy_drops(ratios, *curves.along("accuracy", ratios))
+    passed = list(itertools.takewhile(lambda drop: drop.at_most <= margin, tested))
     if passed:
-        kept = curves.points[Key("accuracy", "own", Keep(passed[-1].ratio))]
-        return Advice("keep", passed[-1].ratio, _keep(passed[-1], kept, full, margin))
+        kept = curves.points[CurveKey("accuracy", "own", Keep(passed[-1].ratio))]
+        return Recommendation("keep", passed[-1].ratio, _keep(passed[-1], kept, full, margin))
     if tested[0].at_least > 0:
-        return Advice("keep_all", ratios[-1], _keep_all(tested[0], full))
-    return Advice("too_few", None, _too_few(tested[0], full, margin))
+        return Recommendation("keep_all", ratios[-1], _keep_all(tested[0], full))
+    return Recommendation("too_few", None, _too_few(tested[0], full, margin))
 
 
-class Lead(NamedTuple):
-    """How far one accuracy is above another one, with its one-sided lower bound at `LEVEL`."""
+class AccuracyGain(NamedTuple):
+    """Difference of two accuracies on the same pairs, with its one-sided lower bound at `LEVEL`."""
 
     value: float
     low: float
 
 
-class LengthAlone(NamedTuple):
-    """What length alone tells on full responses, and how far the ruler is above it."""
+class LengthBaseline(NamedTuple):
+    """Accuracy of always choosing by length on full responses, and how far the scorer is above it."""
 
     wins: Literal["longer", "shorter"]
-    """The responses that are preferred more often."""
+    """Which responses are preferred more often."""
     accuracy: float
-    lead: Lead
+    gain: AccuracyGain
 
 
-def length_alone(curves: Curves, ratios: Sequence[Fraction]) -> LengthAlone:
-    """Compare the ruler with length on full responses; length may tell by being more or by being less."""
+def length_baseline(curves: Curves, ratios: Sequence[Fraction]) -> LengthBaseline:
+    """Compare the scorer with length alone on full responses, in whichever direction length predicts the preference."""
     accuracy, draws = curves.along("accuracy", ratios[-1:])
     length, length_draws = curves.along("length", ratios[-1:])
     longer = bool(length[0] >= CHANCE)
     if not longer:
         length, length_draws = 1 - length, 1 - length_draws
-    lead = Lead(float(accuracy[0] - length[0]), float(np.quantile(draws - length_draws, 1 - LEVEL)))
-    return LengthAlone("longer" if longer else "shorter", float(length[0]), lead)
+    gain = AccuracyGain(float(accuracy[0] - length[0]), float(np.quantile(draws - length_draws, 1 - LEVEL)))
+    return LengthBaseline("longer" if longer else "shorter", float(length[0]), gain)
 
 
 def training_saved(prompts: Ints, lengths: Ints, ratio: Fraction) -> float:
-    """Return the share of training FLOPs that keeping `ratio` saves, 0 to 1: that of the tokens.
+    """Return the share of training FLOPs that keeping `ratio` saves, 0 to 1, taken as the share of tokens.
 
-    `prompts` [pairs] are counted once a pair, as shared rows do; `lengths` are [pairs, 2].
+    `prompts` [pairs] are prompt lengths, counted once a pair (training computes them once); `lengths` are [pairs, 2].
     """
     kept = kept_of(Truncation(Keep(ratio)), lengths)
     return flops_saved(float(prompts.sum()), float(kept.sum()), float(lengths.sum()))
@@ -160,10 +162,10 @@ def _figure(found: Estimate) -> str:
     return f"{found.value:.3f}{interval} (n = {found.n})"
 
 
-def _keep(loss: AccuracyDrop, kept: Estimate, full: Estimate, margin: float) -> str:
-    bound = f"a loss of at most {_points(loss.at_most)}" if loss.at_most > 0 else "no loss"
+def _keep(drop: AccuracyDrop, kept: Estimate, full: Estimate, margin: float) -> str:
+    bound = f"a loss of at most {_points(drop.at_most)}" if drop.at_most > 0 else "no loss"
     return (
-        f"Keep the first {_percent(loss.ratio)} of each response: accuracy there is {kept.value:.3f} against "
+        f"Keep the first {_percent(drop.ratio)} of each response: accuracy there is {kept.value:.3f} against "
         f"{_figure(full)} on full responses, {bound} with 95 % confidence. It is the shortest beginning tried that "
         f"loses no more than {_points(margin)}."
     )
@@ -185,11 +187,10 @@ def _at_chance(full: Estimate, shuffled: Floats) -> str:
     )
 
 
-def _no_better_than_length(full: Estimate, length: LengthAlone) -> str:
+def _no_better_than_length(full: Estimate, length: LengthBaseline) -> str:
     return (
-        f"No conclusion: accuracy on full responses, {_figure(full)}, is not above what length alone tells "
-        f"({length.wins} wins: {length.accuracy:.3f}) with 95 % confidence, so the curve may show length and nothing "
-        "else."
+        f"No conclusion: accuracy on full responses, {_figure(full)}, is not above that of length alone "
+        f"({length.wins} wins: {length.accuracy:.3f}) with 95 % confidence, so the curve may show nothing but length."
     )
 
 

@@ -1,6 +1,6 @@
-"""How far a policy has moved from its reference at every position of a response: KL(π ‖ π_ref), and log π / π_ref.
+"""KL(π ‖ π_ref) of a policy and its reference at every position of a response, and the log-ratio of its tokens.
 
-Three estimators, by which texts they go along and how they sum over the vocabulary:
+Three estimators differ in the texts they follow and in how they sum over the vocabulary:
 
 - exact, along given texts: KL of the two next-token distributions after every prefix of the data's responses (the
   measure of shallow alignment, arXiv:2406.05946, section 2.2).
@@ -9,12 +9,13 @@ Three estimators, by which texts they go along and how they sum over the vocabul
 - Monte-Carlo: at every position the mean of log π − log π_ref over K draws from π (arXiv:2505.17122, section 5.1).
   Unbiased for the exact one at that position, and may be negative.
 
-The log-ratio of the tokens that stand there says which way the policy moved: towards this text or away from it. Along
-the policy's own samples its mean is a fourth estimate of the KL, that of a single draw. All are in nats.
+The log-ratio of the tokens of a text is positive where the policy moved towards it and negative where it moved away.
+Along the policy's own samples its mean is a fourth estimate of the KL, with a single draw. All are in nats.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,13 +23,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headwater.console import track
+from headwater.data.reading import RowCounts
 from headwater.data.tokens import PairTokens
 from headwater.forward.distributions import log_distribution
 from headwater.forward.format_check import common_row_format
 from headwater.forward.hidden_states import hidden_states
 from headwater.forward.packing import PairBatch
 from headwater.forward.scores import TokenFunction, token_values
+from headwater.results.signal import Divergence, DivergencePoint
 from headwater.signal.bootstrap import Bootstrap
+from headwater.signal.options import DivergenceOptions
+from headwater.signal.passes import TwoPolicies
 from headwater.signal.prefix_scorers import Ints
 from headwater.statistics import Estimate, Floats
 
@@ -36,15 +41,19 @@ if TYPE_CHECKING:
     import torch
 
 LOGITS = 2**24
-"""Logits a model and chunk of positions: 64 MB in float32."""
+"""Logits of a model that are held at a time: 64 MB in float32."""
 BINS = (1, 2, 5, 10, 20, 50, 100, 200, 500)
-"""First positions of the stretches over which the divergence is averaged; a response's first token is 1."""
+"""First positions of the ranges over which the divergence is averaged; a response's first token is 1."""
 FIRST = (1, 5, 10, 20, 50, 100)
-"""Numbers of first tokens whose share of the whole divergence is told."""
+"""Numbers of first tokens whose share of the whole divergence is reported."""
+SAMPLE_TOKENS = 256
+"""Most tokens of a sample by default."""
+SAMPLED_AT_ONCE = 16
+"""Prompts of a batch of samples."""
 
 
-class Readings(NamedTuple):
-    """What is read at every response token: 2 × pairs arrays [tokens] each, chosen and rejected of a pair in turn."""
+class TokenDivergence(NamedTuple):
+    """Values at every response token: 2 × pairs arrays [tokens] each, chosen and rejected of a pair in turn."""
 
     exact: list[Floats]
     """KL of the two next-token distributions."""
@@ -54,13 +63,18 @@ class Readings(NamedTuple):
     """The KL by Monte-Carlo; None without draws."""
 
 
-def read_divergence(policy: Any, reference: Any, pairs: Sequence[PairTokens], max_tokens: int, draws: int) -> Readings:
-    """Read all responses by both models, in passes of `max_tokens` tokens, with `draws` samples a position."""
+def read_divergence(
+    policy: Any, reference: Any, pairs: Sequence[PairTokens], max_tokens: int, draws: int
+) -> TokenDivergence:
+    """Return the divergence at every response token, in forward passes of `max_tokens` tokens.
+
+    `draws` are the Monte-Carlo draws a position; 0 for none.
+    """
     row_format = common_row_format([policy, reference], pairs, max_tokens)
     values = token_values(policy, _divergence(reference, draws), pairs, max_tokens, row_format, "divergence")
     sides = [side.astype(np.float64) for value in values for side in (value.chosen, value.rejected)]
     columns = [[side[:, column] for side in sides] for column in range(2 + bool(draws))]
-    return Readings(columns[0], columns[1], columns[2] if draws else None)
+    return TokenDivergence(columns[0], columns[1], columns[2] if draws else None)
 
 
 def sampled_pairs(
@@ -97,13 +111,13 @@ def sampled_pairs(
 
 
 def _until_end(ids: NDArray[np.int32], ends: Sequence[int]) -> NDArray[np.int32]:
-    """Cut a response behind the first token that ends it."""
+    """Return a response up to the first token that ends it, with that token."""
     found = np.flatnonzero(np.isin(ids, ends))
     return ids[: found[0] + 1] if len(found) else ids
 
 
 def _divergence(reference: Any, draws: int) -> TokenFunction:
-    """Return a function that reads the columns of `Readings` at every response token, [N, 2 or 3]."""
+    """Return a function that computes the columns of `TokenDivergence` at every response token, [N, 2 or 3]."""
     import torch
 
     def read(policy: Any, batch: PairBatch) -> torch.Tensor:
@@ -121,7 +135,7 @@ def _divergence(reference: Any, draws: int) -> TokenFunction:
 
 
 def _estimates(own: torch.Tensor, other: torch.Tensor, targets: torch.Tensor, draws: int) -> torch.Tensor:
-    """Return the columns of `Readings` [n, 2 or 3] from log-probabilities [n, V] and the tokens that follow [n]."""
+    """Return the columns of `TokenDivergence` [n, 2 or 3] from log-probabilities [n, V] and tokens [n]."""
     import torch
 
     probabilities, ratio = own.exp(), own - other
@@ -133,7 +147,7 @@ def _estimates(own: torch.Tensor, other: torch.Tensor, targets: torch.Tensor, dr
 
 
 class Stretch(NamedTuple):
-    """The mean over positions `first` to `last` (None: to the end), in nats a token."""
+    """Mean over the positions `first` to `last` (None: to the end), in nats a token."""
 
     first: int
     last: int | None
@@ -141,14 +155,14 @@ class Stretch(NamedTuple):
 
 
 class Share(NamedTuple):
-    """The share of a response's whole divergence that lies in its first `tokens` tokens."""
+    """Share of a response's whole divergence in its first `tokens` tokens."""
 
     tokens: int
     share: Estimate
 
 
 class Profile(NamedTuple):
-    """Where the divergence lies."""
+    """The divergence of responses by position."""
 
     total: Estimate
     """Nats a response."""
@@ -157,7 +171,7 @@ class Profile(NamedTuple):
 
 
 def profile(values: Sequence[Floats], conversation_ids: Sequence[str], seed: int) -> Profile:
-    """Average the divergence of the `values` [tokens] of responses; intervals are clustered by `conversation_ids`."""
+    """Return means over responses with the divergences `values` [tokens]; intervals cluster by `conversation_ids`."""
     bootstrap = Bootstrap(conversation_ids, seed)
     sums, lengths = _running(values)
     total = np.array([found[-1] for found in sums])
@@ -172,7 +186,7 @@ def profile(values: Sequence[Floats], conversation_ids: Sequence[str], seed: int
 
 
 def by_position(values: Sequence[Floats], conversation_ids: Sequence[str], seed: int) -> list[Stretch]:
-    """Average `values` [tokens] over ranges of positions; intervals are clustered by `conversation_ids`."""
+    """Return means of `values` [tokens] over ranges of positions; intervals cluster by `conversation_ids`."""
     sums, lengths = _running(values)
     bounds = list(_bounds(int(lengths.max())))
     parts = [_between(sums, lengths, first - 1, last) for first, last in bounds]
@@ -187,7 +201,7 @@ def _running(values: Sequence[Floats]) -> tuple[list[Floats], Ints]:
 
 
 def _bounds(longest: int) -> Iterator[tuple[int, int | None]]:
-    """Yield first and last position of every stretch that a response of `longest` tokens reaches."""
+    """Yield first and last position of every range that a response of `longest` tokens reaches."""
     for first, following in zip(BINS, (*BINS[1:], None), strict=True):
         if first <= longest:
             yield first, None if following is None else following - 1
@@ -199,3 +213,71 @@ def _between(sums: Sequence[Floats], lengths: Ints, start: int, end: int | None)
     starts = np.minimum(start, stops)
     between = [found[stop] - found[begin] for found, begin, stop in zip(sums, starts, stops, strict=True)]
     return np.array(between), (stops - starts).astype(np.float64)
+
+
+class DivergenceMeasurement(NamedTuple):
+    """A measured divergence, and the figures that a run keeps as metrics."""
+
+    divergence: Divergence
+    metrics: dict[str, Estimate]
+
+
+def distinct_prompts(two: TwoPolicies, tokens: int) -> tuple[list[PairTokens], RowCounts]:
+    """Return one pair a prompt, of prompts that leave room for `tokens` new tokens, with the row counts.
+
+    Errors: `ModelError`, `DataError` where no prompt has room.
+    """
+    once = list({pair.prompt.tobytes(): pair for pair in two.pairs}.values())
+    found = two.with_room(once, tokens)
+    dropped = Counter({"repeated_prompt": len(two.pairs) - len(once), "too_long": len(once) - len(found)})
+    return found, RowCounts(len(two.pairs), len(found), dropped)
+
+
+def measure_divergence(
+    two: TwoPolicies, pairs: Sequence[PairTokens], options: DivergenceOptions, seed: int
+) -> DivergenceMeasurement:
+    """Return how far the policy has moved from its reference, along the responses of `pairs` or along samples.
+
+    With `options.along` "samples", the policy draws two responses to the prompt of every pair.
+    """
+    if options.along == "samples":
+        tokens = options.max_new_tokens or SAMPLE_TOKENS
+        pairs = sampled_pairs(two.policy, pairs, tokens, two.ends, SAMPLED_AT_ONCE)
+    values = read_divergence(two.policy, two.reference, pairs, options.tokens_per_pass, options.draws)
+    conversation_ids = [pair.conversation_id for pair in pairs for _ in range(2)]
+    estimates = {"exact": values.exact}
+    if values.drawn is not None:
+        estimates[f"Monte-Carlo, {options.draws} draws"] = values.drawn
+    profiles = {name: profile(each, conversation_ids, seed) for name, each in estimates.items()}
+    # Responses of the data are chosen or rejected; the two samples of a prompt are exchangeable.
+    sides = {"chosen": slice(0, None, 2), "rejected": slice(1, None, 2)}
+    sides = sides if options.along == "texts" else {"samples": slice(None)}
+    points = [point for name, found in profiles.items() for point in _kl_points(name, found)]
+    for name, side in sides.items():
+        for stretch in by_position(values.log_ratio[side], conversation_ids[side], seed):
+            points.append(_point("log_ratio_a_token", stretch.first, stretch.last, stretch.mean, responses=name))
+    exact = profiles["exact"]
+    shares = {f"kl_share_of_first_{share.tokens}": share.share for share in exact.shares}
+    return DivergenceMeasurement(Divergence(tuple(points)), {"kl_a_response": exact.total, **shares})
+
+
+def _kl_points(estimator: str, found: Profile) -> Iterator[DivergencePoint]:
+    for stretch in found.stretches:
+        yield _point("kl_a_token", stretch.first, stretch.last, stretch.mean, estimator=estimator)
+    for share in found.shares:
+        yield _point("share", 1, share.tokens, share.share, estimator=estimator)
+    yield _point("kl_a_response", 1, None, found.total, estimator=estimator)
+
+
+def _point(
+    what: str,
+    first: int,
+    last: int | None,
+    found: Estimate,
+    *,
+    estimator: str | None = None,
+    responses: str | None = None,
+) -> DivergencePoint:
+    return DivergencePoint(
+        what=what, first=first, last=last, estimator=estimator, responses=responses, **found._asdict()
+    )

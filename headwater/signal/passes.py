@@ -1,4 +1,4 @@
-"""One forward pass a pair: what a reward model, or a policy with its reference, says of every prefix."""
+"""Models that score every prefix of a response in one forward pass: reward models, and policies with a reference."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from headwater.data.preference import Preference
 from headwater.data.preparation import PrepLog, prepare
 from headwater.data.sampling import Sampling
 from headwater.data.tokenizers import Tokenizer
-from headwater.data.tokens import EncodeOptions, PairTokens
+from headwater.data.tokens import TOKENS_PER_PASS, EncodeOptions, PairTokens
 from headwater.data.truncation import Truncation
 from headwater.data.turns import turn_end
 from headwater.errors import DataError
@@ -22,122 +22,135 @@ from headwater.forward.format_check import row_format_for
 from headwater.forward.scores import WINDOW, TokenFunction, TokenValues, token_log_probs, token_rewards, token_values
 from headwater.models import loading, positions
 from headwater.models.heads import Head
-from headwater.models.turn_ends import end_tokens
+from headwater.models.turn_ends import end_rule, end_tokens
 from headwater.rewards import sampling
 from headwater.rewards.responses import TokenScorer, reward_token_scorer, tokens_read
-from headwater.rewards.reward_models import refuse_head as refuse_head
+from headwater.signal.options import ScorerOptions
 from headwater.signal.prefix_scorers import Ints, TokenRewards, implicit_reward_prefix_scorer, reward_prefix_scorer
 from headwater.statistics import Floats
 
-
-@dataclass(frozen=True)
-class Prepared:
-    """A model and the pairs it will read: everything that can be refused has been."""
-
-    pairs: list[PairTokens]
-    parameters: int
-    read: Callable[[], TokenRewards]
-    """Passes over the pairs."""
+BETA = 0.1
+"""Scale of the implicit reward where none is named."""
 
 
 def head_of(model: str) -> Head:
-    """Say whether `model` is a reward model or a policy. Errors: `ModelError`."""
+    """Return whether `model` is a reward model or a policy. Errors: `ModelError`."""
     return loading.head_of(model)
 
 
 @dataclass(frozen=True)
-class Request:
-    """What is to be read, and how."""
-
-    preferences: Sequence[Preference]
-    encode_options: EncodeOptions
-    max_tokens: int
-    """Tokens that are computed at once."""
-    seed: int
-    prep_log: PrepLog
-    spans: Sequence[Truncation] = ()
-    """Parts of responses, other than beginnings, that a reward model reads in passes of their own."""
-    reward_head: int | None = None
-    """Which output of a reward model with several is the reward."""
-
-
-@dataclass(frozen=True)
-class PrefixReader:
-    """A model that has been loaded, and what it says of every prefix of pairs, whenever it is asked."""
+class PrefixModel:
+    """A loaded model that scores every prefix of responses; `load_prefix_model` makes one."""
 
     tokenizer: Tokenizer
+    encode_options: EncodeOptions
+    """How pairs are encoded for the model, within its positions."""
     parameters: int
-    read: Callable[[Sequence[PairTokens]], TokenRewards]
-    models: tuple[Any, ...]
+    score: Callable[[Sequence[PairTokens]], TokenRewards]
+    """Pairs to the rewards of all their prefixes, from one forward pass a pair and model."""
+    token_scorer: TokenScorer | None = None
+    """Scores whole responses; None for a policy, whose prefix rewards already give the reward of any span."""
+    max_tokens: int = TOKENS_PER_PASS
+    """Tokens of a forward pass."""
 
-    def fitted(self, encode_options: EncodeOptions) -> EncodeOptions:
-        """Return a view that the models can read. Errors: `UsageError` for more tokens than they have positions."""
-        return positions.fitted(encode_options, *self.models)
-
-
-class _Values:
-    """What a model says of every response token."""
-
-    def __init__(self, model: Any, read: TokenFunction, max_tokens: int, what: str) -> None:
-        self._model, self._read, self._max_tokens, self._what = model, read, max_tokens, what
-
-    def __call__(self, pairs: Sequence[PairTokens]) -> list[TokenValues]:
-        row_format = row_format_for(self._model, pairs, self._max_tokens)
-        return token_values(self._model, self._read, pairs, self._max_tokens, row_format, self._what)
+    def score_with_spans(self, pairs: Sequence[PairTokens], spans: Sequence[Truncation]) -> TokenRewards:
+        """Return the rewards of all prefixes and, from a reward model, of `spans` in forward passes of their own."""
+        rewards = self.score(pairs)
+        if not spans or self.token_scorer is None:
+            return rewards
+        return replace(rewards, spans=_span_rewards(self.token_scorer, pairs, rewards, spans, self.max_tokens))
 
 
-def reward_reader(model: str, max_tokens: int, seed: int, reward_head: int | None = None) -> PrefixReader:
-    """Load a reward model that computes `max_tokens` tokens at once. Errors: `UsageError`, `ModelError`."""
-    scorer, tokenizer = loading.load(model, "reward", (), seed, reward_head=reward_head)
-    values = _Values(scorer, token_rewards, max_tokens, "rewards")
+def load_prefix_model(
+    model: str, options: ScorerOptions, seed: int, preferences: Sequence[Preference] = ()
+) -> PrefixModel:
+    """Load a reward model, or a policy and its reference, to score prefixes.
 
-    def read(pairs: Sequence[PairTokens]) -> TokenRewards:
-        return reward_prefix_scorer(pairs, values(pairs), turn_end(tokenizer).ids)
-
-    return PrefixReader(tokenizer, scorer.num_parameters(), read, (scorer,))
-
-
-def reward_model(model: str, request: Request) -> Prepared:
-    """Load a reward model that will be read at every response token."""
-    loading.check_conditions(model, (preference.condition for preference in request.preferences))
-    scorer, tokenizer = loading.load(
-        model, "reward", request.preferences, request.seed, reward_head=request.reward_head
+    `preferences` train the tokenizer of a scratch model. Errors: `UsageError` for options that the model has not, and
+    for more tokens than it has positions; `ModelError`.
+    """
+    head = head_of(model)
+    options.check_head(model, head)
+    encode_options = EncodeOptions(Truncation(), options.end or end_rule(model), options.max_length)
+    max_tokens = options.tokens_per_pass or TOKENS_PER_PASS
+    if head == "reward":
+        scorer, tokenizer = loading.load(model, "reward", preferences, seed, reward_head=options.reward_head)
+        return PrefixModel(
+            tokenizer,
+            positions.fitted(encode_options, scorer),
+            scorer.num_parameters(),
+            _reward_scores(scorer, tokenizer, max_tokens),
+            reward_token_scorer(scorer),
+            max_tokens,
+        )
+    policy, tokenizer = loading.load(model, "policy", preferences, seed)
+    reference = loading.reference_of(model, options.reference, tokenizer, seed)
+    return PrefixModel(
+        tokenizer,
+        positions.fitted(encode_options, policy, reference),
+        policy.num_parameters(),
+        _implicit_scores(policy, reference, options.beta or BETA, max_tokens, turn_end(tokenizer).ids),
+        max_tokens=max_tokens,
     )
-    encode_options = positions.fitted(request.encode_options, scorer)
-    pairs = prepare("read pairs", request.preferences, encode_options, tokenizer, request.prep_log)
-    values = _Values(scorer, token_rewards, request.max_tokens, "rewards")
 
-    def read() -> TokenRewards:
-        prefix_scorer = reward_prefix_scorer(pairs, values(pairs), turn_end(tokenizer).ids)
-        if not request.spans:
-            return prefix_scorer
-        return replace(prefix_scorer, spans=_span_rewards(reward_token_scorer(scorer), pairs, prefix_scorer, request))
 
-    return Prepared(pairs, scorer.num_parameters(), read)
+def _reward_scores(model: Any, tokenizer: Tokenizer, max_tokens: int) -> Callable[[Sequence[PairTokens]], TokenRewards]:
+    closing = turn_end(tokenizer).ids
+    return lambda pairs: reward_prefix_scorer(
+        pairs, _token_values(model, token_rewards, pairs, max_tokens, "rewards"), closing
+    )
+
+
+def _implicit_scores(
+    policy: Any, reference: Any, beta: float, max_tokens: int, closing: Sequence[int]
+) -> Callable[[Sequence[PairTokens]], TokenRewards]:
+    def score(pairs: Sequence[PairTokens]) -> TokenRewards:
+        own, other = (
+            _token_values(model, token_log_probs, pairs, max_tokens, f"log-probabilities of the {name}")
+            for model, name in ((policy, "policy"), (reference, "reference"))
+        )
+        return implicit_reward_prefix_scorer(pairs, own, other, beta, closing)
+
+    return score
+
+
+def _token_values(
+    model: Any, function: TokenFunction, pairs: Sequence[PairTokens], max_tokens: int, what: str
+) -> list[TokenValues]:
+    """Return a value for every response token of `pairs`; `what` names it on the progress bar and in errors."""
+    row_format = row_format_for(model, pairs, max_tokens)
+    return token_values(model, function, pairs, max_tokens, row_format, what)
 
 
 def _span_rewards(
-    token_scorer: TokenScorer, pairs: Sequence[PairTokens], prefix_scorer: TokenRewards, request: Request
+    token_scorer: TokenScorer,
+    pairs: Sequence[PairTokens],
+    rewards: TokenRewards,
+    spans: Sequence[Truncation],
+    max_tokens: int,
 ) -> dict[Truncation, Floats]:
-    """Return reward differences [pairs] of the spans of a request, each read as a response of its own to the prompt.
+    """Return reward differences [pairs] of every span, scored as a response of its own to the prompt.
 
-    A prompt is read once for its spans, as far as `engine.responses` shares them.
+    What a reward model gives a span depends on what stands before it: behind the prompt, a span is read as a whole
+    response. All spans of a pair are scored together, so that their prompt is read once
+    (`rewards.responses.TokenScorer`).
     """
-    bounds = [prefix_scorer.bounds(span) for span in request.spans]
+    bounds = [rewards.bounds(span) for span in spans]
     found = np.empty((len(pairs), len(bounds)))
     tokens = 0
     starts = range(0, len(pairs), WINDOW)
     for start in track(starts, "rewards of spans", len(starts)):
         window = range(start, min(start + WINDOW, len(pairs)))
         sides = [side for index in window for side in _sides(pairs[index], index, bounds)]
-        rewards = np.array(token_scorer.read(sides, request.max_tokens)).reshape(len(window), len(bounds), 2)
-        check_scores(rewards, [pairs[index].id for index in window], "rewards of spans")
+        values = np.array(token_scorer.read(sides, max_tokens)).reshape(len(window), len(bounds), 2)
+        check_scores(values, [pairs[index].id for index in window], "rewards of spans")
         same = np.array([np.array_equal(a.chosen, b.chosen) for a, b in zip(sides[::2], sides[1::2], strict=True)])
-        found[start : window.stop] = np.where(same.reshape(len(window), -1), 0.0, rewards[..., 0] - rewards[..., 1])
-        tokens += tokens_read(sides, request.max_tokens)
+        # Equal texts are a tie, whatever the rounding of two forward passes makes of them.
+        found[start : window.stop] = np.where(same.reshape(len(window), -1), 0.0, values[..., 0] - values[..., 1])
+        tokens += tokens_read(sides, max_tokens)
     times = tokens / sum(pair.length for pair in pairs)
     say(f"spans: {len(bounds)} other parts of every response, read in {times:.1f} × the tokens of the one pass")
-    return dict(zip(request.spans, found.T, strict=True))
+    return dict(zip(spans, found.T, strict=True))
 
 
 def _sides(pair: PairTokens, index: int, bounds: Sequence[tuple[Ints, Ints]]) -> Iterator[PairTokens]:
@@ -150,68 +163,43 @@ def _sides(pair: PairTokens, index: int, bounds: Sequence[tuple[Ints, Ints]]) ->
 
 @dataclass(frozen=True)
 class TwoPolicies:
-    """A policy and its reference, on pairs that both can read."""
+    """A policy and its reference, with the pairs that both can read."""
 
     policy: Any
     reference: Any
     pairs: list[PairTokens]
-    closing: tuple[int, ...]
-    """The tokens with which a complete response closes its turn."""
     ends: list[int]
     """The tokens that end a response of either model."""
 
+    def with_room(self, pairs: Sequence[PairTokens], tokens: int) -> list[PairTokens]:
+        """Return the pairs whose prompts leave both models room for `tokens` new tokens.
 
-def both_policies(model: str, reference: str | None, request: Request) -> TwoPolicies:
-    """Load a policy and its reference (None: the one its training run names). Errors: `UsageError`, `ModelError`."""
-    policy, base, tokenizer = _both(model, reference, request.seed, request.preferences)
-    encode_options = positions.fitted(request.encode_options, policy, base)
-    pairs = prepare("read pairs", request.preferences, encode_options, tokenizer, request.prep_log)
-    ends = sorted({*end_tokens(policy, tokenizer), *end_tokens(base, tokenizer)})
-    return TwoPolicies(policy, base, pairs, turn_end(tokenizer).ids, ends)
+        Errors: `ModelError` where no prompt has room, `DataError` where none of these has.
+        """
+        wanted = Sampling(max_new_tokens=tokens)
+        longest = min(sampling.longest_prompt(model, wanted) for model in (self.policy, self.reference))
+        found = [pair for pair in pairs if len(pair.prompt) <= longest]
+        if not found:
+            shortest = min(len(pair.prompt) for pair in pairs)
+            problem = f"{longest} tokens are left for prompts, the shortest has {shortest}"
+            raise DataError(f"--max-new-tokens {tokens}", problem, "draw fewer tokens")
+        return found
 
 
-def with_max_tokens(two: TwoPolicies, pairs: Sequence[PairTokens], tokens: int) -> list[PairTokens]:
-    """Return the pairs behind whose prompts both policies can say `tokens` tokens.
+def load_two_policies(
+    model: str,
+    reference: str | None,
+    preferences: Sequence[Preference],
+    encode_options: EncodeOptions,
+    seed: int,
+    prep_log: PrepLog,
+) -> TwoPolicies:
+    """Load a policy and its reference (None: the one that its training run names), and encode `preferences` for both.
 
-    Errors: `ModelError` where there is room for no prompt, `DataError` where there is for none of these.
+    Row counts go to `prep_log`. Errors: `UsageError`, `ModelError`.
     """
-    wanted = Sampling(max_new_tokens=tokens)
-    longest = min(sampling.longest_prompt(model, wanted) for model in (two.policy, two.reference))
-    found = [pair for pair in pairs if len(pair.prompt) <= longest]
-    if not found:
-        shortest = min(len(pair.prompt) for pair in pairs)
-        problem = f"{longest} tokens are left for prompts, the shortest has {shortest}"
-        raise DataError(f"--max-new-tokens {tokens}", problem, "draw fewer tokens")
-    return found
-
-
-def _both(
-    model: str, reference: str | None, seed: int, preferences: Sequence[Preference]
-) -> tuple[Any, Any, Tokenizer]:
     policy, tokenizer = loading.load(model, "policy", preferences, seed)
-    return policy, loading.reference_of(model, reference, tokenizer, seed), tokenizer
-
-
-def policy_and_reference(model: str, reference: str | None, beta: float, request: Request) -> Prepared:
-    """Load a policy and its reference, read at every response token; see `both_policies`."""
-    refuse_head(model, "policy", request.reward_head)
-    two = both_policies(model, reference, request)
-    read = _implicit(two.policy, two.reference, beta, request.max_tokens, two.closing)
-    return Prepared(two.pairs, two.policy.num_parameters(), lambda: read(two.pairs))
-
-
-def policy_reader(model: str, reference: str | None, beta: float, max_tokens: int, seed: int) -> PrefixReader:
-    """Load a policy and its reference (None: the one its training run names). Errors: `UsageError`, `ModelError`."""
-    policy, base, tokenizer = _both(model, reference, seed, ())
-    read = _implicit(policy, base, beta, max_tokens, turn_end(tokenizer).ids)
-    return PrefixReader(tokenizer, policy.num_parameters(), read, (policy, base))
-
-
-def _implicit(
-    policy: Any, reference: Any, beta: float, max_tokens: int, closing: Sequence[int]
-) -> Callable[[Sequence[PairTokens]], TokenRewards]:
-    own, other = (
-        _Values(model, token_log_probs, max_tokens, f"log-probabilities of the {name}")
-        for model, name in ((policy, "policy"), (reference, "reference"))
-    )
-    return lambda pairs: implicit_reward_prefix_scorer(pairs, own(pairs), other(pairs), beta, closing)
+    base = loading.reference_of(model, reference, tokenizer, seed)
+    pairs = prepare("read pairs", preferences, positions.fitted(encode_options, policy, base), tokenizer, prep_log)
+    ends = sorted({*end_tokens(policy, tokenizer), *end_tokens(base, tokenizer)})
+    return TwoPolicies(policy, base, pairs, ends)

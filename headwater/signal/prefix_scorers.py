@@ -1,7 +1,7 @@
-"""What tells the better response from the worse when only a part of each is read.
+"""Scores of parts of responses: how far the chosen response is ahead when only a part of each is read.
 
-A `PrefixScorer` reads the same part of both responses of every pair and says how far the chosen one is ahead. Curves,
-controls and depth are made from rulers alone: a reward model, a policy with its reference, or words (`words.py`).
+Curves, controls and depth are computed from any `PrefixScorer`: a reward model, a policy with its reference
+(`TokenRewards`, from one forward pass a pair), or a bag of words (`words.Words`).
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ Ints = NDArray[np.int64]
 
 
 class PrefixScorer(Protocol):
-    """Says by how much the chosen response of every pair is ahead of the rejected one."""
+    """Scores the same part of both responses of every pair, and returns margins of the chosen one."""
 
     @property
     def unit(self) -> str:
-        """What lengths count: tokens or words."""
+        """Unit of lengths: tokens or words."""
         ...
 
     @property
@@ -35,14 +35,14 @@ class PrefixScorer(Protocol):
         ...
 
     def reads(self, truncation: Truncation) -> bool:
-        """Say whether it can read this part of a response."""
+        """Return whether this part of a response can be scored."""
         ...
 
     def margins(self, truncation: Truncation, labels: Floats) -> Floats:
         """Return the margin in favour of the labelled response of every pair, [pairs].
 
-        `labels` [pairs] are 1, or −1 where chosen and rejected change places (shuffled labels): a ruler that learns
-        learns from these.
+        `labels` [pairs] are 1, or −1 where chosen and rejected change places (shuffled labels); a scorer that is
+        fitted is fitted to these.
         """
         ...
 
@@ -78,10 +78,10 @@ def first_of(truncation: Truncation, lengths: Ints, kept: Ints) -> Ints:
 class TokenRewards:
     """The reward of every prefix of every response, from one forward pass a pair.
 
-    A token of a causal model does not see what follows it: what the pass says at token k is what it would say of the
-    response cut there. Where the rewards are sums over tokens (β Σ log π/π_ref), the reward of any span is the
-    difference of two prefixes, read in its own context. What a reward model says of a span without its beginning takes
-    a pass of its own, in which the span stands right behind the prompt (`spans`).
+    A token of a causal model does not attend to what follows it, so that the output at token k is that of the response
+    cut there. Where rewards are sums over tokens (β Σ log π/π_ref), the reward of any span is the difference of two
+    prefixes, in its own context. A reward model scores a span that is no prefix in a forward pass of its own, in which
+    the span stands right behind the prompt (`spans`).
     """
 
     rewards: Floats  # [all tokens] of the prefix that ends at a token; response after response
@@ -90,21 +90,21 @@ class TokenRewards:
     lengths: Ints  # [pairs, 2] tokens of its text alone, which a cut counts
     common: Ints  # [pairs] tokens with which both responses begin: up to there, they are the same prefix
     sums: bool
-    """Whether a reward is a sum over tokens."""
+    """Whether rewards are sums over tokens."""
     spans: Mapping[Truncation, Floats] = field(default_factory=dict)
-    """Reward differences [pairs] of parts that were read in passes of their own."""
+    """Reward differences [pairs] of the parts that were scored in forward passes of their own."""
 
     unit = "tokens"
 
     def reads(self, truncation: Truncation) -> bool:
-        """Say whether this part was read: beginnings always."""
+        """Return whether this part was scored; prefixes always are."""
         return self.sums or truncation.part == "prefix" or truncation in self.spans
 
     def bounds(self, truncation: Truncation) -> tuple[Ints, Ints]:
         """Return the first token that is kept and the first behind it, [pairs, 2] each."""
         kept = kept_of(truncation, self.lengths)
         first = first_of(truncation, self.lengths, kept)
-        # Where the end of a response is kept, so is what closes its turn; a cut one never had it.
+        # A part that reaches the end of the response includes the tokens that close its turn.
         return first, np.where(first + kept == self.lengths, self.whole, first + kept)
 
     def margins(self, truncation: Truncation, labels: Floats) -> Floats:
@@ -117,12 +117,12 @@ class TokenRewards:
         return np.where(same, 0.0, labels * (rewards[:, 0] - rewards[:, 1]))
 
     def _until(self, end: Ints) -> Floats:
-        """Return the reward of the prefixes of `end` [pairs, 2] tokens; that of no token is 0."""
+        """Return the rewards of the prefixes of `end` [pairs, 2] tokens; that of no token is 0."""
         return np.where(end > 0, self.rewards[self.starts + np.maximum(end, 1) - 1], 0.0)
 
 
 class TokenPair(Protocol):
-    """Values of the tokens of either response, such as `engine.scoring.TokenValues`."""
+    """Values of the tokens of either response, such as `forward.scores.TokenValues`."""
 
     @property
     def chosen(self) -> NDArray[np.float32]: ...  # noqa: D102
@@ -133,7 +133,7 @@ class TokenPair(Protocol):
 def reward_prefix_scorer(
     pairs: Sequence[PairTokens], rewards: Sequence[TokenPair], closing: Sequence[int]
 ) -> TokenRewards:
-    """Read a reward model's rewards, one a response token; `closing` are the tokens that close a complete turn."""
+    """Return the prefix rewards of a reward model, one a response token; `closing` are the ids that close a turn."""
     values = [value.astype(np.float64) for pair in rewards for value in (pair.chosen, pair.rejected)]
     return _prefix_scorer(pairs, values, closing, sums=False)
 
@@ -145,7 +145,7 @@ def implicit_reward_prefix_scorer(
     beta: float,
     closing: Sequence[int],
 ) -> TokenRewards:
-    """Sum β (log π − log π_ref) up to every token (arXiv:2505.17122, section 3.1; arXiv:2305.18290, eq. 5)."""
+    """Return β Σ (log π − log π_ref) up to every token (arXiv:2505.17122, section 3.1; arXiv:2305.18290, eq. 5)."""
     columns = [
         beta * np.cumsum(own.astype(np.float64) - other)
         for p, r in zip(policy, reference, strict=True)

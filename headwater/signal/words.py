@@ -1,8 +1,8 @@
-"""A ruler without a model: which words, and which two in a row, the chosen responses hold and the rejected do not.
+"""A prefix scorer without a model: a cross-fitted bag of words.
 
-A sparse logistic regression on n-gram differences, fitted on four fifths of the openings and read on the last one,
-for every cut anew. It learns what can be learnt from a part of the responses in a fraction of a second, and no more
-than a bag of words can: where it finds nothing, a model still may.
+A sparse logistic regression on the differences of 1-grams and 2-grams, fitted on four fifths of the conversations and
+applied to the last fifth, anew for every cut. It takes a fraction of a second a cut, and learns no more than a bag of
+words can: where it finds no signal, a language model still may.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ FOLDS = 5
 PENALTY = 0.02
 """scikit-learn's C: strong shrinkage, because there are more n-grams than pairs."""
 RARE = 2
-"""An n-gram in fewer responses than this can tell nothing about another one."""
+"""n-grams in fewer responses than this are left out: they cannot be used to predict another response."""
 TOLERANCE = 1e-3
-"""The solver's. On HH and the planted corpus no pair is decided otherwise than with 1e-4, in 15 % less time."""
+"""Tolerance of the solver. On HH and the planted corpus no pair is decided otherwise than with 1e-4, in 15 % less
+time."""
 NEVER = np.iinfo(np.int32).max
 
 _TERM = re.compile(r"\w+")
@@ -46,9 +47,9 @@ class Grams(NamedTuple):
 
 
 class Beginnings(NamedTuple):
-    """After how many words of either response of a pair an n-gram is in it; ordered by pair, then by term.
+    """Number of words of either response after which an n-gram is complete; ordered by pair, then by term.
 
-    Made once, it serves all cuts of beginnings: what is in one is in every longer one.
+    Computed once for all prefixes: an n-gram of a prefix is in every longer prefix.
     """
 
     pair: NDArray[np.int32]  # [n-grams of a pair]
@@ -59,25 +60,26 @@ class Beginnings(NamedTuple):
 
 @dataclass(frozen=True)
 class Words:
-    """The words ruler; lengths are in words, as `--keep 50words` counts them."""
+    """Scores prefixes by a bag of words; lengths are in words, as `--keep 50words` counts them."""
 
     lengths: Ints  # [pairs, 2]
     grams: Grams
     beginnings: Beginnings
-    folds: Ints  # [pairs] the fold in which a pair is read; an opening lies in one fold
+    folds: Ints  # [pairs] the fold in which a pair is scored; a conversation lies in one fold
 
     unit = "words"
-    least_openings = 2 * FOLDS
+    fewest = 2 * FOLDS
+    """Conversations that are needed, to fit on some and score others."""
 
     @classmethod
     def read(cls, preferences: Sequence[Preference], seed: int) -> Words:
-        """Index the responses of `preferences`; `seed` deals openings to folds. Errors: `DataError`."""
+        """Index the responses of `preferences`; `seed` assigns conversations to folds. Errors: `DataError`."""
         names, conversation_id = np.unique([p.conversation_id for p in preferences], return_inverse=True)
-        if len(names) < cls.least_openings:
+        if len(names) < cls.fewest:
             raise DataError(
                 f"{len(preferences)} pairs",
-                f"have {len(names)} different openings",
-                f"expected {cls.least_openings} or more, to fit on some and read on others",
+                f"have {len(names)} different conversations",
+                f"expected {cls.fewest} or more, to fit on some and score others",
             )
         folds = np.random.default_rng(seed).permutation(len(names))[conversation_id] % FOLDS
         texts = [response.text for p in preferences for response in (p.chosen, p.rejected)]
@@ -85,7 +87,7 @@ class Words:
         return cls(lengths.reshape(-1, 2), grams, _beginnings(grams), folds)
 
     def reads(self, truncation: Truncation) -> bool:
-        """Say that every part can be read."""
+        """Return True: every part can be scored."""
         return True
 
     def margins(self, truncation: Truncation, labels: Floats) -> Floats:
@@ -93,8 +95,8 @@ class Words:
         if not self.grams.terms:
             return np.zeros(len(labels))
         differences = self._differences(truncation)
-        # Two classes are asked for. Without an intercept, turning a pair round changes its class and nothing else:
-        # every second one is turned so that its winner comes second.
+        # The solver needs two classes. Without an intercept, swapping the responses of a pair changes its class and
+        # nothing else: every second pair is swapped, so that its winner comes second.
         classes = np.where(np.arange(len(labels)) % 2, -1.0, 1.0)
         turned = differences.copy()
         turned.data *= np.repeat(labels * classes, np.diff(turned.indptr))
@@ -132,10 +134,12 @@ class Words:
         pair, term, chosen, rejected = self.beginnings
         ends = kept.astype(np.int32)
         difference = (chosen <= ends[pair, 0]).astype(np.int8) - (rejected <= ends[pair, 1])
-        told = np.flatnonzero(difference)
-        starts = np.concatenate([[0], np.cumsum(np.bincount(pair[told], minlength=len(kept)))])
+        differing = np.flatnonzero(difference)
+        starts = np.concatenate([[0], np.cumsum(np.bincount(pair[differing], minlength=len(kept)))])
         shape = (len(kept), self.grams.terms)
-        return csr_array((difference[told].astype(np.float64), term[told], starts.astype(np.int32)), shape=shape)
+        return csr_array(
+            (difference[differing].astype(np.float64), term[differing], starts.astype(np.int32)), shape=shape
+        )
 
 
 def _beginnings(grams: Grams) -> Beginnings:

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from headwater import cli
-from headwater.commands import divergence
 from headwater.data import reading
 from headwater.data.corpus import Corpus, generate
 from headwater.results import runs
@@ -29,7 +28,7 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def rows(path: Path, what: str) -> list[dict[str, Any]]:
-    return [row for row in json.loads((path / divergence.PROFILE).read_text()) if row["what"] == what]
+    return [row for row in json.loads((path / "divergence.json").read_text()) if row["what"] == what]
 
 
 def test_along_texts_exact_and_drawn_agree(policy: Path, tmp_path: Path) -> None:

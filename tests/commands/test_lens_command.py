@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from headwater import cli
-from headwater.commands.lens import PAGE, Config
+from headwater.commands.lens import Config
 from headwater.data import reading
 from headwater.data.corpus import Corpus, generate
 from headwater.data.preference import Message, Preference, Response
@@ -23,6 +23,7 @@ from headwater.data.tokenizers import load_tokenizer
 from headwater.data.tokens import token_ends
 from headwater.errors import ModelError
 from headwater.network.page_server import Server
+from headwater.report.lens.page import PAGE
 from headwater.results import runs
 from headwater.signal import tokenwise
 from headwater.signal.prefix_scorers import TokenRewards
@@ -340,7 +341,7 @@ def test_what_a_model_cannot_do_is_said_before_anybody_types(
         raise ModelError("it", "is an encoder")
 
     load = tokenwise.load
-    monkeypatch.setattr(tokenwise, "load", lambda *given: dataclasses.replace(load(*given), read=refuse))
+    monkeypatch.setattr(tokenwise, "load", lambda *given: dataclasses.replace(load(*given), score=refuse))
     assert headwater("lens", "--serve", "--model", models["reward"]) == 4
     told = capsys.readouterr()
     assert "is an encoder" in told.err and "http" not in told.out

@@ -20,6 +20,7 @@ from headwater.data.truncation import parse_keep
 from headwater.errors import UsageError
 from headwater.report.plots import PLOTS
 from headwater.results import runs
+from headwater.signal.options import ScorerOptions, SignalOptions, parse_ratios
 
 FEW = ["--limit", "100"]
 MODEL = "scratch(hidden=32, layers=1, vocab=400)"
@@ -52,7 +53,7 @@ def reward_model(pairs: Path) -> Path:
 
 
 def points(run: runs.Run, curve: str, cut: str = "own", unit: str = "ratio", group: str = "all") -> dict[float, Any]:
-    rows = json.loads((run.path / signal.CURVES).read_text())
+    rows = json.loads((run.path / "curves.json").read_text())
     wanted = (curve, cut, unit, group)
     return {r["amount"]: r for r in rows if (r["curve"], r["cut"], r["unit"], r["group"]) == wanted}
 
@@ -68,7 +69,7 @@ def test_words_find_the_planted_depth(by_words: runs.Run) -> None:
 
 
 def test_every_point_has_n_and_an_interval(by_words: runs.Run) -> None:
-    rows = json.loads((by_words.path / signal.CURVES).read_text())
+    rows = json.loads((by_words.path / "curves.json").read_text())
     assert all(row["low"] <= row["value"] <= row["high"] and row["n"] > 0 for row in rows)
     assert {row["n"] for row in rows if row["group"] == "all"} == {500}
     assert {row["cut"] for row in rows} == {"own", "equal"}
@@ -130,8 +131,12 @@ def test_a_policy_is_read_with_its_reference(pairs: Path, tmp_path: Path) -> Non
     for row in run.records():  # `evaluate` adds up hundreds of nats in float32: 2⁻²⁴ of them, at every token
         assert row["margin_at_1"] == pytest.approx(margins[row["id"]], abs=2e-3)
     assert points(run, "suffix").keys() == points(run, "accuracy").keys() - {1.0}
-    with pytest.raises(UsageError, match="is a policy, whose one pass tells every span"):
-        signal.run(signal.Config(pairs, model=str(policy), span_ratios=("20%",), output=tmp_path / "never"))
+    with pytest.raises(UsageError, match="is a policy, whose one pass scores every span"):
+        signal.run(
+            signal.Config(
+                pairs, model=str(policy), options=SignalOptions(span_ratios=("20%",)), output=tmp_path / "never"
+            )
+        )
 
 
 @pytest.mark.parametrize(
@@ -156,11 +161,13 @@ def test_flags_that_cannot_work_are_refused(
 
 def test_policy_flags_are_refused_for_a_reward_model(pairs: Path, reward_model: Path) -> None:
     with pytest.raises(UsageError, match="is a reward model"):
-        signal.run(signal.Config(pairs, model=str(reward_model), beta=0.2, output=pairs.parent / "never"))
+        signal.run(
+            signal.Config(pairs, model=str(reward_model), scorer=ScorerOptions(beta=0.2), output=pairs.parent / "never")
+        )
 
 
 def test_ratios_are_sorted_and_end_in_one() -> None:
-    assert signal._ratios(["50%", "0.25", "0.5"]) == (Fraction(1, 4), Fraction(1, 2), Fraction(1))
+    assert parse_ratios(["50%", "0.25", "0.5"]) == (Fraction(1, 4), Fraction(1, 2), Fraction(1))
 
 
 def test_keep_auto_takes_what_the_run_recommends(pairs: Path, by_words: runs.Run, tmp_path: Path) -> None:
@@ -216,7 +223,7 @@ def test_what_is_no_published_curve_is_refused(
     if content is not None:
         file.write_text(content)
     with pytest.raises(UsageError, match=problem):
-        signal.run(signal.Config(pairs, output=tmp_path / "run", published=f"{file}:{name}"))
+        signal.run(signal.Config(pairs, output=tmp_path / "run", options=SignalOptions(published=f"{file}:{name}")))
 
 
 def test_too_few_prompts_are_refused_before_a_run_begins(
@@ -232,5 +239,5 @@ def test_a_model_is_read_where_words_have_too_few_prompts(
 ) -> None:
     flags = ["--model", reward_model, "--limit", 9, "--allow-leakage", "--output", tmp_path / "run"]
     assert headwater("signal", pairs, *flags) == 0
-    assert "too few openings for the words ruler" in capsys.readouterr().err
+    assert "too few conversations for the bag of words" in capsys.readouterr().err
     assert not points(runs.load(tmp_path / "run"), "words")

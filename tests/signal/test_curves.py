@@ -7,7 +7,7 @@ import pytest
 
 from headwater.data.preference import Message, Preference, Response
 from headwater.data.truncation import Keep, Truncation
-from headwater.signal.curves import LEAST, Grid, Key, groups_of, measure, wins, with_length_flips
+from headwater.signal.curves import LEAST, CurveKey, Grid, groups_of, measure, wins, with_length_flips
 from headwater.signal.prefix_scorers import Ints
 from headwater.statistics import Floats
 
@@ -44,29 +44,29 @@ def test_every_curve_by_hand() -> None:
     curves = measure(prefix_scorer, ["a", "b", "c", "d"], members, grid)
     value = {key: point.value for key, point in curves.points.items()}
     half, full, three = Keep(HALF), Keep(Fraction(1)), Keep(Fraction(3), "tok")
-    assert value[Key("accuracy", "own", full)] == (1 + 1 + 0 + 0.5) / 4
-    assert value[Key("accuracy", "own", half)] == (1 + 0.5 + 0 + 0) / 4
-    assert value[Key("margin", "own", half)] == (1 + 0 - 1 - 2) / 4
-    assert value[Key("suffix", "own", half)] == 0.5
-    assert value[Key("length", "own", full)] == (1 + 0 + 0.5 + 1) / 4
-    assert value[Key("length", "own", three)] == (1 + 0 + 0.5 + 1) / 4  # 3 2, 2 3, 3 3, 3 1
-    assert value[Key("length", "equal", half)] == 0.5
-    assert value[Key("accuracy", "own", half, "some")] == 0.75
-    assert curves.points[Key("accuracy", "own", half, "some")].n == 2
-    assert Key("suffix", "own", full) not in value  # all of a response is no other part of it
-    assert Key("middle", "own", half) not in value  # this ruler does not read middles
+    assert value[CurveKey("accuracy", "own", full)] == (1 + 1 + 0 + 0.5) / 4
+    assert value[CurveKey("accuracy", "own", half)] == (1 + 0.5 + 0 + 0) / 4
+    assert value[CurveKey("margin", "own", half)] == (1 + 0 - 1 - 2) / 4
+    assert value[CurveKey("suffix", "own", half)] == 0.5
+    assert value[CurveKey("length", "own", full)] == (1 + 0 + 0.5 + 1) / 4
+    assert value[CurveKey("length", "own", three)] == (1 + 0 + 0.5 + 1) / 4  # 3 2, 2 3, 3 3, 3 1
+    assert value[CurveKey("length", "equal", half)] == 0.5
+    assert value[CurveKey("accuracy", "own", half, "some")] == 0.75
+    assert curves.points[CurveKey("accuracy", "own", half, "some")].n == 2
+    assert CurveKey("suffix", "own", full) not in value  # all of a response is no other part of it
+    assert CurveKey("middle", "own", half) not in value  # this ruler does not read middles
     assert curves.margins.tolist() == [[1, 2], [0, 1], [-1, -1], [-2, 0]]
     assert len(curves.shuffled) == 19
-    rows = list(curves.rows("tokens"))
+    rows = list(curves.curve("tokens").points)
     assert len(rows) == len(value)
-    assert {row["unit"] for row in rows} == {"ratio", "tokens"}
+    assert {row.unit for row in rows} == {"ratio", "tokens"}
 
 
 def test_shuffled_labels_lie_on_chance() -> None:
     n = 4000
     prefix_scorer = Fixed(np.ones((n, 2), dtype=np.int64), *(np.ones(n) for _ in range(3)))
     curves = measure(prefix_scorer, [str(i) for i in range(n)], {}, Grid((HALF, Fraction(1))))
-    assert curves.points[Key("accuracy", "own", Keep(HALF))].value == 1
+    assert curves.points[CurveKey("accuracy", "own", Keep(HALF))].value == 1
     assert abs(curves.shuffled - 0.5).max() < 4 * 0.5 / n**0.5
     assert curves.shuffled.std() > 0
 

@@ -1,33 +1,33 @@
-"""What `headwater decode` wrote, for the lens: KL token by token, and who said what."""
+"""The lens of decoded responses: KL token by token, and the weight of the policy."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import cast
 
 import numpy as np
 
-from headwater.data.preference import Message
+from headwater.data.preference import Message, Role
 from headwater.data.truncation import Truncation
 from headwater.report.lens.pieces import Piece, Pieces, at_pieces, parts
 from headwater.report.lens.views import ALONE, Entry, Lens, Reading, Side
-from headwater.results.runs import DECODED, Run
+from headwater.results.decoding import DecodedResponse, DecodedResponses
+from headwater.results.runs import Run
 from headwater.statistics import Floats
 
 READINGS = (Reading("KL", sums=True), Reading("log-ratio", sums=True))
 """KL(used ‖ reference) and log used − log reference up to a token, in nats."""
 
 
-def records(run: Run) -> list[dict[str, Any]]:
-    """Return what was decoded, a row a response; nothing where a run knows no KL, or not where tokens end."""
-    path = run.path / DECODED
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
-    return rows if rows and {"token_ends", "token_kl"} <= rows[0].keys() else []
+def decoded(run: Run) -> Sequence[DecodedResponse]:
+    """Return the responses of a run; none where it holds no KL by token, or no token boundaries."""
+    found = DecodedResponses.find(run.path)
+    responses = found.responses if found else ()
+    return responses if responses and responses[0].token_ends and responses[0].token_kl else ()
 
 
-def lens_of(run: Run, rows: Sequence[Mapping[str, Any]], cut: Truncation) -> Lens:
-    """Return the lens of a run of `decode`, or of some of its rows."""
+def lens_of(run: Run, rows: Sequence[DecodedResponse], cut: Truncation) -> Lens:
+    """Return the lens of some responses of a run of `decode`."""
     notes = [
         f"{run.config['model']} and its reference, by {run.facts['strategy']}.",
         "KL is that of what each token was drawn from to the reference, the log-ratio that of the token drawn; "
@@ -36,22 +36,21 @@ def lens_of(run: Run, rows: Sequence[Mapping[str, Any]], cut: Truncation) -> Len
     return Lens(run.name, notes, list(_entries(rows)), cut, READINGS, ALONE)
 
 
-def _entries(rows: Sequence[Mapping[str, Any]]) -> Iterator[Entry]:
-    several = any(row["draw"] for row in rows)
+def _entries(rows: Sequence[DecodedResponse]) -> Iterator[Entry]:
+    several = any(row.draw for row in rows)
     for row in rows:
-        prompt = [Message(turn["role"], turn["content"]) for turn in row["prompt"]]
-        name = f"{row['id']} draw {row['draw'] + 1}" if several else row["id"]
+        prompt = [Message(cast(Role, turn["role"]), turn["content"]) for turn in row.prompt]
+        name = f"{row.id} draw {row.draw + 1}" if several else row.id
         yield Entry(name, prompt, {ALONE[0]: _side(row)})
 
 
-def _side(row: Mapping[str, Any]) -> Side:
-    text, ends = row["response"], row["token_ends"]
-    said = len(ends) - bool(row["complete"])  # a complete response ends with a token that is no text
-    closing = [Piece("end of turn", 1)] if row["complete"] else []
-    pieces = Pieces("", list(parts(text, 0, len(text), ends[:said])), closing, "")
-    sums = (np.cumsum(row[f"token_{name}"]) for name in ("kl", "log_ratio"))
-    scores = tuple(at_pieces(values, pieces) for values in sums)
-    return Side(pieces, scores, _means(np.asarray(row["token_policy_share"]), pieces))
+def _side(row: DecodedResponse) -> Side:
+    assert row.token_ends and row.token_kl and row.token_log_ratio, "`decoded` has checked"
+    of_text = len(row.token_ends) - row.complete  # a complete response ends with a token that is no text
+    closing = [Piece("end of turn", 1)] if row.complete else []
+    pieces = Pieces("", list(parts(row.response, 0, len(row.response), row.token_ends[:of_text])), closing, "")
+    scores = tuple(at_pieces(np.cumsum(values), pieces) for values in (row.token_kl, row.token_log_ratio))
+    return Side(pieces, scores, _means(np.asarray(row.token_policy_share), pieces))
 
 
 def _means(values: Floats, pieces: Pieces) -> Floats:

@@ -11,14 +11,20 @@ from pathlib import Path
 
 import jinja2
 from markupsafe import Markup
+from rich.text import Text
 
-from headwater.report.lens.views import Contents
+from headwater import files
+from headwater.console import say, show
+from headwater.marks import visible
+from headwater.report.lens.views import Contents, Lens, contents
 from headwater.report.scripts import embedded, source
 
 FOLDER = Path(__file__).parent
 SCRIPTS = ("text.js", "chart.js", "lens.js")
 DATA = "lens.json"
-"""In a run: the contents of its lens."""
+"""In a run: the contents of its lens, for the report."""
+PAGE = "lens.html"
+"""In a run: the page."""
 
 
 def page(contents: Contents, live: bool = False) -> str:
@@ -28,6 +34,16 @@ def page(contents: Contents, live: bool = False) -> str:
         .get_template("lens.html")
         .render(**_parts(contents, live), script=Markup(script()), allowed=Markup(source(script())))
     )
+
+
+def write_lens(run: Path, lens: Lens) -> None:
+    """Write the page and the contents of a lens into a run, and print its notes."""
+    plain = contents(lens)
+    files.write_text(run / PAGE, page(plain))
+    files.write_text(run / DATA, files.to_json(plain))
+    for note in lens.notes:
+        show(Text(visible(note)))
+    say(f"lens: {run / PAGE}")
 
 
 def section(contents: Contents, name: str) -> Markup:

@@ -37,7 +37,7 @@ def _of(run: Run) -> Contents | None:
     if run.command == "lens" and (run.path / DATA).is_file():
         plain: Contents = json.loads((run.path / DATA).read_text(encoding="utf-8"))
         return plain
-    rows = decodes.records(run) if run.command == "decode" else []
+    rows = decodes.decoded(run) if run.command == "decode" else ()
     return contents(decodes.lens_of(run, rows, BY_HALF)) if rows else None
 
 

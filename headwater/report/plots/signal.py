@@ -1,8 +1,7 @@
-"""Where the preference is decided: accuracy at every prefix, beside the controls that say what it is not."""
+"""Accuracy at every prefix, beside its controls."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,10 +11,10 @@ import altair as alt
 from headwater.report.findings import CHANCE, distinct, estimate, labels, number, percent
 from headwater.report.plots.drawing import COLOURS, GREY, Block, Chart, Mark, Panel, Rows, chart, finish
 from headwater.results.runs import Run
+from headwater.results.signal import CurvePoint, SignalCurve
 
-CURVES = "curves.json"
 MOST_LINES = 4
-"""Lines of a drawing of groups: the largest ones."""
+"""Most lines of a drawing of groups, the largest groups first."""
 
 
 class Line(NamedTuple):
@@ -27,54 +26,60 @@ class Line(NamedTuple):
 
 
 def prefix_curves(runs: Sequence[Run]) -> list[Block]:
-    """Draw what signal runs measured: the curve, other parts of the same size, other cuts, amounts and groups."""
+    """Return drawings of signal runs: the curve, other parts of the same size, other cuts, amounts and groups."""
     runs = distinct(runs)
     names = labels(runs)
-    measured = [run for run in runs if run.command == "signal" and (run.path / CURVES).is_file()]
-    return [block for run in measured for block in _blocks(run, names[run.path])]
+    measured = [(run, SignalCurve.find(run.path)) for run in runs if run.command == "signal"]
+    return [block for run, found in measured if found for block in _blocks(run, found, names[run.path])]
 
 
-def _blocks(run: Run, name: str) -> Iterator[Block]:
-    rows = json.loads((run.path / CURVES).read_text(encoding="utf-8"))
+def _blocks(run: Run, found: SignalCurve, name: str) -> Iterator[Block]:
     unit = run.facts["unit"]
     share = f"Kept share of {unit} (%)"
-    curve = Line("beginning", _points(rows), COLOURS[0])
-    words = Line("words alone", _points(rows, "words"), COLOURS[2])
-    published = Line(Path(str(run.facts.get("published"))).name, _points(rows, "published"), COLOURS[5])
-    yield from line_block(f"{name}: beginnings", share, [curve, words, _length(rows), published], _markers(run))
+    curve = Line("beginning", _points(found.along()), COLOURS[0])
+    words = Line("words alone", _points(found.along("words")), COLOURS[2])
+    published = Line(Path(str(run.facts.get("published"))).name, _points(found.along("published")), COLOURS[5])
+    yield from line_block(f"{name}: beginnings", share, [curve, words, _length(found), published], _markers(run))
     parts = {"end": "suffix", "middle": "middle", "random span": "random-span"}
-    others = [Line(label, _points(rows, part), c) for (label, part), c in zip(parts.items(), COLOURS[1:], strict=False)]
+    others = [
+        Line(label, _points(found.along(part)), c) for (label, part), c in zip(parts.items(), COLOURS[1:], strict=False)
+    ]
     yield from line_block(f"{name}: other parts of the same size", share, [curve, *others])
-    turned = Line("labels turned with length", _points(rows, "length-flip"), COLOURS[1])
+    turned = Line("labels turned with length", _points(found.along("length-flip")), COLOURS[1])
     if turned.points:
         yield from line_block(f"{name}: where a cut changes which is longer", share, [curve, turned])
     cuts = {"the shorter one's": "equal", "the longer one's": "shared"}
     own = curve._replace(label="its own")
-    both = [Line(label, _points(rows, cut=cut), c) for (label, cut), c in zip(cuts.items(), COLOURS[1:], strict=False)]
+    both = [
+        Line(label, _points(found.along(cut=cut)), c)
+        for (label, cut), c in zip(cuts.items(), COLOURS[1:], strict=False)
+    ]
     yield from line_block(f"{name}: by whose length a response is cut", share, [own, *both])
-    amounts = [curve._replace(points=_points(rows, unit=unit))]
-    amounts.append(published._replace(points=_points(rows, "published", unit=unit)))
+    amounts = [curve._replace(points=_points(found.along(unit=unit)))]
+    amounts.append(published._replace(points=_points(found.along("published", unit=unit))))
     yield from line_block(f"{name}: by {unit}", f"Kept {unit} of each response", amounts, ticks="log")
-    for kind in dict.fromkeys(row["group"].partition(": ")[0] for row in rows if ": " in row["group"]):
-        groups = _groups(rows, kind)
+    for kind in dict.fromkeys(point.group.partition(": ")[0] for point in found.points if ": " in point.group):
+        groups = _groups(found, kind)
         if len(groups) > 1:
             yield from line_block(f"{name}: by {kind}", share, groups)
 
 
-def _points(
-    rows: Rows, curve: str = "accuracy", cut: str = "own", unit: str = "ratio", group: str = "all"
-) -> list[dict[str, Any]]:
-    scale = 100 if unit == "ratio" else 1
+def _points(points: Sequence[CurvePoint]) -> list[dict[str, Any]]:
     return [
-        {"x": scale * row["amount"], "y": row["value"], "low": row["low"], "high": row["high"], "n": row["n"]}
-        for row in rows
-        if (row["curve"], row["cut"], row["unit"], row["group"]) == (curve, cut, unit, group)
+        {
+            "x": (100 if point.unit == "ratio" else 1) * point.amount,
+            "y": point.value,
+            "low": point.low,
+            "high": point.high,
+            "n": point.n,
+        }
+        for point in points
     ]
 
 
-def _length(rows: Rows) -> Line:
-    """Return what length alone tells, the way that is right on full responses."""
-    points = _points(rows, "length")
+def _length(found: SignalCurve) -> Line:
+    """Return the accuracy of length alone, in the direction that is right on full responses."""
+    points = _points(found.along("length"))
     if not points or points[-1]["y"] >= CHANCE:
         return Line("longer wins", points)
     turned = [p | {"y": 1 - p["y"], "low": _opposite(p["high"]), "high": _opposite(p["low"])} for p in points]
@@ -85,9 +90,9 @@ def _opposite(bound: float | None) -> float | None:
     return None if bound is None else 1 - bound
 
 
-def _groups(rows: Rows, kind: str) -> list[Line]:
-    names = dict.fromkeys(row["group"] for row in rows if row["group"].startswith(f"{kind}: "))
-    curves = {name.removeprefix(f"{kind}: "): _points(rows, group=name) for name in names}
+def _groups(found: SignalCurve, kind: str) -> list[Line]:
+    names = dict.fromkeys(point.group for point in found.points if point.group.startswith(f"{kind}: "))
+    curves = {name.removeprefix(f"{kind}: "): _points(found.along(group=name)) for name in names}
     largest = sorted(curves, key=lambda name: -curves[name][0]["n"])[:MOST_LINES]
     chosen = [(name, points) for name, points in curves.items() if name in largest]
     return [
@@ -98,7 +103,7 @@ def _groups(rows: Rows, kind: str) -> list[Line]:
 def line_block(
     title: str, axis: str, lines: Sequence[Line], markers: Sequence[Any] = (), ticks: str = "linear"
 ) -> Iterator[Block]:
-    """Yield one drawing with its key, if there is something to draw; the first line has its intervals around it."""
+    """Yield one drawing with its key, if there is anything to draw; the first line has its intervals around it."""
     lines = [line for line in lines if line.points]
     if lines:
         key = [Mark(line.label, line.colour, dashed=line.colour == GREY) for line in lines]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
@@ -16,8 +15,10 @@ from headwater import files
 from headwater.commands import report, signal
 from headwater.console import show
 from headwater.results import runs
+from headwater.results.signal import SignalCurve
 from headwater.signal.bootstrap import Bootstrap
 from headwater.signal.curves import wins
+from headwater.signal.options import ScorerOptions, SignalOptions
 from headwater.statistics import LEVEL, RESAMPLES, Estimate, Floats
 from headwater.studies.sweep.points import Budget, Point, Sweep
 
@@ -25,9 +26,6 @@ COSTS = ("training_tokens", "training_flops")
 """Facts of a training run."""
 RESULTS = "sweep.json"
 """In the summary's run: a row a ratio, budget and kind of judgement, with n and interval; and a row a correlation."""
-
-ONE_PASS = ("accuracy", "own", "ratio", "all")
-"""Which of the curves of a signal run is compared: curve, cut, unit and group."""
 
 
 def cost(sweep: Sweep, point: Point) -> float:
@@ -85,15 +83,13 @@ def _one_pass(sweep: Sweep, point: Point) -> dict[float, Estimate]:
         data=config.data,
         output=output,
         model=str(sweep.trained(point)),
-        ratios=tuple(str(float(keep)) for keep in config.ratios[:-1]),
-        max_length=config.max_length,
+        options=SignalOptions(ratios=tuple(str(float(keep)) for keep in config.ratios[:-1])),
+        scorer=ScorerOptions(max_length=config.max_length),
         seed=point.seed,
         overwrite=True,
     )
     signal.run(wanted)
-    rows = json.loads((output / signal.CURVES).read_text(encoding="utf-8"))
-    own = [row for row in rows if (row["curve"], row["cut"], row["unit"], row["group"]) == ONE_PASS]
-    return {row["amount"]: Estimate(*(row[name] for name in Estimate._fields)) for row in own}
+    return {point.amount: point.estimate for point in SignalCurve.read(output).along()}
 
 
 def _resamples(sweep: Sweep) -> dict[float, Floats]:
