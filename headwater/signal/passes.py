@@ -75,35 +75,41 @@ def load_prefix_model(
     max_tokens = options.tokens_per_pass or TOKENS_PER_PASS
     if head == "reward":
         scorer, tokenizer = loading.load(model, "reward", preferences, seed, reward_head=options.reward_head)
-        return PrefixModel(
-            tokenizer,
-            positions.fitted(encode_options, scorer),
-            scorer.num_parameters(),
-            _reward_scores(scorer, tokenizer, max_tokens),
-            reward_token_scorer(scorer),
-            max_tokens,
-        )
+        return reward_prefix_model(scorer, tokenizer, encode_options, max_tokens)
     policy, tokenizer = loading.load(model, "policy", preferences, seed)
     reference = loading.reference_of(model, options.reference, tokenizer, seed)
-    return PrefixModel(
-        tokenizer,
-        positions.fitted(encode_options, policy, reference),
-        policy.num_parameters(),
-        _implicit_scores(policy, reference, options.beta or BETA, max_tokens, turn_end(tokenizer).ids),
-        max_tokens=max_tokens,
-    )
+    return policy_prefix_model(policy, reference, tokenizer, encode_options, max_tokens, options.beta or BETA)
 
 
-def _reward_scores(model: Any, tokenizer: Tokenizer, max_tokens: int) -> Callable[[Sequence[PairTokens]], TokenRewards]:
+def reward_prefix_model(
+    scorer: Any, tokenizer: Tokenizer, encode_options: EncodeOptions, max_tokens: int = TOKENS_PER_PASS
+) -> PrefixModel:
+    """Return a loaded reward model as a scorer of prefixes. Errors: `UsageError` for more tokens than positions."""
     closing = turn_end(tokenizer).ids
-    return lambda pairs: reward_prefix_scorer(
-        pairs, _token_values(model, token_rewards, pairs, max_tokens, "rewards"), closing
-    )
+
+    def score(pairs: Sequence[PairTokens]) -> TokenRewards:
+        values = _token_values(scorer, token_rewards, pairs, max_tokens, "rewards")
+        return reward_prefix_scorer(pairs, values, closing)
+
+    encode_options = positions.fitted(encode_options, scorer)
+    parameters = scorer.num_parameters()
+    return PrefixModel(tokenizer, encode_options, parameters, score, reward_token_scorer(scorer), max_tokens)
 
 
-def _implicit_scores(
-    policy: Any, reference: Any, beta: float, max_tokens: int, closing: Sequence[int]
-) -> Callable[[Sequence[PairTokens]], TokenRewards]:
+def policy_prefix_model(
+    policy: Any,
+    reference: Any,
+    tokenizer: Tokenizer,
+    encode_options: EncodeOptions,
+    max_tokens: int = TOKENS_PER_PASS,
+    beta: float = BETA,
+) -> PrefixModel:
+    """Return a policy and its reference as a scorer of prefixes, by implicit rewards β (log π − log π_ref).
+
+    Errors: `UsageError` for more tokens than either has positions.
+    """
+    closing = turn_end(tokenizer).ids
+
     def score(pairs: Sequence[PairTokens]) -> TokenRewards:
         own, other = (
             _token_values(model, token_log_probs, pairs, max_tokens, f"log-probabilities of the {name}")
@@ -111,7 +117,8 @@ def _implicit_scores(
         )
         return implicit_reward_prefix_scorer(pairs, own, other, beta, closing)
 
-    return score
+    encode_options = positions.fitted(encode_options, policy, reference)
+    return PrefixModel(tokenizer, encode_options, policy.num_parameters(), score, max_tokens=max_tokens)
 
 
 def _token_values(

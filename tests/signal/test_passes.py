@@ -13,13 +13,12 @@ import pytest
 from headwater.data.preference import Preference
 from headwater.data.preparation import PrepLog, prepare
 from headwater.data.tokenizers import Tokenizer
-from headwater.data.tokens import EndToken, PairTokens, tokenize
+from headwater.data.tokens import EncodeOptions, EndToken, PairTokens, tokenize
 from headwater.data.truncation import CutBy, Keep, Part, Truncation
 from headwater.data.turns import turn_end
 from headwater.forward.scores import TokenFunction, TokenValues, token_log_probs, token_rewards, token_values
 from headwater.models import loading
-from headwater.signal.options import ScorerOptions
-from headwater.signal.passes import load_prefix_model
+from headwater.signal.passes import reward_prefix_model
 from headwater.signal.prefix_scorers import TokenRewards, implicit_reward_prefix_scorer, kept_of, reward_prefix_scorer
 
 BETA = 0.1
@@ -69,7 +68,7 @@ def test_a_reward_model_reads_a_span_as_a_response_of_its_own(
 ) -> None:
     name, few = "scratch(hidden=32, layers=2, vocab=512)", corpus[:9]
     spans = [Truncation(Keep(Fraction(1, n)), part=part) for n in (5, 2) for part in PARTS]
-    scorer = load_prefix_model(name, ScorerOptions(end=end, max_length=512, tokens_per_pass=700), 0, few)
+    scorer = reward_prefix_model(*loading.load(name, "reward", few, 0), EncodeOptions(Truncation(), end, 512), 700)
     pairs = prepare("test", few, scorer.encode_options, scorer.tokenizer, PrepLog())
     prefix_scorer = scorer.score_with_spans(pairs, spans)
     loaded = loading.load(name, "reward", few, 0)
@@ -95,8 +94,8 @@ def test_a_reward_model_reads_a_span_as_a_response_of_its_own(
 def test_spans_of_the_same_tokens_are_a_tie(corpus: list[Preference]) -> None:
     twins = [replace(p, rejected=replace(p.rejected, text=p.chosen.text)) for p in corpus[:3]]
     span = Truncation(Keep(Fraction(1, 2)), part="suffix")
-    options = ScorerOptions(end="never", max_length=512, tokens_per_pass=700)
-    scorer = load_prefix_model("scratch(hidden=32, layers=2, vocab=512)", options, 0, twins)
+    loaded = loading.load("scratch(hidden=32, layers=2, vocab=512)", "reward", twins, 0)
+    scorer = reward_prefix_model(*loaded, EncodeOptions(Truncation(), "never", 512), 700)
     pairs = prepare("test", twins, scorer.encode_options, scorer.tokenizer, PrepLog())
     prefix_scorer = scorer.score_with_spans(pairs, [span])
     assert margins(prefix_scorer, span).tolist() == [0, 0, 0]
