@@ -1,6 +1,6 @@
-"""Look at this installation: packages, devices, packing, the hub, folders and disk, one line each.
+"""Check this installation: packages, devices, packing, the hub, folders and disk, one line each.
 
-Ends with exit 7 where something does not work, and says what to do.
+The exit code is 7 if something does not work; its line says what to do.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from headwater.files import caches
 
 EXAMPLE = "headwater doctor --output runs"
 ROOM = 5 * 2**30
-"""Bytes: with less, models hardly fit."""
+"""Bytes of free disk space below which doctor warns."""
 
 
 class Finding(NamedTuple):
-    """What was looked at, whether it works, and what is to be known of it."""
+    """Result of one check."""
 
     name: str
     works: bool | None
-    """None: it works, but not as well as it could."""
+    """None: it works, with a limitation."""
     said: str
 
 
@@ -44,23 +44,23 @@ HELP = {
 class Config:
     """Flags of `headwater doctor`."""
 
-    output: Path = Path()
-    """Directory in which runs are to be written, whose disk is checked."""
+    output: Path | None = None
+    """Directory in which runs are to be written, whose disk is checked. Default: the working directory."""
 
 
 def run(config: Config) -> None:
-    """Print a line for everything that was looked at. Errors: `ResourceError` where something does not work."""
-    votes: list[tuple[str, Callable[[], Iterator[Finding]]]] = [
+    """Print a line for every check. Errors: `ResourceError` if something does not work."""
+    checks: list[tuple[str, Callable[[], Iterator[Finding]]]] = [
         ("installation", _installation),
         ("devices", _devices),
         ("packing", _packing),
         ("hub", _hub),
         ("cache", _cache),
-        ("disk", lambda: _disk(config.output)),
+        ("disk", lambda: _disk(config.output or Path())),
     ]
     broken = []
-    for name, vote in votes:
-        for found in _looked(name, vote):
+    for name, check in checks:
+        for found in _checked(name, check):
             mark = {True: "ok  ", None: "note", False: "FAIL"}[found.works]
             show_line(masking.mask(f"{mark} {found.name:13} {found.said}"))
             broken += [found.name] if found.works is False else []
@@ -68,10 +68,10 @@ def run(config: Config) -> None:
         raise ResourceError("doctor", f"does not work: {', '.join(broken)}", "see the lines above")
 
 
-def _looked(name: str, vote: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
-    """Yield what is found; that looking itself fails is a finding, too."""
+def _checked(name: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+    """Yield the results of a check; an error of the check is a result too."""
     try:
-        yield from vote()
+        yield from check()
     except Exception as error:
         yield Finding(name, False, f"{type(error).__name__}: {first_line(error)}")
 

@@ -30,7 +30,7 @@ PACKAGES = (
     "huggingface_hub",
 )
 SETTINGS = ("HEADWATER_", "HF_", "TRANSFORMERS_", "CUDA_", "OMP_", "TORCH_", "PYTORCH_", "OPENAI_", "LANG", "LC_")
-"""How the names of environment variables begin that change what headwater does."""
+"""Prefixes of the environment variables that change what headwater does."""
 
 HELP: dict[str, tuple[str, ...]] = {}
 
@@ -41,7 +41,7 @@ class Config:
 
 
 def run(config: Config) -> None:
-    """Print one line each."""
+    """Print one line for every package, device and setting."""
     for name, value in _lines():
         show_line(masking.mask(f"{name}: {value}"))
 

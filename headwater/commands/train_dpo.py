@@ -1,4 +1,4 @@
-"""Train a policy on preferences directly, against a frozen copy of itself as the reference."""
+"""Train a policy on preference pairs by DPO or a variant, against a frozen copy of itself as the reference."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from headwater.commands._flags import TRAINING_HELP
 from headwater.config import build
 from headwater.training.options import TrainingConfig
 
-EXAMPLE = 'headwater train-dpo --data cut.jsonl --output runs/dpo --model runs/sft --loss "dpo(beta=0.1)"'
+EXAMPLE = 'headwater train-dpo cut.jsonl --output runs/dpo --model runs/sft --loss "dpo(beta=0.1)"'
 
 LEARNING_RATE = 1e-6
 LEARNING_RATES = {"simpo": 5e-7, "orpo": 5e-6}
-"""Where a loss wants another rate: within SimPO's range of 3e-7 to 1e-6, and ORPO's recipe for a base model."""
+"""Default learning rates of other losses: within the 3e-7 to 1e-6 of SimPO, and that of ORPO for a base model."""
 HELP = TRAINING_HELP
 
 

@@ -1,4 +1,4 @@
-"""Train a reward model: a number for a response, such that the preferred one gets the higher number."""
+"""Train a reward model on preference pairs: a model that gives the preferred response the higher reward."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from headwater.commands._flags import TRAINING_HELP
 from headwater.errors import UsageError
 from headwater.training.options import TrainingConfig
 
-EXAMPLE = "headwater train-reward --data cut.jsonl --output runs/reward --model Qwen/Qwen2.5-0.5B-Instruct"
+EXAMPLE = "headwater train-reward cut.jsonl --output runs/reward --model Qwen/Qwen2.5-0.5B-Instruct"
 HELP = TRAINING_HELP
 
 

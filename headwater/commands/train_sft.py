@@ -1,4 +1,4 @@
-"""Fine-tune a policy on the chosen responses: the usual start before DPO, and the way to a usable scratch model."""
+"""Fine-tune a policy on the chosen responses of preference pairs, the usual first step before DPO."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from headwater.commands._flags import TRAINING_HELP
 from headwater.config import POSITIONAL
 from headwater.training.options import TrainingConfig
 
-EXAMPLE = 'headwater train-sft --data pairs.jsonl --output runs/sft --model "scratch(hidden=256, layers=4)"'
+EXAMPLE = 'headwater train-sft pairs.jsonl --output runs/sft --model "scratch(hidden=256, layers=4)"'
 HELP = TRAINING_HELP
 
 

@@ -39,20 +39,18 @@ def help_page(
                 title = titles[option.group].splitlines()[0].rstrip(".") if option.group else "More options"
                 groups.setdefault(title, []).append(option.name)
     width = min(shutil.get_terminal_size().columns, WIDEST)
-    lines = [
-        *textwrap.wrap(f"usage: {prog} {_usage(options)}", width),
-        "",
-        *about.splitlines(),
-        "",
-        f"  {example}",
-    ]
+    lines = textwrap.wrap(f"usage: {prog} {_usage(options)}", width)
+    for paragraph in about.split("\n\n"):
+        lines += ["", *textwrap.wrap(" ".join(paragraph.split()), width)]
+    lines += ["", *(f"  {line.strip()}" for line in example.splitlines())]
     for title, names in groups.items():
         lines += ["", *textwrap.wrap(title, width)]
         for name in names:
             paragraphs = docs.get(name, "").split("\n\n")
             text = _described(options[name], paragraphs if everything else paragraphs[:1], width)
             lines += _beside(f"  {_called(options[name], options)}", text)
-    lines += ["", "--config FILE.yaml reads options from a file, one a line, such as `seed: 1`."]
+    if options:
+        lines += ["", "--config FILE.yaml reads options from a file, one a line, such as `seed: 1`."]
     if everything:
         lines += ["", "Other names", *_other_names(options)]
     elif len(options) > sum(map(len, groups.values())):
@@ -78,7 +76,7 @@ def _usage(options: Options) -> str:
     positional = [(_placed(one, options), one.default is MISSING) for one in options.values() if one.positional]
     flags = [one for one in options.values() if one.default is MISSING and not one.positional]
     parts = [name if required else f"[{name}]" for name, required in positional]
-    return " ".join([*parts, *(_called(one, options) for one in flags), "[options]"])
+    return " ".join([*parts, *(_called(one, options) for one in flags), *["[options]"] * bool(options)])
 
 
 def _called(option: Option, options: Options) -> str:
@@ -102,12 +100,12 @@ def _described(option: Option, paragraphs: Sequence[str], width: int) -> list[st
     default = ""
     if option.default is MISSING:
         default = "Required."
-    elif option.default not in (None, False, ()):
+    elif not (option.default is None or option.default is False or option.default == ()):
         values = option.default if option.several else (option.default,)
         default = f"Default: {' '.join(map(str, values))}."
     texts = [" ".join(paragraph.split()) for paragraph in paragraphs]
     texts[-1] = f"{texts[-1]} {default}".strip()
-    return [line for text in texts for line in textwrap.wrap(text, width - INDENT)]
+    return [line for text in texts for line in textwrap.wrap(text, width - INDENT, break_on_hyphens=False)]
 
 
 def _beside(name: str, text: Sequence[str]) -> list[str]:

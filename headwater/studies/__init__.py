@@ -1,1 +1,1 @@
-"""Commands strung together: the only floor that may import several verbs."""
+"""Studies: sequences of commands, whose modules may import several commands."""

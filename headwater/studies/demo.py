@@ -1,8 +1,8 @@
-"""Run the main job on a built-in corpus whose signal depth is known, and write the report.
+"""Train and evaluate on generated data whose signal depth is known, and write a report.
 
-A corpus is generated in which only the first part of a response says which one is better. A small model is first
-fine-tuned on it; then, for every kept ratio, reward model and DPO are trained on responses cut to that ratio, and
-both are judged on full held-out responses. The report shows where accuracy stops growing: at the planted depth.
+In the generated pairs, only the first part of a response tells which one is better. A small model is fine-tuned on the
+chosen responses. For every kept ratio, a reward model and a DPO policy are trained on responses truncated to that ratio
+and evaluated on full held-out responses. The report shows that accuracy stops growing at the planted depth.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from headwater.training.options import TrainingOptions
 
 EXAMPLE = "headwater demo --output demo"
 DEPTHS = (Fraction(1, 3), Fraction(2, 3), Fraction(1), Fraction(3, 2))
-"""Kept ratios of the study, in planted depths: two below, the depth itself, one above; then everything."""
+"""Kept ratios of the study, as multiples of the planted depth; full responses are always added."""
 
 
 Step = tuple[str, Callable[[], object]]
-"""A step of the study: its name, and what it does."""
+"""A step of the study: its name and its function."""
 
 HELP = {
     "Output": ("output", "overwrite"),
@@ -58,7 +58,7 @@ class Config:
 
 @dataclass(frozen=True)
 class Places:
-    """Where the runs of the study lie."""
+    """Paths of the runs of the study."""
 
     root: Path
 
@@ -101,12 +101,12 @@ def run(config: Config) -> Path:
 
 
 def _taken_up(config: Config) -> Config:
-    """Let a demo that was stopped before its report start over, where the settings are the same."""
+    """Return the config, with `overwrite` for a demo of the same settings that was stopped before its report."""
     before = runs.config_of(config.output / "corpus")
     same = all(before.get(name) == value for name, value in configs.flatten(config).items() if name != "overwrite")
     if config.overwrite or not before or not same or (config.output / "report.html").exists():
         return config
-    say(f"{config.output}: was begun by this command and not finished; it starts over")
+    say(f"{config.output}: an unfinished demo with the same settings is replaced")
     return replace(config, overwrite=True)
 
 
@@ -153,7 +153,7 @@ def _sft(config: Config) -> train_sft.Config:
 
 
 def _steps_at(config: Config, places: Places, keep: Fraction) -> Iterator[Step]:
-    """Yield the steps of one kept ratio: cut, train both models on it, judge both on full responses."""
+    """Yield the steps of one kept ratio: truncate, train both models, evaluate both."""
     base = str(places.root / "sft")
     cut = preprocess.Config(
         input=places.root / "corpus",
@@ -162,7 +162,7 @@ def _steps_at(config: Config, places: Places, keep: Fraction) -> Iterator[Step]:
         tokenizer=base,
         overwrite=config.overwrite,
     )
-    yield "cut the responses", partial(preprocess.run, cut)
+    yield "truncate the responses", partial(preprocess.run, cut)
     # A reward is read at the last token: with an end token on cut responses too, that is the same one as on full ones.
     reward = train_reward.Config(
         data=places.cut(keep),
@@ -186,7 +186,7 @@ def _steps_at(config: Config, places: Places, keep: Fraction) -> Iterator[Step]:
 
 
 def _judgements(config: Config, places: Places, kind: str, keep: Fraction) -> Iterator[Step]:
-    """Yield the judging of one model: on full held-out responses, and on equally short ones."""
+    """Yield the evaluations of one model: on full held-out responses, and on equally truncated ones."""
     for seen in sorted({Fraction(1), keep}, reverse=True):
         judge = evaluate.Config(
             model=str(places.trained(kind, keep)),
@@ -196,7 +196,7 @@ def _judgements(config: Config, places: Places, kind: str, keep: Fraction) -> It
             seed=config.seed,
             overwrite=config.overwrite,
         )
-        name = "judge it on full responses" if seen == 1 else "judge it on equally short ones"
+        name = "evaluate it on full responses" if seen == 1 else "evaluate it on truncated responses"
         yield name, partial(evaluate.run, judge)
 
 

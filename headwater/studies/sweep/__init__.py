@@ -1,9 +1,9 @@
-"""Train on several kept ratios and seeds, judge each on full and on equally cut responses, and compare with one pass.
+"""Train at several kept ratios and seeds, and compare the accuracies with the curve of `headwater signal`.
 
-Every point is a run of its own: done ones are skipped, so that the same command goes on where it stopped, and one
-that fails does not stop the others. Shorter responses are trained on twice over: for as many examples as the full
-ones (less work), and for as many tokens (more examples). Beside both stands the curve that `headwater signal` reads
-from the model of full responses in one pass, and how well it ranks the ratios as training does.
+Every point is a run: the same command, repeated, trains the missing ones, and a point that fails does not stop the
+others. Truncated responses are trained on for as many examples as full ones (less work) and for as many tokens (more
+examples). Every model is evaluated on full and on equally truncated held-out responses. The curve of `headwater signal`
+comes from one forward pass of the model trained on full responses; Spearman's rho says how well it ranks the ratios.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from headwater.training.options import TrainingOptions
 
 __all__ = ["EXAMPLE", "HELP", "Config", "run"]
 
-EXAMPLE = "headwater sweep --data pairs.jsonl --output sweep --model Qwen/Qwen2.5-0.5B-Instruct --keeps 25% 50% 100%"
+EXAMPLE = "headwater sweep pairs.jsonl --output sweep --model Qwen/Qwen2.5-0.5B-Instruct --keeps 25% 50% 100%"
 SETTINGS = "settings.yaml"
-"""What all points have in common; other settings need another directory."""
+"""File of the settings that all points share; other settings need another directory."""
 
 
 def run(config: Config) -> Path:
-    """Train and judge what is missing, print the table and return the summary's run directory."""
+    """Train and evaluate the missing points, print the table and return the run directory of the summary."""
     sweep = Sweep(config)
     _check_settings(config)
     if config.status:
@@ -67,16 +67,16 @@ def _check_settings(config: Config) -> None:
         changed = next((name for name, value in now.items() if before.get(name) != value), None)
         if changed:
             flag = f"--{changed.replace('_', '-')} {now[changed]}"
-            raise UsageError(flag, f"{config.output} was begun with {before.get(changed)}", "name another --output")
+            raise UsageError(flag, f"{config.output} has {before.get(changed)}", "choose another --output")
     elif config.output.is_dir() and any(config.output.iterdir()):
-        raise UsageError(f"--output {config.output}", "holds files that are not a sweep", "name another directory")
+        raise UsageError(f"--output {config.output}", "holds other files than a sweep's", "choose another directory")
     elif not config.status:
         config.output.mkdir(parents=True, exist_ok=True)
         files.write_text(path, configs.to_yaml(config.common()))
 
 
 def _attempt(sweep: Sweep, point: Point) -> list[Exception]:
-    """Train and judge a point; an error is kept beside it and returned, so that the others go on."""
+    """Train and evaluate a point; an error is written beside it and returned, so that the other points run."""
     try:
         _train(sweep, point)
         for seen in point.seen:
@@ -116,7 +116,7 @@ def _train(sweep: Sweep, point: Point) -> None:
 
 
 def _more_epochs(sweep: Sweep, point: Point) -> float:
-    """Return how many times as many epochs give a point as many tokens as full responses have."""
+    """Return the factor of epochs that gives a point as many tokens as full responses."""
     return 1.0 if point.equal == "examples" else 1 / cost(sweep, point)
 
 

@@ -1,4 +1,4 @@
-"""The points of a sweep: what is trained, what is judged, and where it lies."""
+"""Points of a sweep: the models to train, their evaluations, and their directories."""
 
 from __future__ import annotations
 
@@ -71,11 +71,11 @@ class Config:
     def __post_init__(self) -> None:
         """Refuse values that cannot work. Errors: `UsageError`."""
         if not self.seeds or not self.equal:
-            raise UsageError("--seeds" if not self.seeds else "--equal", "is empty", "name one or more")
+            raise UsageError("--seeds" if not self.seeds else "--equal", "is empty", "give one or more")
         if not 0 < self.eval_fraction < 1:
             raise UsageError(f"--eval-fraction {self.eval_fraction:g}", "expected a share in (0, 1)", "such as 0.2")
         if len(self.ratios) < 2:
-            raise UsageError("--keeps", "holds nothing below 100%", "name ratios to compare with it, such as 25% 50%")
+            raise UsageError("--keeps", "has no ratio below 100%", "give ratios to compare with it, such as 25% 50%")
 
     @property
     def ratios(self) -> list[Fraction]:
@@ -109,18 +109,18 @@ class Point:
 
     @property
     def seen(self) -> list[Fraction]:
-        """The parts of held-out responses on which it is judged: all, and as much as it was trained on."""
+        """Kept ratios of the held-out responses it is evaluated on: all, and the ratio it was trained on."""
         return sorted({Fraction(1), self.keep}, reverse=True)
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """The points of a sweep and where they lie."""
+    """Points of a sweep and their directories."""
 
     config: Config
 
     def points(self) -> list[Point]:
-        """Return all points; of full responses, as many examples are as many tokens."""
+        """Return all points; full responses appear once, because equal examples are equal tokens there."""
         config = self.config
         budgets: tuple[Budget, ...] = ("examples", "tokens")  # tokens are counted by the run of equal examples
         return [
@@ -136,14 +136,14 @@ class Sweep:
         return self.config.output / point.name
 
     def judged(self, point: Point, seen: Fraction) -> Path:
-        """Return the judgement of a point on the `seen` part of held-out responses."""
+        """Return the evaluation of a point on the `seen` share of held-out responses."""
         return self.config.output / f"{point.name}-on-{100 * float(seen):g}"
 
     def failure(self, point: Point) -> Path:
-        """Return where the error of a point is kept."""
+        """Return the file of the error of a point."""
         return self.config.output / f"{point.name}.failed.txt"
 
     def is_done(self, point: Point) -> bool:
-        """Say whether a point is trained and judged."""
+        """Return whether a point is trained and evaluated."""
         wanted = [self.trained(point), *(self.judged(point, seen) for seen in point.seen)]
         return all((path / "done").is_file() for path in wanted)

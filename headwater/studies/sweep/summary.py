@@ -1,4 +1,4 @@
-"""What a sweep found: a row a ratio and budget, beside what one pass foresaw."""
+"""Summary of a sweep: accuracy by kept ratio and budget, and its correlation with the curve of one forward pass."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from headwater.studies.sweep.points import Budget, Point, Sweep
 COSTS = ("training_tokens", "training_flops")
 """Facts of a training run."""
 RESULTS = "sweep.json"
-"""In the summary's run: a row a ratio, budget and kind of judgement, with n and interval; and a row a correlation."""
+"""File in the run of the summary: a row for every ratio, budget and kind of evaluation, and the one-pass curve."""
 
 
 def cost(sweep: Sweep, point: Point) -> float:
@@ -36,16 +36,16 @@ def cost(sweep: Sweep, point: Point) -> float:
 
 
 class Row(NamedTuple):
-    """What all seeds of a ratio and budget gave."""
+    """Results of all seeds at one ratio and budget."""
 
     keep: Fraction
     equal: Budget
     seen: str
-    """What was judged: `full` responses, or the `same` beginnings."""
+    """Responses it was evaluated on: `full`, or truncated to the `same` ratio."""
     tokens: float
-    """Training tokens, prompts once a pair; this and the next two are means over seeds."""
+    """Training tokens, with a prompt counted once a pair; mean over seeds, as the next two."""
     flops: float
-    """Floating-point operations of training, attention included (`engine.flops`)."""
+    """Floating-point operations of training, attention included (`training.flops`)."""
     seconds: float
     """Wall time of training."""
     by_seed: tuple[float, ...]
@@ -58,7 +58,7 @@ class Row(NamedTuple):
 
 
 def summarise(sweep: Sweep) -> Path:
-    """Write the summary's run and the report, and print the table."""
+    """Write the run of the summary and the report, print the table, and return the run directory."""
     config = sweep.config
     first = Point(Fraction(1), "examples", config.seeds[0])
     curve = _one_pass(sweep, first)
@@ -77,7 +77,7 @@ def summarise(sweep: Sweep) -> Path:
 
 
 def _one_pass(sweep: Sweep, point: Point) -> dict[float, Estimate]:
-    """Read the curve of the model of full responses, on the pairs that it was not trained on."""
+    """Return the accuracy by ratio of the model trained on full responses, on its held-out pairs."""
     config, output = sweep.config, sweep.config.output / "one-pass"
     wanted = signal.Config(
         data=config.data,
@@ -93,7 +93,7 @@ def _one_pass(sweep: Sweep, point: Point) -> dict[float, Estimate]:
 
 
 def _resamples(sweep: Sweep) -> dict[float, Floats]:
-    """Return the accuracies [resamples] of one pass at every ratio, from resamples of the pairs it has read."""
+    """Return the accuracies [resamples] of one pass at every ratio, from resamples of its pairs."""
     run = runs.load(sweep.config.output / "one-pass")
     records = run.records()
     keeps = [float(keep) for keep in sweep.config.ratios]
@@ -104,7 +104,7 @@ def _resamples(sweep: Sweep) -> dict[float, Floats]:
 
 
 def _rows(sweep: Sweep) -> Iterator[Row]:
-    """Yield every ratio and budget that has a finished seed, judged on full and on the same beginnings."""
+    """Yield two rows for every ratio and budget that has a finished seed: on full and on truncated responses."""
     done = [point for point in sweep.points() if sweep.is_done(point)]
     for equal, keep in dict.fromkeys((point.equal, point.keep) for point in done):
         members = [point for point in done if (point.equal, point.keep) == (equal, keep)]
@@ -131,7 +131,7 @@ def over_seeds(values: Sequence[float]) -> Estimate:
 def _correlations(
     rows: Sequence[Row], curve: Mapping[float, Estimate], resamples: Mapping[float, Floats], seed: int
 ) -> Iterator[tuple[str, Estimate]]:
-    """Yield how well one pass ranks the ratios, for every budget and kind of judgement."""
+    """Yield the rank correlation with one pass for every budget and kind of evaluation."""
     for equal, seen in dict.fromkeys((row.equal, row.seen) for row in rows):
         found = [row for row in rows if row.seen == seen and (row.equal == equal or row.keep == 1)]
         foreseen = [curve[float(row.keep)].value for row in found]
@@ -143,9 +143,9 @@ def _correlations(
 def rank_correlation(
     by_seed: Sequence[Sequence[float]], foreseen: Sequence[float], draws: Floats, seed: int
 ) -> Estimate:
-    """Return Spearman's ρ over ratios of the means over seeds with what one pass foresaw.
+    """Return Spearman's ρ over ratios between the means over seeds and the accuracies of one pass.
 
-    The interval resamples both: the seeds of every ratio (2 or more each), and the pairs that one pass has read, whose
+    The interval resamples both: the seeds of every ratio (2 or more each), and the pairs of the one pass, whose
     accuracies are `draws` [resamples, ratios]. n counts ratios, clusters the fewest seeds. ρ is NaN where either side
     is flat.
     """
@@ -170,7 +170,7 @@ def _spearman(curves: Floats, others: Floats) -> Floats:
 
 
 def _show(rows: Sequence[Row], curve: Mapping[float, Estimate], correlations: Mapping[str, Estimate]) -> None:
-    """Print a line a ratio and budget, and how well one pass ranks the ratios."""
+    """Print a line for every ratio and budget, and the rank correlations."""
     seeds = max(row.accuracy.n for row in rows)
     title = f"held-out accuracy, mean of {seeds} seeds; {LEVEL:.0%} intervals over seeds"
     table = Table(title=title, title_justify="left")
