@@ -46,7 +46,7 @@ def _config_path(name: str) -> Path | None:
     try:
         found = find_adapter_config_file(name)
     except (OSError, ValueError):
-        return None  # whoever loads it says what is wrong with the name
+        return None  # the loader reports what is wrong with the name
     return None if found is None else Path(found)
 
 

@@ -115,7 +115,7 @@ Leakage = Literal["refuse", "drop", "allow"]
 def without_leakage(
     train: Sequence[Row], evaluation: Sequence[Prompted], leakage: Leakage
 ) -> tuple[list[Row], RowCounts, Overlap]:
-    """Return the training rows to use, their account, and what they still share with the evaluation rows.
+    """Return the training rows to use, their row counts, and what they still share with the evaluation rows.
 
     Errors: `DataError` where prompts are shared and `leakage` is refuse, or drop leaves no training row.
     """

@@ -21,7 +21,7 @@ from headwater.data.reading import ReadOptions, RowCounts, RowReader, formats, l
 from headwater.data.reading.counts import RAW_CHARACTERS
 from headwater.errors import DataError, UsageError
 
-LET_ALL = ReadOptions(max_bad_rows="100%")
+SKIP_BAD = ReadOptions(max_bad_rows="100%")
 
 
 def row(number: int, **other: Any) -> dict[str, Any]:
@@ -37,7 +37,7 @@ def saved(path: Path, *lines: bytes) -> Path:
     return path
 
 
-def finished(path: Path, read_options: ReadOptions = LET_ALL) -> RowReader:
+def finished(path: Path, read_options: ReadOptions = SKIP_BAD) -> RowReader:
     row_reader = stream(path, read_options)
     assert len(list(row_reader)) == row_reader.row_counts.kept
     return row_reader
@@ -153,7 +153,7 @@ ANY_LINE = st.sampled_from([*GOOD, *(text for texts in BAD.values() for text in 
 
 
 def everything(path: Path) -> tuple[Any, ...]:
-    row_reader = stream(path, LET_ALL)
+    row_reader = stream(path, SKIP_BAD)
     return (
         list(row_reader),
         row_reader.row_counts,
@@ -383,7 +383,7 @@ def of_kind(kind: str, number: int) -> bytes:
 def test_no_row_is_lost(kinds: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = saved(Path(folder, "a.jsonl"), line(-1), *(of_kind(kind, n) for n, kind in enumerate(kinds)))
-        row_reader = stream(path, LET_ALL)
+        row_reader = stream(path, SKIP_BAD)
         kept = [record.id for record in row_reader]
         row_reader.quarantine.save(Path(folder, "quarantine.jsonl"))
         entries = [json.loads(text) for text in Path(folder, "quarantine.jsonl").read_bytes().splitlines()]

@@ -17,7 +17,7 @@ from headwater.data.reading import ReadOptions, RowCounts, formats, stream
 from headwater.data.writing import row_of
 from tests.data.test_reading_counts import ANY_LINE
 
-LET_ALL = ReadOptions(max_bad_rows="100%")
+SKIP_BAD = ReadOptions(max_bad_rows="100%")
 
 AS_TEXT = '[{"role": "assistant", "content": "So."}]'
 WORDS = [
@@ -133,7 +133,7 @@ CASES = {
 
 
 def everything(path: Path) -> tuple[Any, ...]:
-    reading = stream(path, LET_ALL)
+    reading = stream(path, SKIP_BAD)
     records = [orjson.dumps(row_of(record)) for record in reading]
     counts = reading.row_counts
     assert counts.kept == len(records)
@@ -149,7 +149,7 @@ def saved(path: Path, fields: list[dict[str, Any]]) -> Path:
 
 def read(folder: Path, fields: list[dict[str, Any]]) -> tuple[list[Preference], list[tuple[int, str]]]:
     """The records, and line and code of every row that was left out."""
-    reading = stream(saved(folder / "a.jsonl", fields), LET_ALL)
+    reading = stream(saved(folder / "a.jsonl", fields), SKIP_BAD)
     records = [record for record in reading if isinstance(record, Preference)]
     return records, [(entry["line"], entry["code"]) for entry in reading.quarantine]
 

@@ -22,7 +22,7 @@ from headwater.data.reading import ReadOptions, RowReader, stream, write
 from headwater.errors import DataError
 from headwater.evaluation import judgements
 
-LET_ALL = ReadOptions(max_bad_rows="100%")
+SKIP_BAD = ReadOptions(max_bad_rows="100%")
 CALL = [{"id": "1", "type": "function", "function": {"name": "legs", "arguments": '{"n": 2}'}}]
 
 
@@ -43,7 +43,7 @@ def saved(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
-def read(path: Path, rows: list[dict[str, Any]], read_options: ReadOptions = LET_ALL) -> tuple[RowReader, list[Any]]:
+def read(path: Path, rows: list[dict[str, Any]], read_options: ReadOptions = SKIP_BAD) -> tuple[RowReader, list[Any]]:
     row_reader = stream(saved(path, rows), read_options)
     return row_reader, list(row_reader)
 
@@ -302,7 +302,7 @@ def test_data_without_a_usable_row_names_the_reasons(tmp_path: Path) -> None:
     longer = [*said("user", "Hi"), *said("assistant", "a"), *said("user", "sure?"), *said("assistant", "yes")]
     rows = [{"chosen": longer, "rejected": [*said("user", "Hi"), *said("assistant", f"{n}")]} for n in range(6)]
     path = saved(tmp_path / "a.jsonl", [*rows, {"chosen": 7, "rejected": 8}])
-    row_reader = stream(path, LET_ALL)
+    row_reader = stream(path, SKIP_BAD)
     assert not list(row_reader)
     assert str(row_reader.no_usable_rows()) == (
         f"{path} · no usable rows among 7 · dropped: prompts_differ 6 (the two responses answer different prompts; "

@@ -1,9 +1,8 @@
-"""Public dataset layouts, one small function each. ★ A newcomer adds a layout here.
+"""Layouts of public preference data, one small function each. ★ A newcomer adds a layout here.
 
-A layout's reader takes the fields of a row and returns a draft of what the row is: a pair, several candidates, or one
-labelled response. It raises `NoPreference(reason)` for a row that is well formed but compares nothing, and
-`Broken(found, expected)` for one that is not well formed, whatever stands in it. The names in `LAYOUTS` are what
-`--format` takes; they do not change.
+A layout's reader takes the fields of a row and returns a draft: a pair, several candidates, or one labelled response.
+It raises `NoPreference(reason)` for a well-formed row that compares nothing, and `Broken(found, expected)` for a
+malformed one. The names in `LAYOUTS` are the values of `--format`; they do not change.
 """
 
 from __future__ import annotations
@@ -59,14 +58,14 @@ __all__ = [
 
 
 def detect(fields: Fields, layout: str | None = None) -> tuple[Layout, str]:
-    """Return the layout of a row, or the one named, and why it was taken.
+    """Return the layout of a row, or the one that `layout` names, and why it was chosen.
 
-    Errors: `Broken` when none or several layouts fit, or the named one's columns are not there; `UsageError` for a
-    name that is none.
+    Errors: `Broken` when no layout fits or several do, or the row lacks columns of the named one; `UsageError` for an
+    unknown name.
     """
     if layout is not None:
         return _named(fields, layout)
-    fitting = [name for name, source in LAYOUTS.items() if source.fits(fields)]
+    fitting = [name for name, known in LAYOUTS.items() if known.fits(fields)]
     if not fitting:
         found = f"{_columns(fields)} fit no known layout"
         raise Broken(found, _nearest(fields), "or name them with --columns", code="UNKNOWN_LAYOUT")
@@ -80,25 +79,25 @@ def detect(fields: Fields, layout: str | None = None) -> tuple[Layout, str]:
 def _named(fields: Fields, layout: str) -> tuple[Layout, str]:
     if layout not in LAYOUTS:
         raise UsageError(f"--format {layout}", "no such layout", did_you_mean(layout, LAYOUTS))
-    source = LAYOUTS[layout]
-    missing = _missing(source, fields)
+    named = LAYOUTS[layout]
+    missing = _missing(named, fields)
     if missing:
         found = f"{_columns(fields)} lack {', '.join(missing)}"
         raise Broken(found, f"--format {layout} expects them", code="UNKNOWN_LAYOUT")
-    return source, f"{layout} (named by --format)"
+    return named, f"{layout} (named by --format)"
 
 
 def _columns(fields: Fields) -> str:
     return f"columns {', '.join(map(str, fields))}" if fields else "no columns"
 
 
-def _missing(source: Layout, fields: Fields) -> list[str]:
-    return [column for column in source.columns if column not in fields]
+def _missing(layout: Layout, fields: Fields) -> list[str]:
+    return [column for column in layout.columns if column not in fields]
 
 
 def _nearest(fields: Fields) -> str:
-    """Name the layouts that lack the fewest columns, and what they lack; all names where nothing is near."""
-    lacking = {name: _missing(source, fields) for name, source in LAYOUTS.items()}
+    """Return the layouts of which the row lacks the fewest columns, and those columns; all names if none is near."""
+    lacking = {name: _missing(layout, fields) for name, layout in LAYOUTS.items()}
     near = [name for name, missing in lacking.items() if missing and len(missing) < len(LAYOUTS[name].columns)]
     near.sort(key=lambda name: len(lacking[name]))
     if not near:
@@ -113,11 +112,11 @@ _NAMEABLE = (
 
 
 def renamed(fields: Fields, columns: Mapping[str, str]) -> dict[str, Any]:
-    """Return a row under the names that the explicit layouts know, as `--columns prompt=x,chosen=y` asks.
+    """Return a row under the names of the explicit layouts, as `--columns prompt=x,chosen=y` asks.
 
-    `columns` maps those names to the row's. Columns that already have such a name keep it, unless they were moved or
-    belong to a side that was (the score of another response); all others are left out, so that no other layout fits.
-    Errors: `UsageError` for a name that no layout knows, `Broken` for a column that is not there.
+    `columns` maps those names to the row's. A column that already has such a name keeps it, unless it was renamed or
+    belongs to a response that was replaced (its score). All others are left out, so that no other layout fits.
+    Errors: `UsageError` for a name that no layout knows, `Broken` for a missing column.
     """
     for name in columns:
         if name not in _NAMEABLE:
@@ -162,7 +161,7 @@ _SYSTEM = ("system",)
 _COMPLETION = ("response", "overall_score", "fine-grained_score", "complete")
 
 LAYOUTS: dict[str, Layout] = {
-    # A pair, and which is the better one
+    # A pair, whose columns say which response is better
     "explicit-prompt": Layout(("prompt", *_PAIR), pairs.explicit, _has_answers, reads=pairs.READS),
     "prompt-and-conversations": Layout(
         ("prompt", *_PAIR),
@@ -177,7 +176,7 @@ LAYOUTS: dict[str, Layout] = {
     ),
     "llamafactory-alpaca": Layout(("instruction", *_PAIR), pairs.llamafactory_alpaca, reads=pairs.READS + pairs.ALPACA),
     "llamafactory-sharegpt": Layout(("conversations", *_PAIR), pairs.llamafactory_sharegpt, reads=pairs.READS),
-    # Two responses, and a verdict
+    # Two responses, and a column with the verdict
     "align-anything": Layout(
         ("question", "response_1", "response_2", "overall_response"), judged.align_anything, reads=_SYSTEM
     ),
@@ -201,7 +200,7 @@ LAYOUTS: dict[str, Layout] = {
         ("instruction", "output_1", "output_2", "preference"), judged.alpaca_eval, reads=_SYSTEM + pairs.ALPACA
     ),
     "llmbar": Layout(("input", "output_1", "output_2", "label"), judged.llmbar, reads=_SYSTEM),
-    # Several responses, with scores
+    # Several responses with scores
     "ultrafeedback": Layout(
         ("instruction", "completions"),
         candidates.ultrafeedback,
@@ -225,7 +224,7 @@ LAYOUTS: dict[str, Layout] = {
         yields="candidates",
         reads=_SYSTEM + pairs.ALPACA,
     ),
-    # One response, and a label
+    # One response and a label
     "unpaired": Layout(
         ("prompt", "completion", "label"),
         unpaired.unpaired,

@@ -1,4 +1,4 @@
-"""Layouts with several responses to one prompt, each with a score: what preference variance is read from."""
+"""Layouts with several responses to one prompt, each with a score; preference variance is computed from them."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from headwater.data.preference import Message, Response
 def ultrafeedback(fields: Fields) -> CandidatesDraft:
     """UltraFeedback (OpenBMB): the `completions` of several models, scored by `overall_score`.
 
-    Where that is null, the mean over the aspects, `fine-grained_score`, stands in for it. headwater writes this form
-    too, and says in `complete` whether a response is whole.
+    Where that is null, `fine-grained_score`, the mean over the aspects, is the score. headwater writes this form too,
+    with `complete` for whether a response is complete.
     """
     return CandidatesDraft(
         instructed(fields),
@@ -40,7 +40,7 @@ def _ultrafeedback_score(item: Fields) -> float | None:
 def nectar(fields: Fields) -> CandidatesDraft:
     r"""Nectar (Berkeley): a dialogue up to `\n\nAssistant:`, and `answers` with a `rank`, 1 for the best.
 
-    The score is the rank with its sign turned, so that here too more is better: it orders, it does not measure.
+    The score is the negative rank, so that more is better here too: it orders responses, its differences mean nothing.
     """
     turns = dialogue_turns(text(fields, "prompt"), "prompt")
     if turns and turns[-1] == Message("assistant", ""):
@@ -64,7 +64,7 @@ def _negative(rank: float | None) -> float | None:
 def alpaca_eval_responses(fields: Fields) -> CandidatesDraft:
     """AlpacaEval, many models: `responses` with `pref`, the judge's probability that each beats `baseline_output`.
 
-    The baseline's own answer is not among them: nobody judged it.
+    The baseline's own answer is not one of the candidates: it has no judgement.
     """
     return CandidatesDraft(
         instructed(fields),

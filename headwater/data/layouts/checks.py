@@ -1,4 +1,4 @@
-"""What every layout's draft is held to before it becomes a row of data; and the row that headwater writes."""
+"""Checks of every draft before it becomes a record, whatever its layout; and the row that headwater writes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from headwater.data.preference import Candidates, Message, Preference, Prompted,
 
 
 def draft_to_record(draft: AnyDraft, fields: Fields, name: str) -> Preference | Candidates | Unpaired:
-    """Hold a draft to the checks that all layouts share, and give it its id. Errors: `NoPreference`, `Broken`."""
+    """Return the record of a draft that passes the checks of all layouts. Errors: `NoPreference`, `Broken`."""
     identity, source = own_id(fields, name), str(fields.get("source") or name.partition(":")[0])
     names = (identity, source)
     if isinstance(draft, Draft):
@@ -29,13 +29,13 @@ def draft_to_record(draft: AnyDraft, fields: Fields, name: str) -> Preference | 
     return Unpaired(prompt=draft.prompt, response=draft.response, label=draft.label, id=identity, source=source)
 
 
-def _says_nothing(text: str) -> bool:
+def _is_blank(text: str) -> bool:
     return not text or text.isspace()
 
 
 def _same_words(one: str, other: str) -> bool:
-    """Say whether two texts are the same but for white space; most differ in a first letter or word, seen cheaply."""
-    return (
+    """Return whether two texts are the same but for white space."""
+    return (  # most texts differ in their first letter or words, which is cheap to see
         one.lstrip()[:1] == other.lstrip()[:1]
         and one.split(None, 8)[:8] == other.split(None, 8)[:8]
         and one.split() == other.split()
@@ -43,39 +43,35 @@ def _same_words(one: str, other: str) -> bool:
 
 
 def check_responses(*responses: Response) -> None:
-    """Raise `NoPreference` when one of one or two responses is empty, or both are the same but for white space."""
-    if any(_says_nothing(response.text) for response in responses):
+    """Errors: `NoPreference` if one of one or two responses is empty, or both are the same but for white space."""
+    if any(_is_blank(response.text) for response in responses):
         raise NoPreference("empty_response")
     if len(responses) > 1 and _same_words(*(response.text for response in responses)):
         raise NoPreference("identical_responses")
 
 
 def check_candidates(responses: Iterable[Response]) -> None:
-    """Raise `NoPreference` when fewer than two responses say anything.
+    """Errors: `NoPreference` if fewer than two responses hold text.
 
-    A single empty response stays among the others: whoever makes a pair of it holds the pair to `check_responses`.
+    A single empty response stays among the others: pairs made of it go through `check_responses`.
     """
-    if sum(not _says_nothing(response.text) for response in responses) < 2:
+    if sum(not _is_blank(response.text) for response in responses) < 2:
         raise NoPreference("fewer_than_two_responses")
 
 
 def _check_whole(prompt: tuple[Message, ...], responses: tuple[Response, ...], names: tuple[str, ...]) -> None:
-    r"""Refuse a prompt that asks nothing, and half a character.
+    r"""Errors: `Broken` for a prompt without a user turn, or a text with half a character.
 
     JSON can spell half a character (`\ud83d` alone), but no file or tokenizer can hold it.
     """
-    asked, texts = False, [*names]
-    for message in prompt:
-        asked = asked or message.role == "user"
-        texts.append(message.content)
-    if not asked:
+    if not any(message.role == "user" for message in prompt):
         raise Broken("a prompt without a user turn", "expected at least one", code="NO_USER_TURN")
-    for response in responses:
-        texts.append(response.text)
+    texts = [*names, *(message.content for message in prompt), *(response.text for response in responses)]
+    if all(map(str.isascii, texts)):  # known without reading the text, and true of most
+        return
     try:
         for text in texts:
-            if not text.isascii():  # known without a look at the text, and true of most
-                text.encode()
+            text.encode()
     except UnicodeEncodeError as error:
         half = error.object[error.start]
         raise Broken(f"a text holds half a character ({half!r})", "expected both surrogates", code="UNICODE") from error

@@ -1,7 +1,8 @@
-"""From the fields of a row to values of a known type. Whatever else stands there is `Broken`, and named."""
+"""From the fields of a row to values of a known type; a value of any other type is `Broken`, and named."""
 
 from __future__ import annotations
 
+import re
 import reprlib
 import sys
 from collections.abc import Mapping
@@ -16,18 +17,18 @@ T = TypeVar("T")
 
 
 def kind(value: Any) -> str:
-    """Name the type of a value, for a message."""
+    """Return the type of a value, for a message."""
     return "null" if value is None else f"a {type(value).__name__}"
 
 
 def own_id(fields: Fields, name: str) -> str:
-    """Return what the data calls a row, or `name` where it does not say. Several rows may be called alike."""
+    """Return the id that the data gives a row, else `name`. The ids of data need not be unique."""
     given = fields.get("id")
     return name if given is None or given == "" else str(given)
 
 
 def text(fields: Fields, column: str) -> str:
-    """Return a text. Errors: `Broken` for anything else."""
+    """Return the text of a column. Errors: `Broken` for anything else."""
     value = fields.get(column)
     if not isinstance(value, str):
         raise Broken(f"{column} is {kind(value)}", "expected a text")
@@ -35,12 +36,12 @@ def text(fields: Fields, column: str) -> str:
 
 
 def optional_text(fields: Fields, column: str) -> str:
-    """Return a text, or "" where the column is absent or null."""
+    """Return the text of a column, "" where it is absent or null. Errors: `Broken`."""
     return "" if fields.get(column) is None else text(fields, column)
 
 
 def number(fields: Fields, column: str) -> float | None:
-    """Return a finite number, or None where the column is absent or null (a cell: empty)."""
+    """Return the finite number of a column, None where it is absent or null (in CSV: empty). Errors: `Broken`."""
     value = fields.get(column)
     if isinstance(value, str) and isinstance(fields, Cells):
         value = _number_of(value)
@@ -48,14 +49,14 @@ def number(fields: Fields, column: str) -> float | None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise Broken(f"{column} is {kind(value)}", "expected a number")
-    # Also false for nan, and for a whole number that no float can hold.
+    # The comparison is false for nan too, and for an integer that no float can hold.
     if not abs(value) <= sys.float_info.max:
         raise Broken(f"{column} is {reprlib.repr(value)}", "expected a finite number, or null", code="SCORE")
-    return float(value)  # 9 and 9.0 are one number, whatever file they come from
+    return float(value)  # so that 9 and 9.0 give the same record
 
 
 def _number_of(value: str) -> Any:
-    """Return the number that a text is, None for an empty one, or the text."""
+    """Return the number that a text spells, None for an empty one, else the text."""
     if not value.strip():
         return None
     try:
@@ -65,7 +66,7 @@ def _number_of(value: str) -> Any:
 
 
 def boolean(fields: Fields, column: str) -> bool:
-    """Return true or false, of a cell also as pandas writes it (`True`); 1 and 0 are neither."""
+    """Return true or false, in CSV also as pandas writes it (`True`). Errors: `Broken`, also for 1 and 0."""
     value = fields.get(column)
     if isinstance(value, str) and isinstance(fields, Cells):
         value = _TRUTH.get(value.strip().lower(), value)
@@ -78,7 +79,7 @@ _TRUTH = {"true": True, "false": False}
 
 
 def label(fields: Fields, column: str) -> bool:
-    """Return whether a response is a desirable one: true or false, or 1 or 0."""
+    """Return whether a response is desirable: true or false, or 1 or 0. Errors: `Broken`."""
     value = fields.get(column)
     if isinstance(value, str) and isinstance(fields, Cells):
         value = _number_of(value)
@@ -88,13 +89,13 @@ def label(fields: Fields, column: str) -> bool:
 
 
 def complete(fields: Fields, column: str) -> bool:
-    """Say whether a response is whole: it is where the column is absent or null (a cell: empty)."""
+    """Return whether a response is complete, which it is where the column is absent or null (in CSV: empty)."""
     nothing = (None, "") if isinstance(fields, Cells) else (None,)
     return fields.get(column) in nothing or boolean(fields, column)
 
 
 def choice(fields: Fields, column: str, *choices: T) -> T:
-    """Return the one of `choices` that stands in a column, as itself or as its text (2 or "2")."""
+    """Return the one of `choices` that a column holds, as itself or as its text (2 or "2"). Errors: `Broken`."""
     value = fields.get(column)
     for known in choices:
         if not isinstance(value, bool) and (value in (known, str(known)) or _is_number(value, known)):
@@ -104,18 +105,19 @@ def choice(fields: Fields, column: str, *choices: T) -> T:
 
 
 def listed(fields: Fields, column: str) -> Any:
-    """Return what stands in a column that holds a list, which may be written as text (JSON)."""
+    """Return the value of a column that should hold a list; a list written as text (JSON) is parsed."""
     value = fields.get(column)
-    return parsed(value) if isinstance(value, str) and parsed(value) is not None else value
+    found = parsed(value) if isinstance(value, str) else None
+    return value if found is None else found
 
 
 def _is_number(value: Any, known: Any) -> bool:
-    """Say whether a text is a whole number as pandas may write it: `1.0`."""
+    """Return whether a text is a certain integer as pandas may write it: `1.0`."""
     return isinstance(value, str) and isinstance(known, int) and _number_of(value) == known
 
 
 def items(fields: Fields, column: str) -> list[dict[str, Any]]:
-    """Return a list of objects."""
+    """Return the list of objects of a column. Errors: `Broken`."""
     value = listed(fields, column)
     if not isinstance(value, list):
         raise Broken(f"{column} is {kind(value)}", "expected a list of objects")
@@ -129,7 +131,7 @@ def items(fields: Fields, column: str) -> list[dict[str, Any]]:
 
 
 class Tags(NamedTuple):
-    """How messages are spelled: the keys of speaker and text, and what the speakers are called."""
+    """How a format spells messages: the keys of role and text, and its names for the roles."""
 
     role: str
     content: str
@@ -141,7 +143,7 @@ SHAREGPT = Tags("from", "value", {"system": "system", "human": "user", "gpt": "a
 
 
 def message(item: Any, column: str, tags: Tags = CHAT) -> Message:
-    """Read one message. Errors: `Broken`, also for what changes its meaning beside role and content (`unread.py`)."""
+    """Return one message. Errors: `Broken`, also for a further key that changes its meaning (`unread.py`)."""
     if isinstance(item, dict):
         role, content = item.get(tags.role), item.get(tags.content)
         if len(item) > 2 or content is None:
@@ -180,7 +182,7 @@ def _no_message(item: Any, column: str, tags: Tags) -> Broken:
 
 
 def messages(fields: Fields, column: str, tags: Tags = CHAT) -> tuple[Message, ...]:
-    """Read a list of at least one message."""
+    """Return the messages of a column, at least one. Errors: `Broken`."""
     value = listed(fields, column)
     if not isinstance(value, list):
         raise Broken(f"{column} is {kind(value)}", "expected a list of messages")
@@ -190,11 +192,11 @@ def messages(fields: Fields, column: str, tags: Tags = CHAT) -> tuple[Message, .
 
 
 def conversation(fields: Fields, column: str, tags: Tags = CHAT) -> tuple[tuple[Message, ...], str]:
-    """Split a conversation at its last turn, which must be the assistant's: (what came before, the answer)."""
-    *before, last = messages(fields, column, tags)
-    if last.role != "assistant":
+    """Split a conversation before its last turn: (prompt, answer). Errors: `Broken` for another last turn."""
+    turns = messages(fields, column, tags)
+    if turns[-1].role != "assistant":
         raise _without_an_answer(column, "expected the answer last")
-    return tuple(before), last.content
+    return turns[:-1], turns[-1].content
 
 
 def _without_an_answer(column: str, expected: str) -> Broken:
@@ -202,7 +204,7 @@ def _without_an_answer(column: str, expected: str) -> Broken:
 
 
 def prompt(fields: Fields, column: str) -> tuple[Message, ...]:
-    """Read a prompt, a text or a list of messages, after the text of the `system` column where there is one."""
+    """Return a prompt, a text or a list of messages, with the text of the `system` column first. Errors: `Broken`."""
     return with_system(fields, _asked(fields, column))
 
 
@@ -214,7 +216,7 @@ def _asked(fields: Fields, column: str) -> tuple[Message, ...]:
 
 
 def answer(fields: Fields, column: str) -> str:
-    """Read an answer: a text, or a list of one assistant message."""
+    """Return an answer: a text, or a list of one assistant message. Errors: `Broken`."""
     value = fields.get(column)
     if isinstance(value, str):
         return value
@@ -234,7 +236,7 @@ def _turns_of(fields: Fields, column: str) -> tuple[Message, ...]:
 
 
 def instructed(fields: Fields) -> tuple[Message, ...]:
-    r"""Read an alpaca prompt: system, the [question, answer] pairs of `history`, instruction `\n` input."""
+    r"""Return an Alpaca prompt: system, the [question, answer] pairs of `history`, instruction `\n` input."""
     asked = _asked(fields, "instruction")
     given = optional_text(fields, "input")
     if given:
@@ -259,7 +261,7 @@ def _history(fields: Fields) -> list[Message]:
 
 
 def with_system(fields: Fields, turns: tuple[Message, ...]) -> tuple[Message, ...]:
-    """Put the text of the `system` column, where there is one, before the turns."""
+    """Return the turns behind the text of the `system` column, where there is one. Errors: `Broken` for two of them."""
     if fields.get("system") is None:
         return turns
     system = text(fields, "system")
@@ -271,18 +273,20 @@ def with_system(fields: Fields, turns: tuple[Message, ...]) -> tuple[Message, ..
 
 
 def is_whole_conversation(value: Any) -> bool:
-    """Say whether a value is a list of messages that holds the question, not the answer alone."""
+    """Return whether a value is a list of messages with a user turn, not an answer alone."""
     return isinstance(value, list) and any(isinstance(item, dict) and item.get("role") == "user" for item in value)
 
 
 # --- conversations as one text (HH-RLHF, Nectar) ------------------------------------------------------------------
 
 _HUMAN, _ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
+_TURN = re.compile(r"\n\n(Human|Assistant):")
+_SPEAKERS: dict[str, Role] = {"Human": "user", "Assistant": "assistant"}
 DIALOGUE = r"expected \n\nHuman: … \n\nAssistant: …"
 
 
 def dialogue(fields: Fields, column: str) -> tuple[str, str]:
-    r"""Split a text of `\n\nHuman:` and `\n\nAssistant:` turns at its last: (what came before, the answer)."""
+    r"""Split a text of `\n\nHuman:` and `\n\nAssistant:` turns at its last: (prompt, answer). Errors: `Broken`."""
     before, marker, answer = text(fields, column).rpartition(_ASSISTANT)
     if not marker or _HUMAN in answer:
         raise _without_an_answer(column, DIALOGUE)
@@ -290,33 +294,27 @@ def dialogue(fields: Fields, column: str) -> tuple[str, str]:
 
 
 def dialogue_turns(dialogue: str, column: str) -> tuple[Message, ...]:
-    r"""Read the turns of a text with `\n\nHuman:` and `\n\nAssistant:`; nothing may stand before the first."""
-    start, *parts = dialogue.split(_HUMAN)
-    start, *answers = start.split(_ASSISTANT)
+    r"""Return the turns of a text with `\n\nHuman:` and `\n\nAssistant:`. Errors: `Broken` for text before them."""
+    start, *parts = _TURN.split(dialogue)
     if start.strip():
         raise Broken(f"{column} has text before its first turn", DIALOGUE)
-    turns = [Message("assistant", answer.strip()) for answer in answers]
-    for part in parts:
-        question, *answers = part.split(_ASSISTANT)
-        turns.append(Message("user", question.strip()))
-        for answer in answers:
-            turns.append(Message("assistant", answer.strip()))
-    return tuple(turns)
+    turns = zip(parts[::2], parts[1::2], strict=True)
+    return tuple([Message(_SPEAKERS[speaker], content.strip()) for speaker, content in turns])
 
 
 def begins_a_dialogue(value: Any) -> bool:
-    r"""Say whether a prompt is a text with the markers of HH-RLHF, from its beginning on."""
+    r"""Return whether a prompt is a text with the markers of HH-RLHF, from its start on."""
     if not isinstance(value, str) or not value.lstrip().startswith("Human:"):
         return False
     return value.startswith(_HUMAN) or _ASSISTANT in value
 
 
 def dialogue_turns_of_prompt(value: str, column: str) -> tuple[Message, ...]:
-    r"""Read the turns of a prompt with `\n\nHuman:` and `\n\nAssistant:`; the marker of the answer may end it."""
+    r"""Return the turns of a prompt with `\n\nHuman:` and `\n\nAssistant:`; the marker of the answer may end it."""
     turns = dialogue_turns("\n\n" + value.lstrip(), column)
     return turns[:-1] if turns[-1] == Message("assistant", "") else turns
 
 
 def is_dialogue(value: Any) -> bool:
-    """Say whether a value is a text with the markers of HH-RLHF."""
-    return isinstance(value, str) and "\n\nHuman:" in value
+    """Return whether a value is a text with the markers of HH-RLHF."""
+    return isinstance(value, str) and _HUMAN in value

@@ -1,4 +1,4 @@
-"""Lists and objects that a column holds as text: messages that were saved as JSON, or as Python writes them."""
+"""Lists and objects that a column holds as text: messages saved as JSON, or as `str` of a Python list."""
 
 from __future__ import annotations
 
@@ -13,19 +13,23 @@ from headwater.data.layouts.layout import Broken, Cells, Fields
 _JSON_SPACE = " \t\r\n"
 _BEGINS_LIKE_MESSAGES = re.compile(r"""\s*(\[?)\s*\{\s*(["'])(?:role|content|from|value)\2\s*:""")
 _LONGEST = 1 << 24
-"""Characters of a text that is read as Python writes lists: its parser holds many times as much."""
+"""Characters of the longest text that is parsed as Python: the parser takes many times as much memory."""
 
 
 def parsed(value: str) -> Any:
-    """Return the list or object that a text is, in JSON or as Python writes it; None for any other text."""
-    start = value.lstrip(_JSON_SPACE)[:1]
-    if start not in ("[", "{"):
+    """Return the list or object that a text spells, in JSON or Python; None for any other text."""
+    if not _begins_like_json(value):
         return None
     try:
         found = json.loads(value)
     except (ValueError, RecursionError):
         found = _from_python(value)
     return found if isinstance(found, list | dict) else None
+
+
+def _begins_like_json(value: str) -> bool:
+    """Return whether a text begins like a list or an object."""
+    return value.lstrip(_JSON_SPACE).startswith(("[", "{"))
 
 
 def _from_python(value: str) -> Any:
@@ -37,17 +41,12 @@ def _from_python(value: str) -> Any:
         return None
 
 
-def may_be_messages(value: str) -> bool:
-    """Say whether a text begins as a list or an object does."""
-    return value[:1] in ("[", "{") or value.lstrip(_JSON_SPACE)[:1] in ("[", "{")
-
-
 def with_messages(fields: Fields) -> tuple[Fields, Collection[str]]:
-    """Return a row with the messages that its columns hold as text, and the names of those columns.
+    """Return a row in which messages that were held as text are lists, and the names of those columns.
 
-    Errors: `Broken` for a text that begins as messages do and is none: nobody wants to train on it as it stands.
+    Errors: `Broken` for a text that begins like messages and cannot be parsed: nobody means to train on such a text.
     """
-    texts = {name: value for name, value in fields.items() if type(value) is str and may_be_messages(value)}
+    texts = {name: value for name, value in fields.items() if type(value) is str and _begins_like_json(value)}
     if not texts:
         return fields, ()
     found = {name: messages for name, value in texts.items() if (messages := _messages(value, name)) is not None}

@@ -10,7 +10,7 @@ from headwater.data.layouts.layout import Broken, Draft, Fields, NoPreference
 from headwater.data.preference import Message, Response
 
 TIES = ("tie", "tie (bothbad)", "both_bad", "bothbad", "both bad", "both_good", "draw")
-"""How data says that neither of two answers is the better one; pairs and judgements read the same words."""
+"""Words for a tie, in pairs and in judgements."""
 
 
 def _draft(asked: tuple[Message, ...], first: Response, second: Response, first_is_better: bool) -> Draft:
@@ -18,7 +18,7 @@ def _draft(asked: tuple[Message, ...], first: Response, second: Response, first_
 
 
 def _texts(fields: Fields, question: str, first: str, second: str, first_is_better: bool) -> Draft:
-    """Draft from a question, or an instruction with its input, and two columns of text."""
+    """Return the draft of a question, or an instruction with its input, and two columns of text."""
     asked = instructed(fields) if question == "instruction" else prompt(fields, question)
     return _draft(asked, Response(text(fields, first)), Response(text(fields, second)), first_is_better)
 
@@ -32,7 +32,7 @@ def align_anything(fields: Fields) -> Draft:
 def pku_saferlhf(fields: Fields) -> Draft:
     """PKU-SafeRLHF: `better_response_id` names the more helpful response, 0 or 1.
 
-    `safer_response_id`, the other verdict these rows hold, does not count.
+    `safer_response_id`, the other verdict of these rows, is not read.
     """
     verdict = choice(fields, "better_response_id", 0, 1)
     return _texts(fields, "prompt", "response_0", "response_1", verdict == 0)
@@ -57,7 +57,7 @@ _HELPSTEER_TURN = re.compile(r"\n?<extra_id_1>(User|Assistant)\n")
 
 
 def _helpsteer_turns(prompt: str) -> tuple[Message, ...]:
-    """Split a HelpSteer2 prompt, which starts with the user and marks the later turns with `<extra_id_1>`."""
+    """Return the turns of a HelpSteer2 prompt, which begins with the user's; `<extra_id_1>` marks the others."""
     start, *parts = _HELPSTEER_TURN.split(prompt)
     later = [
         Message("user" if speaker == "User" else "assistant", content)
@@ -105,7 +105,7 @@ def arena_human_preference(fields: Fields) -> Draft:
     """LMSYS Arena human preference (55k): three columns of 0 and 1 name the winner.
 
     `prompt` and the responses are texts, or JSON lists of one text a turn (`["Hi", "Why?"]`), as the published files
-    have them. A turn without an answer is null there, and counts as empty.
+    have them. An answer that is missing is null there, and counts as empty.
     """
     won = [choice(fields, column, 0, 1) for column in _WINNERS]
     if sum(won) != 1:
@@ -125,7 +125,7 @@ def _turns_of_three(fields: Fields) -> list[list[str]]:
     columns = ("prompt", "response_a", "response_b")
     plain = [text(fields, column) for column in columns]
     turns = [value for value in map(_json_texts, plain) if value is not None]
-    # An answer may be a JSON list by itself: only where all three are, they are turns.
+    # A single answer may be a JSON list: only where all three columns are, they hold turns.
     if len(turns) < 3:
         return [[value] for value in plain]
     counts = [len(value) for value in turns]
@@ -151,7 +151,7 @@ def _json_texts(value: str) -> list[str] | None:
 def alpaca_eval(fields: Fields) -> Draft:
     """AlpacaEval annotations: `preference` runs from 1 to 2, and above 1.5 `output_2` is the better one.
 
-    A null is a judgement that failed; 1.5, 0 and the words of `TIES` are ties.
+    Null is a judgement that failed; 1.5, 0 and the words of `TIES` are ties.
     """
     is_tie = fields.get("preference") in TIES
     preference = 1.5 if is_tie else number(fields, "preference")

@@ -35,22 +35,22 @@ _SCORES = {
     side: [f"score_{side}", f"{side}_score", *(columns[place] for columns in _RATINGS)]
     for place, side in enumerate(SIDES)
 }
-BESIDE_THE_TEXTS = frozenset(
+_ABOUT_RESPONSES = frozenset(
     ("metadata", *(f"{side}_complete" for side in SIDES), *(column for side in SIDES for column in _SCORES[side]))
 )
-"""Columns that say something of a response beside its text: most rows have none."""
-READS = ("system", "margin", *sorted(BESIDE_THE_TEXTS))
-"""Columns that all layouts with `chosen` and `rejected` also read."""
+"""Columns that hold scores, ratings and completeness of responses. Most rows have none, which is tested first."""
+READS = ("system", "margin", *sorted(_ABOUT_RESPONSES))
+"""Optional columns of all layouts with `chosen` and `rejected`."""
 ALPACA = ("input", "history")
-"""Columns that are a part of the prompt beside an instruction."""
+"""Optional columns that belong to the prompt, in layouts with an `instruction`."""
 
 
 def explicit(fields: Fields) -> Draft:
     """TRL, explicit prompt: `prompt`, and in `chosen` and `rejected` the answers alone; texts or messages.
 
     Scores are taken from `score_chosen` (or `chosen_score`, a rating, or `metadata.score_chosen`), as in all layouts
-    with these columns. A prompt with the markers of HH-RLHF is the dialogue that it spells (Dahoas/full-hh-rlhf), and
-    answers may hold it again.
+    with these columns. A prompt with the markers of HH-RLHF is read as a dialogue (Dahoas/full-hh-rlhf), and the
+    answers may repeat it.
     """
     if all(is_dialogue(fields.get(side)) for side in SIDES):
         return _prompt_and_dialogues(fields)
@@ -72,8 +72,8 @@ def _prompt_and_dialogues(fields: Fields) -> Draft:
 def implicit(fields: Fields) -> Draft:
     """TRL, implicit prompt; Skywork-Reward-Preference, RLHFlow, OpenRLHF, Argilla's dpo-mix: two whole conversations.
 
-    Both are split at their last assistant turn, never by the characters they share: what the answers have in common
-    stays in them. Plain texts show no place to split at, and are refused.
+    Both are split before their last assistant turn, not where their characters begin to differ: answers that start
+    alike stay whole. Plain texts show no place to split at, and are refused.
     """
     for side in SIDES:
         if isinstance(fields.get(side), str):
@@ -92,8 +92,8 @@ def implicit(fields: Fields) -> Draft:
 def prompt_and_conversations(fields: Fields) -> Draft:
     """UltraFeedback binarized (HuggingFaceH4), Argilla's cleaned one: a `prompt`, and two conversations that hold it.
 
-    The conversations are split at their last assistant turn; `prompt` must be one of their questions, or all that
-    came before the answer.
+    The conversations are split before their last assistant turn; `prompt` must be one of their questions, or
+    everything before the answer.
     """
     draft = implicit(fields)
     asked = prompt(fields, "prompt")
@@ -108,11 +108,11 @@ def _asks(turns: tuple[Message, ...], question: Message) -> bool:
 
 
 def hh(fields: Fields) -> Draft:
-    """Anthropic HH-RLHF: both dialogues, split at their last assistant turn; the openings must be one and the same."""
+    """Anthropic HH-RLHF: two dialogues, split before their last assistant turn; both must have the same prompt."""
     before, chosen = dialogue(fields, "chosen")
     other, rejected = dialogue(fields, "rejected")
     turns = dialogue_turns(before, "chosen")
-    if before != other:  # as texts; as turns they may still be the same
+    if before != other:  # white space around turns does not count
         _check_same(turns, dialogue_turns(other, "rejected"))
     draft = Draft(with_system(fields, turns), _scored(chosen, fields, "chosen"), _scored(rejected, fields, "rejected"))
     return _rated(draft, fields)
@@ -150,14 +150,10 @@ def _response(fields: Fields, side: str) -> Response:
 
 
 def _scored(response: str, fields: Fields, side: str) -> Response:
-    return Response(response, *standing(fields, side))
-
-
-def standing(fields: Fields, side: str) -> tuple[float | None, bool]:
-    """Return a response's score, and whether it is whole (headwater writes `chosen_complete` after a cut)."""
-    if BESIDE_THE_TEXTS.isdisjoint(fields):
-        return None, True
-    return _score(fields, side), complete(fields, f"{side}_complete")
+    """Return a response with its score, and whether it is complete (headwater writes `chosen_complete` after a cut)."""
+    if _ABOUT_RESPONSES.isdisjoint(fields):
+        return Response(response)
+    return Response(response, _score(fields, side), complete(fields, f"{side}_complete"))
 
 
 def _score(fields: Fields, side: str) -> float | None:
@@ -170,13 +166,10 @@ def _score(fields: Fields, side: str) -> float | None:
 
 
 def _rated(draft: Draft, fields: Fields) -> Draft:
-    check_ratings(fields)
+    """Return the draft. Errors: `NoPreference` where both answers have the same rating, so that neither is better."""
+    if not _ABOUT_RESPONSES.isdisjoint(fields):
+        for chosen, rejected in _RATINGS:
+            rating = number(fields, chosen)
+            if rating is not None and rating == number(fields, rejected):
+                raise NoPreference("equal_ratings")
     return draft
-
-
-def check_ratings(fields: Fields) -> None:
-    """Raise `NoPreference` where two answers were given one and the same rating: then neither was chosen."""
-    for chosen, rejected in _RATINGS:
-        rating = number(fields, chosen)
-        if rating is not None and rating == number(fields, rejected):
-            raise NoPreference("equal_ratings")

@@ -1,4 +1,4 @@
-"""Layouts with one response a row and a label, true for a desirable one: what KTO learns from."""
+"""Layouts with one response a row and a label, true for a desirable response; KTO trains on them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from headwater.data.preference import Response
 def unpaired(fields: Fields) -> UnpairedDraft:
     """TRL, unpaired preference: `prompt` and `completion`, texts or messages, and `label`.
 
-    headwater writes this form too, with the response's `score`, and in `complete` whether it is whole.
+    headwater writes this form too, with the response's `score`, and `complete` for whether it is complete.
     """
     response = Response(answer(fields, "completion"), number(fields, "score"), complete(fields, "complete"))
     return UnpairedDraft(prompt(fields, "prompt"), response, label(fields, "label"))

@@ -1,8 +1,8 @@
-"""What rows hold beside what their layout reads: named in the account, or refused where it changes what a row means.
+"""Columns and keys that a layout does not read: named with the row counts, or refused where they change the meaning.
 
-A layout names the columns that it reads (`Source.columns`, `Source.reads`). Of any other column that holds something,
-`HARMLESS` ones say nothing of the texts, those in `COLUMNS` are `Broken`, and all others are named: "not read: votes".
-Messages are held to the same by `KEYS`.
+A layout names the columns that it reads (`Layout.columns`, `Layout.reads`). A row with a value in any other column is
+`Broken` if the column is one of `COLUMNS`, because training on the row without it would train on something else. All
+others but the `HARMLESS` ones are named: "not read: votes". For the keys of messages, `KEYS` does the same.
 """
 
 from __future__ import annotations
@@ -31,15 +31,16 @@ HARMLESS = frozenset(
         ),
     )
 )
-"""Columns that name a row or where it comes from."""
+"""Columns that identify a row or its origin."""
 
 
 class Meaning(NamedTuple):
-    """Why what stands in a field cannot be passed over."""
+    """Why a field cannot be skipped silently."""
 
     code: str
-    """What the row is set aside under."""
+    """Quarantine code of the row."""
     holds: str
+    """What the field holds, for the message."""
 
 
 _TOOLS = Meaning("TOOLS", "tools, or calls of them")
@@ -68,28 +69,28 @@ KEYS: Mapping[str, Meaning] = _OF_ALL | {
     **dict.fromkeys(("name", "recipient"), _NAME),
     "refusal": Meaning("MALFORMED", "a refusal in place of the content"),
 }
-"""Fields of a message, beside role and content, that change what it means."""
+"""Keys of a message, other than role and content, that change what it means."""
 TOOL_ROLES = frozenset(("tool", "function", "ipython", "tool_response", "function_call", "observation", "tool_call"))
-"""Roles of turns that call a tool, or hold what it gave back."""
+"""Roles of turns that call a tool or hold its result."""
 
 
 def code_of_part(kind: Any) -> str:
-    """Return what a row is set aside under whose message has a part that is no text, by the part's type."""
+    """Return the quarantine code for a message with a part that is no text, by the type of the part."""
     words = {"MEDIA": ("image", "video", "audio"), "TOOLS": ("tool", "function"), "REASONING": ("think", "reason")}
     return next((code for code, some in words.items() if any(word in str(kind) for word in some)), "MALFORMED")
 
 
 def is_empty(value: Any) -> bool:
-    """Say whether a field holds nothing."""
+    """Return whether a field holds nothing."""
     return value is None or value == "" or (type(value) is list and not value)
 
 
-def says_nothing(name: str, value: Any) -> bool:
-    """Say whether a field that would change the meaning of a row leaves it as it is: no tools, a weight of 1."""
+def is_neutral(name: str, value: Any) -> bool:
+    """Return whether a field that could change the meaning of a row does not: no tools, a weight of 1."""
     if isinstance(value, dict):
-        return all(says_nothing(name, item) for item in value.values())
+        return all(is_neutral(name, item) for item in value.values())
     if isinstance(value, list):
-        return all(says_nothing(name, item) for item in value)
+        return all(is_neutral(name, item) for item in value)
     if isinstance(value, str):
         return value.strip() in ("", "[]", "{}", "null", "None") or (name in _WEIGHTS and value.strip() in ("1", "1.0"))
     return value is None or (name in _WEIGHTS and value == 1)
@@ -99,9 +100,9 @@ _WEIGHTS = [name for name, meaning in _OF_ALL.items() if meaning is _WEIGHT]
 
 
 def check_keys(item: Mapping[str, Any], place: str) -> None:
-    """Refuse a message with a field that changes its meaning. Errors: `Broken`."""
+    """Errors: `Broken` for a message with a key that changes its meaning."""
     for key, value in item.items():
-        if key in KEYS and not says_nothing(key, value):
+        if key in KEYS and not is_neutral(key, value):
             raise _refusal(f"{key} in {place}", key, KEYS[key])
 
 
@@ -115,22 +116,22 @@ def _refusal(found: str, name: str, meaning: Meaning) -> Broken:
 
 
 class Unread:
-    """Looks at what the rows of a layout hold beside what it reads."""
+    """Finds the columns and keys that the rows of a layout hold and the layout does not read."""
 
-    def __init__(self, source: Layout, ignored: Iterable[str] = (), also_read: Iterable[str] = ()) -> None:
-        self.reads = frozenset((*source.columns, *source.reads, *also_read, *HARMLESS))
-        self._keys = frozenset(source.items)
+    def __init__(self, layout: Layout, ignored: Iterable[str] = (), also_read: Iterable[str] = ()) -> None:
+        self.reads = frozenset((*layout.columns, *layout.reads, *also_read, *HARMLESS))
+        self._keys = frozenset(layout.items)
         self._ignored = frozenset(ignored)
         self.names: list[str] = []
-        """What was found and is not read, in the order of the alphabet; a field of items as `prompt[].name`."""
+        """Columns that hold values and are not read, in alphabetical order; a key of list items as `prompt[].name`."""
 
     def check(self, fields: Fields, beside: Fields = {}) -> Fields:  # noqa: B006 - never changed
-        """Name what is not read of a row, and return its fields without those to be ignored.
+        """Add what is not read of a row to `names`, and return its fields without the ignored ones.
 
-        `beside` are columns that are surely not read. Errors: `Broken` for one that changes what the row means.
+        `beside` are further columns, which are never read. Errors: `Broken` for one that changes what the row means.
         """
         problem = None
-        for column, value in (*fields.items(), *((name, value) for name, value in beside.items())):
+        for column, value in (*fields.items(), *beside.items()):
             if column in self.reads and column not in beside:
                 if type(value) is list:
                     self._name_keys(column, value)
@@ -147,7 +148,7 @@ class Unread:
 
     def _unread(self, column: str, value: Any) -> Broken | None:
         if column in COLUMNS and column not in self._ignored:
-            return None if says_nothing(column, value) else _refusal(column, column, COLUMNS[column])
+            return None if is_neutral(column, value) else _refusal(column, column, COLUMNS[column])
         self._add(column)
         return None
 

@@ -1,4 +1,8 @@
-"""A JSON array to the texts of its elements: one element and a block of the file are held, never the whole."""
+"""From a JSON array to the texts of its elements, in bounded memory: one element and a block of the file are held.
+
+The standard library parses a whole array or nothing. Here every element is cut out of the text by itself, so that a
+malformed one is one malformed row, and a file of many gigabytes can be read.
+"""
 
 from __future__ import annotations
 
@@ -15,17 +19,17 @@ from headwater.errors import DataError
 BLOCK = 1 << 20
 """Bytes that are read at a time."""
 _WHERE_TORN = 16
-"""A value that ends with the text so far is refused this close to its end, whatever it is; only strings are longer."""
+"""An error this close to the end of the text so far may only mean that the value goes on; longer ones are strings."""
 _MORE_OF_A_NUMBER = 3
-"""A number is known to end where it does only once so many characters follow: `1` may become `1e+5`."""
+"""Characters that must follow before a number is known to have ended: `1` may become `1e+5`."""
 _SPACE = re.compile(r"[ \t\r\n]*")
 _scan = json.JSONDecoder().raw_decode
 
 
 def elements(path: Path, handle: IO[bytes]) -> Iterator[str]:
-    """Yield the text of every element of an array, so that a bad one is one row and not the file.
+    """Yield the text of every element of an array.
 
-    Errors: `DataError` for what is no array, with line and column where it is broken or torn.
+    Errors: `DataError` for a file that holds no array, with line and column where the array is broken or torn.
     """
     window = _Window(_texts(path, handle))
     try:
@@ -56,7 +60,7 @@ def _elements(path: Path, window: _Window) -> Iterator[str]:
 
 
 class _Window:
-    """The part of a text that is held: from a place that moves forward to as far as it had to be read."""
+    """The part of a text that is in memory: from the current place to as far as was needed."""
 
     def __init__(self, texts: Iterator[str]) -> None:
         self._texts = texts
@@ -65,7 +69,7 @@ class _Window:
         self._line, self._column = 1, 1
 
     def next(self) -> str:
-        """Go to the next character that is no white space and return it; nothing at the end."""
+        """Go to the next character that is no white space and return it; "" at the end."""
         while True:
             self._place = _SPACE.match(self._text, self._place).end()  # type: ignore[union-attr]
             if self._place < len(self._text) or self._ended:
@@ -73,7 +77,7 @@ class _Window:
             self._grow()
 
     def skip(self) -> None:
-        """Go on by one character."""
+        """Go one character further."""
         self._place += 1
 
     def value(self) -> str:
@@ -91,21 +95,24 @@ class _Window:
             self._grow()
 
     def expect_end(self) -> None:
-        """Errors: `JSONDecodeError` where anything but white space follows."""
+        """Errors: `JSONDecodeError` if anything but white space follows."""
         if self.next():
             raise self.error("Extra data")
 
     def error(self, message: str) -> json.JSONDecodeError:
-        """Return an error that points here."""
+        """Return an error at the current place."""
         return json.JSONDecodeError(message, self._text, self._place)
 
     def place_of(self, error: json.JSONDecodeError) -> str:
-        """Return line and column in the whole text, as `5:12`."""
+        """Return line and column of an error in the whole text, as `5:12`."""
         first = error.lineno == 1
         return f"{self._line + error.lineno - 1}:{error.colno + (self._column - 1 if first else 0)}"
 
     def _grow(self) -> None:
-        """Let go of what lies behind, and read as much again or more, so that no character is moved often."""
+        """Drop the text before the current place, and read at least as much again as is left.
+
+        Doubling keeps the work linear: a long element is not copied once for every block.
+        """
         gone = self._text[: self._place]
         lines = gone.count("\n")
         self._column = len(gone) - gone.rindex("\n") if lines else self._column + len(gone)
@@ -121,7 +128,7 @@ class _Window:
 
 
 def _texts(path: Path, handle: IO[bytes]) -> Iterator[str]:
-    """Decode a file block by block; none of the texts is empty. Errors: `DataError` for what is not UTF-8."""
+    """Yield a file decoded block by block, no block empty. Errors: `DataError` for bytes that are not UTF-8."""
     decoder, before = codecs.getincrementaldecoder("utf-8")(), 0
     while True:
         block = handle.read(BLOCK)

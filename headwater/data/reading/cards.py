@@ -1,4 +1,4 @@
-"""The card of a data set (README.md): which files are of which configuration and split, as the hub reads it."""
+"""The card of a data set (README.md): names the files of every configuration and split, as on the hub."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Config(NamedTuple):
     is_default: bool
 
     def files(self, folder: Path) -> Iterator[tuple[Path, str]]:
-        """Yield the files that are there, each with its split. Errors: `DataError` for a pattern that fits none."""
+        """Yield the files that exist, each with its split. Errors: `DataError` for a pattern that matches none."""
         for split, pattern in self.patterns:
             found = sorted(file for file in folder.glob(pattern) if file.is_file())
             if not found:
@@ -33,16 +33,16 @@ class Config(NamedTuple):
 
 
 def configs_of(folder: Path) -> list[Config]:
-    """Return the configurations that the card of a folder names; none without a card that does."""
+    """Return the configurations that the card of a folder names; an empty list where it names none."""
     path = folder / CARD
     head = _HEAD.match(path.read_text("utf-8", "replace").lstrip("\ufeff")) if path.is_file() else None
     if not head:
         return []
     try:
-        told = yaml.safe_load(head[1])
+        metadata = yaml.safe_load(head[1])
     except yaml.YAMLError as error:
         raise DataError(str(path), f"its head is no YAML: {first_line(error)}", "mend it, or name the files") from error
-    configs = told.get("configs") if isinstance(told, Mapping) else None
+    configs = metadata.get("configs") if isinstance(metadata, Mapping) else None
     if not isinstance(configs, list):
         return []
     named = [config for config in configs if isinstance(config, Mapping) and config.get("data_files")]

@@ -1,4 +1,4 @@
-"""How data is let in: what a user may say about it, and how many bad rows are too many."""
+"""Data options: how data is read, and how many malformed rows are too many."""
 
 from __future__ import annotations
 
@@ -47,22 +47,22 @@ class ReadOptions:
 
     @property
     def told(self) -> str:
-        """What rows are told, or the column that says it; empty where they are told nothing."""
+        """The condition, or the column that holds it; empty without one."""
         return self.condition or self.condition_column or ""
 
     @property
     def ignored(self) -> frozenset[str]:
-        """What `--ignore-columns` names."""
+        """The columns and fields that `--ignore-columns` names."""
         return frozenset(filter(None, (name.strip() for name in (self.ignore_columns or "").split(","))))
 
     @property
     def bad_rows(self) -> BadRows:
-        """How many bad rows are let by."""
+        """The limit on malformed rows."""
         return BadRows.parse(self.max_bad_rows)
 
     @property
     def names(self) -> Mapping[str, str]:
-        """What `--columns` maps: headwater's name to the data's."""
+        """The mapping of `--columns`: headwater's name of a column to the data's."""
         pairs = [part.partition("=") for part in self.columns.split(",")] if self.columns else []
         names = {name.strip(): column.strip() for name, _, column in pairs}
         if not all(name and column for name, column in names.items()) or len(names) < len(pairs):
@@ -74,7 +74,7 @@ class ReadOptions:
 
 @dataclass(frozen=True)
 class BadRows:
-    """A limit on bad rows: so many, or such a share of all rows."""
+    """A limit on malformed rows: a number, or a share of all rows."""
 
     text: str
     count: int | None = None
@@ -82,7 +82,7 @@ class BadRows:
 
     @classmethod
     def parse(cls, text: str) -> BadRows:
-        """Read `10` or `1%`. Errors: `UsageError`."""
+        """Return the limit that `10` or `1%` spells. Errors: `UsageError`."""
         number = text.strip().removesuffix("%")
         try:
             value = fraction(number)
@@ -95,7 +95,7 @@ class BadRows:
         raise UsageError(f"--max-bad-rows {shown(text)}", "expected a number of rows (10) or a share of them (1%)")
 
     def passed(self, bad: int, rows: int, at_end: bool) -> bool:
-        """Say whether `bad` of `rows` are too many; of a share this is known only at the end."""
+        """Return whether `bad` of `rows` are too many; a share can be judged only at the end."""
         if self.count is not None:
             return bad > self.count
         return at_end and self.share is not None and bad > self.share * rows

@@ -1,4 +1,4 @@
-"""Which split of a data set the files of a folder belong to, by the names that the hub's data sets have.
+"""Finds the split of every file of a data set, by the names that data sets on the hub use.
 
     train.jsonl  test.jsonl  data/train-00000-of-00001.parquet      by the file's name
     data/train_prefs-00000-of-00001.parquet                         a split with a longer name
@@ -6,7 +6,7 @@
 
 A card that names them (`cards.py`) comes first.
 
-Files of several splits are never read as one: without `--split`, train is read, and the account says so.
+Files of several splits are never read together: without `--split`, train is read, and the row counts say so.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _NAMES = {
     "eval": ("eval", "evaluation"),
 }
 _KNOWN = {word: split for split, words in _NAMES.items() for word in words}
-"""What words in names of files and folders stand for."""
+"""Word in the name of a file or folder: its split."""
 _SHARD = re.compile(r"[-_.]\d+[-_]of[-_]\d+(?:-[0-9a-f]{16})?$")
 _NUMBER = re.compile(r"(?:^|[-_.]|(?<=[a-z]))\d+$")
 _PARTIAL = re.compile(r"^partial[-_]")
@@ -36,14 +36,14 @@ class Split(NamedTuple):
     """The split of a file."""
 
     name: str
-    """As the file has it: train, train_prefs; empty where nothing says what the file is."""
+    """As the file has it: train, train_prefs; empty where no name says."""
     kind: str
-    """What it is a part of: train, test, validation, eval, or the name."""
+    """The kind that it belongs to: train, test, validation, eval, or its own name."""
     is_sure: bool = False
-    """Whether it surely is the name of a split, and not of a file alone: of shards, or from a card."""
+    """Whether this certainly names a split and not a single file: the name of shards, or from a card."""
 
     def answers(self, asked: str) -> bool:
-        """Say whether `--split` asks for it."""
+        """Return whether `--split` asks for it."""
         return asked in (self.name, self.kind) or _KNOWN.get(asked.lower()) == self.kind
 
 
@@ -51,7 +51,7 @@ NONE = Split("", "")
 
 
 def split_of(path: Path) -> Split:
-    """Return the split of a file by its path inside of a folder: by its name, else by the folder closest to it."""
+    """Return the split of a file by its path inside of a data set: by its name, else by the closest folder."""
     stem = _SHARD.sub("", _stem(path.name))
     is_shard = stem != _stem(path.name)
     stem = _NUMBER.sub("", stem)
@@ -69,7 +69,7 @@ def split_of(path: Path) -> Split:
 
 
 def named(name: str) -> Split:
-    """Return the split that surely has a name."""
+    """Return the split of a name that certainly is one."""
     words = [word for word in re.split(r"[^A-Za-z0-9]+", name.lower()) if word]
     return Split(name, _KNOWN.get(words[0] if words else "", name), True)
 
@@ -79,7 +79,7 @@ def _stem(name: str) -> str:
 
 
 def _by_words(name: str, whole: bool) -> Split:
-    """Find the word in a name that stands for a split; `whole` names begin with it and are the split's name."""
+    """Return the split of a word in a name; a `whole` name that begins with the word is the split's own name."""
     words = [word for word in re.split(r"[^A-Za-z0-9]+", name.lower()) if word]
     found = next((word for word in words if word in _KNOWN), None)
     if found is None:
@@ -89,16 +89,16 @@ def _by_words(name: str, whole: bool) -> Split:
 
 
 class Chosen(NamedTuple):
-    """Files of one split, and what is said of it in the account."""
+    """Files of one split, and how messages call it."""
 
     files: Sequence[Path]
     said: str
 
 
 def choose(place: str, files: Sequence[Path], splits: Sequence[Split], asked: str | None) -> Chosen:
-    """Return the files of the split that is asked for; without one, all of one split, or else those of train.
+    """Return the files of the split that is asked for; by default those of the only split, or of train.
 
-    Errors: `UsageError` where no file is of that split, or the splits are several and none is train.
+    Errors: `UsageError` where no file has that split, or there are several splits and none is train.
     """
     held = list(zip(files, splits, strict=True))
     if asked is not None:

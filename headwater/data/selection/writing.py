@@ -32,7 +32,7 @@ CHARACTERS = 300
 
 
 class Harvest:
-    """Reads the data again and yields what was chosen; accounts and examples fill while it does."""
+    """Reads the data again and yields the chosen ones; row counts and examples fill meanwhile."""
 
     def __init__(
         self, pool: Pool, scores: Floats, chosen: Ints, pairing: Pairing | None, seed: int, wanted: Collection[int] = ()
