@@ -168,7 +168,7 @@ def everything(path: Path) -> tuple[Any, ...]:
 def test_lines_read_together_are_read_as_the_slow_parser_reads_each(
     lines: list[bytes], ended: bool, block: int
 ) -> None:
-    """Same records, same account, same quarantine; whatever stands in the lines beside a line."""
+    """Same records, same counts, same quarantine; whatever stands in the lines beside a line."""
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         path = Path(folder, "a.jsonl")
         path.write_bytes(b"\n".join([line(8), *lines]) + b"\n" * ended)
@@ -311,7 +311,7 @@ def with_bad(path: Path, bad: int, good: int) -> Path:
         ("100%", 9, 1, True),
     ],
 )
-def test_more_bad_rows_than_are_let_by_refuse_the_data(
+def test_more_bad_rows_than_are_allowed_refuse_the_data(
     limit: str, bad: int, good: int, passes: bool, tmp_path: Path
 ) -> None:
     path = with_bad(tmp_path / "a.jsonl", bad, good)
@@ -405,7 +405,7 @@ def test_raw_text_is_capped_and_memory_too(tmp_path: Path) -> None:
     assert row_reader.row_counts.kept == 2
 
 
-def test_the_account_is_said_with_all_its_parts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_row_counts_are_said_with_all_their_parts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = saved(tmp_path / "a.jsonl", line(0), b"x", line(0), line(1))
     console.say_stages({"read": finished(path).row_counts})
     assert capsys.readouterr().err == "read: 4 rows in = 2 kept + 1 quarantined + 1 dropped (duplicate 1)\n"
@@ -475,7 +475,7 @@ REAL = {
 
 
 @pytest.mark.parametrize("name", REAL)
-def test_every_real_preference_set_reads_with_a_balanced_account(name: str, shared_data: Path) -> None:
+def test_every_real_preference_set_reads_with_balanced_counts(name: str, shared_data: Path) -> None:
     yields, rows = REAL[name]
     row_reader = finished(shared_data / name, ReadOptions())
     assert (row_reader.yields, row_reader.row_counts.rows_in, row_reader.row_counts.quarantined) == (yields, rows, 0)

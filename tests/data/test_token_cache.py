@@ -47,7 +47,7 @@ def test_a_second_run_reads_what_the_first_one_made(
     monkeypatch.setattr(preparation, "_made", never)
     assert same(prepare("part", corpus, VIEW, tokenizer, second), made)
     assert first == second
-    assert first.stages["tokenize, part"].dropped, "the view should drop something, or the account says little"
+    assert first.stages["tokenize, part"].dropped, "the view should drop something, or the counts show little"
 
 
 def test_the_key_changes_with_everything_that_ids_depend_on(corpus: list[Preference], tokenizer: Tokenizer) -> None:

@@ -1,4 +1,4 @@
-"""What a row holds beside what its layout reads: named in the account, read, or refused; and messages held as text."""
+"""What a row holds beside what its layout reads: named with the row counts, read, or refused; and messages held as text."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def test_the_input_of_an_instruction_is_read_in_every_layout(tmp_path: Path) -> 
         assert record.prompt == (Message("user", "Summarise the text.\ncats sleep a lot"),)
 
 
-def test_the_account_of_a_command_names_what_is_not_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_row_counts_of_a_command_name_what_is_not_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = saved(tmp_path / "a.jsonl", [row(n, votes=n + 1) for n in range(3)])
     assert main(["preprocess", "--input", str(path), "--output", str(tmp_path / "b.jsonl"), "--keep", "100%"]) == 0
     assert "read, not read: votes" in capsys.readouterr().err
