@@ -1,4 +1,4 @@
-"""What a row holds beside what its layout reads: named with the row counts, read, or refused; and messages held as text."""
+"""What a row holds beside what its layout reads: named, read, or refused; and messages held as text."""
 
 from __future__ import annotations
 
