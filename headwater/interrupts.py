@@ -87,4 +87,4 @@ def _record(number: int, frame: FrameType | None) -> None:
         os._exit(EXIT_CODES[signal.Signals(number)])
     _requested = signal.Signals(number)
     # os.write, because a handler may run in the middle of another write to the same stream.
-    os.write(2, f"\nheadwater: {_requested.name}: finishing the work at hand; a second signal ends at once\n".encode())
+    os.write(2, f"\nheadwater: {_requested.name}: ends after the current step; a second signal ends at once\n".encode())

@@ -109,9 +109,12 @@ class CachedModel:
             self.tokens += sum(len(row.ids) for row in rows)
             return [text_logits(self._model, row.ids, count) for row, count in zip(rows, last, strict=True)]
         wanted = {id(row): count for row, count in zip(rows, last, strict=True)}
+        # Prompts are copied before unused rows are dropped, since such a row may be the only one that has read a
+        # prompt.
         self._adopt(rows, wanted)
         self._let_go(wanted)
         fresh = self._unknown(rows)
+        # Of several new rows with one prompt the first reads it, and the others copy it from there.
         firsts = {tuple(row.prompt): row for row in reversed(fresh)}
         if len(firsts) < len(fresh):
             self._begin(list(firsts.values()), wanted)
@@ -180,6 +183,8 @@ class CachedModel:
     def _align(self, spans: Sequence[Sequence[tuple[int, int]]]) -> None:
         """Move the slots of every row, given as spans, to the right edge."""
         width = max(self._read)
+        # A gather from the old slots to the new ones; slot 0 fills the unused places on the left, which the mask
+        # excludes.
         index = torch.zeros(len(spans), width, dtype=torch.long)
         for row, parts in enumerate(spans):
             slots = torch.cat([torch.arange(*part) for part in parts])
@@ -230,7 +235,7 @@ class CachedModel:
         logits = self._forward(ids, places.clamp(min=0), None if min(sizes) == width else places >= 0, cache, keep)
         self.tokens += sum(sizes)
         if cache.get_seq_length() != width:
-            raise ModelError(type(self._model).__name__, "keeps its state in a way of its own", "use a transformer")
+            raise ModelError(type(self._model).__name__, "has no ordinary key-value cache", "use a transformer")
         self._join(cache, width)
         self._rows, self._read = [*self._rows, *rows], [*self._read, *sizes]
         return {id(row): logits[place, keep - wanted[id(row)] :] for place, row in enumerate(rows)}

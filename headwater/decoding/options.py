@@ -80,6 +80,6 @@ class Servers:
             if address is not None:
                 Endpoint(address)
         if self.tokenizer is None:
-            raise UsageError("--endpoint", "a server does not tell its chat template", "name --tokenizer, too")
+            raise UsageError("--endpoint", "a server does not return its chat template", "name --tokenizer, too")
         if self.concurrency is not None and self.concurrency < 1:
             raise UsageError(f"--concurrency {self.concurrency}", "expected 1 or more")

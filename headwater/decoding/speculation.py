@@ -93,6 +93,7 @@ def _judged(
     """
     policy, reference = policy.log_softmax(1), reference.log_softmax(1)
     wanted, proposal = shaping(strategy.mix(policy, reference).log_probs), shaping(reference)
+    # All drafts are judged at once, as if accepted up to there; `_standing` then cuts each row at its first rejection.
     broken = ~taken(drafted, wanted, proposal, u[TAKE])
     said = drafted.clone()
     said[broken] = replaced(wanted[broken], proposal[broken], u[REPLACE, broken])

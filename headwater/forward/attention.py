@@ -119,11 +119,14 @@ def tree_attention(
     unknown = [name for name in ("s_aux", "position_bias") if others.get(name) is not None]
     if attention_mask is not None or unknown:
         raise NotImplementedError(f"attention with {', '.join(unknown) or 'a mask of its own'}")
+    # One kernel call for all trees. It takes half precision only, and neither soft caps nor dropout.
     if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) and not softcap and not dropout:
         return _variable_length(query, key, value, plan, scaling, sliding_window), None
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+    # One call a tree: a mask over the whole row would cost the square of its length, most of it for pairs of tokens
+    # that do not see each other.
     pieces = zip(
         *(torch.split(tensor, plan.lengths, dim=2) for tensor in (query, key, value)),
         plan.masks(sliding_window, query),

@@ -126,6 +126,7 @@ def slopes(
     `mask` is [n, n], `log_sum` [1, heads, n, 1]: arXiv:2205.14135, algorithm 4, without its blocks.
     """
     dtype, wide = query.dtype, torch.promote_types(query.dtype, torch.float32)
+    # The softmax is rebuilt from the stored log Σ exp instead of stored as a [n, n] matrix by the forward pass.
     weights = torch.exp((query @ key.transpose(-1, -2)).to(wide) * scale + mask - log_sum)
     d_weights = (gradient @ value.transpose(-1, -2)).to(wide)
     mean = (attended.to(wide) * gradient.to(wide)).sum(-1, keepdim=True)

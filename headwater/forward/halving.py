@@ -44,7 +44,7 @@ class Limit:
     def lower(self, failed: int, what: str) -> None:
         """Allow half of the tokens of the pass that failed."""
         self.tokens = max(1, failed // 2)
-        say(f"{what}: out of memory at {failed:,} tokens; goes on with --tokens-per-pass {self.tokens}")
+        say(f"{what}: out of memory at {failed:,} tokens; continues with --tokens-per-pass {self.tokens}")
 
 
 def too_long(what: str, row: str, tokens: int, error: str) -> ResourceError:
@@ -66,12 +66,15 @@ def in_passes(
     """
     limit: Limit | None = None
     for part in parts:
+        # A stack of parts: the first half of a split part is computed next, so results stay in order.
         waiting = [list(part)]
         while waiting:
             now = waiting.pop()
             if limit is not None and len(now) > 1 and tokens(now) > limit.tokens:
                 waiting += _halves(now)
                 continue
+            # Handled outside of the except block: while the exception lives, its traceback keeps the tensors of the
+            # failed pass in memory.
             error = ""
             try:
                 found = compute(now)

@@ -112,6 +112,7 @@ class _LinearLogProbs(torch.autograd.Function):
         d_hidden = torch.empty_like(hidden) if wants_hidden else None
         d_weight = torch.zeros_like(weight, dtype=_wide(weight.dtype)) if wants_weight else None
         d_bias = torch.zeros_like(bias, dtype=_wide(bias.dtype)) if wants_bias else None
+        # Logits are recomputed chunk by chunk instead of stored from the forward pass.
         for rows in _chunks(len(hidden), head.size, CHUNK):
             slope = _slope(head.logits(narrow[rows]), targets[rows], read[rows], ctx.shape)
             scaled = gradient[rows, None]

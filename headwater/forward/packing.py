@@ -286,6 +286,8 @@ def _batch(row: _Row, row_format: RowFormat, columns: dict[str, Any], known: dic
         ids, positions, mask = (_spread(column, shape, placed) for column in (ids, positions, mask))
     at = np.concatenate([path.positions for path in row.paths])
     predictors = np.concatenate([path.predictors for path in row.paths])
+    # A common prefix lies on the paths of both responses: its tokens are predicted once, and `token` refers to them
+    # twice.
     distinct, first, token = np.unique(at, return_index=True, return_inverse=True)
     lengths = np.array([len(path.positions) for path in row.paths])
     batch: dict[str, Any] = {

@@ -73,6 +73,7 @@ def divergence_scores(reference: torch.nn.Module) -> ScoreFunction:
 
     def score(model: torch.nn.Module, batch: PairBatch) -> PairScores:
         hidden = hidden_states(model, batch)[batch["predictor"]]
+        # The reference is frozen; without gradients its activations are not stored.
         with torch.no_grad():
             other = hidden_states(reference, batch)[batch["predictor"]]
         by_token = log_probs(model, hidden, batch["input_ids"].flatten()[batch["position"]])[batch["token"]]
@@ -127,7 +128,9 @@ def last_states(
     Errors: `ModelError` for an encoder, whose last token does not summarise a row.
     """
     if is_encoder(model):
-        raise ModelError(type(model).__name__, "is an encoder, whose last token sums nothing up", "leave --embed out")
+        raise ModelError(
+            type(model).__name__, "is an encoder, whose last token does not summarise a row", "leave --embed out"
+        )
     device = next(model.parameters()).device
     states: dict[int, NDArray[np.float32]] = {}
     model.eval()

@@ -74,7 +74,7 @@ def save(model: Any, path: Path, run: Path) -> None:
     config = model.peft_config["default"]
     base = config.base_model_name_or_path
     if base and adapter_files.config_of(base) is not None:
-        say(f"adapters: saved merged in alone, their base ({base} merged) lies nowhere")
+        say(f"adapters: saved merged into the model only, since their base ({base} merged) lies nowhere")
         return
     if base and Path(base).is_dir():
         config.base_model_name_or_path = str(Path(base).resolve())
@@ -122,7 +122,9 @@ def head_of(name: str, config: dict[str, Any]) -> Head:
     deeper = adapter_files.config_of(base)
     found = head_of(base, deeper) if deeper is not None else heads.head_of(base, heads.config_of(base))
     if found is None:
-        raise ModelError(name, f"is an adapter of {base}, which is no policy and no reward model", "name another one")
+        raise ModelError(
+            name, f"is an adapter of {base}, which is neither a policy nor a reward model", "name another one"
+        )
     return found
 
 
@@ -166,11 +168,11 @@ def _weights(name: str) -> dict[str, torch.Tensor]:
     if folder.is_dir() and not (folder / WEIGHTS).is_file():
         pickled = (folder / PICKLED).is_file()
         found = f"has pickled weights ({PICKLED}), which can run code" if pickled else "is an adapter without weights"
-        raise ModelError(name, found, f"expected {WEIGHTS}", "save it again with peft" if pickled else "copy it anew")
+        raise ModelError(name, found, f"expected {WEIGHTS}", "save it again with peft" if pickled else "copy it again")
     try:
         return dict(load_peft_weights(name, device="cpu"))
     except Exception as error:  # a damaged file or a hub that fails, each in its own way
-        raise ModelError(name, f"is an adapter that cannot be read: {first_line(error)}", "copy it anew") from error
+        raise ModelError(name, f"is an adapter that cannot be read: {first_line(error)}", "copy it again") from error
 
 
 def _in_score(key: str) -> bool:

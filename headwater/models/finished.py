@@ -72,8 +72,8 @@ def _listed(folder: Path) -> Mapping[str, Any]:
         return {}
     except (OSError, ValueError) as error:
         raise ModelError(
-            str(folder / manifest.NAME), f"cannot be read: {error}", "restore it, or train anew"
+            str(folder / manifest.NAME), f"cannot be read: {error}", "restore it, or train again"
         ) from error
     if not isinstance(found, dict):
-        raise ModelError(str(folder / manifest.NAME), "is no manifest", "restore it, or train anew")
+        raise ModelError(str(folder / manifest.NAME), "is not a manifest", "restore it, or train again")
     return {name: entry for name, entry in found.items() if "/" not in name and isinstance(entry, dict)}

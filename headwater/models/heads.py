@@ -56,7 +56,7 @@ def check_place(path: Path) -> None:
     if not path.is_dir() or any((path / name).is_file() for name in ("config.json", adapter_files.CONFIG)):
         return
     if (path / "state.safetensors").is_file():
-        raise ModelError(str(path), "is where a training goes on, not a model", f"finish the run {path.parent} first")
+        raise ModelError(str(path), "is a training checkpoint, not a model", f"finish the run {path.parent} first")
     inside = [each.parent for each in sorted(path.glob("*/adapter_config.json")) + sorted(path.glob("*/config.json"))]
     if inside:
         raise ModelError(str(path), "holds no model itself", f"name {inside[0]}")
@@ -156,7 +156,7 @@ def keep_output(model: Any, index: int, name: str) -> None:
         and not place.startswith(inside)
     ]
     if len(found) != 1:
-        raise ModelError(name, "has a head whose outputs cannot be told apart", "save a model with one output")
+        raise ModelError(name, "has a head whose outputs cannot be separated", "save a model with one output")
     (head,) = found
     head.weight = torch.nn.Parameter(head.weight.detach()[index : index + 1].clone())
     if head.bias is not None:

@@ -75,7 +75,7 @@ def fit(asked: int | None, *models: Any) -> int:
     if asked is not None and asked > limit:
         raise UsageError(f"--max-length {asked}", f"the model has {limit} positions", f"give {limit}, or leave it out")
     if asked is None and limit < MAX_LENGTH:
-        say(f"max length: {limit} tokens, the positions that the model has")
+        say(f"max length: {limit} tokens, the number of positions of the model")
     return min(MAX_LENGTH, limit) if asked is None else asked
 
 

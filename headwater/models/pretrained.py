@@ -184,7 +184,7 @@ def _unwrapped(name: str, model: Any, report: Report) -> tuple[Any, Report]:
     again.generation_config = getattr(model, "generation_config", None)
     again.config._name_or_path = again.name_or_path = name
     prefixes = ", ".join(f"{key} ({WRAPPERS[key]})" for key in found)
-    say(f"model: the names of its weights lose {prefixes}, which a wrapper left there")
+    say(f"model: removed {prefixes}, left by a wrapper, from the names of its weights")
     return again, second
 
 

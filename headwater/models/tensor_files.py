@@ -37,7 +37,7 @@ def check_folder(folder: Path) -> None:
     named = _index(index)
     if single.is_file() and set(named.values()) != {SINGLE}:
         found = f"has {SINGLE} and {INDEX}: two sets of weights"
-        raise ModelError(str(folder), found, "remove the one that is not meant")
+        raise ModelError(str(folder), found, "remove the wrong one")
     _check_shards(folder, named)
 
 
@@ -57,7 +57,7 @@ def _index(path: Path) -> dict[str, str]:
         named = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
         return {str(name): str(file) for name, file in named.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(str(path), "is not an index of weights", "copy the model anew") from error
+        raise ModelError(str(path), "is not an index of weights", "copy the model again") from error
 
 
 def _check_shards(folder: Path, named: Mapping[str, str]) -> None:
@@ -65,16 +65,16 @@ def _check_shards(folder: Path, named: Mapping[str, str]) -> None:
     missing = [file for file in files if not (folder / file).is_file()]
     if missing:
         found = f"{len(missing)} of {len(files)} files of weights are missing: {listed(missing)}"
-        raise ModelError(str(folder), found, "copy the model anew")
+        raise ModelError(str(folder), found, "copy the model again")
     held = {file: set(headers([folder / file])) for file in files}
     times = Counter(name for names in held.values() for name in names)
     twice = sorted(name for name, count in times.items() if count > 1)
     if twice:
-        raise ModelError(str(folder), f"two files hold {listed(twice)}", "copy the model anew")
+        raise ModelError(str(folder), f"two files hold {listed(twice)}", "copy the model again")
     lost = sorted(name for name, file in named.items() if name not in held[file])
     if lost:
         found = f"{INDEX} names {len(lost)} weights that are not in their files: {listed(lost)}"
-        raise ModelError(str(folder), found, "copy the model anew")
+        raise ModelError(str(folder), found, "copy the model again")
 
 
 def files_of(name: str) -> list[Path]:
@@ -107,7 +107,7 @@ def _headers(file: Path) -> Iterator[tuple[str, Header]]:
                 part = opened.get_slice(name)
                 yield name, Header(part.get_dtype(), tuple(part.get_shape()))
     except (SafetensorError, OSError) as error:
-        raise ModelError(str(file), f"is damaged: {first_line(error)}", "copy the model anew") from error
+        raise ModelError(str(file), f"is damaged: {first_line(error)}", "copy the model again") from error
 
 
 def tensors(files: list[Path]) -> dict[str, torch.Tensor]:

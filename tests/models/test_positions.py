@@ -108,7 +108,7 @@ def test_what_nobody_asked_for_is_what_all_models_read(
     short = tiny(transformers.GPT2Config, tokenizer, n_positions=40, **GPT)
     other = tiny(transformers.GPT2Config, tokenizer, n_positions=4000, **GPT)
     assert fit(None, short, other) == 40
-    assert "max length: 40 tokens, the positions that the model has" in capsys.readouterr().err
+    assert "max length: 40 tokens, the number of positions of the model" in capsys.readouterr().err
     assert fit(None, other) == 2048
     assert fit(40, short) == 40
     assert fit(9000, tiny(transformers.LlamaConfig, tokenizer, **BERT)) == 9000
@@ -156,7 +156,7 @@ def test_every_command_keeps_to_the_positions(
     assert cli.main([*whole, "--max-length", str(positions + 1)]) == 2
     assert f"the model has {positions} positions" in capsys.readouterr().err
     assert cli.main(whole) == 0
-    assert f"max length: {positions} tokens, the positions that the model has" in capsys.readouterr().err
+    assert f"max length: {positions} tokens, the number of positions of the model" in capsys.readouterr().err
     if command.startswith("train"):
         row_counts = runs.load(out).row_counts
         assert sum(stage["dropped"].get("too_long", 0) for stage in row_counts) > 0

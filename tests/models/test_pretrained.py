@@ -401,7 +401,7 @@ def test_a_folder_around_a_model_names_what_is_inside(policy: Path, tmp_path: Pa
         loading.head_of(str(tmp_path / "run"))
     (tmp_path / "other" / "checkpoint-40").mkdir(parents=True)
     save_file({"x": torch.ones(1)}, tmp_path / "other" / "checkpoint-40" / "state.safetensors")
-    with pytest.raises(ModelError, match="is where a training goes on, not a model"):
+    with pytest.raises(ModelError, match="is a training checkpoint, not a model"):
         loading.head_of(str(tmp_path / "other" / "checkpoint-40"))
 
 
