@@ -10,6 +10,7 @@ import importlib
 import os
 import sys
 import tempfile
+import textwrap
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -93,7 +94,7 @@ def usage() -> str:
         for heading, (name, command) in zip([stage] + [""] * len(commands), commands.items(), strict=False):
             lines.append(f"  {heading:17}{name:14}{command.does}")
     verbs = "\n".join(lines)
-    codes = ", ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items())
+    codes = "\n".join(textwrap.wrap(f"exit codes: {', '.join(f'{c} {text}' for c, text in EXIT_CODES.items())}", 100))
     return f"""headwater {headwater.__version__}: train on the part of preference data that carries the signal
 
   headwater demo                                          # runs in minutes, without a network
@@ -107,7 +108,7 @@ def usage() -> str:
   headwater COMMAND … --trust-files  recognise trained models by file size instead of reading the files twice
   headwater --version
 
-exit codes: {codes}"""
+{codes}"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

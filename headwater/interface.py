@@ -42,6 +42,8 @@ FUNCTIONS = {
     "write_report": "report",
 }
 """Commands by the name of their function; a function cannot have the name of a package, as `headwater.signal` has."""
+MODELS = {"model", "reference", "against", "reward_model", "policy"}
+"""Options that name a model, by a path or a text."""
 
 
 def load_pairs(data: str | Path, **options: Any) -> list[Preference]:
@@ -105,7 +107,7 @@ def _signature(config_class: type[Any]) -> inspect.Signature:
 
 def _annotation(option: Option) -> Any:
     """Return the type that a function takes for an option: paths as text too, several values as a sequence."""
-    kind: Any = str | Path if option.kind is Path else option.kind
+    kind: Any = str | Path if option.kind is Path or option.name in MODELS else option.kind
     kind = Sequence[kind] if option.several else kind
     return kind | None if option.optional else kind
 

@@ -22,12 +22,15 @@ def read_arguments(arguments: Sequence[str], options: Options, prog: str) -> dic
     A flag is written `--flag value` or `--flag=value`, with dashes or underscores; given twice, the last one counts,
     so that a script can append to its arguments. `prog` is the command that messages point to. Errors: `UsageError`.
     """
+    unwritable = next((one for one in arguments if one.encode("utf-8", "replace").decode() != one), None)
+    if unwritable is not None:
+        raise UsageError(visible(unwritable), "holds bytes that are not UTF-8", "rename the file")
     flags = _flags(options)
     values: dict[str, Any] = {}
     positional: list[str] = []
     rest = deque(arguments)
     while rest:
-        argument = _checked(rest.popleft())
+        argument = rest.popleft()
         if is_value(argument):
             positional.append(argument)
             continue
@@ -45,7 +48,7 @@ def read_arguments(arguments: Sequence[str], options: Options, prog: str) -> dic
             continue
         texts = [text] if equals else []
         while rest and not equals and (option.several or not texts) and _follows(rest[0], option):
-            texts.append(_checked(rest.popleft()))
+            texts.append(rest.popleft())
         if not texts and not option.several:
             raise UsageError(word, "no file given" if option is CONFIG else "has no value", f"see {prog} --help")
         values[option.name] = option.convert(texts, f"{word} ")
@@ -68,15 +71,6 @@ def is_value(argument: str) -> bool:
 def _follows(argument: str, option: Option) -> bool:
     """Say whether an argument belongs to the flag before it; a single value may begin with a dash, not with two."""
     return is_value(argument) or not (option.several or argument.startswith("--"))
-
-
-def _checked(argument: str) -> str:
-    """Refuse arguments, such as names of files, that could not be written down. Errors: `UsageError`."""
-    try:
-        argument.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise UsageError(visible(argument), "holds bytes that are not UTF-8", "rename the file") from error
-    return argument
 
 
 def _flags(options: Options) -> dict[str, Option]:
