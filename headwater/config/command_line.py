@@ -46,9 +46,7 @@ def read_arguments(arguments: Sequence[str], options: Options, prog: str) -> dic
                 raise UsageError(visible(argument), "is a switch", f"write {word} alone")
             values[option.name] = not key.startswith("--no-")
             continue
-        texts = [text] if equals else []
-        while rest and not equals and (option.several or not texts) and _follows(rest[0], option):
-            texts.append(rest.popleft())
+        texts = [text] if equals else _values_at(rest, option)
         if not texts and not option.several:
             raise UsageError(word, "no file given" if option is CONFIG else "has no value", f"see {prog} --help")
         values[option.name] = option.convert(texts, f"{word} ")
@@ -68,9 +66,12 @@ def is_value(argument: str) -> bool:
     return True
 
 
-def _follows(argument: str, option: Option) -> bool:
-    """Say whether an argument belongs to the flag before it; a single value may begin with a dash, not with two."""
-    return is_value(argument) or not (option.several or argument.startswith("--"))
+def _values_at(rest: deque[str], option: Option) -> list[str]:
+    """Take the values of a flag from the arguments behind it; a single value may begin with one dash."""
+    texts: list[str] = []
+    while rest and (is_value(rest[0]) if option.several else not texts and not rest[0].startswith("--")):
+        texts.append(rest.popleft())
+    return texts
 
 
 def _flags(options: Options) -> dict[str, Option]:
