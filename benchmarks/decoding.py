@@ -33,7 +33,7 @@ import torch
 import transformers
 
 from headwater.config import build
-from headwater.decoding.loop import Loop, requests
+from headwater.decoding.loop import Loop, decode_requests
 from headwater.decoding.options import DecodingOptions
 from headwater.decoding.strategies import STRATEGIES
 
@@ -119,7 +119,7 @@ def looped(
     options = DecodingOptions(max_new_tokens=tokens, batch_size=len(prompts), draft=draft)
     loop = Loop(policy, reference, build(strategy, STRATEGIES, "strategy"), options, [], seed=0)
     keys = [str(place) for place in range(len(prompts))]
-    return sum(len(one.tokens) for one in loop.run(requests(keys, prompts, 1))), loop
+    return sum(len(one.tokens) for one in loop.run(decode_requests(keys, prompts, 1))), loop
 
 
 def main() -> None:

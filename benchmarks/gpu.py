@@ -4,7 +4,7 @@
     python benchmarks/gpu.py --size 1.5b --keep 0.4
     python benchmarks/gpu.py --size tiny                  # tries the script itself, on any machine
 
-First the errors of log-probabilities against float32 padded rows: of headwater's rows in bf16, and of plain bf16
+PolicyTokens the errors of log-probabilities against float32 padded rows: of headwater's rows in bf16, and of plain bf16
 forwards, which is what they are to be compared with. Then the table of benchmarks/training.py. The peak that the
 useful share is measured against is the best of three large bf16 matrix products.
 """

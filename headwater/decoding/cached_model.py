@@ -112,7 +112,7 @@ class CachedModel:
         # Prompts are copied before unused rows are dropped, since such a row may be the only one that has read a
         # prompt.
         self._adopt(rows, wanted)
-        self._let_go(wanted)
+        self._drop_rows(wanted)
         fresh = self._unknown(rows)
         # Of several new rows with one prompt the first reads it, and the others copy it from there.
         firsts = {tuple(row.prompt): row for row in reversed(fresh)}
@@ -149,7 +149,7 @@ class CachedModel:
         self._rows, self._read = [*self._rows, *(row for row, _ in found)], [*self._read, *shared]
         self._align(spans)
 
-    def _let_go(self, wanted: Iterable[int]) -> None:
+    def _drop_rows(self, wanted: Iterable[int]) -> None:
         """Remove the rows that are not queried."""
         stay = [place for place, row in enumerate(self._rows) if id(row) in wanted]
         if len(stay) == len(self._rows):

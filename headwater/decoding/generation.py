@@ -16,7 +16,7 @@ import transformers
 from transformers.generation.stopping_criteria import EosTokenCriteria, MaxLengthCriteria
 
 from headwater.config import build
-from headwater.decoding.loop import Loop, Request
+from headwater.decoding.loop import DecodeRequest, Loop
 from headwater.decoding.options import DecodingOptions
 from headwater.decoding.strategies import STRATEGIES
 from headwater.errors import UsageError
@@ -65,7 +65,7 @@ def two_models(
     seen: Counter[str] = Counter()
     requests = []
     for prompt in prompts:
-        requests.append(Request(str(prompt), seen[str(prompt)], prompt))
+        requests.append(DecodeRequest(str(prompt), seen[str(prompt)], prompt))
         seen[str(prompt)] += 1
     places = {(request.key, request.draw): place for place, request in enumerate(requests)}
     found: list[list[int]] = [[] for _ in prompts]

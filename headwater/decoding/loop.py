@@ -33,7 +33,7 @@ KEPT = 2**26
 """Maximum number of draft logits of each model, kept until they are checked: 256 MiB in float32."""
 
 
-class Request(NamedTuple):
+class DecodeRequest(NamedTuple):
     """A prompt to be answered once."""
 
     key: str
@@ -44,10 +44,10 @@ class Request(NamedTuple):
     """First tokens of the response, already decoded."""
 
 
-class Decoded(NamedTuple):
+class DecodedTokens(NamedTuple):
     """A response in tokens."""
 
-    request: Request
+    request: DecodeRequest
     tokens: list[int]
     """Without the end token."""
     end: int | None
@@ -55,10 +55,10 @@ class Decoded(NamedTuple):
 
 
 @dataclass(eq=False)
-class Row:
+class ActiveResponse:
     """A response being decoded."""
 
-    request: Request
+    request: DecodeRequest
     ids: list[int]
     u: NDArray[np.float64]
     draft_length: DraftLength
@@ -98,32 +98,32 @@ class Loop:
         self.drafted = self.taken = 0
 
     @torch.inference_mode()
-    def run(self, requests: Iterable[Request]) -> Iterator[Decoded]:
+    def run(self, requests: Iterable[DecodeRequest]) -> Iterator[DecodedTokens]:
         """Yield responses as they are completed; requests of similar length should follow each other."""
         asked = list(requests)
         longest = max((len(one.prompt) for one in asked), default=0) + self._options.max_new_tokens
         for reader in (self.policy, self.reference):
             cache_check.settle(reader, longest)
         waiting = (self._row(request) for request in asked)
-        active: list[Row] = []
+        active: list[ActiveResponse] = []
         while True:
             active += islice(waiting, self._options.batch_size - len(active))
             if not active:
                 return
             self._round(active)
-            yield from (Decoded(row.request, row.tokens, row.end) for row in active if self._is_done(row))
+            yield from (DecodedTokens(row.request, row.tokens, row.end) for row in active if self._is_done(row))
             active = [row for row in active if not self._is_done(row)]
 
-    def _row(self, request: Request) -> Row:
+    def _row(self, request: DecodeRequest) -> ActiveResponse:
         u = random_numbers(self._seed, request.key, request.draw, self._options.max_new_tokens)
         said = list(request.said)
         ids = [*(int(token) for token in request.prompt), *said]
-        return Row(request, ids, u, DraftLength(self._options.draft), said)
+        return ActiveResponse(request, ids, u, DraftLength(self._options.draft), said)
 
-    def _is_done(self, row: Row) -> bool:
+    def _is_done(self, row: ActiveResponse) -> bool:
         return row.end is not None or not row.tokens_left
 
-    def _round(self, rows: Sequence[Row]) -> None:
+    def _round(self, rows: Sequence[ActiveResponse]) -> None:
         """Give every row at least one token."""
         turns = {row: self._strategy.turn(len(row.tokens)) for row in rows}
         sizes = self._sizes(turns)
@@ -135,7 +135,7 @@ class Loop:
             del row.ids[len(row.request.prompt) + len(row.tokens) :]
         alone = [row for row in asked if turns[row] == "policy"]
         for row, token in zip(alone, self._drawn(alone, [opinions[row] for row in alone], 0), strict=True):
-            self._say(row, [token])
+            self._append(row, [token])
         together = {
             row: Draft(drafts[row], self._numbers(row, sizes[row]), said[row], opinions[row])
             for row in asked
@@ -144,9 +144,9 @@ class Loop:
         self._check(together)
         for row in rows:
             if turns[row] == "reference":
-                self._say(row, drafts[row])
+                self._append(row, drafts[row])
 
-    def _sizes(self, turns: Mapping[Row, Turn]) -> dict[Row, int]:
+    def _sizes(self, turns: Mapping[ActiveResponse, Turn]) -> dict[ActiveResponse, int]:
         """Return how many tokens every row may get: drafts are made only where the policy has to check them."""
         # All rows that the reference reads are continued together, and none beyond its last position.
         draft_lengths = [row.draft_length.length for row, turn in turns.items() if turn == "both"] or [1]
@@ -154,17 +154,17 @@ class Loop:
         longest = min(round(sum(draft_lengths) / len(draft_lengths)), most, *(row.tokens_left for row in turns))
         return {row: self._run_length(row, longest) if turn == "both" else 1 for row, turn in turns.items()}
 
-    def _run_length(self, row: Row, longest: int) -> int:
+    def _run_length(self, row: ActiveResponse, longest: int) -> int:
         """Return how many of a row's next tokens need both models, up to `longest`."""
         ahead = (step for step in range(1, longest) if self._strategy.turn(len(row.tokens) + step) != "both")
         return next(ahead, longest)
 
     def _draft(
-        self, rows: Sequence[Row], sizes: Mapping[Row, int]
-    ) -> tuple[dict[Row, list[int]], dict[Row, torch.Tensor]]:
+        self, rows: Sequence[ActiveResponse], sizes: Mapping[ActiveResponse, int]
+    ) -> tuple[dict[ActiveResponse, list[int]], dict[ActiveResponse, torch.Tensor]]:
         """Let the reference draft the next tokens; return them with its logits, and leave all but one in the rows."""
-        drafts: dict[Row, list[int]] = {row: [] for row in rows}
-        said: dict[Row, list[torch.Tensor]] = {row: [] for row in rows}
+        drafts: dict[ActiveResponse, list[int]] = {row: [] for row in rows}
+        said: dict[ActiveResponse, list[torch.Tensor]] = {row: [] for row in rows}
         longest = max((sizes[row] for row in rows), default=0)
         for step in range(longest):
             # All rows are continued to the end: one that was left out would leave the cache and be read again.
@@ -180,7 +180,7 @@ class Loop:
             {row: torch.cat(said[row][: sizes[row]]) for row in rows},
         )
 
-    def _read(self, reader: CachedModel, rows: Sequence[Row], last: Sequence[int]) -> list[torch.Tensor]:
+    def _read(self, reader: CachedModel, rows: Sequence[ActiveResponse], last: Sequence[int]) -> list[torch.Tensor]:
         """Return a model's logits (`CachedModel.read`). Errors: `NumericalError` for logits that are not finite."""
         found = reader.read(rows, last)
         if rows:
@@ -188,7 +188,7 @@ class Loop:
             check_logits(found, [f"prompt {row.request.key}" for row in rows], f"logits of the {who}")
         return found
 
-    def _drawn(self, rows: Sequence[Row], logits: Sequence[torch.Tensor], step: int) -> list[int]:
+    def _drawn(self, rows: Sequence[ActiveResponse], logits: Sequence[torch.Tensor], step: int) -> list[int]:
         """Draw the token `step` places ahead in every row, from one model's logits [1, vocabulary] each."""
         if not rows:
             return []
@@ -197,10 +197,10 @@ class Loop:
         found: list[int] = drawn(probabilities, torch.tensor(u, device=probabilities.device)).tolist()
         return found
 
-    def _numbers(self, row: Row, size: int) -> torch.Tensor:
+    def _numbers(self, row: ActiveResponse, size: int) -> torch.Tensor:
         return torch.from_numpy(row.u[:, len(row.tokens) : len(row.tokens) + size])
 
-    def _check(self, drafts: Mapping[Row, Draft]) -> None:
+    def _check(self, drafts: Mapping[ActiveResponse, Draft]) -> None:
         """Let the policy check drafts, and append the accepted tokens to every row."""
         if not drafts:
             return
@@ -209,9 +209,9 @@ class Loop:
             row.draft_length.learn(len(draft.tokens), kept)
             self.drafted += len(draft.tokens)
             self.taken += kept
-            self._say(row, tokens)
+            self._append(row, tokens)
 
-    def _say(self, row: Row, tokens: Sequence[int]) -> None:
+    def _append(self, row: ActiveResponse, tokens: Sequence[int]) -> None:
         """Append tokens to a row, up to the first end token."""
         for token in tokens:
             if token in self._ends:
@@ -221,7 +221,7 @@ class Loop:
             row.ids.append(token)
 
 
-def requests(keys: Sequence[str], prompts: Sequence[Sequence[int]], n: int) -> list[Request]:
+def decode_requests(keys: Sequence[str], prompts: Sequence[Sequence[int]], n: int) -> list[DecodeRequest]:
     """Return n requests a prompt, sorted by length."""
-    found = [Request(key, draw, ids) for key, ids in zip(keys, prompts, strict=True) for draw in range(n)]
+    found = [DecodeRequest(key, draw, ids) for key, ids in zip(keys, prompts, strict=True) for draw in range(n)]
     return sorted(found, key=lambda request: len(request.prompt))

@@ -51,7 +51,7 @@ class DecodingOptions:
 
 
 @dataclass(frozen=True)
-class Servers:
+class ServerOptions:
     """OpenAI-compatible completion servers in place of local models, for length control."""
 
     endpoint: str | None = None

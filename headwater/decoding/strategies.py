@@ -23,7 +23,7 @@ from headwater.errors import UsageError
 Turn = Literal["policy", "reference", "both"]
 
 
-class Said(NamedTuple):
+class Mixture(NamedTuple):
     """Mixed distributions of the next token, for n prefixes."""
 
     log_probs: torch.Tensor
@@ -38,7 +38,7 @@ class Strategy(Protocol):
     def turn(self, position: int) -> Turn:
         """Return which models are needed for the token at `position` of the response; the first token is at 0."""
 
-    def mix(self, policy: torch.Tensor, reference: torch.Tensor) -> Said:
+    def mix(self, policy: torch.Tensor, reference: torch.Tensor) -> Mixture:
         """Mix log-probabilities [n, vocabulary] of both models; called only where it is the turn of both."""
 
 
@@ -52,7 +52,7 @@ class Alone:
         """Return the one model, at every position."""
         return self.who
 
-    def mix(self, policy: torch.Tensor, reference: torch.Tensor) -> Said:
+    def mix(self, policy: torch.Tensor, reference: torch.Tensor) -> Mixture:
         """Return the distribution of the one model."""
         return interpolated(policy, reference, policy.new_full((len(policy),), float(self.who == "policy")))
 
@@ -72,7 +72,7 @@ class LengthControl:
         """Return the policy for the first tokens, then the reference."""
         return "policy" if position < self.first else "reference"
 
-    def mix(self, policy: torch.Tensor, reference: torch.Tensor) -> Said:
+    def mix(self, policy: torch.Tensor, reference: torch.Tensor) -> Mixture:
         """Never called, since it is never the turn of both. Errors: `AssertionError`."""
         raise AssertionError("length control asks one model at a time")
 
@@ -99,7 +99,7 @@ class KLThreshold:
             return "policy"
         return "reference" if self.threshold == math.inf and self.below == 0 else "both"
 
-    def mix(self, policy: torch.Tensor, reference: torch.Tensor) -> Said:
+    def mix(self, policy: torch.Tensor, reference: torch.Tensor) -> Mixture:
         """Return the policy where the two differ by more than the threshold, else the mixture."""
         share = torch.where(divergence(policy, reference) > self.threshold, 1.0, self.below)
         return interpolated(policy, reference, share.to(policy.dtype))
@@ -124,7 +124,7 @@ class Interpolate:
         """Return both models, or the one that a weight of 0 or 1 selects."""
         return "reference" if self.weight == 0 else "policy" if self.weight == 1 else "both"
 
-    def mix(self, policy: torch.Tensor, reference: torch.Tensor) -> Said:
+    def mix(self, policy: torch.Tensor, reference: torch.Tensor) -> Mixture:
         """Return the mixture."""
         return interpolated(policy, reference, policy.new_full((len(policy),), self.weight))
 
@@ -138,13 +138,13 @@ def divergence(policy: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
     return torch.where(policy == -math.inf, 0.0, terms).sum(1)
 
 
-def interpolated(policy: torch.Tensor, reference: torch.Tensor, share: torch.Tensor) -> Said:
+def interpolated(policy: torch.Tensor, reference: torch.Tensor, share: torch.Tensor) -> Mixture:
     """Return the geometric mixture with the policy's `share` [n]; shares of 0 and 1 return the models' own numbers."""
     part = share[:, None]
     # lerp is exact at both ends; what it returns is normalised there, and elsewhere by log_softmax.
     mixed = torch.lerp(reference, policy, part)
     pure = (part == 0) | (part == 1)
-    return Said(mixed if bool(pure.all()) else torch.where(pure, mixed, mixed.log_softmax(1)), share)
+    return Mixture(mixed if bool(pure.all()) else torch.where(pure, mixed, mixed.log_softmax(1)), share)
 
 
 STRATEGIES: dict[str, Callable[..., Strategy]] = {

@@ -57,10 +57,6 @@ TRAINED_ON = "trained_on.txt"
 """In a training run: the openings of its training pairs, one a line; `evaluate` leaves them out."""
 
 
-DECODED = "decoded.jsonl"
-"""In a run of `decode`: a response a line, with its totals and every token's share of the policy, KL and log-ratio."""
-
-
 class RunWriter:
     """A run being written; make one with `start`, end it with `finish`."""
 

@@ -98,8 +98,8 @@ def test_a_stopped_decode_goes_on_and_gives_the_same_file(
     assert decode(place, tmp_path / "whole", *call, strategy=strategy) == 0
     honest, done = Loop.run, []
 
-    def stopped(self: Loop, requests: Any) -> Any:
-        for one in honest(self, requests):
+    def stopped(self: Loop, decode_requests: Any) -> Any:
+        for one in honest(self, decode_requests):
             if len(done) == 9 + 5 * bool(apart):  # the policy's 10 parts, and some of the reference's
                 raise KeyboardInterrupt
             done.append(one)
@@ -210,7 +210,7 @@ def test_a_frontier_goes_on_where_it_was_stopped(
 
 def test_stories260k_says_what_it_must_greedily(shared_data: Path, tmp_path: Path) -> None:
     from headwater.config import build
-    from headwater.decoding.loop import Loop, requests
+    from headwater.decoding.loop import Loop, decode_requests
     from headwater.decoding.options import DecodingOptions
     from headwater.decoding.strategies import STRATEGIES
 
@@ -222,7 +222,7 @@ def test_stories260k_says_what_it_must_greedily(shared_data: Path, tmp_path: Pat
     for text in ("policy", "length_control(first=40)", STRATEGY):
         options = DecodingOptions(temperature=0, max_new_tokens=256)
         loop = Loop(model, model, build(text, STRATEGIES, "strategy"), options, [1, 2], seed=0)
-        (found,) = loop.run(requests(["start"], [[1]], 1))
+        (found,) = loop.run(decode_requests(["start"], [[1]], 1))
         assert tokenizer.decode(found.tokens) == expected, text
 
 

@@ -19,7 +19,7 @@ from headwater.data import reading
 from headwater.data.preference import Preference
 from headwater.data.sampling import asked
 from headwater.decoding.options import DecodingOptions
-from headwater.decoding.relay import Relay
+from headwater.decoding.sequential import SequentialDecoder
 from headwater.decoding.strategies import STRATEGIES
 from headwater.journal import Journal
 from headwater.models import loading
@@ -248,11 +248,11 @@ def test_the_policy_is_gone_when_the_reference_speaks(pair: Path, tmp_path: Path
     prompts, _ = asked(reading.stream(pair / "pairs.jsonl"))
     journal = Journal(tmp_path / "ledger", {})
     names = str(pair / "policy"), str(pair / "reference")
-    relay = Relay(*names, prompts, DecodingOptions(max_new_tokens=8), 0, journal)
+    relay = SequentialDecoder(*names, prompts, DecodingOptions(max_new_tokens=8), 0, journal)
     there = weakref.ref(relay._policy)
     load, seen = relay._load_reference, []
     relay._load_reference = lambda: (seen.append(there()), load())[1]  # type: ignore[method-assign,func-returns-value]
-    found = list(relay.answers(build("length_control(first=3)", STRATEGIES, "strategy"), 0))
+    found = list(relay.responses(build("length_control(first=3)", STRATEGIES, "strategy"), 0))
     assert seen == [None] and len(found) == len(prompts)
     journal.close()
 

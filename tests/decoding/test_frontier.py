@@ -7,17 +7,20 @@ import math
 import numpy as np
 import pytest
 
-from headwater.decoding.frontier import Point, Row, best_of, frontier, recommended
+from headwater.decoding.frontier import StrategyResponses, best_of, best_within, frontier
+from headwater.results.decoding import FrontierPoint
 
 OPENINGS = [f"o{i % 20}" for i in range(40)]
 
 
-def point(family: str, setting: float, kl: float, reward: float, spread: float = 0.0, seed: int = 0) -> Point:
+def point(
+    family: str, setting: float, kl: float, reward: float, spread: float = 0.0, seed: int = 0
+) -> StrategyResponses:
     noise = np.random.default_rng(seed).normal(size=(2, 40)) * spread
-    return Point(f"{family}({setting:g})", family, setting, kl + noise[0], reward + noise[1], OPENINGS)
+    return StrategyResponses(f"{family}({setting:g})", family, setting, kl + noise[0], reward + noise[1], OPENINGS)
 
 
-def rows(*points: Point) -> dict[str, Row]:
+def rows(*points: StrategyResponses) -> dict[str, FrontierPoint]:
     return {row.name: row for row in frontier(points, seed=0)}
 
 
@@ -80,6 +83,6 @@ def test_the_best_of_n_is_picked_by_one_model_and_judged_by_another() -> None:
 
 def test_the_recommendation_keeps_to_the_budget_and_is_a_strategy() -> None:
     found = frontier([*BASE, point("kl_threshold", 1, 2, 2.9), point("best_of", 4, 0.5, 9)], seed=0)
-    names = {budget: row.name for budget in (0.5, 2.0, 3.0) if (row := recommended(found, budget))}
+    names = {budget: row.name for budget in (0.5, 2.0, 3.0) if (row := best_within(found, budget))}
     assert names == {0.5: "interpolate(0)", 2.0: "kl_threshold(1)", 3.0: "interpolate(1)"}
-    assert recommended(found[1:3], 0.5) is None
+    assert best_within(found[1:3], 0.5) is None

@@ -13,7 +13,7 @@ import transformers
 from headwater.config import build
 from headwater.decoding import loop
 from headwater.decoding.cached_model import CachedModel
-from headwater.decoding.loop import Decoded, Loop, requests
+from headwater.decoding.loop import DecodedTokens, Loop, decode_requests
 from headwater.decoding.options import DecodingOptions
 from headwater.decoding.strategies import STRATEGIES
 from headwater.errors import ModelError
@@ -68,12 +68,12 @@ def decode(policy: Any, reference: Any, strategy: str, prompts: Sequence[list[in
     settings = DecodingOptions(**({"max_new_tokens": 24, "temperature": 0, "batch_size": 4} | options))
     loop = Loop(policy, reference, build(strategy, STRATEGIES, "strategy"), settings, [END], seed=3)
     keys = [str(prompt) for prompt in prompts]
-    found = {(one.request.key, one.request.draw): one for one in loop.run(requests(keys, prompts, settings.n))}
+    found = {(one.request.key, one.request.draw): one for one in loop.run(decode_requests(keys, prompts, settings.n))}
     assert len(found) == len(prompts) * settings.n
     return [found[key, draw] for key in keys for draw in range(settings.n)], loop
 
 
-def texts(found: tuple[list[Decoded], Loop]) -> list[list[int]]:
+def texts(found: tuple[list[DecodedTokens], Loop]) -> list[list[int]]:
     return [one.tokens + ([] if one.end is None else [one.end]) for one in found[0]]
 
 

@@ -1,21 +1,19 @@
-"""Two models decoding: who speaks at every position, and the reward of every strategy against its KL."""
+"""Decoding with two models: the weight of the policy by position, and reward against KL by strategy."""
 
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import altair as alt
 
 from headwater.report.findings import distinct, labels, number
 from headwater.report.plots.drawing import COLOURS, GREY, Block, Mark, Panel, Rows, chart, finish
+from headwater.results.decoding import Frontier, FrontierPoint, PositionMean, PositionMeans, PublishedPoints
 from headwater.results.runs import Run
 
-FRONTIER = "frontier.json"
-PUBLISHED = "published.json"
-POSITIONS = "positions.json"
 BASELINE = "interpolate"
 FAMILIES = {
     BASELINE: Mark("interpolation, the baseline", GREY, dashed=True),
@@ -29,16 +27,15 @@ def reward_against_kl(runs: Sequence[Run]) -> list[Block]:
     """Draw the points of frontier runs and their gaps to the baseline; a block a run and reward model."""
     runs = distinct(runs)
     names = labels(runs)
-    measured = [run for run in runs if run.command == "frontier" and (run.path / FRONTIER).is_file()]
-    return [block for run in measured for block in _blocks(run, names[run.path])]
+    measured = [(run, Frontier.find(run.path)) for run in runs if run.command == "frontier"]
+    return [block for run, found in measured if found for block in _blocks(run, found, names[run.path])]
 
 
-def _blocks(run: Run, name: str) -> Iterator[Block]:
-    rows = json.loads((run.path / FRONTIER).read_text(encoding="utf-8"))
+def _blocks(run: Run, found: Frontier, name: str) -> Iterator[Block]:
     printed = _published(run)
-    for model in dict.fromkeys(row["reward_model"] for row in rows):
-        own = sorted((row for row in rows if row["reward_model"] == model), key=lambda row: row["kl"]["value"])
-        key = [mark for family, mark in FAMILIES.items() if any(row["family"] == family for row in own)]
+    for model in dict.fromkeys(point.reward_model for point in found.points):
+        own = sorted((p for p in found.points if p.reward_model == model), key=lambda point: point.kl.value)
+        key = [mark for family, mark in FAMILIES.items() if any(point.family == family for point in own)]
         panels = [_panel(own, "reward", "Reward", printed), _panel(own, "gap", "Reward above the baseline")]
         drawn = [panel for panel in panels if panel]
         yield Block(f"{name}: reward by {Path(model).name}", [*key, *(mark for mark, _ in printed)], drawn)
@@ -46,22 +43,25 @@ def _blocks(run: Run, name: str) -> Iterator[Block]:
 
 def _published(run: Run) -> list[tuple[Mark, Rows]]:
     """Return the points of papers that a run was given, each set with the mark that names its source."""
-    path = run.path / PUBLISHED
-    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    found = PublishedPoints.find(run.path)
     colours = COLOURS[len(FAMILIES) - 1 :]
     return [
         (Mark(f"published, {Path(source).name}", colour), [{"x": x, "y": y} for x, y in points])
-        for (source, points), colour in zip(found.items(), itertools.cycle(colours), strict=False)
+        for (source, points), colour in zip(
+            found.points.items() if found else (), itertools.cycle(colours), strict=False
+        )
     ]
 
 
-def _panel(rows: Rows, what: str, title: str, printed: Sequence[tuple[Mark, Rows]] = ()) -> Panel | None:
+def _panel(
+    frontier: Sequence[FrontierPoint], what: str, title: str, printed: Sequence[tuple[Mark, Rows]] = ()
+) -> Panel | None:
     """Draw one kind of figure against KL, with its intervals; lines join a strategy's points."""
     points = [
-        {"x": row["kl"]["value"], "y": found["value"], "low": found["low"], "high": found["high"]}
-        | {"name": row["name"], "family": row["family"]}
-        for row in rows
-        if (found := row[what]) is not None
+        {"x": point.kl.value, "y": found.value, "low": found.low, "high": found.high}
+        | {"name": point.name, "family": point.family}
+        for point in frontier
+        if (found := getattr(point, what)) is not None
     ]
     if not points:
         return None
@@ -85,25 +85,29 @@ def _panel(rows: Rows, what: str, title: str, printed: Sequence[tuple[Mark, Rows
 
 
 def decoded(runs: Sequence[Run]) -> list[Block]:
-    """Draw who spoke, and KL a token, against position; a line a decode run."""
+    """Draw the weight of the policy and KL a token against position; a line a decode run."""
     runs = distinct(runs)
     names = labels(runs)
-    measured = [run for run in runs if run.command == "decode" and (run.path / POSITIONS).is_file()]
+    measured = [(run, found) for run in runs if run.command == "decode" and (found := PositionMeans.find(run.path))]
     lines = [
-        (Mark(f"{names[run.path]}: {run.facts['strategy']}", colour), json.loads((run.path / POSITIONS).read_text()))
-        for run, colour in zip(measured, itertools.cycle(COLOURS), strict=False)
+        (Mark(f"{names[run.path]}: {run.facts['strategy']}", colour), found.means)
+        for (run, found), colour in zip(measured, itertools.cycle(COLOURS), strict=False)
     ]
     axes = {"policy_share": "Share of the policy", "kl": "KL used (nats a token)"}
     panels = [_by_position(lines, what, axis) for what, axis in axes.items()]
     return [Block("", [mark for mark, _ in lines], [panel for panel in panels if panel])] if lines else []
 
 
-def _by_position(lines: Sequence[tuple[Mark, Rows]], what: str, axis: str) -> Panel | None:
+def _by_position(lines: Sequence[tuple[Mark, Sequence[PositionMean]]], what: str, axis: str) -> Panel | None:
     x = alt.X("first:Q").title("Position (token, from)").scale(type="log", nice=False)
     y = alt.Y("value:Q").title(axis).scale(zero=True)
     layers, said = [], []
-    for mark, rows in lines:
-        own = [row for row in rows if row["what"] == what]
+    for mark, means in lines:
+        own: list[dict[str, Any]] = [
+            {"first": one.first, "value": one.value, "low": one.low, "high": one.high, "n": one.n}
+            for one in means
+            if one.what == what
+        ]
         base = chart(own).encode(x=x, y=y)
         band = chart([row for row in own if row["low"] is not None]).mark_area(color=mark.colour, opacity=0.16)
         layers += [band.encode(x=x, y=alt.Y("low:Q"), y2="high:Q"), base.mark_line(color=mark.colour, strokeWidth=1.8)]

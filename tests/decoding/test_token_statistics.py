@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from headwater.config import build
-from headwater.decoding.accounting import Accountant, Spoken
 from headwater.decoding.draws import Shaping
 from headwater.decoding.options import DecodingOptions
 from headwater.decoding.strategies import STRATEGIES
+from headwater.decoding.token_statistics import StatisticsReader, TokenStatistics
 from tests.decoding.test_loop import FAMILIES, PROMPTS, decode, model_of, nudged
 
 STRATEGY = {
@@ -24,12 +24,12 @@ STRATEGY = {
 
 def row_counts_by_stage(
     text: str, family: str = "llama", draws: int = 0, **options: float
-) -> tuple[list[Spoken], list[list[int]]]:
+) -> tuple[list[TokenStatistics], list[list[int]]]:
     reference = model_of(family)
     policy = nudged(reference)
     settings = {"temperature": 1.0, "max_new_tokens": 12} | options
     found, _ = decode(policy, reference, text, **settings)
-    accountant = Accountant(policy, reference, build(text, STRATEGIES, "strategy"), DecodingOptions(**settings))  # type: ignore[arg-type]
+    accountant = StatisticsReader(policy, reference, build(text, STRATEGIES, "strategy"), DecodingOptions(**settings))  # type: ignore[arg-type]
     tokens = [one.tokens + ([] if one.end is None else [one.end]) for one in found]
     return list(accountant.read(found, draws)), tokens
 

@@ -17,17 +17,17 @@ import torch
 from headwater.console import track
 from headwater.data.sampling import Asked
 from headwater.data.tokenizers import load_tokenizer
-from headwater.decoding.accounting import Spoken, drawn_with
+from headwater.decoding.decoders import MeasuredResponse, Prompts, ends_of, key_of, longest_of
 from headwater.decoding.draws import Shaping
-from headwater.decoding.loop import Decoded, Loop, Request
+from headwater.decoding.loop import DecodedTokens, DecodeRequest, Loop
 from headwater.decoding.options import DecodingOptions
-from headwater.decoding.session import Answer, Prompts, ends_of, key_of, longest_of
 from headwater.decoding.strategies import Alone, LengthControl, Strategy
+from headwater.decoding.token_statistics import TokenStatistics, drawn_with
 from headwater.journal import Journal
 from headwater.models import loading
 
 
-class First(NamedTuple):
+class PolicyTokens(NamedTuple):
     """The policy's part of a response."""
 
     tokens: list[int]
@@ -37,7 +37,7 @@ class First(NamedTuple):
     """Log-probabilities of the tokens under the distribution they were drawn from."""
 
 
-class Relay:
+class SequentialDecoder:
     """Decodes with the policy first, and with the reference afterwards."""
 
     def __init__(
@@ -55,7 +55,7 @@ class Relay:
         other = self._load_reference()
         ends, longest = ends_of(other, self._tokenizer), longest_of(other, options)
         del other
-        _let_go()
+        _free_memory()
         self._policy: Any = loading.load(policy, "policy", (), seed).model.eval()
         self._ends = sorted(ends | ends_of(self._policy, self._tokenizer))
         self._prompts = Prompts(prompts, self._tokenizer, min(longest, longest_of(self._policy, options)))
@@ -66,29 +66,29 @@ class Relay:
         policy, reference = self._names
         return loading.reference_of(policy, reference, self._tokenizer, self._seed).eval()
 
-    def answers(self, strategy: Strategy, seed: int, draws: int = 0) -> Iterator[Answer]:
+    def responses(self, strategy: Strategy, seed: int, draws: int = 0) -> Iterator[MeasuredResponse]:
         """Decode and yield every response, in the order of the prompts and their draws; once only."""
         assert isinstance(strategy, LengthControl) and not draws  # the command has seen to it
         asked, began = self._prompts.requests(self._options.n), time.perf_counter()
-        firsts = self._say_first(asked, min(strategy.first, self._options.max_new_tokens), seed)
+        firsts = self._decode_first(asked, min(strategy.first, self._options.max_new_tokens), seed)
         self._policy = None
-        _let_go()
+        _free_memory()
         reference = self._load_reference()
-        whole, read = self._go_on(reference, asked, firsts, seed)
+        whole, read = self._decode_rest(reference, asked, firsts, seed)
         tokens = sum(len(one.tokens) + (one.end is not None) for one in whole.values())
         self.figures |= {"tokens": tokens, "tokens_per_second": tokens / (time.perf_counter() - began)}
         self.figures["tokens_read_by_reference"] = read
         order = [(one, draw, whole[key_of(one.key, draw)]) for one in self.prompts for draw in range(self._options.n)]
-        accounts = drawn_with(
+        log_probs = drawn_with(
             reference, Shaping(self._options), [found for *_, found in order], self._options.batch_size
         )
-        for (one, draw, found), (used, plain) in zip(order, accounts, strict=True):
+        for (one, draw, found), (used, plain) in zip(order, log_probs, strict=True):
             first = firsts[key_of(one.key, draw)].log_probs
             share = [1.0] * len(first) + [0.0] * (len(used) - len(first))
             ratio = [a - b for a, b in zip([*first, *used[len(first) :]], plain, strict=True)]
-            yield Answer.of(one, found, self._tokenizer, Spoken(share, [], [], ratio, []))
+            yield MeasuredResponse.of(one, found, self._tokenizer, TokenStatistics(share, [], [], ratio, []))
 
-    def _say_first(self, asked: Sequence[Request], first: int, seed: int) -> dict[str, First]:
+    def _decode_first(self, asked: Sequence[DecodeRequest], first: int, seed: int) -> dict[str, PolicyTokens]:
         """Decode up to `first` tokens of every response with the policy."""
         names = [key_of(one.key, one.draw) for one in asked]
         left = [one for one, name in zip(asked, names, strict=True) if f"first {name}" not in self._journal]
@@ -97,23 +97,26 @@ class Relay:
         for one in track(loop.run(left), "the policy's tokens", len(left)):
             self._journal[f"first {key_of(one.request.key, one.request.draw)}"] = [one.tokens, one.end]
         self.figures["tokens_read_by_policy"] = loop.policy.tokens
-        found = [Decoded(one, *self._journal[f"first {name}"]) for one, name in zip(asked, names, strict=True)]
+        found = [DecodedTokens(one, *self._journal[f"first {name}"]) for one, name in zip(asked, names, strict=True)]
         logs = drawn_with(self._policy, Shaping(self._options), found, self._options.batch_size)
-        return {name: First(one.tokens, one.end, used) for name, one, (used, _) in zip(names, found, logs, strict=True)}
+        return {
+            name: PolicyTokens(one.tokens, one.end, used)
+            for name, one, (used, _) in zip(names, found, logs, strict=True)
+        }
 
-    def _go_on(
-        self, reference: Any, asked: Sequence[Request], firsts: dict[str, First], seed: int
-    ) -> tuple[dict[str, Decoded], int]:
+    def _decode_rest(
+        self, reference: Any, asked: Sequence[DecodeRequest], firsts: dict[str, PolicyTokens], seed: int
+    ) -> tuple[dict[str, DecodedTokens], int]:
         """Decode the rest with the reference; returns whole responses and the number of tokens it read."""
-        whole: dict[str, Decoded] = {}
+        whole: dict[str, DecodedTokens] = {}
         left = []
         for one in asked:
             name = key_of(one.key, one.draw)
             first = firsts[name]
             if first.end is not None or len(first.tokens) == self._options.max_new_tokens:
-                whole[name] = Decoded(one, first.tokens, first.end)
+                whole[name] = DecodedTokens(one, first.tokens, first.end)
             elif name in self._journal:
-                whole[name] = Decoded(one, *self._journal[name])
+                whole[name] = DecodedTokens(one, *self._journal[name])
             else:
                 left.append(one._replace(said=first.tokens))
         loop = Loop(reference, reference, Alone("reference"), self._options, self._ends, seed)
@@ -124,7 +127,7 @@ class Relay:
         return whole, loop.reference.tokens
 
 
-def _let_go() -> None:
+def _free_memory() -> None:
     """Free memory that is no longer referenced."""
     gc.collect()
     if torch.cuda.is_available():

@@ -21,10 +21,10 @@ from typing import Any, NamedTuple
 from headwater.console import say, track
 from headwater.data.sampling import Asked, Drawn, seed_of
 from headwater.data.tokenizers import Tokenizer, load_tokenizer
-from headwater.decoding.accounting import Spoken
-from headwater.decoding.options import DecodingOptions, Servers
-from headwater.decoding.session import Answer, Prompts, ends_in, key_of
+from headwater.decoding.decoders import MeasuredResponse, Prompts, ends_in, key_of
+from headwater.decoding.options import DecodingOptions, ServerOptions
 from headwater.decoding.strategies import LengthControl, Strategy
+from headwater.decoding.token_statistics import TokenStatistics
 from headwater.errors import ModelError, NetworkError
 from headwater.journal import Journal
 from headwater.network.endpoint import Endpoint, Refusals, RefusedError, in_parallel
@@ -34,7 +34,7 @@ HALF = "\ufffd"
 """Replacement character, which stands for an incomplete character."""
 
 
-class Part(NamedTuple):
+class Completion(NamedTuple):
     """One server's part of a response."""
 
     text: str
@@ -44,7 +44,7 @@ class Part(NamedTuple):
     complete: bool
 
 
-class Wanted(NamedTuple):
+class CompletionRequest(NamedTuple):
     """One request: a row, its tokens so far, and the maximum number of new tokens."""
 
     name: str
@@ -53,13 +53,13 @@ class Wanted(NamedTuple):
     tokens: int
 
 
-class Remote:
+class ServerDecoder:
     """Two servers, and the prompts that they accept."""
 
     def __init__(
         self,
         names: tuple[str, str],
-        servers: Servers,
+        servers: ServerOptions,
         prompts: Sequence[Asked],
         options: DecodingOptions,
         journal: Journal,
@@ -86,20 +86,22 @@ class Remote:
     def _as_text(self) -> bool:
         return self._servers.carry != "ids"
 
-    def answers(self, strategy: Strategy, seed: int, draws: int = 0) -> Iterator[Answer]:
+    def responses(self, strategy: Strategy, seed: int, draws: int = 0) -> Iterator[MeasuredResponse]:
         """Request every response, and yield them in the order of the prompts and their draws."""
         assert isinstance(strategy, LengthControl) and not draws  # the command has seen to it
         rows = [(one, draw) for one in self.prompts for draw in range(self._options.n)]
         began, most = time.perf_counter(), self._options.max_new_tokens
         first = min(strategy.first, most)
         begun = [
-            Wanted(key_of(one.key, draw), seed_of(seed, one.key, draw), self._given[one.key], first)
+            CompletionRequest(key_of(one.key, draw), seed_of(seed, one.key, draw), self._given[one.key], first)
             for one, draw in rows
         ]
         firsts = self._asked(self._policy, "first", begun)
         rows = [row for row in rows if key_of(row[0].key, row[1]) in firsts]
         gone_on = [
-            Wanted(name, seed_of(seed, one.key + ":rest", draw), self._so_far(one, firsts[name]), most - first)
+            CompletionRequest(
+                name, seed_of(seed, one.key + ":rest", draw), self._so_far(one, firsts[name]), most - first
+            )
             for one, draw in rows
             if not firsts[name := key_of(one.key, draw)].complete
         ]
@@ -130,7 +132,9 @@ class Remote:
             raise NetworkError(self._policy[0].url, f"no prompt was answered: {self._refusals.summary()}")
         return [(one, draw) for one in kept for draw in range(n)]
 
-    def _asked(self, whom: tuple[Endpoint, str], part: str, wanted: Sequence[Wanted]) -> dict[str, Part]:
+    def _asked(
+        self, whom: tuple[Endpoint, str], part: str, wanted: Sequence[CompletionRequest]
+    ) -> dict[str, Completion]:
         """Request from one server what is not in the journal; returns all parts by row."""
         left = [one for one in wanted if one.tokens and f"{part} {one.name}" not in self._journal]
         at_once = self._servers.concurrency or AT_ONCE
@@ -140,14 +144,14 @@ class Remote:
                 self._journal[f"{part} {one.name}"] = said._asdict()
                 self._refusals.answered = True
         self._refusals.check()
-        nothing = Part("", [], 0, False)
+        nothing = Completion("", [], 0, False)
         return {
-            one.name: Part(**self._journal[f"{part} {one.name}"]) if one.tokens else nothing
+            one.name: Completion(**self._journal[f"{part} {one.name}"]) if one.tokens else nothing
             for one in wanted
             if not one.tokens or f"{part} {one.name}" in self._journal
         }
 
-    def _ask(self, whom: tuple[Endpoint, str], wanted: Wanted) -> Part | None:
+    def _ask(self, whom: tuple[Endpoint, str], wanted: CompletionRequest) -> Completion | None:
         """Request one part; None where the server refuses only this request."""
         (endpoint, model), options = whom, self._options
         body: dict[str, Any] = {"model": model, "prompt": wanted.prompt, "max_tokens": wanted.tokens}
@@ -164,17 +168,17 @@ class Remote:
             choice, tokens = answer["choices"][0], int(answer["usage"]["completion_tokens"])
             ids = None if self._as_text else [int(token) for token in choice["token_ids"]]
             complete = choice["finish_reason"] == "stop"
-            return Part(str(choice["text"] or ""), ids, tokens, complete)
+            return Completion(str(choice["text"] or ""), ids, tokens, complete)
         except (KeyError, IndexError, TypeError, ValueError) as error:
             lacks = f"answered without {error.args[0]!r}" if isinstance(error, KeyError) else "answered otherwise"
             needs = "expected choices with text and finish_reason, and usage; with --carry ids also token_ids"
             raise NetworkError(f"{endpoint.url}/completions", lacks, needs) from error
 
-    def _so_far(self, one: Asked, first: Part) -> str | list[int]:
+    def _so_far(self, one: Asked, first: Completion) -> str | list[int]:
         given = self._given[one.key]
         return given + _whole(first.text) if isinstance(given, str) else [*given, *(first.ids or [])]
 
-    def _answer(self, one: Asked, draw: int, first: Part, rest: Part | None) -> Answer:
+    def _answer(self, one: Asked, draw: int, first: Completion, rest: Completion | None) -> MeasuredResponse:
         parts = [first, rest] if rest else [first]
         share = [1.0] * first.tokens + [0.0] * (rest.tokens if rest else 0)
         ids = None if self._as_text else [token for part in parts for token in part.ids or []]
@@ -182,7 +186,9 @@ class Remote:
         if ids is not None:  # pieces that were decoded apart may have lost a space
             text = self._tokenizer.decode(ids, skip_special_tokens=True)
         ends = [] if ids is None else ends_in(text, ids, self._tokenizer)
-        return Answer(one, draw, Drawn(text, parts[-1].complete), ids, ends, Spoken(share, [], [], [], []))
+        return MeasuredResponse(
+            one, draw, Drawn(text, parts[-1].complete), ids, ends, TokenStatistics(share, [], [], [], [])
+        )
 
 
 def _whole(text: str) -> str:

@@ -22,9 +22,9 @@ import torch
 from headwater.data.sampling import seed_of
 from headwater.data.tokens import PairTokens
 from headwater.decoding.draws import Shaping
-from headwater.decoding.loop import Decoded
+from headwater.decoding.loop import DecodedTokens
 from headwater.decoding.options import DecodingOptions
-from headwater.decoding.strategies import Said, Strategy, divergence
+from headwater.decoding.strategies import Mixture, Strategy, divergence
 from headwater.forward.format_check import ROWS_OF_ONE, row_format_for
 from headwater.forward.head import shape_of
 from headwater.forward.hidden_states import hidden_states
@@ -35,7 +35,7 @@ LOGITS = 2**23
 """Maximum number of logits of one model in a chunk: 64 MB in float64."""
 
 
-class Spoken(NamedTuple):
+class TokenStatistics(NamedTuple):
     """Statistics of a response, one value a token with the end token; a list is empty where values are unknown."""
 
     policy_share: list[float]
@@ -47,7 +47,7 @@ class Spoken(NamedTuple):
     """Present only on request."""
 
 
-class Accountant:
+class StatisticsReader:
     """Computes the statistics of responses that were decoded from two models."""
 
     def __init__(self, policy: Any, reference: Any, strategy: Strategy, options: DecodingOptions) -> None:
@@ -55,15 +55,17 @@ class Accountant:
         self._shaping, self._batch = Shaping(options), options.batch_size
 
     @torch.inference_mode()
-    def read(self, responses: Sequence[Decoded], draws: int = 0, seed: int = 0) -> Iterator[Spoken]:
+    def read(self, responses: Sequence[DecodedTokens], draws: int = 0, seed: int = 0) -> Iterator[TokenStatistics]:
         """Yield the statistics of every response; `draws` is the number of Monte-Carlo draws, 0 for none."""
         for start in range(0, len(responses), self._batch):
             chunk = responses[start : start + self._batch]
             states = [hidden(model, chunk) for model in (self._policy, self._reference)]
             for one, own, other in zip(chunk, *states, strict=True):
-                yield self._spoken(one, own, other, draws, seed)
+                yield self._statistics(one, own, other, draws, seed)
 
-    def _spoken(self, one: Decoded, own: torch.Tensor, other: torch.Tensor, draws: int, seed: int) -> Spoken:
+    def _statistics(
+        self, one: DecodedTokens, own: torch.Tensor, other: torch.Tensor, draws: int, seed: int
+    ) -> TokenStatistics:
         tokens = one.tokens + ([] if one.end is None else [one.end])
         size = max(1, LOGITS // self._policy.get_input_embeddings().weight.shape[0])
         generator = torch.Generator(own.device).manual_seed(seed_of(seed, one.request.key, one.request.draw))
@@ -71,11 +73,11 @@ class Accountant:
         for start in range(0, len(tokens), size):
             part = slice(start, start + size)
             policy, reference = log_probs(self._policy, own[part]), log_probs(self._reference, other[part])
-            said = self._said(policy, reference, start)
-            used = self._shaping(said.log_probs)
+            mixture = self._mixture(policy, reference, start)
+            used = self._shaping(mixture.log_probs)
             target = torch.tensor(tokens[part], device=used.device)[:, None]
             found = [
-                said.share,
+                mixture.share,
                 divergence(used.log(), reference).clamp(min=0),
                 divergence(policy, reference).clamp(min=0),
                 _probability(used, target).log() - reference.gather(1, target)[:, 0],
@@ -85,23 +87,23 @@ class Accountant:
                 found.append((policy - reference).gather(1, drawn).mean(1))
             for column, values in zip(columns, found, strict=False):
                 column += values.tolist()
-        return Spoken(*columns)
+        return TokenStatistics(*columns)
 
-    def _said(self, policy: torch.Tensor, reference: torch.Tensor, start: int) -> Said:
+    def _mixture(self, policy: torch.Tensor, reference: torch.Tensor, start: int) -> Mixture:
         """Return the distributions used at all positions from `start` on."""
         turns = [self._strategy.turn(start + place) for place in range(len(policy))]
         both = [place for place, turn in enumerate(turns) if turn == "both"]
         share = torch.tensor([float(turn == "policy") for turn in turns], dtype=policy.dtype, device=policy.device)
-        said = torch.where(share[:, None] == 1, policy, reference)
+        mixture = torch.where(share[:, None] == 1, policy, reference)
         if both:
             mixed = self._strategy.mix(policy[both], reference[both])
-            said[both], share[both] = mixed.log_probs, mixed.share
-        return Said(said, share)
+            mixture[both], share[both] = mixed.log_probs, mixed.share
+        return Mixture(mixture, share)
 
 
 @torch.inference_mode()
 def drawn_with(
-    model: Any, shaping: Shaping, responses: Sequence[Decoded], batch: int
+    model: Any, shaping: Shaping, responses: Sequence[DecodedTokens], batch: int
 ) -> Iterator[tuple[list[float], list[float]]]:
     """Yield the log-probabilities of every response's tokens: after temperature and filters, and by the model itself.
 
@@ -131,7 +133,7 @@ def _probability(used: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return torch.maximum(used.gather(1, target)[:, 0], edge)
 
 
-def hidden(model: Any, responses: Sequence[Decoded]) -> list[torch.Tensor]:
+def hidden(model: Any, responses: Sequence[DecodedTokens]) -> list[torch.Tensor]:
     """Return the hidden state before every token of each response, [tokens, hidden]."""
     texts = [[*one.tokens, *([] if one.end is None else [one.end])] for one in responses]
     pairs = [_as_pair(one.request.prompt, text) for one, text in zip(responses, texts, strict=True)]
@@ -144,8 +146,8 @@ def hidden(model: Any, responses: Sequence[Decoded]) -> list[torch.Tensor]:
 
 def _as_pair(prompt: Sequence[int], response: Sequence[int]) -> PairTokens:
     """Return a response as a pair with one empty side."""
-    ids, said = (np.asarray(part, dtype=np.int32) for part in (prompt, response))
-    return PairTokens(ids, said, said[:0], id="", source="", conversation_id="")
+    ids, tokens = (np.asarray(part, dtype=np.int32) for part in (prompt, response))
+    return PairTokens(ids, tokens, tokens[:0], id="", source="", conversation_id="")
 
 
 def log_probs(model: Any, states: torch.Tensor) -> torch.Tensor:

@@ -12,18 +12,19 @@ from headwater.data.preference import conversation_id_of
 from headwater.data.sampling import Asked, Drawn, Sampling
 from headwater.data.templates import given_template
 from headwater.data.tokenizers import Tokenizer
-from headwater.decoding.accounting import Accountant, Spoken
-from headwater.decoding.loop import Decoded, Loop, Request, requests
+from headwater.decoding.loop import DecodedTokens, DecodeRequest, Loop, decode_requests
 from headwater.decoding.options import DecodingOptions
 from headwater.decoding.strategies import Strategy
+from headwater.decoding.token_statistics import StatisticsReader, TokenStatistics
 from headwater.errors import ModelError, UsageError
 from headwater.journal import Journal
 from headwater.models import loading, positions
 from headwater.models.turn_ends import end_rule, end_tokens
+from headwater.results.decoding import DecodedResponse
 from headwater.rewards import sampling
 
 
-class Pair(NamedTuple):
+class ModelPair(NamedTuple):
     """A policy and its reference, with their common tokenizer."""
 
     policy: Any
@@ -33,7 +34,7 @@ class Pair(NamedTuple):
     """The tokens that end a response."""
 
 
-class Answer(NamedTuple):
+class MeasuredResponse(NamedTuple):
     """A response, and the statistics of its tokens."""
 
     asked: Asked
@@ -43,28 +44,41 @@ class Answer(NamedTuple):
     """Tokens with the end token; None where a server did not return them."""
     ends: list[int]
     """Character offset in the response at which each token ends; tokens that share a character end together."""
-    spoken: Spoken
+    statistics: TokenStatistics
 
     @classmethod
-    def of(cls, asked: Asked, found: Decoded, tokenizer: Tokenizer, spoken: Spoken) -> Answer:
+    def of(
+        cls, asked: Asked, found: DecodedTokens, tokenizer: Tokenizer, statistics: TokenStatistics
+    ) -> MeasuredResponse:
         """Return the answer to a prompt that was decoded locally."""
         tokens = found.tokens + ([] if found.end is None else [found.end])
         text = tokenizer.decode(found.tokens, skip_special_tokens=True)
         response = Drawn(text, found.end is not None)
-        return cls(asked, found.request.draw, response, tokens, ends_in(text, tokens, tokenizer), spoken)
+        return cls(asked, found.request.draw, response, tokens, ends_in(text, tokens, tokenizer), statistics)
 
-    def record(self, rewards: dict[str, float | None]) -> dict[str, Any]:
-        """Return plain values: texts, totals, and tokens, with `rewards` by model. Unknown values are left out."""
-        by_token = {name: values for name, values in self.spoken._asdict().items() if values}
-        share = self.spoken.policy_share
-        totals = {"response_tokens": len(share), "policy_share": sum(share) / max(1, len(share))}
-        totals |= {name: sum(values) for name, values in by_token.items() if name != "policy_share"}
-        head = {"id": self.asked.id, "source": self.asked.source, "opening": conversation_id_of(self.asked.prompt)}
-        prompt = [{"role": message.role, "content": message.content} for message in self.asked.prompt]
-        text = {"draw": self.draw, "response": self.response.text, "complete": self.response.complete}
-        tokens = {} if self.tokens is None else {"tokens": self.tokens, "token_ends": self.ends}
-        columns = {f"token_{name}": values for name, values in by_token.items()}
-        return head | {"prompt": prompt} | text | totals | {"rewards": rewards} | tokens | columns
+    def stored(self, rewards: dict[str, float | None]) -> DecodedResponse:
+        """Return what a run stores of it, with `rewards` by model; unknown values are None."""
+        statistics = {name: values or None for name, values in self.statistics._asdict().items()}
+        share = self.statistics.policy_share
+        totals: dict[str, Any] = {
+            name: sum(values) for name, values in statistics.items() if values and name != "policy_share"
+        }
+        return DecodedResponse(
+            id=self.asked.id,
+            source=self.asked.source,
+            opening=conversation_id_of(self.asked.prompt),
+            prompt=[{"role": message.role, "content": message.content} for message in self.asked.prompt],
+            draw=self.draw,
+            response=self.response.text,
+            complete=self.response.complete,
+            response_tokens=len(share),
+            policy_share=sum(share) / max(1, len(share)),
+            **totals,
+            rewards=rewards,
+            tokens=self.tokens,
+            token_ends=None if self.tokens is None else self.ends,
+            **{f"token_{name}": values for name, values in statistics.items()},
+        )
 
 
 def ends_in(text: str, tokens: Sequence[int], tokenizer: Tokenizer) -> list[int]:
@@ -85,14 +99,14 @@ def ends_in(text: str, tokens: Sequence[int], tokenizer: Tokenizer) -> list[int]
     return ends
 
 
-def load_pair(model: str, reference: str | None, seed: int) -> Pair:
+def load_pair(model: str, reference: str | None, seed: int) -> ModelPair:
     """Load a policy and its reference (None: the one in its training run). Errors: `UsageError`, `ModelError`."""
     if loading.head_of(model) == "reward":
         raise ModelError(model, "is a reward model", "name a policy")
     policy, tokenizer = loading.load(model, "policy", (), seed)
     other = loading.reference_of(model, reference, tokenizer, seed)
     ends = ends_of(policy, tokenizer) | ends_of(other, tokenizer)
-    return Pair(policy.eval(), other.eval(), tokenizer, sorted(ends))
+    return ModelPair(policy.eval(), other.eval(), tokenizer, sorted(ends))
 
 
 def ends_of(model: Any, tokenizer: Tokenizer) -> set[int]:
@@ -120,12 +134,12 @@ class Prompts:
         self.kept = [one for one in prompts if one.key in self.ids]
         self.too_long = len(prompts) - len(self.kept)
 
-    def requests(self, n: int) -> list[Request]:
+    def requests(self, n: int) -> list[DecodeRequest]:
         """Return n requests a prompt, sorted by length."""
-        return requests([one.key for one in self.kept], [self.ids[one.key] for one in self.kept], n)
+        return decode_requests([one.key for one in self.kept], [self.ids[one.key] for one in self.kept], n)
 
 
-class Speakers(Protocol):
+class Decoder(Protocol):
     """Interface of everything that answers prompts under a strategy."""
 
     prompts: list[Asked]
@@ -134,15 +148,15 @@ class Speakers(Protocol):
     """Number of prompts left out, by reason."""
     figures: dict[str, float]
 
-    def answers(self, strategy: Strategy, seed: int, draws: int = 0) -> Iterator[Answer]:
+    def responses(self, strategy: Strategy, seed: int, draws: int = 0) -> Iterator[MeasuredResponse]:
         """Yield every response, in the order of the prompts and their draws."""
 
 
-class Session:
+class PairDecoder:
     """Local decoding with both models in memory."""
 
     def __init__(
-        self, pair: Pair, prompts: Sequence[Asked], options: DecodingOptions, journal: Journal | None = None
+        self, pair: ModelPair, prompts: Sequence[Asked], options: DecodingOptions, journal: Journal | None = None
     ) -> None:
         """Encode the prompts; those without space for a response are left out (`dropped` counts them).
 
@@ -155,7 +169,9 @@ class Session:
         self.figures: dict[str, float] = {}
         """Figures of the last decoding: tokens a second, tokens read by each model, accepted drafts."""
 
-    def answers(self, strategy: Strategy, seed: int, draws: int = 0, n: int | None = None) -> Iterator[Answer]:
+    def responses(
+        self, strategy: Strategy, seed: int, draws: int = 0, n: int | None = None
+    ) -> Iterator[MeasuredResponse]:
         """Decode and yield every response, in the order of the prompts and their draws.
 
         `draws` is the number of Monte-Carlo draws; `n` the number of responses a prompt, by default that of the
@@ -165,12 +181,12 @@ class Session:
         loop = Loop(pair.policy, pair.reference, strategy, options, pair.ends, seed)
         found = self._decoded(loop, self._prompts.requests(options.n))
         order = [(one, found[key_of(one.key, draw)]) for one in self.prompts for draw in range(options.n)]
-        accountant = Accountant(pair.policy, pair.reference, strategy, options)
-        accounts = accountant.read([decoded for _, decoded in order], draws, seed)
-        for (one, decoded), spoken in zip(order, accounts, strict=True):
-            yield Answer.of(one, decoded, pair.tokenizer, spoken)
+        reader = StatisticsReader(pair.policy, pair.reference, strategy, options)
+        measured = reader.read([decoded for _, decoded in order], draws, seed)
+        for (one, decoded), statistics in zip(order, measured, strict=True):
+            yield MeasuredResponse.of(one, decoded, pair.tokenizer, statistics)
 
-    def _decoded(self, loop: Loop, asked: Sequence[Request]) -> dict[str, Decoded]:
+    def _decoded(self, loop: Loop, asked: Sequence[DecodeRequest]) -> dict[str, DecodedTokens]:
         """Return all responses by their keys; each is in the journal before the next one is decoded."""
         names = [key_of(one.key, one.draw) for one in asked]
         journal: Any = {} if self._journal is None else self._journal
@@ -182,7 +198,7 @@ class Session:
             journal[key_of(one.request.key, one.request.draw)] = [one.tokens, one.end]
             tokens += len(one.tokens) + (one.end is not None)
         self.figures = _figures(loop, tokens, time.perf_counter() - began)
-        return {name: Decoded(one, *journal[name]) for one, name in zip(asked, names, strict=True)}
+        return {name: DecodedTokens(one, *journal[name]) for one, name in zip(asked, names, strict=True)}
 
 
 def _figures(loop: Loop, tokens: int, seconds: float) -> dict[str, float]:
@@ -195,20 +211,20 @@ def _figures(loop: Loop, tokens: int, seconds: float) -> dict[str, float]:
     return figures | ({"drafts_taken": loop.taken / loop.drafted} if loop.drafted else {})
 
 
-class Judges:
+class RewardModels:
     """Reward models, loaded once."""
 
-    def __init__(self, names: Sequence[str], told: str, seed: int, batch: int) -> None:
-        """Load them; `told` is the condition of the prompts, if any. Errors: `UsageError`, `ModelError`."""
+    def __init__(self, names: Sequence[str], condition: str, seed: int, batch: int) -> None:
+        """Load them; `condition` is that of the prompts, empty for none. Errors: `UsageError`, `ModelError`."""
         if len(set(names)) < len(names):
             raise UsageError("--reward-model", "names a model twice", "name each one once")
         for name in names:
-            loading.check_conditions(name, [told])
+            loading.check_conditions(name, [condition])
         with given_template(None):  # a reward model is asked as it was trained
             self._models = {name: (*loading.load(name, "reward", (), seed), end_rule(name)) for name in names}
         self._batch = batch
 
-    def rewards(self, answer: Answer) -> dict[str, float | None]:
+    def rewards(self, answer: MeasuredResponse) -> dict[str, float | None]:
         """Return the reward by every model; None for a response that is empty or too long."""
         found = {}
         for name, (model, tokenizer, end) in self._models.items():
