@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, Self
 
@@ -11,6 +11,9 @@ from xxhash import xxh3_128_hexdigest
 
 Role = Literal["system", "user", "assistant"]
 Side = Literal["chosen", "rejected"]
+
+NO_COLUMNS: Mapping[str, float] = {}
+"""Columns of a row that has none; one object for all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +106,9 @@ class Example(Prompted):
             yield response.text
 
     @property
-    def score_gap(self) -> float | None:
-        """Margin of the data, or score of the chosen response less that of the rejected one; None without either."""
-        return None
+    def loss_columns(self) -> Mapping[str, float]:
+        """Numbers of the row by name, for the losses that name them in `needs`; a number the row lacks is left out."""
+        return NO_COLUMNS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,8 +117,8 @@ class Preference(Example):
 
     chosen: Response
     rejected: Response
-    margin: float | None = None
-    """By how much the chosen response is better, where the data says so itself."""
+    columns: Mapping[str, float] = field(default_factory=lambda: NO_COLUMNS, hash=False)
+    """Further numbers that the data gives of the pair, by name. `margin`: how much better the chosen response is."""
 
     @property
     def responses(self) -> tuple[Response, ...]:  # noqa: D102 - as the base class says
@@ -130,12 +133,13 @@ class Preference(Example):
         return replace(self, chosen=chosen, rejected=rejected, uncut_key=self.key)
 
     @property
-    def score_gap(self) -> float | None:  # noqa: D102
-        if self.margin is not None:
-            return self.margin
+    def loss_columns(self) -> Mapping[str, float]:
+        """The columns, with `score_gap`: the margin, or the score of the chosen response less that of the other."""
+        if "margin" in self.columns:
+            return {**self.columns, "score_gap": self.columns["margin"]}
         if self.chosen.score is None or self.rejected.score is None:
-            return None
-        return self.chosen.score - self.rejected.score
+            return self.columns
+        return {**self.columns, "score_gap": self.chosen.score - self.rejected.score}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -130,6 +130,6 @@ def _pairs(arrays: dict[str, Any], examples: Sequence[Example]) -> list[PairToke
     for row, prompt, chosen, rejected in zip(arrays["rows"], *parts, strict=True):
         example = examples[int(row)]
         names = (example.id, example.source, example.conversation_id)
-        pair = PairTokens(prompt, chosen, rejected, *names, score_gap=example.score_gap)
+        pair = PairTokens(prompt, chosen, rejected, *names, columns=example.loss_columns)
         found.append(pair._replace(key=example.key, row=int(row)))
     return found

@@ -12,7 +12,7 @@ tokens spelled in the data (`<|im_end|>` in a text) are encoded as text. Both ar
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal, NamedTuple, overload
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from headwater.data.conversations import Chat, Conversation, Rendered, notes_of
 from headwater.data.encoding import Span, encoder_of
-from headwater.data.preference import Example, Prompted, Response
+from headwater.data.preference import NO_COLUMNS, Example, Prompted, Response
 from headwater.data.reading import RowCounts
 from headwater.data.templates import RefusedError
 from headwater.data.tokenizers import Tokenizer
@@ -77,8 +77,8 @@ class PairTokens(NamedTuple):
     chosen_reference: NDArray[np.float32] | None = None
     """Log-probability of every chosen token under the reference model, [len(chosen)]."""
     rejected_reference: NDArray[np.float32] | None = None
-    score_gap: float | None = None
-    """Score of the chosen response minus that of the rejected one; None where the data does not score both."""
+    columns: Mapping[str, float] = NO_COLUMNS
+    """Numbers of the pair by name, for the losses that name them in `needs` (`Example.loss_columns`)."""
     key: str = ""
     """`Prompted.key` of the row: seeds its random draws, and identifies it in other runs."""
     row: int = 0
@@ -246,7 +246,7 @@ def _pair(example: Example, encoded: Sequence[Encoded], row: int) -> PairTokens:
         id=example.id,
         source=example.source,
         conversation_id=example.conversation_id,
-        score_gap=example.score_gap,
+        columns=example.loss_columns,
         key=example.key,
         row=row,
     )

@@ -32,7 +32,7 @@ A labelled response is a pair with one empty side: only its own tokens are store
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypedDict, cast
 
@@ -95,11 +95,9 @@ class PairBatch(TypedDict):
     token: torch.Tensor  # [N] int64: which of the M tokens this is; chosen, rejected of pair 0, then of pair 1, …
     slot: torch.Tensor  # [N] int64: SIDES × pair + side
     weight: torch.Tensor  # [N] float32: how much this token counts
-    reference: torch.Tensor  # [N] float32: its log-probability under the reference model; 0 where there is none
+    reference: torch.Tensor | None  # [N] float32: its reference log-probability; None unless all pairs have it
     lengths: torch.Tensor  # [SIDES × pairs] int64: tokens of every response
-    score_gap: torch.Tensor  # [pairs] float32: the data's score of chosen less that of rejected; 0 where there is none
-    has_reference: bool
-    has_score_gap: bool
+    columns: dict[str, torch.Tensor]  # each [pairs] float32: the numbers that all pairs have, by name
     num_pairs: int
 
 
@@ -236,16 +234,8 @@ def collate(pairs: Sequence[PairTokens], row_format: RowFormat = "shared", weigh
             row.add((pair.prompt, pair.chosen[:common]), (pair.chosen[common:], pair.rejected[common:]))
         else:
             row.add_apart(pair.prompt, (pair.chosen, pair.rejected))
-    columns = {
-        "weight": np.concatenate(list(_weights(pairs, weights))).astype(np.float32),
-        "reference": np.concatenate(list(_references(pairs))).astype(np.float32),
-        "score_gap": np.array([pair.score_gap or 0.0 for pair in pairs], dtype=np.float32),
-    }
-    known = {
-        "has_reference": all(pair.chosen_reference is not None for pair in pairs),
-        "has_score_gap": all(pair.score_gap is not None for pair in pairs),
-    }
-    return _batch(row, row_format, columns, known | {"num_pairs": len(pairs)})
+    weight = [each for pair in pairs for each in weights(len(pair.chosen), len(pair.rejected), pair.key)]
+    return _batch(row, row_format, len(pairs), np.concatenate(weight), _references(pairs), _columns(pairs))
 
 
 class Group(NamedTuple):
@@ -267,16 +257,18 @@ def collate_groups(groups: Sequence[Group], row_format: RowFormat = "shared") ->
         else:
             row.add_apart(prompt, responses)
     tokens = sum(len(response) for _, responses in groups for response in responses)
-    columns = {
-        "weight": np.ones(tokens, dtype=np.float32),
-        "reference": np.zeros(tokens, dtype=np.float32),
-        "score_gap": np.zeros(len(groups), dtype=np.float32),
-    }
-    return _batch(row, row_format, columns, {"has_reference": False, "has_score_gap": False, "num_pairs": len(groups)})
+    return _batch(row, row_format, len(groups), np.ones(tokens), None, {})
 
 
-def _batch(row: _Row, row_format: RowFormat, columns: dict[str, Any], known: dict[str, Any]) -> PairBatch:
-    """Turn a row into tensors, and add what is `known` of its pairs and the `columns` of their tokens."""
+def _batch(
+    row: _Row,
+    row_format: RowFormat,
+    num_pairs: int,
+    weight: NDArray[np.float64],
+    reference: NDArray[np.float32] | None,
+    columns: Mapping[str, NDArray[np.float32]],
+) -> PairBatch:
+    """Return a row as tensors, with `weight` and `reference` [N] of its response tokens and `columns` of its pairs."""
     ids, positions = (np.concatenate(column).astype(np.int64) for column in (row.ids, row.positions))
     placed = np.arange(row.length)
     mask = np.ones(row.length, dtype=np.int64)
@@ -290,7 +282,7 @@ def _batch(row: _Row, row_format: RowFormat, columns: dict[str, Any], known: dic
     # twice.
     distinct, first, token = np.unique(at, return_index=True, return_inverse=True)
     lengths = np.array([len(path.positions) for path in row.paths])
-    batch: dict[str, Any] = {
+    arrays = {
         "input_ids": ids.reshape(shape),
         "position_ids": positions.reshape(shape),
         "attention_mask": mask.reshape(shape),
@@ -299,11 +291,17 @@ def _batch(row: _Row, row_format: RowFormat, columns: dict[str, Any], known: dic
         "token": token,
         "slot": np.repeat(np.arange(len(lengths)), lengths),
         "lengths": lengths,
-        **columns,
+        "weight": weight.astype(np.float32),
     }
-    tensors = {name: torch.from_numpy(np.ascontiguousarray(column)) for name, column in batch.items()}
-    trees = () if row_format == "padded" else tuple(row.trees)
-    return cast(PairBatch, {**tensors, "row_format": row_format, "trees": trees, **known})
+    batch: dict[str, Any] = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
+    batch |= {
+        "row_format": row_format,
+        "trees": () if row_format == "padded" else tuple(row.trees),
+        "reference": None if reference is None else torch.from_numpy(reference),
+        "columns": {name: torch.from_numpy(column) for name, column in columns.items()},
+        "num_pairs": num_pairs,
+    }
+    return cast(PairBatch, batch)
 
 
 def _padded(trees: Sequence[Tree]) -> tuple[tuple[int, int], NDArray[np.int64]]:
@@ -320,12 +318,13 @@ def _spread(column: NDArray[np.int64], shape: tuple[int, int], placed: NDArray[n
     return spread
 
 
-def _weights(pairs: Sequence[PairTokens], weights: Weights) -> Iterator[NDArray[np.float64]]:
-    for pair in pairs:
-        yield from weights(len(pair.chosen), len(pair.rejected), pair.key)
+def _references(pairs: Sequence[PairTokens]) -> NDArray[np.float32] | None:
+    """Return the reference log-probability of every response token, [N]; None unless all pairs have them."""
+    known = [each for pair in pairs for each in (pair.chosen_reference, pair.rejected_reference) if each is not None]
+    return np.concatenate(known).astype(np.float32) if len(known) == SIDES * len(pairs) else None
 
 
-def _references(pairs: Sequence[PairTokens]) -> Iterator[NDArray[Any]]:
-    for pair in pairs:
-        for response, known in ((pair.chosen, pair.chosen_reference), (pair.rejected, pair.rejected_reference)):
-            yield np.zeros(len(response)) if known is None else known
+def _columns(pairs: Sequence[PairTokens]) -> dict[str, NDArray[np.float32]]:
+    """Return the numbers that all pairs have, by name, each [pairs]."""
+    names = [name for name in pairs[0].columns if all(name in pair.columns for pair in pairs)]
+    return {name: np.array([pair.columns[name] for pair in pairs], dtype=np.float32) for name in names}

@@ -20,7 +20,7 @@ from headwater.forward.finite import check_scores
 from headwater.forward.head import log_probs
 from headwater.forward.hidden_states import hidden_states, row_logits
 from headwater.forward.packing import SIDES, UNIFORM, PairBatch, RowFormat, collate, parts_of, tokens_of
-from headwater.losses import Loss, LossBase, PairScores, Score
+from headwater.losses import Loss, LossBase, PairLoss, PairScores, Score
 from headwater.losses.token_weights import Weights
 from headwater.models.positions import limit_of
 
@@ -61,7 +61,7 @@ def self_likelihood_scores(model: torch.nn.Module, batch: PairBatch) -> PairScor
     with torch.no_grad():
         self_likelihoods = (by_token - log_collision(model, hidden))[batch["token"]]
     means = _by_response(self_likelihoods, batch) / batch["lengths"]
-    return _with_sides(_sums(by_token[batch["token"]], batch), "self_likelihood", means)
+    return _sums(by_token[batch["token"]], batch, self_likelihood=means)
 
 
 def divergence_scores(reference: torch.nn.Module) -> ScoreFunction:
@@ -79,7 +79,7 @@ def divergence_scores(reference: torch.nn.Module) -> ScoreFunction:
         by_token = log_probs(model, hidden, batch["input_ids"].flatten()[batch["position"]])[batch["token"]]
         kl = reference_kl(model, reference, hidden, other)[batch["token"]]
         weighted = kl * batch["weight"].to(kl.dtype)
-        return _with_sides(_sums(by_token, batch), "divergence", _by_response(weighted, batch))
+        return _sums(by_token, batch, divergence=_by_response(weighted, batch))
 
     return score
 
@@ -91,13 +91,33 @@ def score_for(loss: LossBase) -> ScoreFunction:
 
 def reference_scores(batch: PairBatch, dtype: torch.dtype = torch.float32) -> PairScores | None:
     """Return the weighted sums of the reference log-probabilities in the batch; None where it has none."""
-    return _sums(batch["reference"].to(dtype), batch) if batch["has_reference"] else None
+    return None if batch["reference"] is None else _sums(batch["reference"].to(dtype), batch)
 
 
-def _sums(values: torch.Tensor, batch: PairBatch) -> PairScores:
-    """Sum per-token `values` [N], times their weights, over each response."""
+class ScoredLoss(NamedTuple):
+    """Loss of every pair of a batch, with the scores it is computed from."""
+
+    result: PairLoss
+    policy: PairScores
+    reference: PairScores | None
+
+
+def pair_loss(model: torch.nn.Module, score: ScoreFunction, loss: Loss, batch: PairBatch) -> ScoredLoss:
+    """Return the loss and rewards of every pair of a batch, each [pairs], with the scores of `model` and the reference.
+
+    Training, evaluation and notebooks compute losses here. The reference is what the batch carries of it
+    (`with_reference`); `batch` lies on the device of `model`. Errors: those of `score` and `loss`.
+    """
+    policy = score(model, batch)
+    reference = reference_scores(batch, policy.chosen.value.dtype)
+    return ScoredLoss(loss(policy, reference), policy, reference)
+
+
+def _sums(values: torch.Tensor, batch: PairBatch, **fields: torch.Tensor) -> PairScores:
+    """Return scores: per-token `values` [N], times their weights, summed over each response, and `fields` beside."""
     weight = batch["weight"].to(values.dtype)
-    return _pair_scores(batch, value=_by_response(values * weight, batch), weight=_by_response(weight, batch))
+    value, weights = _by_response(values * weight, batch), _by_response(weight, batch)
+    return _pair_scores(batch, value=value, weight=weights, **fields)
 
 
 def _by_response(values: torch.Tensor, batch: PairBatch) -> torch.Tensor:
@@ -107,17 +127,11 @@ def _by_response(values: torch.Tensor, batch: PairBatch) -> torch.Tensor:
 
 def _pair_scores(batch: PairBatch, **fields: torch.Tensor) -> PairScores:
     """Arrange the `fields` of scores, each [SIDES × pairs], by side."""
-    columns = {name: values.view(-1, SIDES) for name, values in (fields | {"tokens": batch["lengths"]}).items()}
-    chosen, rejected = (Score(**{name: column[:, side] for name, column in columns.items()}) for side in range(SIDES))
-    return PairScores(chosen, rejected, score_gap=batch["score_gap"] if batch["has_score_gap"] else None)
-
-
-def _with_sides(scores: PairScores, field: str, by_response: torch.Tensor) -> PairScores:
-    """Add a `field` [SIDES × pairs] to the scores of either side."""
-    chosen, rejected = by_response.view(-1, SIDES).unbind(1)
-    return scores._replace(
-        chosen=scores.chosen._replace(**{field: chosen}), rejected=scores.rejected._replace(**{field: rejected})
+    fields |= {"tokens": batch["lengths"]}
+    chosen, rejected = (
+        Score(**{name: values.view(-1, SIDES)[:, side] for name, values in fields.items()}) for side in range(SIDES)
     )
+    return PairScores(chosen, rejected, batch["columns"])
 
 
 def last_states(
@@ -227,6 +241,7 @@ def response_values(score: ScoreFunction) -> Callable[[torch.nn.Module, PairBatc
 def to_device(batch: PairBatch, device: torch.device) -> PairBatch:
     """Move the tensors of a batch to a device."""
     moved = {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in batch.items()}
+    moved["columns"] = {name: column.to(device) for name, column in batch["columns"].items()}
     return cast(PairBatch, moved)
 
 
@@ -263,7 +278,11 @@ def computed(
 
 
 class ScoredModel(torch.nn.Module):
-    """A model and its way to score, as one module with one forward."""
+    """A model with its score function, as one module whose forward scores a batch.
+
+    Data parallelism wraps a module and averages the gradients of its forward, so that this is what has to be wrapped.
+    Everything else that is asked of it (`config`, `get_input_embeddings`, `save_pretrained`, …) is asked of the model.
+    """
 
     def __init__(self, model: torch.nn.Module, score: ScoreFunction) -> None:
         super().__init__()
@@ -271,8 +290,21 @@ class ScoredModel(torch.nn.Module):
         self._score = score
 
     def forward(self, batch: PairBatch) -> PairScores:
-        """Score the responses of a batch."""
+        """Return the scores of the responses of a batch."""
         return self._score(self.model, batch)
+
+    def __getattr__(self, name: str) -> Any:
+        """Return an attribute of the model, where the module itself has none of that name."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("model"), name)
+
+
+def own_scores(model: torch.nn.Module, batch: PairBatch) -> PairScores:
+    """Return the scores of a `ScoredModel`, or of what data parallelism has made of it, by its own forward."""
+    scores: PairScores = model(batch)
+    return scores
 
 
 def score_pairs(
@@ -294,8 +326,7 @@ def score_pairs(
 
     def of_pass(batch: PairBatch) -> NDArray[np.float64]:
         batch = to_device(batch, device)
-        policy = score(model, batch)
-        result = loss(policy, reference_scores(batch, policy.chosen.value.dtype))
+        result = pair_loss(model, score, loss, batch).result
         both = torch.stack([result.chosen_reward, result.rejected_reward], dim=1)
         found: NDArray[np.float64] = both.double().cpu().numpy()
         return found

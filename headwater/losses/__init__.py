@@ -23,15 +23,17 @@ from headwater.losses.pairwise import DPO, DPOP, IPO, RDPO, RPO, WPO, Hinge, IPO
 from headwater.losses.reference_free import CPO, ORPO, SFT, SimPO, SLiC
 from headwater.losses.rewards import BradleyTerry, LengthBradleyTerry, MarginBradleyTerry
 from headwater.losses.score_aware import BeeS, RPOBackwardKL, RPOForwardKL, RPOSquared
-from headwater.losses.types import Loss, LossBase, Need, PairLoss, PairScores, Score
+from headwater.losses.types import COMPUTED, MEANINGS, Loss, LossBase, PairLoss, PairScores, Score
 
 __all__ = [
+    "COMPUTED",
     "CPO",
     "DPO",
     "DPOP",
     "IPO",
     "KTO",
     "LIVE_REFERENCE_LOSSES",
+    "MEANINGS",
     "ORPO",
     "POLICY_LOSSES",
     "RDPO",
@@ -49,7 +51,6 @@ __all__ = [
     "Loss",
     "LossBase",
     "MarginBradleyTerry",
-    "Need",
     "PairLoss",
     "PairScores",
     "RPOBackwardKL",

@@ -12,11 +12,11 @@ from typing import ClassVar
 import torch
 
 from headwater.losses.pairwise import LogRatios, log_ratios, logistic
-from headwater.losses.types import LossBase, Need, PairLoss, PairScores
+from headwater.losses.types import LossBase, PairLoss, PairScores
 
 BALANCED = (1.0, 4 / 3)
 """Recommended range of λ_D n_D / (λ_U n_U), the relative weight of all desirable responses: arXiv:2402.01306, eq. 8."""
-DIVERGENCE: frozenset[Need] = frozenset({"divergence"})
+DIVERGENCE: frozenset[str] = frozenset({"divergence"})
 
 
 def _divergences(policy: PairScores) -> LogRatios:
@@ -41,7 +41,7 @@ class TDPO1(LossBase):
     """
 
     name: ClassVar[str] = "tdpo1"
-    needs: ClassVar[frozenset[Need]] = DIVERGENCE
+    needs: ClassVar[frozenset[str]] = DIVERGENCE
     beta: float = 0.1
 
     def __post_init__(self) -> None:
@@ -64,7 +64,7 @@ class TDPO2(LossBase):
     """
 
     name: ClassVar[str] = "tdpo2"
-    needs: ClassVar[frozenset[Need]] = DIVERGENCE
+    needs: ClassVar[frozenset[str]] = DIVERGENCE
     beta: float = 0.1
     alpha: float = 0.5
 
@@ -92,7 +92,7 @@ class KTO(LossBase):
     """
 
     name: ClassVar[str] = "kto"
-    needs: ClassVar[frozenset[Need]] = frozenset({"kl_estimate"})
+    needs: ClassVar[frozenset[str]] = frozenset({"kl_estimate"})
     takes_unpaired: ClassVar[bool] = True
     beta: float = 0.1
     desirable_weight: float = 1.0
@@ -117,9 +117,8 @@ class KTO(LossBase):
 
     def __call__(self, policy: PairScores, reference: PairScores | None) -> PairLoss:
         """Return the loss and β Δ of either response as its reward; 0 for a response that a row does not have."""
-        assert policy.kl_estimate is not None
         ratios = log_ratios(policy, reference)
-        z = policy.kl_estimate.detach().clamp(min=0)
+        z = self._column("kl_estimate", policy).detach().clamp(min=0)
         # 1 − σ(x) = σ(−x), without the rounding of the difference.
         good = self.desirable_weight * torch.sigmoid(-self.beta * (ratios.chosen - z))
         bad = self.undesirable_weight * torch.sigmoid(-self.beta * (z - ratios.rejected))

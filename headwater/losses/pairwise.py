@@ -13,7 +13,7 @@ from typing import ClassVar, NamedTuple
 import torch
 import torch.nn.functional as F
 
-from headwater.losses.types import LossBase, Need, PairLoss, PairScores
+from headwater.losses.types import LossBase, PairLoss, PairScores
 
 
 class LogRatios(NamedTuple):
@@ -277,7 +277,7 @@ class WPO(LossBase):
     """
 
     name: ClassVar[str] = "wpo"
-    needs: ClassVar[frozenset[Need]] = frozenset({"self_likelihood"})
+    needs: ClassVar[frozenset[str]] = frozenset({"self_likelihood"})
     beta: float = 0.1
 
     def __post_init__(self) -> None:

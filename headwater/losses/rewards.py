@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 
 from headwater.losses.pairwise import logistic
-from headwater.losses.types import LossBase, Need, PairLoss, PairScores
+from headwater.losses.types import LossBase, PairLoss, PairScores
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -51,7 +51,7 @@ class MarginBradleyTerry(LossBase):
 
     name: ClassVar[str] = "margin_bradley_terry"
     needs_reference: ClassVar[bool] = False
-    needs: ClassVar[frozenset[Need]] = frozenset({"score_gap"})
+    needs: ClassVar[frozenset[str]] = frozenset({"score_gap"})
     scale: float = 1.0
     center: float = 0.0
 
@@ -62,7 +62,7 @@ class MarginBradleyTerry(LossBase):
     def __call__(self, policy: PairScores, reference: PairScores | None) -> PairLoss:
         """Return the loss and the rewards themselves."""
         chosen, rejected = policy.chosen.value, policy.rejected.value
-        loss = logistic(chosen - rejected - self.scale * self._gap(policy))
+        loss = logistic(chosen - rejected - self.scale * self._column("score_gap", policy))
         return PairLoss(loss + _centred(self.center, policy), chosen.detach(), rejected.detach())
 
 

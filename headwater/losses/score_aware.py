@@ -12,16 +12,16 @@ import torch
 import torch.nn.functional as F
 
 from headwater.losses.pairwise import log_ratios, logistic
-from headwater.losses.types import LossBase, Need, PairLoss, PairScores
+from headwater.losses.types import LossBase, PairLoss, PairScores
 
-SCORE_GAP: frozenset[Need] = frozenset({"score_gap"})
+SCORE_GAP: frozenset[str] = frozenset({"score_gap"})
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class RewardAware(LossBase):
     """Base of reward-aware preference optimisation (RPO, Nemotron-4, arXiv:2406.11704): a distance of β h and η δ."""
 
-    needs: ClassVar[frozenset[Need]] = SCORE_GAP
+    needs: ClassVar[frozenset[str]] = SCORE_GAP
     beta: float = 0.1
     eta: float = 1.0
 
@@ -31,7 +31,7 @@ class RewardAware(LossBase):
     def __call__(self, policy: PairScores, reference: PairScores | None) -> PairLoss:
         """Return the loss and β Δ of either response as its reward."""
         ratios = log_ratios(policy, reference)
-        gap = self.eta * self._gap(policy)
+        gap = self.eta * self._column("score_gap", policy)
         return ratios.rewarded(self.beta, self._distance(self.beta * ratios.margin, gap))
 
     def _distance(self, margin: torch.Tensor, gap: torch.Tensor) -> torch.Tensor:
@@ -103,7 +103,7 @@ class BeeS(LossBase):
     """
 
     name: ClassVar[str] = "bees"
-    needs: ClassVar[frozenset[Need]] = SCORE_GAP
+    needs: ClassVar[frozenset[str]] = SCORE_GAP
     beta: float = 0.1
     low: float = -2.0
     high: float = 2.0
@@ -116,5 +116,5 @@ class BeeS(LossBase):
     def __call__(self, policy: PairScores, reference: PairScores | None) -> PairLoss:
         """Return the loss and β Δ of either response as its reward."""
         ratios = log_ratios(policy, reference)
-        weight = (self._gap(policy).clamp(self.low, self.high) - self.low) / (self.high - self.low)
+        weight = (self._column("score_gap", policy).clamp(self.low, self.high) - self.low) / (self.high - self.low)
         return ratios.rewarded(self.beta, weight * logistic(self.beta * ratios.margin))

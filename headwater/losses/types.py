@@ -1,21 +1,25 @@
 """Types of losses: scores of responses in, one loss a pair out.
 
-A field beyond the two plain scores is present only where a loss declares that it needs it (`needs`): some cost a pass
-over the vocabulary or a reference model in memory, some come from the data.
+A loss declares in `needs` what it reads beside the scores: a column of the data (`score_gap`, or any other number that
+a layout reads), which travels from the row to `PairScores.columns` under its name; or one of `COMPUTED`, which costs a
+pass over the vocabulary or a reference model in memory, and is computed only where a loss needs it.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
 
 from headwater.errors import DataError, UsageError
 
-Need = Literal["score_gap", "self_likelihood", "divergence", "kl_estimate"]
-"""Names of the fields of `Score` and `PairScores` that a loss may need beside log-probabilities."""
+COMPUTED = frozenset({"self_likelihood", "divergence", "kl_estimate"})
+"""Needs that are computed with the scores; every other need is a column that the data must have."""
+MEANINGS = {"score_gap": "score of both responses"}
+"""Columns that messages do not call by their names."""
 
 
 class Score(NamedTuple):
@@ -43,10 +47,10 @@ class PairScores(NamedTuple):
 
     chosen: Score
     rejected: Score
-    score_gap: torch.Tensor | None = None
-    """Score of the chosen response less that of the rejected one, as the data gives them, [pairs]."""
-    kl_estimate: torch.Tensor | None = None
-    """Estimate of KL(π ‖ π_ref): mean of log π − log π_ref over responses to other prompts of the batch, [pairs]."""
+    columns: Mapping[str, torch.Tensor] = {}
+    """Numbers of the pairs by name, each [pairs]: those that every pair of the batch has in the data (`score_gap`: the
+    score of the chosen response less that of the rejected one), and `kl_estimate`, the same for all: the mean of
+    log π − log π_ref over responses to other prompts of the batch, an estimate of KL(π ‖ π_ref)."""
 
 
 class PairLoss(NamedTuple):
@@ -73,7 +77,8 @@ class LossBase:
     __slots__ = ()
     name: ClassVar[str]
     needs_reference: ClassVar[bool] = True
-    needs: ClassVar[frozenset[Need]] = frozenset()
+    needs: ClassVar[frozenset[str]] = frozenset()
+    """Columns and computed values that the loss reads beside log-probabilities or rewards."""
     takes_unpaired: ClassVar[bool] = False
     """Whether a row may hold one labelled response, with the other side empty."""
 
@@ -103,8 +108,8 @@ class LossBase:
     def _below_half(self, setting: str) -> None:
         self._require(setting, 0 <= getattr(self, setting) < 0.5, "in [0, 0.5): at 0.5 the labels carry no information")
 
-    def _gap(self, scores: PairScores) -> torch.Tensor:
-        """Return the data's score gaps. Errors: `DataError` where a row has none."""
-        if scores.score_gap is None:
-            raise DataError(self.name, "needs a score of both responses in every row", "use data with scores")
-        return scores.score_gap
+    def _column(self, name: str, scores: PairScores) -> torch.Tensor:
+        """Return a column of the pairs, [pairs]. Errors: `DataError` where a pair of the batch has none."""
+        if name not in scores.columns:
+            raise DataError(self.name, f"needs a {MEANINGS.get(name, name)} in every row", "use data that has it")
+        return scores.columns[name]

@@ -17,11 +17,11 @@ def _score(value: float, tokens: int, divergence: float) -> Score:
     return Score(numbers[0], torch.tensor([tokens]), self_likelihood=numbers[1], divergence=numbers[2])
 
 
-_BESIDE = {
+_COLUMNS = {
     "score_gap": torch.tensor([0.8], dtype=torch.float64),
     "kl_estimate": torch.tensor([0.2], dtype=torch.float64),
 }
-POLICY = PairScores(_score(-1.0, 4, 0.3), _score(-3.0, 2, 0.5), **_BESIDE)
+POLICY = PairScores(_score(-1.0, 4, 0.3), _score(-3.0, 2, 0.5), _COLUMNS)
 REFERENCE = PairScores(_score(-1.5, 4, 0.3), _score(-1.5, 2, 0.5))
 
 

@@ -53,10 +53,15 @@ def of_tokenizer(tokenizer: Tokenizer) -> str:
 
 
 def of_pairs(pairs: Iterable[PairTokens]) -> str:
-    """Return the digest of rows as training uses them: their ids and tokens."""
+    """Return the digest of rows as training uses them: their ids, tokens and numbers."""
     digest = xxhash.xxh3_128()
     for pair in pairs:
-        digest.update(f"{pair.id} {len(pair.prompt)} {len(pair.chosen)} {len(pair.rejected)} {pair.score_gap}".encode())
+        gap = pair.columns.get("score_gap")
+        digest.update(f"{pair.id} {len(pair.prompt)} {len(pair.chosen)} {len(pair.rejected)} {gap}".encode())
+        # The gap stands for the margin; in this order, checkpoints of 0.1 keep their digests.
+        for name, value in sorted(pair.columns.items()):
+            if name not in ("score_gap", "margin"):
+                digest.update(f" {name} {value}".encode())
         for ids in (pair.prompt, pair.chosen, pair.rejected):
             digest.update(ids.tobytes())
     return digest.hexdigest()

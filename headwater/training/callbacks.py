@@ -57,7 +57,7 @@ class StopWhenAsked(transformers.TrainerCallback):  # type: ignore[misc]
         else:
             control.should_save = control.should_training_stop = True
 
-    def check(self) -> None:
+    def on_train_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
         """End the command where training was stopped. Errors: `interrupts.Stopped`."""
         if self._asked:
             raise interrupts.Stopped(interrupts.requested() or signal.SIGTERM)

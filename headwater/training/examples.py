@@ -1,29 +1,24 @@
-"""What a session trains and evaluates on: examples that are read, held apart, cut, tokenised, and accounted for."""
+"""Training and held-out rows of a job: read, split, truncated, tokenised and counted."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from headwater import files
 from headwater.console import say, say_notes, say_stages
 from headwater.data import reading
 from headwater.data.preference import Preference, Unpaired
-from headwater.data.preparation import PrepLog, flops_saved, prepare
+from headwater.data.preparation import PrepLog, prepare
 from headwater.data.splitting import Overlap, split, without_leakage
 from headwater.data.tokenizers import Tokenizer
 from headwater.data.tokens import EncodeOptions, PairTokens
 from headwater.data.truncation import Truncation
 from headwater.errors import UsageError
-from headwater.losses import Loss
-from headwater.results import runs
-from headwater.results.runs import RunWriter
 from headwater.training import labels
-from headwater.training.options import TrainingConfig
+from headwater.training.job import TrainingJob
 from headwater.training.reference import Reference
-from headwater.training.task import TrainingTask
 
 
 class Examples(NamedTuple):
@@ -37,63 +32,48 @@ class Examples(NamedTuple):
     """What `--eval-data` shares with the training part."""
 
 
-def read(config: TrainingConfig, task: TrainingTask, loss: Loss, prep_log: PrepLog) -> Examples:
-    """Read what to train on and what to evaluate on, and account for it.
+def read(job: TrainingJob) -> Examples:
+    """Return the rows to train on and the rows to evaluate on, after counting them.
 
     Errors: `UsageError` for rows that the loss cannot read; `DataError` where `--eval-data` shares prompts with the
     training data, unless `--leakage` settles it.
     """
-    options = config.training
-    loaded = reading.load_examples(config.data, config.read_options)
-    say(f"data: {loaded.path} · {loaded.layout}")
-    prep_log.stages["read"] = loaded.row_counts
-    labels.check_row(loaded.preferences[0], loss, task.weights, config.truncation)
+    config, options = job.config, job.options
+    loaded = _load(job, config.data, config.read_options)
     if options.eval_data is None:
         seed = options.seed if options.split_seed is None else options.split_seed
         return Examples(*split(loaded.preferences, options.eval_fraction or 0.0, seed), [loaded])
-    judged = _evaluation_data(options.eval_data, config)
-    say(f"evaluation data: {judged.path} · {judged.layout}")
-    prep_log.stages["read, evaluation data"] = judged.row_counts
-    labels.check_row(judged.preferences[0], loss, task.weights, config.truncation)
-    train, row_counts, shared = without_leakage(loaded.preferences, judged.preferences, options.leakage)
-    prep_log.stages["leakage"] = row_counts
+    held_out = _load_evaluation_data(job, options.eval_data)
+    train, row_counts, shared = without_leakage(loaded.preferences, held_out.preferences, options.leakage)
+    job.log.stages["leakage"] = row_counts
     say(" · ".join(filter(None, (shared.summary(), shared.examples()))))
-    return Examples(train, judged.preferences, [loaded, judged], shared)
+    return Examples(train, held_out.preferences, [loaded, held_out], shared)
 
 
-def _evaluation_data(place: Path, config: TrainingConfig) -> reading.Loaded[Preference | Unpaired]:
-    """Read `--eval-data`. Errors: those of `reading.load_examples`, under the names of its own flags."""
-    # What picks rows of --data (a limit) says nothing of other data; a revision holds for all splits of one name.
-    read_options = dataclasses.replace(config.read_options, split=config.training.eval_split, limit=None)
+def _load(
+    job: TrainingJob, place: Path, read_options: reading.ReadOptions, name: str = "data", stage: str = "read"
+) -> reading.Loaded[Preference | Unpaired]:
+    """Read a file of rows that the loss of the job can be trained on. Errors: `UsageError`, `DataError`."""
+    loaded = reading.load_examples(place, read_options)
+    say(f"{name}: {loaded.path} · {loaded.layout}")
+    job.log.stages[stage] = loaded.row_counts
+    labels.check_row(loaded.preferences[0], job.loss, job.task.weights, job.config.truncation)
+    return loaded
+
+
+def _load_evaluation_data(job: TrainingJob, place: Path) -> reading.Loaded[Preference | Unpaired]:
+    """Read `--eval-data`. Errors: those of `_load`, under the names of its own flags."""
+    config = job.config
+    # A limit on rows of --data does not apply to other data; a revision holds for all splits of one name.
+    read_options = dataclasses.replace(config.read_options, split=job.options.eval_split, limit=None)
     if place != config.data:
         read_options = dataclasses.replace(read_options, dataset_config=None, revision=None, streaming=False)
     try:
-        return reading.load_examples(place, read_options)
+        return _load(job, place, read_options, "evaluation data", "read, evaluation data")
     except UsageError as error:
         raise UsageError(
             "--eval-data", *(str(part).replace("--split", "--eval-split") for part in error.args)
         ) from error
-
-
-def saved_so_far(before: Mapping[str, Any], pairs: list[PairTokens], prep_log: PrepLog) -> float:
-    """Return the share of training FLOPs saved by all cuts so far, those of the data's own run included, and say it."""
-    saved = flops_saved(pairs, prep_log.kept["training part"])
-    if saved:
-        say(f"training FLOPs saved by this cut: about {saved:.0%} (tokens of prompts and responses)")
-    return float(1 - (1 - before.get("flops_saved", 0.0)) * (1 - saved))
-
-
-def keep(run: RunWriter, data: Examples) -> None:
-    """Store the rows that were not kept, the openings trained on, and what the evaluation data shares with them."""
-    for loaded, name in zip(data.read, (reading.QUARANTINE, f"evaluation-{reading.QUARANTINE}"), strict=False):
-        loaded.quarantine.save(run.path / name)
-    conversation_ids = sorted({preference.conversation_id for preference in data.train})
-    files.write_text(
-        run.path / runs.TRAINED_ON, "".join(f"{conversation_id}\n" for conversation_id in conversation_ids)
-    )
-    if data.shared:
-        matches = [match._asdict() for match in data.shared.matches]
-        files.write_json(run.path / "overlap.json", {"evaluation_rows": data.shared.rows, "matches": matches})
 
 
 class Pairs(NamedTuple):
@@ -103,29 +83,23 @@ class Pairs(NamedTuple):
     held_out: list[PairTokens]
 
 
-def pairs_of(data: Examples, encode_options: EncodeOptions, tokenizer: Tokenizer, prep_log: PrepLog) -> Pairs:
-    """Tokenise both parts, and say what happened to the rows on their way here."""
-    train = prepare("training part", data.train, encode_options, tokenizer, prep_log)
-    held_out = prepare("held-out part", data.held_out, encode_options, tokenizer, prep_log) if data.held_out else []
-    say_stages(prep_log.stages)
-    say_notes(prep_log.notes)
+def encode(job: TrainingJob, data: Examples, encode_options: EncodeOptions, tokenizer: Tokenizer) -> Pairs:
+    """Return the rows as tokens, training pairs only as far as the task chooses them, and print the row counts."""
+    train = prepare("training part", data.train, encode_options, tokenizer, job.log)
+    held_out = prepare("held-out part", data.held_out, encode_options, tokenizer, job.log) if data.held_out else []
+    say_stages(job.log.stages)
+    say_notes(job.log.notes)
+    if job.task.choose is not None:
+        stage = "choose, training part"
+        train, job.log.stages[stage] = job.task.choose(train, job.options.seed)
+        say_stages({stage: job.log.stages[stage]})
     return Pairs(train, held_out)
-
-
-def chosen(pairs: Pairs, task: TrainingTask, seed: int, prep_log: PrepLog) -> Pairs:
-    """Train on some of the training pairs only where the recipe says so, and account for the others."""
-    if task.choose is None:
-        return pairs
-    train, row_counts = task.choose(pairs.train, seed)
-    prep_log.stages["choose, training part"] = row_counts
-    say_stages({"choose, training part": row_counts})
-    return pairs._replace(train=train)
 
 
 def with_reference(
     pairs: Pairs, reference: Reference, data: Examples, encode_options: EncodeOptions, tokenizer: Tokenizer
 ) -> Pairs:
-    """Give pairs their reference values, from those of whole responses where the view shows their beginnings."""
+    """Return pairs with reference values; beginnings of responses get those of the whole responses, read once."""
     before = len(data.train)  # the rows of both parts are counted as those of one
     every = [*pairs.train, *(pair._replace(row=before + pair.row) for pair in pairs.held_out)]
     whole = every

@@ -74,6 +74,12 @@ def _with_responses(pair: PairTokens, other: PairTokens, max_length: int) -> Pai
     )
 
 
+def add_estimate(batch: PairBatch, estimate: torch.Tensor | None) -> None:
+    """Add an estimate, [], to the columns of a batch, the same for every pair; None adds nothing."""
+    if estimate is not None:
+        batch["columns"]["kl_estimate"] = estimate.expand(batch["num_pairs"])
+
+
 def longest_partner(pairs: Sequence[PairTokens], max_length: int) -> int:
     """Return the most tokens that a prompt can have with the response to another one."""
     response = max((max(len(pair.chosen), len(pair.rejected)) for pair in pairs), default=0)

@@ -7,6 +7,7 @@ lowest is still well inside the fall. The weights are put back afterwards: train
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -42,6 +43,10 @@ class Search:
     def suggestion(self) -> float:
         """A tenth of the rate at which the smoothed loss was lowest."""
         return self.rates[int(np.argmin(self.losses))] / 10
+
+    def facts(self) -> dict[str, Any]:
+        """Return the curve and the suggestion as facts of a run."""
+        return {**dataclasses.asdict(self), "suggestion": self.suggestion}
 
     def lines(self) -> Iterator[str]:
         """Yield the curve in a few lines, and the suggestion."""
@@ -82,9 +87,9 @@ class _Raise(transformers.TrainerCallback):  # type: ignore[misc]
 
 
 def search(make: Callable[..., PairTrainer], arguments: transformers.TrainingArguments) -> Search:
-    """Search with trainers that `make(arguments=…, log=…)` makes; their model is as before when this returns.
+    """Set the learning rate of `arguments` by a search with a trainer of `make(arguments=…, log=…)`, and return it.
 
-    Errors: `UsageError` for several processes.
+    The weights of the model are put back. Errors: `UsageError` for several processes.
     """
     if arguments.world_size > 1:
         raise UsageError("--find-learning-rate", "with several processes", "search with one, then give --learning-rate")
@@ -108,4 +113,5 @@ def search(make: Callable[..., PairTrainer], arguments: transformers.TrainingArg
     found = Search([raised.rate(step) for step in range(len(raised.losses))], smoothed(raised.losses))
     for line in found.lines():
         say(line)
+    arguments.learning_rate = found.suggestion
     return found

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from headwater.console import say
 from headwater.data.tokens import PairTokens
 from headwater.forward.head import CHUNK
 from headwater.forward.packing import RowFormat, tokens_of
@@ -57,6 +58,23 @@ def estimate(
     weights = sum(p.numel() * p.element_size() for p in parameters)
     casts = 2 * sum(p.numel() for p in parameters) if bf16 else 0
     return Estimate(weights + casts, 12 * trained, tokens * kept + logits)
+
+
+class MemoryUse:
+    """Estimated and measured memory of a training run; the estimate is printed when it is made."""
+
+    def __init__(
+        self, options: TrainingOptions, model: Any, pairs: Sequence[PairTokens], row_format: RowFormat, *, bf16: bool
+    ) -> None:
+        self._estimate = estimate(model, pairs, row_format, options, bf16=bf16)
+        say(f"memory: {self._estimate} to train")
+        self._before = peak()
+
+    def measured(self) -> dict[str, int]:
+        """Print the peak of the process so far, and return it with the estimate, in bytes."""
+        found = peak()
+        say(f"memory: at most {found / GIB:.2f} GiB were used, {self._before / GIB:.2f} before training")
+        return {**self._estimate._asdict(), "peak": found, "before_training": self._before}
 
 
 def peak() -> int:

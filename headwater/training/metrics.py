@@ -38,6 +38,33 @@ def watch(result: PairLoss, policy: PairScores, reference: PairScores | None) ->
     return torch.stack(columns, dim=1)
 
 
+class WatchedRows:
+    """The rows that were watched since the last log line; those of the current optimizer step come last."""
+
+    def __init__(self) -> None:
+        self.passes: list[torch.Tensor] = []
+        """Of every forward pass, [pairs, COLUMNS]."""
+        self._step = 0
+
+    def forget_step(self) -> None:
+        """Forget the rows of the current step, which is computed again."""
+        del self.passes[self._step :]
+
+    def end_step(self, taken: torch.Tensor) -> None:
+        """End a step, given on the device whether it is taken.
+
+        Rows of a step that is not taken become NaN, and count in no mean: to remove them, the device would have to be
+        waited for.
+        """
+        self.passes[self._step :] = [torch.where(taken, rows, torch.nan) for rows in self.passes[self._step :]]
+        self._step = len(self.passes)
+
+    def restart(self, passes: Sequence[torch.Tensor] = ()) -> list[torch.Tensor]:
+        """Return the rows, and begin anew with those of finished steps that a checkpoint has kept."""
+        before, self.passes, self._step = self.passes, list(passes), len(passes)
+        return before
+
+
 def figures(rows: torch.Tensor) -> dict[str, float]:
     """Return the means of what was watched of rows [n, COLUMNS], without what no row has.
 

@@ -47,6 +47,8 @@ class TrainingOptions:
     """Weight decay of AdamW."""
     max_grad_norm: float = 1.0
     """Gradient norm above which the gradient is scaled down."""
+    neftune_noise_alpha: float | None = None
+    """Scale of the noise added to input embeddings while training (NEFTune), such as 5. [no noise]"""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Number format of the computation. auto is bf16 where the device computes it natively and, on a CPU, where a
     timing at the start finds it no slower than fp32."""
@@ -125,6 +127,8 @@ class TrainingOptions:
             raise UsageError("--max-skips", "has no effect with --nan-policy stop", "add --nan-policy skip")
         self._check_evaluation()
         self._check_adapters()
+        alpha = self.neftune_noise_alpha
+        _require(alpha is None or alpha > 0, "neftune_noise_alpha", alpha, "above 0")
         _require(0 <= self.warmup_ratio < 1, "warmup_ratio", self.warmup_ratio, "in [0, 1)")
         _require(self.logging_steps > 0, "logging_steps", self.logging_steps, "above 0")
 

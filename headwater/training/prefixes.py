@@ -49,7 +49,7 @@ class PrefixScores:
         values, tokens = token_rewards(model, batch)[ends], torch.stack(kept, dim=1)
         values, tokens = (column.view(-1, SIDES, len(self.cuts)) for column in (values, tokens))
         chosen, rejected = (Score(values[:, side], tokens[:, side]) for side in range(SIDES))
-        return PairScores(chosen, rejected, score_gap=batch["score_gap"][:, None] if batch["has_score_gap"] else None)
+        return PairScores(chosen, rejected, {name: column[:, None] for name, column in batch["columns"].items()})
 
 
 class _MeanOverCuts:

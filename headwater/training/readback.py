@@ -18,8 +18,9 @@ from headwater.data.tokenizers import Tokenizer
 from headwater.data.tokens import PairTokens
 from headwater.errors import ModelError
 from headwater.forward.attention import attend_with
+from headwater.forward.format_check import checked
 from headwater.forward.packing import collate
-from headwater.forward.scores import ScoreFunction, response_values
+from headwater.forward.scores import ScoreFunction, own_scores, response_values
 from headwater.models import loading
 from headwater.models.heads import Head
 
@@ -47,17 +48,16 @@ def sample_of(pairs: Sequence[PairTokens]) -> list[PairTokens]:
     return [by_length[place] for place in sorted(places)]
 
 
-def asked(trainer: Any, model: Any, score: ScoreFunction, pairs: Sequence[PairTokens], attention: str) -> Trained:
+def asked(trainer: Any, score: ScoreFunction, pairs: Sequence[PairTokens]) -> Trained:
     """Ask a trained model, before it is saved; all processes call it, over which its weights may be spread (FSDP)."""
     wrapped = trainer.model_wrapped if trainer.is_fsdp_enabled else None
+    model = trainer.accelerator.unwrap_model(trainer.model).model
+    attention = checked(model).attention
     sample = sample_of(pairs)
     before = model.config._attn_implementation
     attend_with(model, attention)
     try:
-        if wrapped is not None:
-            values = _values(wrapped, lambda module, batch: module(batch), sample)
-        else:
-            values = _values(model, score, sample)
+        values = _values(model, score, sample) if wrapped is None else _values(wrapped, own_scores, sample)
     finally:
         attend_with(model, before)
     merged = hasattr(model, "merge_and_unload")

@@ -1,22 +1,21 @@
-"""PairTrainer: joins three values (how to score a response, which loss, which rows) and knows none of them.
+"""PairTrainer: trains a model on pairs, given how to score a response, which loss, and which rows.
 
-It is the only class that inherits from `transformers.Trainer`. What it changes, and why:
+The only class here that inherits from `transformers.Trainer`. What it changes, and why:
 
-- a batch is pairs, and is computed in as many forward and backward passes as its tokens need; the loss is averaged
-  over the **pairs** of an optimizer step, over all its passes and processes (averaging per pass and then over passes
-  gives another gradient whenever passes differ in size);
-- what data parallelism wraps is the model with its way to score (`ScoredModel`): the wrapper must be what is called;
-- a step whose loss or gradient is not finite is not taken (`forward/finite.py`; the trainer would take it);
-- losses and rewards stay on the device and are read once a logging step;
-- checkpoints are plain tensors (`training/checkpoints.py`), and what ends a training leaves one.
+- a batch is pairs, computed in as many forward and backward passes as its tokens need; the loss is averaged over the
+  **pairs** of an optimizer step, over all its passes and processes (averaging per pass and then over passes gives
+  another gradient whenever passes differ in size);
+- data parallelism wraps the model with its score function (`ScoredModel`), because the wrapper must be what is called;
+- a step whose loss or gradient is not finite is not taken (`forward/finite.py`); transformers would take it;
+- losses and rewards stay on the device and are read once a logging step, because every read waits for the device;
+- checkpoints are plain tensors (`training/checkpoints.py`); a training that ends early leaves one.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,17 +29,19 @@ from headwater.data.tokens import TOKENS_PER_PASS, PairTokens
 from headwater.errors import UsageError, first_line
 from headwater.forward import halving
 from headwater.forward.finite import StepGuard, check_scores
-from headwater.forward.packing import UNIFORM, Packs, PairBatch, RowFormat, pack, tokens_of
-from headwater.forward.scores import ScoredModel, ScoreFunction, computed, reference_scores
+from headwater.forward.packing import UNIFORM, Packs, PairBatch, RowFormat
+from headwater.forward.scores import ScoredLoss, ScoredModel, ScoreFunction, computed, own_scores, pair_loss
 from headwater.losses import Loss
 from headwater.losses.token_weights import Weights
 from headwater.models.saving import check_weights
 from headwater.training import checkpoints, schedules
 from headwater.training.callbacks import EvaluateBeforeSave, KeepBest
-from headwater.training.kl_estimate import KLEstimate
-from headwater.training.metrics import COLUMNS, bounds, figures, line, watch, wins
+from headwater.training.kl_estimate import KLEstimate, add_estimate
+from headwater.training.metrics import COLUMNS, WatchedRows, bounds, figures, line, watch, wins
+from headwater.training.neftune import noisy_embeddings
 from headwater.training.options import MAX_SKIPS, TrainingOptions
 from headwater.training.order import Shares
+from headwater.training.step_passes import StepPasses
 
 Log = Callable[[dict[str, Any]], None]
 
@@ -64,80 +65,77 @@ class PairTrainer(transformers.Trainer):  # type: ignore[misc]
         options: TrainingOptions | None = None,
         fingerprints: Mapping[str, Any] | None = None,
     ) -> None:
-        """Take the three values; `log` receives every history row, a pass holds at most `max_tokens` tokens.
+        """Take the model, its score function, the loss and the rows.
 
-        `estimate_kl` estimates once a batch what a loss that `needs` it wants to know. `options` say what happens at a
-        step that is not finite. `fingerprints` stand in every checkpoint; without them none is
-        written but for --save-steps.
+        `log` receives every history row. A pass holds at most `max_tokens` tokens. `kl_estimate` is for a loss that
+        needs one. `options` say what happens at a step that is not finite, and how much noise embeddings get.
+        `fingerprints` are stored in every checkpoint; without them, checkpoints are written for --save-steps only.
         """
-        self._row_format: RowFormat = row_format
-        self._max_tokens, self._weights, self._kl_estimate = max_tokens, weights, kl_estimate
-        super().__init__(
-            model=ScoredModel(model, score),
-            args=arguments,
-            train_dataset=train_pairs,
-            eval_dataset=held_out or None,
-            data_collator=self._laid_out,
-        )
+        self._passes = StepPasses(row_format, max_tokens, weights, kl_estimate)
+        self._kl_estimate = kl_estimate
+        with _config_kept(model):
+            super().__init__(
+                model=ScoredModel(model, score),
+                args=arguments,
+                train_dataset=train_pairs,
+                eval_dataset=held_out or None,
+                data_collator=self._passes.pack,
+            )
         if self.is_fsdp_enabled and arguments.save_strategy != "no":
             raise UsageError("--save-steps", "does not gather a sharded model", "leave it out under FSDP")
-        self.remove_callback(transformers.PrinterCallback)  # off a terminal, `log` says a line of its own
+        self.remove_callback(transformers.PrinterCallback)  # off a terminal, `log` prints a line of its own
         self._loss = loss
         self._log = log
-        self._kl_value: torch.Tensor | None = None
-        self._watched: list[torch.Tensor] = []
-        self._step_batches: list[Packs] = []
-        self._step_begun: checkpoints.Generators = {}
-        self._row_losses = torch.empty(0)
-        self._begun_at = self._watched_before = 0
+        self._watched = WatchedRows()
+        self._begun_at = 0
         self.last_evaluation: dict[str, float] = {}
         self.best: KeepBest | None = None
         self._fingerprints = fingerprints
         self._positions: list[checkpoints.Position] = []
         options = options or TrainingOptions()
+        self._neftune_alpha = options.neftune_noise_alpha
         self.guard = StepGuard(self.accelerator, options.nan_policy, options.max_skips or MAX_SKIPS, self._keep_before)
         self.add_callback(EvaluateBeforeSave())
 
-    def train(self, resume_from_checkpoint: str | None = None, **others: Any) -> Any:
-        """Train, from a checkpoint of `training/checkpoints.py` on where one is named."""
-        if resume_from_checkpoint is None:
-            return super().train(**others)
-        checkpoint = Path(resume_from_checkpoint)
+    def take_up(self, checkpoint: Path) -> bool:
+        """Restore the figures of a checkpoint, and return whether steps are left; if so, `train` goes on from it.
+
+        Where none are left the weights are restored as well: transformers would take one more step.
+        """
         self._begun_at = checkpoints.step_of(checkpoint)
         self._go_on(checkpoint)
         state = transformers.TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
         if self._begun_at < state.max_steps:
-            return super().train(resume_from_checkpoint, **others)
-        # All steps are done, which transformers does not expect: it would take one more.
+            return True
         self.state = state
-        self._load_from_checkpoint(resume_from_checkpoint)
+        checkpoints.load_weights(checkpoint, self.model)
         self.log({"train_loss": 0.0})
-        return None
+        return False
 
     def _go_on(self, checkpoint: Path) -> None:
-        """Take up what a checkpoint holds of the figures; the first process takes those of all."""
+        """Restore the figures of a checkpoint; the first process takes those of all, which are summed when logged."""
         saved, plain = checkpoints.load_tensors(checkpoint), checkpoints.load_plain(checkpoint)
         self.guard.go_on(saved, plain["skipped"])
         self.last_evaluation = plain["last_evaluation"]
         if self.best is not None and plain["best"]:
             self.best.go_on(saved, plain["best"])
         if self.accelerator.is_main_process:
-            self._watched, self._watched_before = [saved["watched"].to(self.args.device)], 1
+            self._watched.restart([saved["watched"].to(self.args.device)])
 
     def _maybe_log_save_evaluate(self, *others: Any, **named: Any) -> None:
         super()._maybe_log_save_evaluate(*others, **named)
-        now = checkpoints.position(self.state, self.lr_scheduler, len(self._watched))
-        # The step before the last one too: a flag may be read a step late.
+        now = checkpoints.position(self.state, self.lr_scheduler, len(self._watched.passes))
+        # The step before the last one is kept too: on a GPU, that a step was bad is known one step later.
         self._positions = [each for each in self._positions if each.step == now.step - 1] + [now]
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
-        self.save_at(checkpoints.position(self.state, self.lr_scheduler, len(self._watched)))
+        self.save_at(checkpoints.position(self.state, self.lr_scheduler, len(self._watched.passes)))
 
     def save_at(self, position: checkpoints.Position) -> Path:
         """Write a checkpoint of the weights as they are, at a position; all processes call it."""
         self.guard.settle()
         folder = Path(self.args.output_dir)
-        rows = self._gathered(self._watched[: position.watched])
+        rows = self._gathered(self._watched.passes[: position.watched])
         taken = self.accelerator.reduce(self.guard.taken, "sum")
         every = gather_object([position.generators]) if self.accelerator.num_processes > 1 else [position.generators]
         best, figures_of_best = ({}, None) if self.best is None else self.best.saved()
@@ -216,101 +214,70 @@ class PairTrainer(transformers.Trainer):  # type: ignore[misc]
     def training_step(
         self, model: torch.nn.Module, inputs: Packs, num_items_in_batch: int | torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Run the passes of a batch forward and backward, processes meeting at the last; return the loss.
+        """Run forward and backward over the passes of a batch and return its loss, [].
 
-        Where memory runs out, the whole step is computed anew in smaller passes. Errors: `ResourceError`.
+        The loss is the sum over pairs, divided by the `num_items_in_batch` pairs of the optimizer step, so that the
+        losses and gradients of its batches add up to the mean. Where memory runs out, the whole step is computed again
+        in smaller passes. Errors: `ResourceError` where one pair does not fit.
         """
         model.train()
-        if any(each["num_pairs"] > 1 and each["input_ids"].numel() > self._max_tokens for each in inputs["packs"]):
-            inputs = self._laid_out(inputs["rows"].pairs)  # laid out before memory ran out
-        if not self._step_batches:
-            self._step_begun = checkpoints.generators()
-        self._step_batches.append(inputs)
-        error = ""
+        packs = self._passes.begin(inputs)
+        pairs = packs["num_pairs"] if num_items_in_batch is None else num_items_in_batch
+        total = torch.zeros((), device=self.args.device)
+        scored: ScoredLoss | None = None
+        loss: torch.Tensor | None = None
         try:
-            return self._passes(model, inputs, num_items_in_batch)
-        except (RuntimeError, MemoryError) as problem:
-            if not halving.is_exhausted(problem):
+            packs = self._prepare_inputs(packs)
+            kl = self._estimate_kl(packs["partners"])
+            for number, batch in enumerate(packs["packs"], start=1):
+                add_estimate(batch, kl)
+                # Processes average their gradients once, in the backward pass of the last pass.
+                last = number == len(packs["packs"])
+                with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
+                    with noisy_embeddings(self.model, batch, self._neftune_alpha):
+                        scored = pair_loss(model, own_scores, self._loss, batch)
+                    # Data parallelism divides the sum of gradients by the number of processes: this undoes it.
+                    loss = scored.result.loss.sum() * self.accelerator.num_processes / pairs
+                    self.accelerator.backward(loss)
+                self.guard.see_rows(scored.result.loss)
+                self._watched.passes.append(watch(*scored))
+                total += loss.detach()
+            return self.guard.see_batch(total, packs["ids"])
+        except (RuntimeError, MemoryError) as error:
+            if not halving.is_exhausted(error):
                 raise
-            error = first_line(problem)
-        self._make_room(error)
-        batches = self._step_batches
-        self._step_batches = []
-        checkpoints.set_generators(self._step_begun)
-        for batch in batches:
-            loss = self.training_step(model, self._laid_out(batch["rows"].pairs), num_items_in_batch)
-        return loss
+            problem = first_line(error)
+        # The error is gone and with it the frames that hold tensors; these two would keep the graph of the failed pass.
+        scored = loss = None
+        return self._step_in_smaller_passes(model, num_items_in_batch, problem)
 
-    def _laid_out(self, pairs: Sequence[PairTokens]) -> Packs:
-        """Lay the pairs of a batch out in passes of at most `max_tokens` tokens."""
-        packs = pack(pairs, self._row_format, self._max_tokens, self._weights)
-        if self._kl_estimate is not None:
-            packs["partners"] = self._kl_estimate.partners(pairs, self._row_format, self._max_tokens, self._weights)
-        return packs
-
-    def _make_room(self, error: str) -> None:
-        """Forget what was computed of this step, and halve the passes from now on. Errors: `ResourceError`."""
+    def _step_in_smaller_passes(
+        self, model: torch.nn.Module, num_items_in_batch: int | torch.Tensor | None, problem: str
+    ) -> torch.Tensor:
+        """Compute the batches of the current step again in passes of half the size; return the loss of the last one."""
         self.model.zero_grad()
         self.guard.forget_step()
-        del self._watched[self._watched_before :]
-        self._row_losses = torch.empty(0)
-        halving.release()
-        of_pair = functools.partial(tokens_of, row_format=self._row_format)
-        self._max_tokens = halving.smaller(self._step_batches[-1], of_pair, self.accelerator.num_processes, error)
+        self._watched.forget_step()
+        for packs in self._passes.halved(self.accelerator.num_processes, problem):
+            loss = self.training_step(model, packs, num_items_in_batch)
+        return loss
 
-    def _passes(
-        self, model: torch.nn.Module, inputs: Packs, num_items_in_batch: int | torch.Tensor | None
-    ) -> torch.Tensor:
-        inputs = self._prepare_inputs(inputs)
-        packs = inputs["packs"]
-        self._estimate_kl(inputs["partners"])
-        total = torch.zeros((), device=self.args.device)
-        for number, batch in enumerate(packs, start=1):
-            with contextlib.nullcontext() if number == len(packs) else self.accelerator.no_sync(model):
-                loss = self.compute_loss(model, batch, num_items_in_batch=num_items_in_batch)
-                self.accelerator.backward(loss)
-            self.guard.see_rows(self._row_losses)
-            total += loss.detach()
-        return self.guard.see_batch(total, inputs["ids"])
+    def _estimate_kl(self, partners: Sequence[PairBatch]) -> torch.Tensor | None:
+        """Return the KL estimate of a batch, [], given its prompts with responses to others; None where not needed."""
+        if self._kl_estimate is None:
+            return None
+        with self.accelerator.autocast():
+            estimate = self._kl_estimate(self.accelerator.unwrap_model(self.model).model, partners)
+        mean: torch.Tensor = self.accelerator.reduce(estimate, "mean")
+        return mean
 
     def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
-        """Decide, between the gradient and the step, whether the step is taken; return the norm."""
+        """Return the norm of the gradient, after deciding whether the step is taken: no other hook lies in between."""
         norm = super()._get_grad_norm(model, grad_norm)
-        takes = self.guard.decide(self.state.global_step + 1, norm, self.optimizer)
-        self._step_batches = []
-        since, self._watched_before = self._watched_before, len(self._watched)
-        # What was watched of a step that is not taken counts nowhere, as if no row had a response.
-        self._watched[since:] = [torch.where(takes, rows, torch.nan) for rows in self._watched[since:]]
+        taken = self.guard.decide(self.state.global_step + 1, norm, self.optimizer)
+        self._passes.end_step()
+        self._watched.end_step(taken)
         return norm
-
-    def compute_loss(
-        self,
-        model: torch.nn.Module,
-        inputs: PairBatch,
-        return_outputs: bool = False,
-        num_items_in_batch: int | torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """Return the sum of the batch's losses over the pairs of the optimizer step.
-
-        With several processes, times their number: data parallelism averages gradients over processes.
-        """
-        policy, reference = model(inputs), reference_scores(inputs)
-        if self._kl_value is not None:
-            policy = policy._replace(kl_estimate=self._kl_value.expand(inputs["num_pairs"]))
-        result = self._loss(policy, reference)
-        self._watched.append(watch(result, policy, reference))
-        self._row_losses = result.loss.detach()
-        pairs = inputs["num_pairs"] if num_items_in_batch is None else num_items_in_batch
-        total: torch.Tensor = result.loss.sum() * self.accelerator.num_processes / pairs
-        return total
-
-    def _estimate_kl(self, partners: Sequence[PairBatch]) -> None:
-        """Estimate the drift of a batch, before its passes, from the same rows with responses to other prompts."""
-        if self._kl_estimate is None:
-            return
-        with self.accelerator.autocast():
-            kl_values = self._kl_estimate(self.accelerator.unwrap_model(self.model).model, partners)
-        self._kl_value = self.accelerator.reduce(kl_values, "mean")
 
     def whole_weights(self) -> dict[str, torch.Tensor]:
         """Gather the weights under the model's own names, from wherever they are sharded; all processes call it."""
@@ -326,32 +293,29 @@ class PairTrainer(transformers.Trainer):  # type: ignore[misc]
         """Score the held-out pairs; logs and returns mean loss and rewards, under `eval_`."""
         pairs = self.eval_dataset if eval_dataset is None else eval_dataset
         mine = pairs[self.accelerator.process_index :: self.accelerator.num_processes]
-        training, self._watched = self._watched, []
-        total = torch.zeros((), dtype=torch.float64, device=self.args.device)
         self.model.eval()
-        if self._kl_estimate is not None:
-            partners = self._kl_estimate.partners(mine, self._row_format, self._max_tokens, self._weights)
-            self._estimate_kl(self._prepare_inputs(partners))
+        kl = self._estimate_kl([self._prepare_inputs(batch) for batch in self._passes.partners(mine)])
 
-        def of_pass(batch: PairBatch) -> torch.Tensor:
-            return self.compute_loss(self.model, self._prepare_inputs(batch), num_items_in_batch=1)
+        def of_pass(batch: PairBatch) -> ScoredLoss:
+            batch = self._prepare_inputs(batch)
+            add_estimate(batch, kl)
+            return pair_loss(self.model, own_scores, self._loss, batch)
 
         places: list[int] = []
         losses: list[torch.Tensor] = []
+        watched: list[torch.Tensor] = []
+        passes = (mine, self._passes.max_tokens, self._passes.row_format, "held-out pairs", self._passes.weights)
         with torch.no_grad(), self.accelerator.autocast():
-            for indices, loss in computed(
-                of_pass, mine, self._max_tokens, self._row_format, "held-out pairs", self._weights
-            ):
+            for indices, scored in computed(of_pass, *passes):
                 places += indices
-                total += loss
-                losses.append(self._row_losses)
-        loss = self.accelerator.reduce(total, "sum").item() / self.accelerator.num_processes / len(pairs)
+                losses.append(scored.result.loss)
+                watched.append(watch(*scored))
+        total = sum((each.sum() for each in losses), torch.zeros((), dtype=torch.float64, device=self.args.device))
+        loss = self.accelerator.reduce(total, "sum").item() / len(pairs)
         if not math.isfinite(loss):
             self._refuse_evaluation([mine[place].id for place in places], torch.cat(losses))
-        interval = self._interval(pairs, places)
-        metrics = {"loss": loss, **self._take_watched(), **interval}
+        metrics = {"loss": loss, **figures(self._gathered(watched)), **self._interval(pairs, places, watched)}
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
-        self._watched = training
         self.last_evaluation = metrics
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)  # type: ignore[has-type]
@@ -366,11 +330,13 @@ class PairTrainer(transformers.Trainer):  # type: ignore[misc]
         names, values = zip(*every, strict=True)
         check_scores(np.array(values), names, f"step {self.state.global_step}, held-out part")
 
-    def _interval(self, pairs: Sequence[PairTokens], places: Sequence[int]) -> dict[str, float]:
-        """Return the interval of the accuracy on `pairs`, whose rows were watched at this process's `places`."""
+    def _interval(
+        self, pairs: Sequence[PairTokens], places: Sequence[int], watched: Sequence[torch.Tensor]
+    ) -> dict[str, float]:
+        """Return the interval of the accuracy on `pairs`, of which this process has `watched` those at its `places`."""
         won = torch.zeros(len(pairs), dtype=torch.float64, device=self.args.device)
         mine = torch.tensor(places) * self.accelerator.num_processes + self.accelerator.process_index
-        won[mine.to(won.device)] = wins(torch.cat(self._watched))
+        won[mine.to(won.device)] = wins(torch.cat([*watched]))
         by_pair = self.accelerator.reduce(won, "sum").cpu().numpy()
         return bounds(by_pair, [pair.conversation_id for pair in pairs], self.args.seed)
 
@@ -384,17 +350,11 @@ class PairTrainer(transformers.Trainer):  # type: ignore[misc]
             logs = {name: value for name, value in logs.items() if math.isfinite(value)}
             if self.guard.skipped:
                 logs["skipped_steps"] = len(self.guard.skipped)
-            logs.update(self._take_watched())
-            self._watched_before = 0
+            logs.update(figures(self._gathered(self._watched.restart())))
         super().log(logs, start_time)
         self._log({"step": self.state.global_step, **logs})
         if not draws_bars():
             say(f"step {self.state.global_step}/{self.state.max_steps}: {line(logs)}")
-
-    def _take_watched(self) -> dict[str, float]:
-        """Return the figures of the rows since the last call, of all processes."""
-        rows, self._watched = self._gathered(self._watched), []
-        return figures(rows)
 
     def _gathered(self, watched: Sequence[torch.Tensor]) -> torch.Tensor:
         """Return what was watched by all processes, [rows, COLUMNS]."""
@@ -403,3 +363,14 @@ class PairTrainer(transformers.Trainer):  # type: ignore[misc]
         padded = self.accelerator.pad_across_processes(torch.cat([none, *watched]), pad_index=float("nan"))
         gathered: torch.Tensor = self.accelerator.gather(padded)
         return gathered
+
+
+@contextlib.contextmanager
+def _config_kept(model: Any) -> Iterator[None]:
+    """Undo inside changes to the configuration of a model, which would be saved with it: a trainer sets `use_cache`."""
+    before = dict(vars(model.config))
+    try:
+        yield
+    finally:
+        vars(model.config).clear()
+        vars(model.config).update(before)

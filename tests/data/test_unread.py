@@ -136,7 +136,7 @@ def test_a_condition_column_is_read(tmp_path: Path) -> None:
 def test_a_margin_is_the_gap_of_scores_and_is_written(suffix: str, tmp_path: Path) -> None:
     rows = [row(0), row(1, margin=2.5), row(2, margin=0, score_chosen=3.0, score_rejected=1.0)]
     _, records = read(tmp_path / "a.jsonl", rows)
-    assert [record.score_gap for record in records] == [None, 2.5, 0.0]
+    assert [record.loss_columns.get("score_gap") for record in records] == [None, 2.5, 0.0]
     write(tmp_path / f"b{suffix}", records)
     assert list(stream(tmp_path / f"b{suffix}")) == records
 

@@ -30,14 +30,13 @@ def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train_dpo.run(config_of(data, tmp_path_factory.mktemp("whole") / "run"))
 
 
-def undefined_loss(trainer: Any, loss: torch.Tensor) -> torch.Tensor:
-    trainer._row_losses = trainer._row_losses.clone().index_fill(0, torch.tensor([2]), torch.nan)
-    return loss * torch.nan
+def undefined_loss(trainer: Any, losses: torch.Tensor) -> torch.Tensor:
+    return losses * torch.ones_like(losses).index_fill(0, torch.tensor([2]), torch.nan)
 
 
-def infinite_gradient(trainer: Any, loss: torch.Tensor) -> torch.Tensor:
-    loss.register_hook(lambda gradient: gradient * torch.inf)
-    return loss
+def infinite_gradient(trainer: Any, losses: torch.Tensor) -> torch.Tensor:
+    losses.register_hook(lambda gradient: gradient * torch.inf)
+    return losses
 
 
 FAULTS = [

@@ -37,14 +37,22 @@ def config_of(data: Path, output: Path, **changes: Any) -> Config:
 
 
 def at_step(step: int, happens: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let `happens(trainer, model, batch)` replace what the loss of the step after `step` finished ones returns."""
-    loss_as_is = trainer.PairTrainer.compute_loss
+    """Let `happens(trainer, losses)` replace the losses [pairs] of the step after `step` finished ones."""
+    step_as_is = trainer.PairTrainer.training_step
 
-    def compute_loss(self: Any, model: Any, inputs: Any, **named: Any) -> torch.Tensor:
-        loss = loss_as_is(self, model, inputs, **named)
-        return happens(self, loss) if model.training and self.state.global_step == step else loss
+    def training_step(self: Any, *given: Any) -> torch.Tensor:
+        loss_as_is = trainer.pair_loss
 
-    monkeypatch.setattr(trainer.PairTrainer, "compute_loss", compute_loss)
+        def changed(*parts: Any) -> Any:
+            scored = loss_as_is(*parts)
+            return scored._replace(result=scored.result._replace(loss=happens(self, scored.result.loss)))
+
+        with monkeypatch.context() as patch:
+            if self.state.global_step == step:
+                patch.setattr(trainer, "pair_loss", changed)
+            return step_as_is(self, *given)
+
+    monkeypatch.setattr(trainer.PairTrainer, "training_step", training_step)
 
 
 def train(config: Config) -> Path:

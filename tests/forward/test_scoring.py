@@ -76,15 +76,18 @@ def test_score_gaps_come_from_the_data_and_through_the_cache(tokenizer: Tokenize
     entry = token_cache.load(token_cache.key(data, encode_options, tokenizer), data)
     assert entry is not None
     for pairs in (made, entry.pairs):
-        assert [pair.score_gap for pair in pairs] == [2.5, 0.5, None]
+        assert [pair.columns.get("score_gap") for pair in pairs] == [2.5, 0.5, None]
 
 
 def test_score_gaps_are_there_where_every_row_has_one() -> None:
     model = policy("llama")
-    gaps = policy_scores(model, collate([pair._replace(score_gap=2.5) for pair in PAIRS])).score_gap
+    gaps = policy_scores(model, collate([pair._replace(columns={"score_gap": 2.5}) for pair in PAIRS])).columns[
+        "score_gap"
+    ]
     assert gaps is not None
     assert gaps.tolist() == [2.5] * len(PAIRS)
-    assert policy_scores(model, collate([PAIRS[0], PAIRS[1]._replace(score_gap=1.0)])).score_gap is None
+    some = [PAIRS[0], PAIRS[1]._replace(columns={"score_gap": 1.0})]
+    assert not policy_scores(model, collate(some)).columns
 
 
 @pytest.mark.parametrize("chunk", [1, 2**24])

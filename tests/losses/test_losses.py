@@ -78,7 +78,7 @@ def scores(
 
     sides = side(chosen, tokens[0], divergence[0]), side(rejected, tokens[1], divergence[1])
     like = torch.ones(len(chosen), dtype=dtype)
-    return PairScores(*sides, score_gap=like * gap, kl_estimate=(like * kl_estimate).requires_grad_())
+    return PairScores(*sides, {"score_gap": like * gap, "kl_estimate": (like * kl_estimate).requires_grad_()})
 
 
 def reference_of(loss: LossBase, given: PairScores) -> PairScores | None:
@@ -282,8 +282,7 @@ def test_weights_and_estimates_are_constants() -> None:
     for loss in (WPO(), KTO()):
         policy = scores([-1.0], [-3.0])
         loss(policy, scores([-1.5], [-1.5])).loss.sum().backward()
-        assert policy.kl_estimate is not None
-        for given in (policy.chosen.self_likelihood, policy.rejected.self_likelihood, policy.kl_estimate):
+        for given in (policy.chosen.self_likelihood, policy.rejected.self_likelihood, policy.columns["kl_estimate"]):
             assert given is not None
             assert given.grad is None
         assert policy.chosen.value.grad is not None
@@ -325,7 +324,7 @@ def test_kto_takes_rows_with_one_response() -> None:
     """A row without a rejected response is a good example by itself, one without a chosen response a bad one."""
     value, none = torch.tensor([-1.0, 0.0]), torch.tensor([0.0, -3.0])
     policy = PairScores(
-        Score(value, torch.tensor([4, 0])), Score(none, torch.tensor([0, 2])), kl_estimate=torch.tensor([0.2, 0.2])
+        Score(value, torch.tensor([4, 0])), Score(none, torch.tensor([0, 2])), {"kl_estimate": torch.tensor([0.2, 0.2])}
     )
     reference = PairScores(
         Score(torch.tensor([-1.5, 0.0]), policy.chosen.tokens), Score(torch.tensor([0.0, -1.5]), policy.rejected.tokens)
@@ -339,7 +338,7 @@ def test_kto_takes_rows_with_one_response() -> None:
 @pytest.mark.parametrize("make", [TABLE[name] for name, loss in ALL.items() if "score_gap" in loss.needs])
 def test_data_without_scores_is_refused_where_they_are_needed(make: type[LossBase]) -> None:
     with pytest.raises(DataError, match=f"{make.name} · needs a score of both responses"):
-        make()(POLICY._replace(score_gap=None), REFERENCE)
+        make()(POLICY._replace(columns={}), REFERENCE)
 
 
 @pytest.mark.parametrize(

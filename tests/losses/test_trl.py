@@ -145,7 +145,7 @@ class Theirs:
             "value": torch.stack([weight @ values for weight, (values, _) in zip(every, by_row, strict=True)]),
             "tokens": torch.tensor([len(values) for values, _ in by_row]),
             "weight": torch.stack([weight.sum() for weight in every]),
-            "typicality": torch.stack([self_likelihoods.mean() for _, self_likelihoods in by_row]),
+            "self_likelihood": torch.stack([self_likelihoods.mean() for _, self_likelihoods in by_row]),
         }
         return PairScores(*(Score(**{k: v.chunk(2)[side] for k, v in columns.items()}) for side in (0, 1)))
 
@@ -268,7 +268,7 @@ def test_reward_loss_equals_trls(corpus: list[Preference], tokenizer: Tokenizer,
         after_first[:, 0] = 0
         pairs = split_rows(batch["input_ids"], after_first, batch["attention_mask"])
         attend_with(model, TREES)
-        pairs = [pair._replace(score_gap=gap) for pair, gap in zip(pairs, margins.tolist(), strict=True)]
+        pairs = [pair._replace(columns={"score_gap": gap}) for pair, gap in zip(pairs, margins.tolist(), strict=True)]
         scores = reward_scores(model, collate(pairs))
     assert abs(expected - np.log(2)) > 1e-3
     assert BradleyTerry()(scores, None).loss.mean().item() == pytest.approx(expected, rel=1e-6)
@@ -318,7 +318,7 @@ def test_kto_equals_trls(corpus: list[Preference], tokenizer: Tokenizer, tmp_pat
             collate(unpaired_rows(*(batch[part + name] for name in ROW), labels), "padded") for part in ("", "KL_")
         )
         estimate = estimate_kl(policy, reference, [others])
-        scores = policy_scores(policy, mine)._replace(kl_estimate=estimate.expand(6))
+        scores = policy_scores(policy, mine)._replace(columns={"kl_estimate": estimate.expand(6)})
         result = KTO(**settings)(scores, policy_scores(reference, mine))
     assert estimate.item() > 1, "an estimate that is clamped to 0 would hide a mistake"
     assert result.loss.mean().item() == pytest.approx(expected, rel=1e-6)

@@ -11,7 +11,7 @@ from headwater.commands import train_reward
 from headwater.errors import UsageError
 from headwater.forward.scores import reward_scores
 from headwater.models import precision
-from headwater.training import run
+from headwater.training import job
 from headwater.training.task import TrainingTask
 
 
@@ -64,4 +64,4 @@ def test_the_stored_config_says_what_auto_took(monkeypatch: pytest.MonkeyPatch) 
     config = train_reward.Config(data=Path("pairs.jsonl"), output=Path("run"))
     assert config.training.precision == "auto"
     recipe = TrainingTask("train-reward", "reward", "reward", {}, reward_scores, 1e-5)
-    assert run._with_defaults(config, recipe).training.precision == "fp32"
+    assert job._with_defaults(config, recipe).training.precision == "fp32"

@@ -64,12 +64,12 @@ def test_the_loss_of_a_pair_is_the_mean_over_its_cuts() -> None:
     torch.manual_seed(1)
     chosen, rejected, tokens = torch.randn(4, 3), torch.randn(4, 3), torch.ones(4)
     gap = torch.rand(4)
-    scores = PairScores(Score(chosen, tokens), Score(rejected, tokens), score_gap=gap[:, None])
+    scores = PairScores(Score(chosen, tokens), Score(rejected, tokens), {"score_gap": gap[:, None]})
     for name, plain in (("bradley_terry", BradleyTerry(center=0.1)), ("margin_bradley_terry", MarginBradleyTerry())):
         settings = {"center": 0.1} if name == "bradley_terry" else {}
         found = PREFIX_LOSSES[name](**settings)(scores, None)
         by_cut = [
-            plain(PairScores(Score(chosen[:, k], tokens), Score(rejected[:, k], tokens), score_gap=gap), None).loss
+            plain(PairScores(Score(chosen[:, k], tokens), Score(rejected[:, k], tokens), {"score_gap": gap}), None).loss
             for k in range(3)
         ]
         assert torch.allclose(found.loss, torch.stack(by_cut).mean(0))

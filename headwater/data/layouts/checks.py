@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from headwater.data.layouts.fields import number, own_id
 from headwater.data.layouts.layout import AnyDraft, Broken, CandidatesDraft, Draft, Fields, NoPreference
-from headwater.data.preference import Candidates, Message, Preference, Prompted, Response, Unpaired
+from headwater.data.preference import NO_COLUMNS, Candidates, Message, Preference, Prompted, Response, Unpaired
 
 
 def draft_to_record(draft: AnyDraft, fields: Fields, name: str) -> Preference | Candidates | Unpaired:
@@ -18,8 +18,8 @@ def draft_to_record(draft: AnyDraft, fields: Fields, name: str) -> Preference | 
         prompt, chosen, rejected = draft
         check_responses(chosen, rejected)
         _check_whole(prompt, (chosen, rejected), names)
-        margin = number(fields, "margin")
-        return Preference(prompt=prompt, chosen=chosen, rejected=rejected, id=identity, source=source, margin=margin)
+        columns = pair_columns(fields)
+        return Preference(prompt=prompt, chosen=chosen, rejected=rejected, id=identity, source=source, columns=columns)
     if isinstance(draft, CandidatesDraft):
         check_candidates(draft.responses)
         _check_whole(draft.prompt, draft.responses, names)
@@ -27,6 +27,16 @@ def draft_to_record(draft: AnyDraft, fields: Fields, name: str) -> Preference | 
     check_responses(draft.response)
     _check_whole(draft.prompt, (draft.response,), names)
     return Unpaired(prompt=draft.prompt, response=draft.response, label=draft.label, id=identity, source=source)
+
+
+PAIR_COLUMNS = ("margin",)
+"""Fields of a row that become numbers of a pair (`Preference.columns`), under the same names, in every layout."""
+
+
+def pair_columns(fields: Fields) -> Mapping[str, float]:
+    """Return the numbers of a pair that a row holds, by name. Errors: `Broken` for what is no number."""
+    numbers = {name: number(fields, name) for name in PAIR_COLUMNS if name in fields}
+    return {name: value for name, value in numbers.items() if value is not None} or NO_COLUMNS
 
 
 def _is_blank(text: str) -> bool:
@@ -88,8 +98,7 @@ def canonical_row(preference: Preference) -> dict[str, Any]:
         row[side] = [{"role": "assistant", "content": response.text}]
         row[f"score_{side}"] = response.score
         row[f"{side}_complete"] = response.complete
-    margin = {} if preference.margin is None else {"margin": preference.margin}
-    return row | margin | condition_of(preference)
+    return row | dict(preference.columns) | condition_of(preference)
 
 
 def condition_of(record: Prompted) -> dict[str, str]:
