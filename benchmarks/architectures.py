@@ -31,7 +31,8 @@ from headwater.errors import HeadwaterError, first_line
 from headwater.forward.attention import is_encoder
 from headwater.forward.format_check import reader_of, row_format_for
 from headwater.forward.hidden_states import forget_longer_texts
-from headwater.forward.scores import token_log_probs, token_values
+from headwater.forward.passes import token_values
+from headwater.forward.scores import token_log_probs
 
 POLICY, REWARD = "causal", "sequence classification"
 NAMES = {POLICY: auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, REWARD: auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES}

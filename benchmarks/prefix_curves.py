@@ -40,7 +40,8 @@ from headwater.data.truncation import Keep, Truncation
 from headwater.forward.attention import TREES, attend_with
 from headwater.forward.format_check import row_format_for
 from headwater.forward.packing import tokens_of
-from headwater.forward.scores import token_rewards, token_values
+from headwater.forward.passes import token_values
+from headwater.forward.scores import token_rewards
 from headwater.signal.prefix_scorers import kept_of, reward_prefix_scorer
 from headwater.statistics import Floats
 

@@ -47,7 +47,8 @@ from headwater.data.truncation import Keep, Truncation, truncate
 from headwater.forward.attention import TREES, attend_with
 from headwater.forward.compilation import compile_layers
 from headwater.forward.packing import common_prefix_length, tokens_of
-from headwater.forward.scores import policy_scores, reward_scores, with_reference
+from headwater.forward.passes import with_reference
+from headwater.forward.scores import policy_scores, reward_scores
 from headwater.losses import DPO, BradleyTerry
 from headwater.models import loading, precision
 from headwater.models.precision import Precision

@@ -330,7 +330,7 @@ def _refuse_embedding(config: Config) -> None:
 def _embedded(config: Config, task: _Task, pairs: list[PairTokens]) -> dict[str, Any]:
     """Lay out the responses of `pairs` by what the model holds of them at their last tokens."""
     from headwater.forward.format_check import row_format_for
-    from headwater.forward.scores import last_states
+    from headwater.forward.passes import last_states
 
     (model,) = task.model.members
     layout = row_format_for(model, pairs, config.tokens_per_pass)

@@ -22,7 +22,8 @@ from headwater.data.tokens import PairTokens
 from headwater.errors import UsageError
 from headwater.forward.format_check import row_format_for
 from headwater.forward.packing import UNIFORM
-from headwater.forward.scores import exact_policy_scores, reward_scores, score_pairs, with_reference
+from headwater.forward.passes import score_pairs, with_reference
+from headwater.forward.scores import exact_policy_scores, reward_scores
 from headwater.losses import DPO, POLICY_LOSSES, BradleyTerry, LossBase
 from headwater.losses.token_weights import Weights
 from headwater.models import loading

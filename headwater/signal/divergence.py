@@ -29,7 +29,8 @@ from headwater.forward.distributions import log_distribution
 from headwater.forward.format_check import common_row_format
 from headwater.forward.hidden_states import hidden_states
 from headwater.forward.packing import PairBatch
-from headwater.forward.scores import TokenFunction, token_values
+from headwater.forward.passes import token_values
+from headwater.forward.scores import TokenFunction
 from headwater.results.signal import Divergence, DivergencePoint
 from headwater.signal.bootstrap import Bootstrap
 from headwater.signal.options import DivergenceOptions

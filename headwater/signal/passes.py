@@ -19,7 +19,8 @@ from headwater.data.turns import turn_end
 from headwater.errors import DataError
 from headwater.forward.finite import check_scores
 from headwater.forward.format_check import row_format_for
-from headwater.forward.scores import WINDOW, TokenFunction, TokenValues, token_log_probs, token_rewards, token_values
+from headwater.forward.passes import WINDOW, TokenValues, token_values
+from headwater.forward.scores import TokenFunction, token_log_probs, token_rewards
 from headwater.models import loading, positions
 from headwater.models.heads import Head
 from headwater.models.turn_ends import end_rule, end_tokens

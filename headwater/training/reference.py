@@ -32,16 +32,16 @@ from headwater.errors import ResourceError, UsageError
 from headwater.forward import partial_results
 from headwater.forward.format_check import row_format_for
 from headwater.forward.packing import RowFormat, tokens_of
-from headwater.forward.scores import (
+from headwater.forward.passes import (
     WINDOW,
     TokenValues,
     each_token_values,
     place,
     starts_of,
-    token_log_probs,
     token_values,
     with_reference,
 )
+from headwater.forward.scores import token_log_probs
 
 FORMAT = "2"
 CHECKED = 3

@@ -30,7 +30,8 @@ from headwater.errors import UsageError, first_line
 from headwater.forward import halving
 from headwater.forward.finite import StepGuard, check_scores
 from headwater.forward.packing import UNIFORM, Packs, PairBatch, RowFormat
-from headwater.forward.scores import ScoredLoss, ScoredModel, ScoreFunction, computed, own_scores, pair_loss
+from headwater.forward.passes import computed
+from headwater.forward.scores import ScoredLoss, ScoredModel, ScoreFunction, own_scores, pair_loss
 from headwater.losses import Loss
 from headwater.losses.token_weights import Weights
 from headwater.models.saving import check_weights

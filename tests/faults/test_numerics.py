@@ -198,7 +198,8 @@ def test_a_model_with_weights_that_are_not_finite_is_refused(where: str) -> None
 def test_a_row_whose_tokens_all_count_nothing_has_a_finite_loss_and_no_gradient(tmp_path: Path) -> None:
     """Token weights may leave nothing of a response: it then says nothing, and harms nobody."""
     from headwater.forward.packing import collate
-    from headwater.forward.scores import policy_scores, with_reference
+    from headwater.forward.passes import with_reference
+    from headwater.forward.scores import policy_scores
     from headwater.losses import DPO
     from tests.conftest import random_pairs
     from tests.forward.test_parity import LENGTHS, VOCAB, policy

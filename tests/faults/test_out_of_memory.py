@@ -15,7 +15,8 @@ from headwater import cli
 from headwater.errors import ResourceError
 from headwater.forward import halving, scores
 from headwater.forward.packing import tokens_of
-from headwater.forward.scores import reward_scores, score_pairs, token_log_probs, token_values
+from headwater.forward.passes import score_pairs, token_values
+from headwater.forward.scores import reward_scores, token_log_probs
 from headwater.losses import BradleyTerry
 from headwater.rewards.responses import reward_token_scorer
 from tests.conftest import random_pairs

@@ -19,7 +19,8 @@ from headwater.forward.attention import TREES, Plan, attend_with, tree_attention
 from headwater.forward.check_sample import Sample, limits_of
 from headwater.forward.format_check import checked, common_row_format, row_format_for
 from headwater.forward.packing import PairBatch, RowFormat, Tree, collate
-from headwater.forward.scores import policy_scores, score_pairs, token_log_probs, token_rewards
+from headwater.forward.passes import score_pairs
+from headwater.forward.scores import policy_scores, token_log_probs, token_rewards
 from headwater.losses import DPO
 from tests.conftest import random_pairs
 from tests.forward.test_parity import GROUPED, VOCAB, policy, reward, separate_log_probs

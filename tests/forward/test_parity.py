@@ -13,16 +13,8 @@ from headwater.data.tokens import PairTokens
 from headwater.forward.attention import TREES, attend_with
 from headwater.forward.format_check import row_format_for
 from headwater.forward.packing import RowFormat, collate
-from headwater.forward.scores import (
-    ScoreFunction,
-    policy_scores,
-    reward_scores,
-    score_pairs,
-    token_log_probs,
-    token_rewards,
-    token_values,
-    with_reference,
-)
+from headwater.forward.passes import score_pairs, token_values, with_reference
+from headwater.forward.scores import ScoreFunction, policy_scores, reward_scores, token_log_probs, token_rewards
 from headwater.losses import DPO, BradleyTerry
 from tests.conftest import random_pairs
 

@@ -22,7 +22,8 @@ from headwater.data.tokenizers import Tokenizer
 from headwater.data.tokens import PairTokens
 from headwater.forward.attention import TREES, attend_with
 from headwater.forward.packing import UNIFORM, collate
-from headwater.forward.scores import policy_scores, reference_scores, reward_scores, score_for, with_reference
+from headwater.forward.passes import with_reference
+from headwater.forward.scores import policy_scores, reference_scores, reward_scores, score_for
 from headwater.losses import (
     CPO,
     DPO,

@@ -8,7 +8,8 @@ from headwater.config import build
 from headwater.data.tokens import PairTokens
 from headwater.errors import UsageError
 from headwater.forward.packing import UNIFORM, RowFormat, collate
-from headwater.forward.scores import policy_scores, reference_scores, score_pairs, token_log_probs, with_reference
+from headwater.forward.passes import score_pairs, with_reference
+from headwater.forward.scores import policy_scores, reference_scores, token_log_probs
 from headwater.losses import DPO
 from headwater.losses.token_weights import WEIGHTS, Decay, DownSample, First, Mean, Tail, Uniform, Weights
 from tests.conftest import random_pairs

@@ -13,7 +13,8 @@ from headwater.data.tokens import PairTokens
 from headwater.errors import UsageError
 from headwater.forward.attention import TREES, attend_with
 from headwater.forward.packing import collate
-from headwater.forward.scores import policy_scores, reward_scores, with_reference
+from headwater.forward.passes import with_reference
+from headwater.forward.scores import policy_scores, reward_scores
 from headwater.losses import DPO, BradleyTerry
 from headwater.models.adapters import adapted, check_targets
 from headwater.models.lora_options import LoraOptions

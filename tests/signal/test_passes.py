@@ -16,7 +16,8 @@ from headwater.data.tokenizers import Tokenizer
 from headwater.data.tokens import EncodeOptions, EndToken, PairTokens, tokenize
 from headwater.data.truncation import CutBy, Keep, Part, Truncation
 from headwater.data.turns import turn_end
-from headwater.forward.scores import TokenFunction, TokenValues, token_log_probs, token_rewards, token_values
+from headwater.forward.passes import TokenValues, token_values
+from headwater.forward.scores import TokenFunction, token_log_probs, token_rewards
 from headwater.models import loading
 from headwater.signal.passes import reward_prefix_model
 from headwater.signal.prefix_scorers import TokenRewards, implicit_reward_prefix_scorer, kept_of, reward_prefix_scorer

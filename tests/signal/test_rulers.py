@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from headwater.data.tokens import PairTokens
 from headwater.data.truncation import Keep, Truncation
-from headwater.forward.scores import TokenValues
+from headwater.forward.passes import TokenValues
 from headwater.signal.prefix_scorers import first_of, implicit_reward_prefix_scorer, kept_of, reward_prefix_scorer
 
 END = 9

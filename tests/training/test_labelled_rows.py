@@ -10,7 +10,8 @@ import torch
 
 from headwater.data.tokens import PairTokens
 from headwater.forward.packing import RowFormat, collate, pack, tokens_of
-from headwater.forward.scores import policy_scores, with_reference
+from headwater.forward.passes import with_reference
+from headwater.forward.scores import policy_scores
 from headwater.losses import KTO
 from headwater.losses.token_weights import Decay, First, Mean, Weights
 from headwater.training.arguments import arguments_for

@@ -18,6 +18,7 @@ from headwater.data.preference import Preference, Response
 from headwater.data.tokens import PairTokens, tokenize
 from headwater.forward.format_check import row_format_for
 from headwater.forward.packing import RowFormat, collate
+from headwater.forward.passes import with_reference
 from headwater.forward.scores import (
     ScoreFunction,
     divergence_scores,
@@ -25,7 +26,6 @@ from headwater.forward.scores import (
     reference_scores,
     reward_scores,
     score_for,
-    with_reference,
 )
 from headwater.losses import (
     CPO,

@@ -11,7 +11,7 @@ import torch
 
 from headwater.data import token_cache
 from headwater.data.tokens import PairTokens
-from headwater.forward.scores import with_reference
+from headwater.forward.passes import with_reference
 from headwater.training import reference
 from headwater.training.reference import Reference
 from tests.forward.test_parity import pairs_with_openings, policy

@@ -15,14 +15,8 @@ import torch
 from headwater import interrupts
 from headwater.data.tokens import PairTokens
 from headwater.forward import partial_results
-from headwater.forward.scores import (
-    policy_scores,
-    reward_scores,
-    score_pairs,
-    token_log_probs,
-    token_values,
-    with_reference,
-)
+from headwater.forward.passes import score_pairs, token_values, with_reference
+from headwater.forward.scores import policy_scores, reward_scores, token_log_probs
 from headwater.losses import DPO, BradleyTerry
 from headwater.models.loading import load
 from headwater.training.reference import Reference

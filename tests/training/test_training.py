@@ -12,7 +12,8 @@ import transformers
 from headwater.data.tokens import PairTokens
 from headwater.errors import NumericalError, UsageError
 from headwater.forward.packing import RowFormat
-from headwater.forward.scores import ScoreFunction, policy_scores, reward_scores, with_reference
+from headwater.forward.passes import with_reference
+from headwater.forward.scores import ScoreFunction, policy_scores, reward_scores
 from headwater.losses import DPO, BradleyTerry, Loss
 from headwater.training.arguments import arguments_for
 from headwater.training.options import TrainingOptions

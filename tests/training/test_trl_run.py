@@ -15,7 +15,8 @@ import trl
 from headwater.data.tokenizers import Tokenizer
 from headwater.data.tokens import PairTokens
 from headwater.forward.attention import TREES, attend_with
-from headwater.forward.scores import policy_scores, reward_scores, with_reference
+from headwater.forward.passes import with_reference
+from headwater.forward.scores import policy_scores, reward_scores
 from headwater.losses import DPO, BradleyTerry
 from headwater.training.arguments import arguments_for
 from headwater.training.options import TrainingOptions
