@@ -29,10 +29,10 @@ from benchmarks.architecture_configs import NOT_SMALL, SETTINGS, SIZES, VARIANTS
 from headwater.data.tokens import PairTokens
 from headwater.errors import HeadwaterError, first_line
 from headwater.forward.attention import is_encoder
-from headwater.forward.format_check import reader_of, row_format_for
+from headwater.forward.format_check import row_format_for
 from headwater.forward.hidden_states import forget_longer_texts
 from headwater.forward.passes import token_values
-from headwater.forward.scores import token_log_probs
+from headwater.forward.scores import kind_of
 
 POLICY, REWARD = "causal", "sequence classification"
 NAMES = {POLICY: auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, REWARD: auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES}
@@ -110,7 +110,7 @@ def alone(model: Any, pairs: Sequence[PairTokens]) -> np.ndarray[Any, Any]:
             row = torch.tensor([[*pair.prompt, *side]])
             forget_longer_texts(model)
             logits = model(input_ids=row, attention_mask=torch.ones_like(row)).logits.double()
-            if reader_of(model) is token_log_probs:
+            if _is_policy(model):
                 logits = (
                     logits[0, len(pair.prompt) - 1 : -1].log_softmax(-1).gather(1, row[0, len(pair.prompt) :, None])
                 )
@@ -120,9 +120,11 @@ def alone(model: Any, pairs: Sequence[PairTokens]) -> np.ndarray[Any, Any]:
 
 def read(model: Any, pairs: Sequence[PairTokens], max_tokens: int) -> np.ndarray[Any, Any]:
     """Return the same values as headwater reads them."""
-    values = token_values(model, reader_of(model), pairs, max_tokens, row_format_for(model, pairs, max_tokens), "texts")
+    values = token_values(
+        model, kind_of(model).token_values, pairs, max_tokens, row_format_for(model, pairs, max_tokens), "texts"
+    )
     sides = [side for value in values for side in (value.chosen, value.rejected)]
-    return np.concatenate(sides if reader_of(model) is token_log_probs else [side[-1:] for side in sides]).astype(float)
+    return np.concatenate(sides if _is_policy(model) else [side[-1:] for side in sides]).astype(float)
 
 
 def examined(name: str, kind: str) -> Row:
@@ -152,14 +154,18 @@ def examined(name: str, kind: str) -> Row:
     except Exception as error:  # a bug of ours, which the table shall show
         problem = f"{type(error).__name__}: {first_line(error)}"
         return Row(name, kind, title, "failed", None, None, time.perf_counter() - began, problem)
-    scale = np.maximum(1, abs(expected)) if reader_of(model) is token_log_probs else expected.std()
+    scale = np.maximum(1, abs(expected)) if _is_policy(model) else expected.std()
     error = max(float((abs(each - expected) / scale).max()) for each in found)
     company = max(float((abs(each - found[0]) / scale).max()) for each in found[1:])
     return Row(name, kind, title, row_format, error, company, time.perf_counter() - began, _reason(model, row_format))
 
 
+def _is_policy(model: Any) -> bool:
+    return kind_of(model).values == "log-probabilities"
+
+
 def _size(model: Any, pair: PairTokens) -> int:
-    return len(pair.chosen) + len(pair.rejected) if reader_of(model) is token_log_probs else 2
+    return len(pair.chosen) + len(pair.rejected) if _is_policy(model) else 2
 
 
 def _wide(model: Any) -> Any:

@@ -31,18 +31,11 @@ from numpy.typing import NDArray
 from headwater.console import say
 from headwater.data.tokens import TOKENS_PER_PASS, PairTokens
 from headwater.errors import ModelError, first_line
-from headwater.forward.attention import TREES, attend_with, is_encoder
+from headwater.forward.attention import TREES, attend_with
 from headwater.forward.check_sample import Sample, limits_of, longest_of
 from headwater.forward.hidden_states import base_of, text_logits
 from headwater.forward.packing import RowFormat, collate
-from headwater.forward.scores import (
-    TokenFunction,
-    one_label,
-    response_rewards,
-    to_device,
-    token_log_probs,
-    token_rewards,
-)
+from headwater.forward.scores import POLICY, kind_of, one_label, to_device
 
 LAYOUTS: tuple[RowFormat, ...] = ("shared", "packed", "padded", "single")
 """All row formats, the one with the fewest tokens first."""
@@ -138,7 +131,7 @@ class _Check:
     def __init__(self, model: Any, pairs: Sequence[PairTokens], max_tokens: int, longest: int, bf16: bool) -> None:
         self._model, self._pairs, self._max_tokens, self._bf16 = model, pairs, max_tokens, bf16
         self._name = type(base_of(model)).__name__
-        self._encoder = is_encoder(model)
+        self._kind = kind_of(model)
         self._found = checked(model)
         self._comparison: _Comparison | None = None
         limits = limits_of(base_of(model).config)
@@ -158,7 +151,7 @@ class _Check:
         return ""
 
     def _tried(self, row_format: RowFormat, bf16: bool) -> str:
-        if self._encoder and row_format in ("shared", "packed"):
+        if not self._kind.causal and row_format in ("shared", "packed"):
             return "an encoder, whose tokens see all of their row"
         with _evaluating(self._model), torch.no_grad():
             if self._comparison is None:
@@ -178,7 +171,7 @@ class _Check:
             for each in allowed[: allowed.index(row_format)]
             if (problem := next(filter(None, (self._found.problems.get((each, half)) for half in (False, True))), ""))
         ]
-        if self._encoder and row_format == "padded":
+        if not self._kind.causal and row_format == "padded":
             reasons = ["an encoder, whose tokens see all of their row"]
         how = "is read one response at a time" if row_format == "single" else f"gets {row_format} rows"
         line = f"attention: {self._name} {how}, slower ({'; '.join(reasons)})"
@@ -207,36 +200,24 @@ def _evaluating(model: Any) -> Iterator[None]:
         attend_with(model, attention)
 
 
-def reader_of(model: Any) -> TokenFunction:
-    """Return the function to compare: log-probabilities, rewards at every token, or an encoder's rewards of rows."""
-    if is_encoder(model):
-        return response_rewards
-    return token_rewards if _is_reward_model(model) else token_log_probs
-
-
-def _is_reward_model(model: Any) -> bool:
-    return isinstance(getattr(model, "score", None), torch.nn.Module)
-
-
 class _Comparison:
     """Values of a sample's responses from separate forward passes, and comparisons with other formats."""
 
     def __init__(self, model: Any, sample: Sample) -> None:
-        self._model, self._sample, self._read = model, sample, reader_of(model)
+        self._model, self._sample, self._kind = model, sample, kind_of(model)
         self._name, self._device = type(base_of(model)).__name__, next(model.parameters()).device
-        self._what = "log-probabilities" if self._read is token_log_probs else "rewards"
         self._alone = self._each_alone(sample.pairs)
         self._noise: float | None = None
-        if self._read is not response_rewards:
+        if self._kind.causal:
             self._check_head()
         self._check_memory()
-        self._blind = self._read is not response_rewards and not self._sees_context()
+        self._blind = self._kind.causal and not self._sees_context()
 
     def _values(self, pairs: Sequence[PairTokens], row_format: RowFormat, bf16: bool = False) -> torch.Tensor:
         """Return the values of the response tokens of pairs read in one pass, [N] in float64."""
         batch = to_device(collate(pairs, row_format), self._device)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=bf16):
-            return self._read(self._model, batch).double().cpu()
+            return self._kind.token_values(self._model, batch).double().cpu()
 
     def _each_alone(self, pairs: Sequence[PairTokens], bf16: bool = False) -> list[torch.Tensor]:
         attend_with(self._model, checked(self._model).attention)
@@ -264,15 +245,15 @@ class _Comparison:
             attend_with(self._model, checked(self._model).attention)
 
     def _differs(self, found: torch.Tensor, expected: torch.Tensor) -> str:
-        scale = expected.abs().clamp(min=1) if self._what == "log-probabilities" else self._spread()
-        return difference(found, expected, scale, self._rounding, self._what)
+        scale = expected.abs().clamp(min=1) if self._kind is POLICY else self._spread()
+        return difference(found, expected, scale, self._rounding, self._kind.values)
 
     def _half(self, found: torch.Tensor, expected: torch.Tensor) -> str:
         """Compare errors under autocast with those of plain forwards under autocast."""
         plain = distance(torch.cat(self._each_alone(self._sample.pairs, bf16=True)), torch.cat(self._alone))
         own, off = plain.square().mean().sqrt(), distance(found, expected).square().mean().sqrt()
         limit = max(TIMES_HALF * float(own), ROUNDING)
-        return "" if float(off) <= limit else f"{self._what} in bf16 are off by {off:.2g}, alone by {own:.2g}"
+        return "" if float(off) <= limit else f"{self._kind.values} in bf16 are off by {off:.2g}, alone by {own:.2g}"
 
     def _spread(self) -> torch.Tensor:
         return torch.cat(self._alone).std(correction=0)
@@ -301,7 +282,7 @@ class _Comparison:
     def _own_values(self, prompt: NDArray[np.int32], response: NDArray[np.int32]) -> torch.Tensor:
         """Return the log-probabilities of a response, or its reward, by the model's own forward."""
         ids = torch.from_numpy(np.concatenate([prompt, response]).astype(np.int64)).to(self._device)
-        if self._read is token_log_probs:
+        if self._kind is POLICY:
             log_probs = text_logits(self._model, ids.tolist())[len(prompt) - 1 : -1].double().log_softmax(-1)
             return log_probs.gather(1, ids[len(prompt) :, None])[:, 0].cpu()
         logits = self._model(input_ids=ids[None], attention_mask=torch.ones_like(ids[None])).logits
@@ -323,7 +304,7 @@ class _Comparison:
         places = [place for place, pair in enumerate(self._sample.short) if len(pair.prompt) > 1]
         moved = self._each_alone([self._sample.with_other_beginning(self._sample.pairs[place]) for place in places])
         off = max(float(distance(a, self._alone[place]).max()) for a, place in zip(moved, places, strict=True))
-        scale = 1.0 if self._what == "log-probabilities" else float(self._spread())
+        scale = 1.0 if self._kind is POLICY else float(self._spread())
         return off > SEEN * ROUNDING * scale
 
 

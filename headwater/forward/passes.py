@@ -17,13 +17,13 @@ from headwater.console import track
 from headwater.data.tokens import PairTokens
 from headwater.errors import ModelError
 from headwater.forward import halving, partial_results
-from headwater.forward.attention import is_encoder
 from headwater.forward.finite import check_scores
 from headwater.forward.hidden_states import hidden_states
 from headwater.forward.packing import SIDES, UNIFORM, PairBatch, RowFormat, collate, parts_of, tokens_of
 from headwater.forward.scores import (
     ScoreFunction,
     TokenFunction,
+    kind_of,
     last_tokens,
     pair_loss,
     to_device,
@@ -77,7 +77,7 @@ def last_states(
 
     Errors: `ModelError` for an encoder, whose last token does not summarise a row.
     """
-    if is_encoder(model):
+    if not kind_of(model).causal:
         raise ModelError(
             type(model).__name__, "is an encoder, whose last token does not summarise a row", "leave --embed out"
         )

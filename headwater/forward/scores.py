@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 
@@ -131,32 +132,41 @@ def token_rewards(model: torch.nn.Module, batch: PairBatch) -> torch.Tensor:
 
     Errors: `ModelError` for an encoder: its tokens see what follows, so every prefix would need its own pass.
     """
-    if is_encoder(model):
+    if not kind_of(model).causal:
         problem = "is an encoder, which has no rewards of beginnings in one pass"
         raise ModelError(type(model).__name__, problem, "use a causal model, or cut the responses with --keep")
     return _rewards(model, hidden_states(model, batch)[batch["position"]])[batch["token"]]
 
 
-def reward_scores(model: torch.nn.Module, batch: PairBatch) -> PairScores:
-    """Return the reward of every response: the score head at its last token; 0 where a row has no such response.
-
-    transformers pools the last token of a row, which is wrong for two responses in one row. An encoder has rows of one
-    response, and its own pooling applies.
-    """
-    there = batch["lengths"] > 0
-    if is_encoder(model):
-        rewards = _row_rewards(model, batch)
-        return _pair_scores(batch, value=rewards.new_zeros(len(there)).masked_scatter(there, rewards))
-    rewards = _rewards(model, hidden_states(model, batch)[last_tokens(batch)])
-    return _pair_scores(batch, value=rewards.masked_fill(~there, 0.0))
-
-
 def response_rewards(model: torch.nn.Module, batch: PairBatch) -> torch.Tensor:
-    """Return `token_rewards`, of which only the last of each response counts: encoders have no others, [N]."""
-    if not is_encoder(model):
-        return token_rewards(model, batch)
+    """Return the values of the tokens of a reward model, [N], of which only the last of each response counts."""
+    return (ENCODER_REWARD_MODEL if is_encoder(model) else REWARD_MODEL).token_values(model, batch)
+
+
+def reward_scores(model: torch.nn.Module, batch: PairBatch) -> PairScores:
+    """Return the reward of every response by a reward model of either kind; 0 where a row has no such response."""
+    return (ENCODER_REWARD_MODEL if is_encoder(model) else REWARD_MODEL).scores(model, batch)
+
+
+def _causal_rewards(model: torch.nn.Module, batch: PairBatch) -> PairScores:
+    """Return the score head at the last token of every response.
+
+    transformers pools the last token of a row, which is wrong for two responses in one row.
+    """
+    rewards = _rewards(model, hidden_states(model, batch)[last_tokens(batch)])
+    return _pair_scores(batch, value=rewards.masked_fill(batch["lengths"] == 0, 0.0))
+
+
+def _encoder_rewards(model: torch.nn.Module, batch: PairBatch) -> PairScores:
+    """Return an encoder's rewards of its rows, each of one response, by its own pooling."""
+    there, rewards = batch["lengths"] > 0, _row_rewards(model, batch)
+    return _pair_scores(batch, value=rewards.new_zeros(len(there)).masked_scatter(there, rewards))
+
+
+def _repeated_rewards(model: torch.nn.Module, batch: PairBatch) -> torch.Tensor:
+    """Return an encoder's rewards at every token of their response, [N]: a labelled row has one response."""
     lengths = batch["lengths"]
-    return _row_rewards(model, batch).repeat_interleave(lengths[lengths > 0])  # a labelled row has one side
+    return _row_rewards(model, batch).repeat_interleave(lengths[lengths > 0])
 
 
 def _row_rewards(model: Any, batch: PairBatch) -> torch.Tensor:
@@ -186,6 +196,36 @@ def one_label(model: torch.nn.Module, rewards: torch.Tensor) -> torch.Tensor:
     if rewards.shape[1] != 1:
         raise ModelError(type(model).__name__, f"has {rewards.shape[1]} labels", "a reward model has one")
     return rewards[:, 0] if rewards.dtype == torch.float64 else rewards[:, 0].float()
+
+
+@dataclass(frozen=True)
+class ModelKind:
+    """How responses are scored with a kind of model, and which rows it reads."""
+
+    name: str
+    values: Literal["log-probabilities", "rewards"]
+    """What its scores are, in messages."""
+    token_values: TokenFunction
+    """Value of every response token: a log-probability, or the reward of the prefix that ends there.
+
+    Of an encoder only the last token of a response has a reward of its own.
+    """
+    scores: ScoreFunction
+    """Value of every response."""
+    causal: bool = True
+    """Whether a token sees only what is before it, so that rows of several responses can be read in one pass."""
+
+
+POLICY = ModelKind("policy", "log-probabilities", token_log_probs, policy_scores)
+REWARD_MODEL = ModelKind("reward model", "rewards", token_rewards, _causal_rewards)
+ENCODER_REWARD_MODEL = ModelKind("encoder reward model", "rewards", _repeated_rewards, _encoder_rewards, causal=False)
+
+
+def kind_of(model: torch.nn.Module) -> ModelKind:
+    """Return the kind of a loaded model, by its class and its head."""
+    if is_encoder(model):
+        return ENCODER_REWARD_MODEL
+    return REWARD_MODEL if isinstance(getattr(model, "score", None), torch.nn.Module) else POLICY
 
 
 def response_values(score: ScoreFunction) -> Callable[[torch.nn.Module, PairBatch], torch.Tensor]:

@@ -15,11 +15,10 @@ from headwater.console import say
 from headwater.data.tokenizers import Tokenizer, is_call
 from headwater.data.tokens import EncodeOptions
 from headwater.errors import DataError, UsageError
-from headwater.forward.attention import is_encoder
 from headwater.forward.compilation import compile_layers
 from headwater.forward.format_check import row_format_for
 from headwater.forward.packing import RowFormat
-from headwater.forward.scores import ScoreFunction, divergence_scores
+from headwater.forward.scores import REWARD_MODEL, ScoreFunction, divergence_scores, kind_of
 from headwater.losses import COMPUTED, MEANINGS, Loss
 from headwater.models import adapters, loading, positions, saving
 from headwater.models.turn_ends import give_padding
@@ -82,14 +81,15 @@ def train(config: TrainingConfig, task: TrainingTask) -> Path:
 
 def _load_model(job: TrainingJob, data: Examples) -> loading.Loaded:
     """Return the model to train with its tokenizer, and print what it is."""
-    reward, name = job.task.head == "reward", job.config.model
+    task, name = job.task, job.config.model
     model, tokenizer = loading.load(
-        name, job.task.head, data.train, job.options.seed, new_head=reward, reward_head=job.task.reward_head
+        name, task.head, data.train, job.options.seed, new_head=True, reward_head=task.reward_head
     )
-    if is_encoder(model):
-        loading.give_template(tokenizer)
+    kind = kind_of(model)
+    if kind.causal:
+        give_padding(model, tokenizer, reward=kind is REWARD_MODEL)
     else:
-        give_padding(model, tokenizer, reward=reward)
+        loading.give_template(tokenizer)
     size = f"{model.num_parameters() / 1e6:.2f} M parameters · {len(tokenizer)} tokens"
     say(f"model: {name} · {size} · trained in {job.options.precision}")
     return loading.Loaded(model, tokenizer)
