@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
+from headwater.commands._flags import DataFlags, RunFlags
 from headwater.config import POSITIONAL
 from headwater.console import say, say_notes, say_stages, show
 from headwater.data import reading
 from headwater.data.preparation import PrepLog
-from headwater.data.reading import ReadOptions
 from headwater.data.templates import renders_conversations
 from headwater.data.tokens import EncodeOptions
 from headwater.data.truncation import Truncation
@@ -35,8 +35,8 @@ HELP = {
 """Options that `--help` shows, by group; `--help-all` shows the others too."""
 
 
-@dataclass(frozen=True)
-class Config:
+@dataclass(frozen=True, kw_only=True)
+class Config(DataFlags, RunFlags):
     """Flags of `headwater divergence`."""
 
     model: Annotated[str, POSITIONAL]
@@ -50,11 +50,6 @@ class Config:
     options: DivergenceOptions = field(default_factory=DivergenceOptions)
     seed: int = 42
     """Random seed of samples, draws and bootstrap intervals."""
-    chat_template: str | None = None
-    """Chat template to use instead of the model's own: plain, chatml, or a Jinja file."""
-    overwrite: bool = False
-    """Replace an existing run at --output."""
-    read_options: ReadOptions = field(default_factory=ReadOptions)
 
 
 @renders_conversations

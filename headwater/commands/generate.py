@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 from rich.table import Table
 
 from headwater import files, statistics
+from headwater.commands._flags import RunFlags, TemplateFlags
 from headwater.config import POSITIONAL
 from headwater.console import say, say_stages, show, track
 from headwater.data.reading import RowCounts
@@ -40,8 +41,8 @@ HELP = {
 """Options that `--help` shows, by group; `--help-all` shows the others too."""
 
 
-@dataclass(frozen=True)
-class Config:
+@dataclass(frozen=True, kw_only=True)
+class Config(TemplateFlags, RunFlags):
     """Flags of `headwater generate`."""
 
     prompts: Annotated[Path, POSITIONAL]
@@ -66,10 +67,6 @@ class Config:
     """Number of prompts sent to a server at a time. Default: 8."""
     seed: int = 42
     """Random seed of the answers and of the bootstrap intervals."""
-    chat_template: str | None = None
-    """Chat template to use instead of the model's own: plain, chatml, or a Jinja file."""
-    overwrite: bool = False
-    """Replace an existing run at --output."""
 
 
 @renders_conversations

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
+from headwater.commands._flags import DataFlags, RunFlags
 from headwater.config import POSITIONAL
 from headwater.console import say, say_stages
 from headwater.data import reading
@@ -46,8 +47,8 @@ HELP = {
 """Options that `--help` shows, by group; `--help-all` shows the others too."""
 
 
-@dataclass(frozen=True)
-class Config:
+@dataclass(frozen=True, kw_only=True)
+class Config(DataFlags, RunFlags):
     """Flags of `headwater lens`."""
 
     model: Annotated[str | None, POSITIONAL] = None
@@ -65,11 +66,6 @@ class Config:
     options: LensOptions = field(default_factory=LensOptions)
     seed: int = 42
     """Random seed of the pairs shown and of the bootstrap intervals."""
-    chat_template: str | None = None
-    """Chat template to use instead of the model's own: plain, chatml, or a Jinja file."""
-    overwrite: bool = False
-    """Replace an existing run at --output."""
-    read_options: ReadOptions = field(default_factory=ReadOptions)
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work. Errors: `UsageError`."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from headwater import files
+from headwater.commands._flags import RunFlags
 from headwater.config import POSITIONAL
 from headwater.console import say, say_stages
 from headwater.data import reading
@@ -45,8 +46,8 @@ HELP = {
 """Options that `--help` shows, by group; `--help-all` shows the others too."""
 
 
-@dataclass(frozen=True)
-class Config:
+@dataclass(frozen=True, kw_only=True)
+class Config(RunFlags):
     """Flags of `headwater preprocess`."""
 
     input: Annotated[Path, POSITIONAL]
@@ -72,8 +73,6 @@ class Config:
     shards: int = 1
     """Number of files to distribute the rows over in turn: cut-00001-of-00004.jsonl, …; read them as
     "cut-*-of-*.jsonl"."""
-    overwrite: bool = False
-    """Replace an existing run at --output."""
     read_options: ReadOptions = field(default_factory=ReadOptions)
 
 

@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
+from headwater.commands._flags import DataFlags, RunFlags
 from headwater.config import POSITIONAL
 from headwater.console import say, say_stages, track
 from headwater.data import reading
 from headwater.data.layouts import Broken, fields, with_messages
 from headwater.data.preference import Candidates, Prompted
-from headwater.data.reading import ReadOptions, RowCounts
+from headwater.data.reading import RowCounts
 from headwater.data.recorded import RowName
 from headwater.data.sampling import Asked, Drawn, Journal, Sampling, ask_many, asked
 from headwater.data.templates import given_template, renders_conversations
@@ -39,8 +40,8 @@ HELP = {
 """Options that `--help` shows, by group; `--help-all` shows the others too."""
 
 
-@dataclass(frozen=True)
-class Config:
+@dataclass(frozen=True, kw_only=True)
+class Config(DataFlags, RunFlags):
     """Flags of `headwater sample`."""
 
     model: Annotated[str, POSITIONAL]
@@ -65,11 +66,6 @@ class Config:
     """Number of prompts sent to a server at a time; each response is a request. Default: 8."""
     seed: int = 42
     """Random seed of the responses."""
-    chat_template: str | None = None
-    """Chat template to use instead of the model's own: plain, chatml, or a Jinja file."""
-    overwrite: bool = False
-    """Replace an existing run at --output."""
-    read_options: ReadOptions = field(default_factory=ReadOptions)
 
 
 @renders_conversations

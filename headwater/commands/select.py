@@ -10,6 +10,7 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 
 from headwater import files
+from headwater.commands._flags import RunFlags
 from headwater.config import POSITIONAL, build
 from headwater.console import say, say_stages, show, track
 from headwater.data import reading
@@ -53,8 +54,8 @@ HELP = {
 """Options that `--help` shows, by group; `--help-all` shows the others too."""
 
 
-@dataclass(frozen=True)
-class Config:
+@dataclass(frozen=True, kw_only=True)
+class Config(RunFlags):
     """Flags of `headwater select`."""
 
     input: Annotated[Path, POSITIONAL]
@@ -99,8 +100,6 @@ class Config:
     """Policy whose gradients are measured: a training run, path or Hugging Face name."""
     seed: int = 42
     """Random seed of ties, draws and bootstrap intervals."""
-    overwrite: bool = False
-    """Replace an existing run at --output."""
     read_options: ReadOptions = field(default_factory=ReadOptions)
 
 

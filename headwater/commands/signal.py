@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
+from headwater.commands._flags import DataFlags, RunFlags
 from headwater.config import POSITIONAL
 from headwater.console import say, say_notes, say_stages, show
 from headwater.data import reading
 from headwater.data.preparation import PrepLog
-from headwater.data.reading import ReadOptions
 from headwater.data.templates import renders_conversations
 from headwater.errors import UsageError
 from headwater.results import runs
@@ -34,8 +34,8 @@ HELP = {
 """Options that `--help` shows, by group; `--help-all` shows the others too."""
 
 
-@dataclass(frozen=True)
-class Config:
+@dataclass(frozen=True, kw_only=True)
+class Config(DataFlags, RunFlags):
     """Flags of `headwater signal`."""
 
     data: Annotated[Path, POSITIONAL]
@@ -51,11 +51,6 @@ class Config:
     """Measure on pairs whose prompts the model was trained on, too."""
     seed: int = 42
     """Random seed of folds, random spans, shuffles and bootstrap intervals."""
-    chat_template: str | None = None
-    """Chat template to use instead of the model's own: plain, chatml, or a Jinja file."""
-    overwrite: bool = False
-    """Replace an existing run at --output."""
-    read_options: ReadOptions = field(default_factory=ReadOptions)
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work. Errors: `UsageError`."""

@@ -8,11 +8,11 @@ from typing import Annotated
 
 from rich.text import Text
 
+from headwater.commands._flags import DataFlags
 from headwater.config import POSITIONAL
 from headwater.console import show
 from headwater.data import reading
 from headwater.data.preference import Preference, Response
-from headwater.data.reading import ReadOptions
 from headwater.data.templates import renders_conversations
 from headwater.data.tokenizers import Tokenizer, load_tokenizer
 from headwater.data.tokens import Ids, token_ends, tokenize
@@ -31,8 +31,8 @@ HELP = {
 """Options that `--help` shows, by group; `--help-all` shows the others too."""
 
 
-@dataclass(frozen=True)
-class Config:
+@dataclass(frozen=True, kw_only=True)
+class Config(DataFlags):
     """Flags of `headwater tokens`."""
 
     data: Annotated[Path, POSITIONAL]
@@ -43,9 +43,6 @@ class Config:
     """Tokenizer: Hugging Face name or path, or scratch(vocab=…) for one trained on the data."""
     seed: int = 42
     """Random seed of the place of a random span."""
-    chat_template: str | None = None
-    """Chat template to use instead of the model's own: plain, chatml, or a Jinja file."""
-    read_options: ReadOptions = field(default_factory=ReadOptions)
     truncation: TruncationOptions = field(default_factory=TruncationOptions)
 
 
