@@ -48,7 +48,7 @@ class TrainingOptions:
     max_grad_norm: float = 1.0
     """Gradient norm above which the gradient is scaled down."""
     neftune_noise_alpha: float | None = None
-    """Scale of the noise added to input embeddings while training (NEFTune), such as 5. [no noise]"""
+    """Scale of the noise added to input embeddings while training (NEFTune), such as 5. Default: no noise."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Number format of the computation. auto is bf16 where the device computes it natively and, on a CPU, where a
     timing at the start finds it no slower than fp32."""
