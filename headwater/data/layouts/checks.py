@@ -39,10 +39,6 @@ def pair_columns(fields: Fields) -> Mapping[str, float]:
     return {name: value for name, value in numbers.items() if value is not None} or NO_COLUMNS
 
 
-def _is_blank(text: str) -> bool:
-    return not text or text.isspace()
-
-
 def _same_words(one: str, other: str) -> bool:
     """Return whether two texts are the same but for white space."""
     return (  # most texts differ in their first letter or words, which is cheap to see
@@ -54,9 +50,10 @@ def _same_words(one: str, other: str) -> bool:
 
 def check_responses(*responses: Response) -> None:
     """Errors: `NoPreference` if one of one or two responses is empty, or both are the same but for white space."""
-    if any(_is_blank(response.text) for response in responses):
+    texts = [response.text for response in responses]
+    if not all(map(str.strip, texts)):
         raise NoPreference("empty_response")
-    if len(responses) > 1 and _same_words(*(response.text for response in responses)):
+    if len(texts) > 1 and _same_words(*texts):
         raise NoPreference("identical_responses")
 
 
@@ -65,7 +62,7 @@ def check_candidates(responses: Iterable[Response]) -> None:
 
     A single empty response stays among the others: pairs made of it go through `check_responses`.
     """
-    if sum(not _is_blank(response.text) for response in responses) < 2:
+    if sum(bool(response.text.strip()) for response in responses) < 2:
         raise NoPreference("fewer_than_two_responses")
 
 

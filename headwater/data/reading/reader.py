@@ -14,7 +14,7 @@ from headwater.data.layouts import Broken, NoPreference
 from headwater.data.layouts.layout import Yields
 from headwater.data.preference import Candidates, Example, Preference, Record, Unpaired
 from headwater.data.reading.counts import Quarantine, RowCounts
-from headwater.data.reading.formats import Advance, RawRow
+from headwater.data.reading.formats import RawRow
 from headwater.data.reading.options import ReadOptions
 from headwater.data.reading.places import Part, locate, parts_of
 from headwater.data.reading.reasons import in_words, no_usable_rows
@@ -78,18 +78,13 @@ class RowReader:
 
     def _read(self) -> Iterator[Record]:
         with console.meter(sum(part.size for part in self.parts), "reading") as advance:
-            for part, row, name in itertools.islice(self._rows(advance), self.read_options.limit):
-                record = self._counted(part, row, name)
+            numbered = ((part, *row) for part in self.parts for row in enumerate(part.rows(advance), start=1))
+            for part, number, row in itertools.islice(numbered, self.read_options.limit):
+                record = self._counted(part, row, f"{part.name}:{number}")
                 if record is not None:
                     yield record
         self._check_bad_rows(at_end=True)
         self._check_unchanged()
-
-    def _rows(self, advance: Advance) -> Iterator[tuple[Part, RawRow, str]]:
-        """Yield every row with its part, and the id that it gets if it brings none."""
-        for part in self.parts:
-            for count, row in enumerate(part.rows(advance), start=1):
-                yield part, row, f"{part.name}:{count}"
 
     def _counted(self, part: Part, row: RawRow, name: str) -> Record | None:
         """Count a row, and return its record if it is kept. Errors: `DataError` for one malformed row too many."""

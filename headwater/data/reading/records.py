@@ -39,9 +39,10 @@ class RecordMaker:
         layout, unread = self._known or self._detected(fields)
         fields = unread.check(fields, self._left_out(given, fields) if self._names else {})
         self._note(fields, unread.reads.intersection(held_as_text))
-        if not all(column in fields for column in layout.columns):
-            missing = ", ".join(column for column in layout.columns if column not in fields)
-            raise Broken(f"no {missing}", f"the first row has {', '.join(layout.columns)}", code="MISSING")
+        missing = [column for column in layout.columns if column not in fields]
+        if missing:
+            expected = f"the first row has {', '.join(layout.columns)}"
+            raise Broken(f"no {', '.join(missing)}", expected, code="MISSING")
         record = draft_to_record(layout.read(fields), fields, name)
         # Of `given`: --condition-column names a column of the data, also where --columns renames others.
         return with_condition(record, given, self._read_options)
