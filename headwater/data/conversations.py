@@ -106,7 +106,7 @@ class Conversation:
 
     @cached_property
     def _marked(self) -> tuple[str, str]:
-        """What the template writes before and after a response."""
+        """The texts that the template writes before and after a response."""
         before, found, after = self._chat.render([*self._turns, assistant(SENTINEL)]).rpartition(SENTINEL)
         if not found:
             raise ModelError(self._row.id, "the chat template rewrites the response", f"give another: {FLAG}")
@@ -213,7 +213,7 @@ def _headed(before: str, rest: str, length: int, skipped: int, prompt: str) -> R
 
 
 def _parts_at_tag(whole: str, before: str, after: str, answer: str) -> bool:
-    """Say whether the template leaves out what an answer holds before one of its tags, such as `[FINAL ANSWER]`."""
+    """Return whether the template leaves out what an answer holds before one of its tags, such as `[FINAL ANSWER]`."""
     if len(whole) < len(before) + len(after) or not (whole.startswith(before) and whole.endswith(after)):
         return False
     written = whole[len(before) : len(whole) - len(after)].strip()
@@ -222,12 +222,12 @@ def _parts_at_tag(whole: str, before: str, after: str, answer: str) -> bool:
 
 
 def _doubles(before: str, answer: str, prompt: str) -> bool:
-    """Say whether an answer holds thoughts for which the prompt, or the template, opens a block already."""
+    """Return whether an answer holds thoughts for which the prompt, or the template, opens a block already."""
     return _behind_open_tag(prompt, answer) != answer or _closes(before, answer, prompt)
 
 
 def _closes(before: str, answer: str, prompt: str) -> bool:
-    """Say whether the template would close a block of thoughts, before an answer, that the answer closes itself."""
+    """Return whether the template would close a block of thoughts, before an answer, that the answer closes itself."""
     tags = TAG.findall(before[len(prompt) :]) if before.startswith(prompt) else []
     return bool(tags) and tags[-1] in answer
 

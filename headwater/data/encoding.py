@@ -55,7 +55,7 @@ class ControlTokens:
         self._both = _any_of([*self.names, *self._spelled])
 
     def spelled_in(self, text: str) -> bool:
-        """Say whether a text spells a control token."""
+        """Return whether a text spells a control token."""
         return self._tokens.search(text) is not None
 
     def hide(self, text: str) -> str:

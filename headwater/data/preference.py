@@ -184,7 +184,7 @@ def _sized(texts: Iterator[str]) -> Iterator[bytes]:
 
 
 Record = Preference | Candidates | Unpaired
-"""What a row of data can be."""
+"""The record of one row of data."""
 
 
 def conversation_id_of(prompt: tuple[Message, ...]) -> str:

@@ -36,7 +36,7 @@ def ends(text: str, unit: Unit) -> list[int]:
 
 
 def is_grapheme_end(text: str, offset: int) -> bool:
-    """Say whether a grapheme cluster of `text` ends at a character offset; 0 and the end of the text count as ends."""
+    """Return whether a grapheme cluster of `text` ends at a character offset, as one does at 0 and at the end."""
     if offset in (0, len(text)):
         return True
     if text[offset - 1].isascii() and text[offset].isascii():

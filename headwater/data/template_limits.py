@@ -25,24 +25,24 @@ from jinja2.visitor import NodeTransformer
 from headwater.errors import HeadwaterError, ModelError, first_line
 
 BUDGET = 10_000_000
-"""What a rendering may cost beside its inputs: characters that are handled, `STEP` a turn of a loop, call or filter."""
+"""Cost that a rendering may reach: 1 for every character handled, `STEP` for every loop turn, call and filter."""
 PER_CHARACTER = 100
-"""And for every character of the conversation."""
+"""Further cost allowed for every character of the conversation."""
 STEP = 10
 LONGEST_TEMPLATE = 1_000_000
 LARGEST_NUMBER = 1_000_000
-"""Of an argument: a width, a count. And numbers may have this many bits."""
+"""Largest argument of a filter (a width, a count), and most bits of a number."""
 DEEPEST = 50
 CONSTANT = {"length", "count", "first", "last", "default", "d", "safe", "attr", "int", "float", "abs", "round"}
-"""Filters that look at no more than one item."""
+"""Filters that read at most one item."""
 SHALLOW = {"list", "map", "select", "reject", "selectattr", "rejectattr", "reverse", "items", "batch", "slice"}
-"""Filters that look at every item, and not into it."""
+"""Filters that pass over every item without reading into it."""
 ATOMS = frozenset({int, float, bool, type(None), Undefined})
 CONTAINERS = frozenset({dict, list, tuple})
 SIZED = frozenset({str, dict, list, tuple})
-"""The types that nearly every value has: asked for first."""
+"""The types of nearly all values, tested first."""
 WITHOUT = ("urlize", "wordwrap", "pprint", "random", "xmlattr", "striptags", "forceescape", "filesizeformat", "sum")
-"""Filters that no template needs, and whose cost is not known from their arguments."""
+"""Filters that are removed: no chat template needs them, and their cost does not follow from their arguments."""
 FIX = "give another template, or use another model"
 
 
@@ -51,7 +51,7 @@ class OverBudgetError(Exception):
 
 
 class _Meter:
-    """What a rendering may still cost."""
+    """Counts the cost of one rendering against its budget."""
 
     def __init__(self) -> None:
         self.left = self.most = float(BUDGET)

@@ -185,7 +185,7 @@ class ChatTemplate:
         self.tells_date = "strftime_now" in tokenizer.get_chat_template()
         self._in_parts = False
         self.closing = self._examined()
-        """What it writes after a response; None where it refuses an ordinary conversation, or writes no response."""
+        """The text after a response; None where the template refuses a plain conversation, or omits the response."""
 
     def render(self, turns: Sequence[Turn], *, generate: bool = False) -> str:
         """Render turns, with the header of an answer where one is to be generated. Errors: `RefusedError`."""
@@ -213,7 +213,7 @@ class ChatTemplate:
 
     @cached_property
     def opening(self) -> str:
-        """What it writes between the header of an answer and the response, which a model has to generate."""
+        """The text between the header of an answer and the response, which a model has to generate."""
         if self._heads is None or self.has_another_head:
             return ""
         prompt, before = self._heads
@@ -227,7 +227,7 @@ class ChatTemplate:
 
     @cached_property
     def _heads(self) -> tuple[str, str] | None:
-        """What it writes before an answer to be generated, and before a past one; None where it refuses a question."""
+        """The texts before an answer to be generated and before a past one; None for a template that refuses both."""
         question: list[Turn] = [{"role": "user", "content": "…"}]
         try:
             prompt = self.render(question, generate=True)

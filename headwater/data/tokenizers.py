@@ -103,5 +103,5 @@ def _check_vocabulary(tokenizer: Tokenizer, path: Path) -> None:
 
 
 def is_call(name: str) -> bool:
-    """Say whether a model or tokenizer is given as a constructor call (`scratch(hidden=256)`, `scratch_encoder()`)."""
+    """Return whether a name is a constructor call (`scratch(hidden=256)`, `scratch_encoder()`)."""
     return name.split("(")[0].strip() in ("scratch", "scratch_encoder")

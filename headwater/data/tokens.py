@@ -47,7 +47,7 @@ EndToken = Literal["complete", "always", "never"]
 
 @dataclass(frozen=True, slots=True)
 class EncodeOptions:
-    """What a model sees of a row."""
+    """How a row becomes token ids: truncation, end token, maximum length."""
 
     truncation: Truncation
     end: EndToken

@@ -148,7 +148,7 @@ class Truncation:
 
     @property
     def changes_nothing(self) -> bool:
-        """Say whether every response is kept whole whatever its length."""
+        """Whether every response is kept whole, whatever its length."""
         return self.keep == Keep(Fraction(1)) and self.cut != "equal"
 
     def check_rows(self, rows: Example) -> None:
@@ -188,7 +188,7 @@ def span(text: str, ends: Sequence[int], first: int, count: int, boundary: Bound
 
 
 def _between_graphemes(text: str, start: int, end: int) -> bool:
-    """Say whether a span that tokens give divides no grapheme: nearly every one, and it need not be moved."""
+    """Return whether a span of tokens divides no grapheme, as nearly all do; such a span need not be moved."""
     return start < end and all(segmentation.is_grapheme_end(text, offset) for offset in (start, end))
 
 
@@ -206,7 +206,7 @@ def _whole(text: str, offset: int) -> int:
 
 
 def _continues(character: str) -> bool:
-    """Say whether a character belongs to the one before: a mark on a letter, a later part of a Korean syllable."""
+    """Return whether a character belongs to the one before: a mark on a letter, a later part of a Korean syllable."""
     return unicodedata.category(character).startswith("M") or "\u1160" <= character <= "\u11ff"
 
 
@@ -376,7 +376,7 @@ def _joined(
 
 
 class Span(NamedTuple):
-    """What is kept of a response: its characters from `start` to `end`, and how many tokens that is."""
+    """The kept part of a response: its characters from `start` to `end`, and their number of tokens."""
 
     start: int
     end: int

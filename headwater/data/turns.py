@@ -21,7 +21,7 @@ class TurnEnd(NamedTuple):
     """How the chat template of a tokenizer ends a complete assistant turn."""
 
     text: str
-    """What stands after the response, through the end token."""
+    """The text after the response, through the end token."""
     token: int
     """Id of the end token: the last token of `text`."""
     stop_ids: tuple[int, ...]
@@ -29,7 +29,7 @@ class TurnEnd(NamedTuple):
     ids: tuple[int, ...]
     """All tokens of `text`; mostly the end token alone."""
     rest: str
-    """All that the template writes after the last response, such as a line end behind the end token."""
+    """Everything that the template writes after the last response, such as a line end behind the end token."""
 
 
 def closing_of(response: NDArray[np.int32], closing: Sequence[int]) -> int:
@@ -108,7 +108,7 @@ def padding_token(tokenizer: Tokenizer) -> str | None:
 
 
 def _means_padding(token: str) -> bool:
-    """Say whether a token is made for padding text: not for that of images or sound."""
+    """Return whether a token is made for padding text: not for that of images or sound."""
     return re.fullmatch(r"\W*(finetune_right_)?pad(ding)?(_id|_token)?\W*", token, re.IGNORECASE) is not None
 
 

@@ -359,3 +359,13 @@ def test_answers_that_are_the_same_but_for_white_space_are_no_preference(
 def test_a_row_whose_end_is_no_truth_value_is_found(tmp_path: Path) -> None:
     path = saved(tmp_path / "a.jsonl", [GOOD["explicit"](n) | {"chosen_complete": 0.5} for n in range(3)])
     assert everything(path)[1] == RowCounts(rows_in=3, quarantined=3)
+
+
+def test_rows_that_are_not_read_to_the_end_close_their_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Any] = []
+    real = formats._opened
+    monkeypatch.setattr(formats, "_opened", lambda *given: opened.append(real(*given)) or opened[-1])
+    rows = formats.read_file(saved(tmp_path / "a.jsonl", [GOOD["explicit"](n) for n in range(3)]))
+    assert next(rows).number == 1
+    rows.close()
+    assert opened[0].closed

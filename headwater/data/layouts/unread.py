@@ -125,14 +125,15 @@ class Unread:
         self.names: list[str] = []
         """Columns that hold values and are not read, in alphabetical order; a key of list items as `prompt[].name`."""
 
-    def check(self, fields: Fields, beside: Fields = {}) -> Fields:  # noqa: B006 - never changed
+    def check(self, fields: Fields, left_out: Fields = {}) -> Fields:  # noqa: B006 - never changed
         """Add what is not read of a row to `names`, and return its fields without the ignored ones.
 
-        `beside` are further columns, which are never read. Errors: `Broken` for one that changes what the row means.
+        `left_out` are the columns that `--columns` does not name. Errors: `Broken` for a column that is not read and
+        changes what the row means.
         """
         problem = None
-        for column, value in (*fields.items(), *beside.items()):
-            if column in self.reads and column not in beside:
+        for column, value in (*fields.items(), *left_out.items()):
+            if column in self.reads and column not in left_out:
                 if type(value) is list:
                     self._name_keys(column, value)
             elif column not in HARMLESS and not is_empty(value):

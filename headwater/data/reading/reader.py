@@ -32,8 +32,8 @@ class RowReader:
     """Iterator over the records of some data; `row_counts` and `quarantine` fill while it is read.
 
     A row takes four steps: its format parses it (`formats.py`), its layout makes a record of it (`records.py`), its
-    texts are compared with those of all earlier rows, and it is counted. Records are not kept; memory holds 16 bytes
-    for every row, by which duplicates are found.
+    texts are compared with those of all earlier rows, and it is counted. Records are not kept: memory grows by about
+    110 bytes a row, for the hashes by which duplicates are found.
 
     Errors while iterating: `DataError` for more malformed rows than `--max-bad-rows`, or an unreadable file.
     """

@@ -26,7 +26,7 @@ class RecordMaker:
         self.layout = ""
         """Name of the layout and why it was chosen; empty before the first good row."""
         self.yields: Yields = "preferences"
-        """What the layout makes of a row."""
+        """The kind of its records."""
         self._read_options = read_options
         self._row_counts = row_counts
         self._names = read_options.names
