@@ -11,18 +11,23 @@ of the policy, and the bound holds for the drawn pairs themselves, whatever mode
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
+from headwater.console import say, track
 from headwater.data.preference import Candidates, Preference
+from headwater.data.selection import PVar, unit_of
+from headwater.data.selection.selecting import Selected
 from headwater.data.tokenizers import Tokenizer
 from headwater.data.tokens import PairTokens
 from headwater.forward.finite import check_scores
 from headwater.forward.packing import collate
 from headwater.forward.scores import to_device, token_log_probs
+from headwater.models import loading, positions
+from headwater.results.selection import GradientRow
 from headwater.rewards.responses import Reading, encoded
 from headwater.statistics import Floats
 
@@ -59,6 +64,39 @@ def measure(
         measured = _measured(model, [found.responses[place] for place in known], rewards[:, places] / tau)
         check_scores(np.array([[measured.norm, measured.bound]]), [record.id], "gradients")
         yield measured
+
+
+def gradient_rows(
+    policy: str, chosen: Selected, records: Mapping[int, Preference | Candidates]
+) -> tuple[GradientRow, ...]:
+    """Load a policy and return the gradient norms of some rows of a selection, beside their bounds and scores.
+
+    `records` are rows of the selection by their number; those whose responses do not fit are left out. Errors:
+    `ModelError`.
+    """
+    pool, taken = chosen.read.pool, set(chosen.choice.rows.tolist())
+    pvar = chosen.plan.selector if isinstance(chosen.plan.selector, PVar) else PVar()
+    unit = unit_of(pool, pvar.tau, pvar.scale)
+    model, tokenizer = loading.load(policy, "policy", (), chosen.seed)
+    longest = positions.readable(model)
+    rewarded = ((record, pool.rewards[:, pool.of_row(row)]) for row, record in records.items())
+    found = measure(model, tokenizer, rewarded, unit, Reading("complete", longest, longest))
+    measured = zip(records, track(found, "gradients", len(records)), strict=True)
+    rows = tuple(
+        GradientRow(
+            id=pool.ids[row],
+            opening=pool.conversation_ids[row],
+            taken=row in taken,
+            score=None if np.isnan(chosen.scores[row]) else float(chosen.scores[row]),
+            **one._asdict(),
+        )
+        for row, one in measured
+        if one
+    )
+    if len(rows) < len(records):
+        lost = len(records) - len(rows)
+        say(f"gradients: {lost} of {len(records)} rows are left out, their responses empty or too long")
+    return rows
 
 
 def _measured(model: Any, responses: Sequence[PairTokens], rewards: Floats) -> Measured:

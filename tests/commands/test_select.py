@@ -14,8 +14,8 @@ import pytest
 
 from headwater import cli
 from headwater.data import reading
-from headwater.data import selection as picking
 from headwater.data.preference import Candidates, Message, Preference, Response
+from headwater.data.selection import selecting
 from headwater.data.tokenizers import Tokenizer
 from headwater.results import runs
 
@@ -316,13 +316,13 @@ def test_data_that_changes_while_it_is_read_is_refused(
 ) -> None:
     lines = candidates.read_bytes().splitlines(keepends=True)
     changed = {"shorter": lines[:-1], "longer": [*lines, lines[0].replace(b"1 times", b"99 times")], "other": lines[1:]}
-    honest = picking.choose
+    honest = selecting.choose
 
     def change_then_choose(*arguments: Any, **named: Any) -> Any:
         candidates.write_bytes(b"".join(changed[change]))
         return honest(*arguments, **named)
 
-    monkeypatch.setattr(picking, "choose", change_then_choose)
+    monkeypatch.setattr(selecting, "choose", change_then_choose)
     select("--input", candidates, "--output", tmp_path / "s.jsonl", code=3)
     assert "changed while it was read" in capsys.readouterr().err
     assert not (tmp_path / "s.jsonl").exists()

@@ -20,8 +20,8 @@ from headwater.data.selection import (
     PAIRINGS,
     SELECTORS,
     Budget,
-    Builder,
     Pool,
+    PoolBuilder,
     PromptGroups,
     Rewards,
     choose,
@@ -54,7 +54,7 @@ def pair(
 
 
 def pool_of(*records: Preference | Candidates, **recorded: Sequence[Rewards]) -> Pool:
-    builder = Builder(**recorded)
+    builder = PoolBuilder(**recorded)
     for record in records:
         builder.add(record)
     return builder.pool("reward")
@@ -102,14 +102,14 @@ def test_a_single_reward_has_no_span() -> None:
 
 
 def test_lengths_are_measured_as_asked() -> None:
-    builder = Builder(lambda texts: [len(text.split()) for text in texts])
+    builder = PoolBuilder(lambda texts: [len(text.split()) for text in texts])
     builder.add(candidates([1.0, 2.0]))
     pool = builder.pool("reward")
     assert (pool.unit, pool.lengths.tolist(), pool.prompt_lengths.tolist()) == ("tokens", [1, 1], [2])
 
 
 def test_probabilities_become_logits_and_others_are_refused() -> None:
-    builder = Builder()
+    builder = PoolBuilder()
     builder.add(candidates([0.25, 0.75]))
     np.testing.assert_allclose(builder.pool("probability").reward, [-np.log(3), np.log(3)])
     builder.add(candidates([0.5, 7.0], 1))
@@ -222,7 +222,7 @@ def test_likelihood_is_the_mean_over_responses_and_policies() -> None:
 
 
 def test_data_that_holds_likelihoods_holds_no_rewards() -> None:
-    builder = Builder()
+    builder = PoolBuilder()
     builder.add(candidates([-1.0, -3.0]))
     pool = builder.pool("likelihood")
     assert score("likelihood", pool).tolist() == [-2.0]
@@ -240,11 +240,13 @@ def test_the_dual_margin_thins_its_tail() -> None:
 
 def test_rivals_are_all_others_that_the_data_serves_and_each_model_alone() -> None:
     plain = pool_of(candidates([1.0, 2.0]))
-    assert [name for name, _, _ in picking.rivals(SELECTORS["pvar"](), plain, [])] == [
+    assert [name for name, _, _ in picking.alternatives(SELECTORS["pvar"](), plain, [])] == [
         *("reward_gap", "uncertainty", "length_gap"),
     ]
     runs = [by_id("a", {"c:0": [0.0, 0.0]}), by_id("b", {"c:0": [0.0, 99.0]})]
-    alone = list(picking.rivals(SELECTORS["pvar"](), pool_of(candidates([1.0, 2.0]), rewards=runs), ["a", "b"]))[-2:]
+    alone = list(picking.alternatives(SELECTORS["pvar"](), pool_of(candidates([1.0, 2.0]), rewards=runs), ["a", "b"]))[
+        -2:
+    ]
     assert [(name, float(selector(pool)[0])) for name, selector, pool in alone] == [
         *(("the same, by a alone", 0.0), ("the same, by b alone", 0.25)),
     ]

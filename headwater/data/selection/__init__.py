@@ -1,12 +1,13 @@
-"""Which rows to learn from: preference variance and its rivals, on equal terms.
+"""Select the rows to learn from, by preference variance and other selectors.
 
-    builder = Builder()
+    builder = PoolBuilder()
     for record in reading.stream("candidates.jsonl"): builder.add(record)
     pool = builder.pool("reward")                              # flat arrays, no text
     scores = build("pvar(tau=1.0)", SELECTORS, "selector")(pool)
     choice = choose(scores, costs(pool, "prompts", None, 0), Budget.parse("10%"), "top", seed=0)
 
-A selector gives every row a number; everything else (which end, how many, from which source) is the same for all.
+A selector gives every row a score; which end of the ranking is taken, how many rows, and from which sources, is chosen
+in the same way for all. `selecting.select` does all of it.
 """
 
 from __future__ import annotations
@@ -23,11 +24,19 @@ from headwater.data.selection.effects import (
     effects,
     gradient_figures,
 )
-from headwater.data.selection.pairing import PAIRINGS, Compared, Pairing, compared, costs, seed_of
-from headwater.data.selection.pool import PROBABILITIES, Builder, Measure, Pool, Rewards, Scores, responses_of
-from headwater.data.selection.selectors import SELECTORS, Need, PVar, Random, Selector, lacking, rivals, unit_of
+from headwater.data.selection.pairing import PAIRINGS, Pairing, PromptPairs, compared, costs, seed_of
+from headwater.data.selection.pool import PROBABILITIES, Measure, Pool, PoolBuilder, Rewards, Scores, responses_of
+from headwater.data.selection.selectors import SELECTORS, Need, PVar, Random, Selector, alternatives, lacking, unit_of
 from headwater.data.selection.variance import Floats, Ints, PairMean, logit, pair_mean, preference_variance
-from headwater.data.selection.writing import SCORES, Harvest, annotation_rows, write_annotation, write_scores
+from headwater.data.selection.writing import (
+    SCORES,
+    ChosenRows,
+    Example,
+    ExampleResponse,
+    annotation_rows,
+    write_annotation,
+    write_scores,
+)
 
 __all__ = [
     "PAIRINGS",
@@ -36,12 +45,12 @@ __all__ = [
     "SELECTORS",
     "Agreement",
     "Budget",
-    "Builder",
     "Choice",
-    "Compared",
+    "ChosenRows",
     "Effect",
+    "Example",
+    "ExampleResponse",
     "Floats",
-    "Harvest",
     "Ints",
     "Measure",
     "Need",
@@ -49,13 +58,16 @@ __all__ = [
     "PairMean",
     "Pairing",
     "Pool",
+    "PoolBuilder",
     "PromptGroups",
+    "PromptPairs",
     "Random",
     "Rewards",
     "Scores",
     "Selector",
     "Take",
     "agreement",
+    "alternatives",
     "annotation_rows",
     "blocks",
     "by_source",
@@ -70,7 +82,6 @@ __all__ = [
     "pair_mean",
     "preference_variance",
     "responses_of",
-    "rivals",
     "seed_of",
     "unit_of",
     "write_annotation",

@@ -1,4 +1,4 @@
-"""From a number a row to the rows that are taken: which end, how many, from where."""
+"""Choice of rows by their scores: which end of the ranking, how many, and from which sources."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prompts that say nearly the same, in groups: one of each is enough."""
+"""Groups of near-duplicate prompts, of which a selection takes one row each."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""What a choice does to the data, and how far selectors agree, with intervals."""
+"""Effects of a selection on the data, and agreement of selectors, with intervals."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -14,8 +14,8 @@ from headwater.data.selection.variance import Floats, Ints
 from headwater.statistics import Estimate
 
 BLOCKS = 10_000
-"""Most blocks of the bootstrap. More openings are dealt into so many at random, which leaves the interval's width as it
-is (to about 1 %) and its cost bounded."""
+"""Most clusters of the bootstrap. More conversations are assigned to this many blocks at random, which changes the
+width of intervals by about 1 % and bounds the cost."""
 
 
 class Effect(NamedTuple):
@@ -26,7 +26,7 @@ class Effect(NamedTuple):
 
 
 class Agreement(NamedTuple):
-    """How another selector compares with the one that chose, on the rows that both can score."""
+    """Comparison of another selector with the one that chose, on the rows that both score."""
 
     other: str
     correlation: Estimate
@@ -34,20 +34,11 @@ class Agreement(NamedTuple):
     overlap: Estimate
     """Share of the rows taken that the other one would have taken too."""
     chance: float
-    """The overlap to expect of two unrelated choices."""
-
-    def record(self) -> dict[str, Any]:
-        """Return it as plain values, for a run to keep."""
-        return {
-            "other": self.other,
-            "correlation": self.correlation._asdict(),
-            "overlap": self.overlap._asdict(),
-            "chance": self.chance,
-        }
+    """Expected overlap of two unrelated choices."""
 
 
 def blocks(conversation_ids: Sequence[str]) -> list[str]:
-    """Return the block of every row: rows that share an opening share a block, [rows]."""
+    """Return the block of every row: rows that share a conversation share a block, [rows]."""
     if len(set(conversation_ids)) <= BLOCKS:
         return list(conversation_ids)
     names = [str(number) for number in range(BLOCKS)]
@@ -67,7 +58,7 @@ def effects(pool: Pool, columns: Mapping[str, Floats], taken: Ints, seed: int) -
 
 
 def columns_of(pool: Pool) -> dict[str, Floats]:
-    """Return what a selection may change without meaning to, [rows] each."""
+    """Return lengths and reward gaps, which a selection may change unintentionally, [rows] each."""
     lengths = pool.lengths.astype(np.float64)
     starts, counts = pool.offsets[:-1], np.diff(pool.offsets)
     found = {f"response_{pool.unit}": np.add.reduceat(lengths, starts) / counts}
@@ -105,18 +96,29 @@ def ranks(values: Floats) -> Floats:
     return np.asarray((last - (counts - 1) / 2)[place], dtype=np.float64)
 
 
-def gradient_figures(rows: Sequence[Mapping[str, Any]], seed: int) -> dict[str, Estimate]:
-    """Return the rank correlations of measured gradient norms with the bound and with the score of a selector.
+class MeasuredGradient(Protocol):
+    """A measured gradient norm with its bound and the score of a selector, such as `results.selection.GradientRow`."""
 
-    Every row has `norm`, `bound`, `score` and `opening` (the id of its conversation).
+    @property
+    def norm(self) -> float: ...  # noqa: D102
+    @property
+    def bound(self) -> float: ...  # noqa: D102
+    @property
+    def score(self) -> float | None: ...  # noqa: D102
+    @property
+    def opening(self) -> str: ...  # noqa: D102
+
+
+def gradient_figures(rows: Sequence[MeasuredGradient], seed: int) -> dict[str, Estimate]:
+    """Return the rank correlations of measured gradient norms with the bound and with the score of a selector.
 
     Rows without a score, or whose bound is 0, are left out; {} where none stays. Correlations are Spearman's.
     """
-    known = [row for row in rows if row["bound"] > 0 and row["score"] is not None]
+    known = [row for row in rows if row.bound > 0 and row.score is not None]
     if not known:
         return {}
-    norm, bound, score = (np.array([row[name] for row in known]) for name in ("norm", "bound", "score"))
-    clusters = [row["opening"] for row in known]
+    norm, bound, score = (np.array([getattr(row, name) for row in known]) for name in ("norm", "bound", "score"))
+    clusters = [row.opening for row in known]
     found = {"gradient_over_bound": statistics.mean(norm / bound, clusters, seed)}
     for name, values in (("bound", bound), ("score", score)):
         rank = statistics.correlation(ranks(values), ranks(norm), clusters, seed)

@@ -1,7 +1,7 @@
-"""Pairs from candidates: which two (or more) responses of a prompt are compared. ★ A newcomer adds a rule here.
+"""Pairing rules: which responses to a prompt are compared. To add one, list it in `PAIRINGS`.
 
 The responses' rewards say which of the two is the better one; two with the same reward are a tie and make no pair.
-The bounds on PVar hold for pairs drawn independently (`random`); of best and worst they say nothing.
+The bounds on PVar hold for pairs drawn independently (`random`); they do not apply to best and worst.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ Two = tuple[int, int]
 
 
 class Pairing(Protocol):
-    """What chooses pairs; a frozen dataclass whose fields are its settings."""
+    """Chooses pairs of responses; a frozen dataclass whose fields are its settings."""
 
     def __call__(self, rewards: Floats, draw: random.Random) -> Sequence[Two]:
         """Return the pairs among `rewards` [two or more]; the order within a pair does not count."""
         ...
 
 
-class Compared(NamedTuple):
+class PromptPairs(NamedTuple):
     """The pairs of one prompt."""
 
     pairs: tuple[Two, ...]
@@ -39,18 +39,18 @@ class Compared(NamedTuple):
     ties: int
 
 
-def compared(pairing: Pairing, rewards: Floats, seed: str) -> Compared:
+def compared(pairing: Pairing, rewards: Floats, seed: str) -> PromptPairs:
     """Return the pairs of one prompt as `pairing` chooses them; responses without a reward (NaN) take no part.
 
     `seed` (the command's, and the row's key) makes the draw, so that it does not depend on other rows.
     """
     known = np.flatnonzero(~np.isnan(rewards))
     if len(known) < 2:
-        return Compared((), 0)
+        return PromptPairs((), 0)
     chosen = [(int(known[one]), int(known[other])) for one, other in pairing(rewards[known], random.Random(seed))]
     pairs = [(one, other) if rewards[one] > rewards[other] else (other, one) for one, other in chosen]
     decided = tuple(pair for pair in pairs if rewards[pair[0]] != rewards[pair[1]])
-    return Compared(decided, len(pairs) - len(decided))
+    return PromptPairs(decided, len(pairs) - len(decided))
 
 
 def costs(pool: Pool, unit: Unit, pairing: Pairing | None, seed: int) -> Ints:

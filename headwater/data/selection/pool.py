@@ -31,7 +31,7 @@ Rewards = Recorded[Sequence[float]]
 
 @dataclass(frozen=True)
 class Pool:
-    """What selection knows of the rows. Responses lie flat: those of row k are `offsets[k]` to `offsets[k + 1]`."""
+    """Numbers of the rows to choose from. Responses lie flat: those of row k are `offsets[k]` to `offsets[k + 1]`."""
 
     paired: bool
     """Whether rows are pairs: then the first response was preferred to the second."""
@@ -82,7 +82,7 @@ class Pool:
         return np.asarray(np.where(known >= 2, span, np.nan), dtype=np.float64)
 
 
-class Builder:
+class PoolBuilder:
     """Fills row by row with `add`, and makes a `Pool`."""
 
     def __init__(

@@ -1,8 +1,8 @@
-"""Rulers of what a row can teach: small frozen values from a pool to one number a row. ★ A newcomer adds one here.
+"""Selectors: frozen dataclasses that give every row of a pool a score. To add one, list it in `SELECTORS`.
 
-A selector says what it `needs`, and which end its source `takes`. The sources contradict each other (large margins:
-arXiv:2510.13022, 2502.14560; small ones: 2508.04149; easy pairs: 2502.09650; random is hard to beat: 2604.02766), so
-no end is right by itself: compare with `random()` at the same budget.
+A selector states what it `needs`, and which end of the ranking its source `takes`. The sources contradict each other
+(large margins: arXiv:2510.13022, 2502.14560; small ones: 2508.04149; easy pairs: 2502.09650; random is hard to beat:
+2604.02766): compare with `random()` at the same budget.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ End = Literal["top", "bottom"]
 
 
 class Selector(Protocol):
-    """What ranks rows; a frozen dataclass whose fields are its settings."""
+    """Gives rows a score; a frozen dataclass whose fields are its settings."""
 
     needs: ClassVar[frozenset[Need]]
     """`rewards`, `implicit` rewards, `likelihood`, and `pairs`: that the data says which response is better."""
@@ -253,7 +253,7 @@ def lacking(selector: Selector, pool: Pool) -> Need | None:
     return "implicit" if "implicit" in selector.needs and np.isnan(pool.implicit).all() else None
 
 
-def rivals(selector: Selector, pool: Pool, models: Sequence[str]) -> Iterator[tuple[str, Selector, Pool]]:
+def alternatives(selector: Selector, pool: Pool, models: Sequence[str]) -> Iterator[tuple[str, Selector, Pool]]:
     """Yield what to compare a selector with, and the pool that each one sees.
 
     All others that the pool serves, at their defaults; and the selector itself under each of several `models` alone.

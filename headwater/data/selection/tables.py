@@ -1,9 +1,8 @@
-"""What a choice did, as tables for a terminal."""
+"""Tables of a selection for the terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from rich.console import Group
@@ -11,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from headwater.data.selection.effects import Agreement, Effect
+from headwater.data.selection.writing import Example
 from headwater.statistics import LEVEL, Estimate
 
 
@@ -19,9 +19,9 @@ def tables(
     effects: Mapping[str, Effect],
     agreements: Sequence[Agreement],
     gradients: Mapping[str, Estimate],
-    examples: Mapping[str, Sequence[Mapping[str, Any]]],
+    examples: Mapping[str, Sequence[Example]],
 ) -> Group:
-    """Show it all; tables without rows are left out."""
+    """Return all tables and examples; tables without rows are left out."""
     parts = [effects_table(title, effects)]
     parts += [agreement_table(agreements)] if agreements else []
     parts += [gradients_table(gradients)] if gradients else []
@@ -29,7 +29,7 @@ def tables(
 
 
 def effects_table(title: str, effects: Mapping[str, Effect]) -> Table:
-    """Show the means of all rows beside those of the rows taken."""
+    """Return the means of all rows beside those of the rows taken."""
     table = _table(title, "mean of", "all rows", "n", "rows taken", "n")
     for name, effect in effects.items():
         cells = [(with_interval(found), f"{found.n:,}") for found in effect]
@@ -38,7 +38,7 @@ def effects_table(title: str, effects: Mapping[str, Effect]) -> Table:
 
 
 def agreement_table(agreements: Sequence[Agreement]) -> Table:
-    """Show how far other selectors agree with the one that chose."""
+    """Return how far other selectors agree with the one that chose."""
     title = f"\nother selectors at the same budget (brackets: {LEVEL:.0%} intervals)"
     table = _table(title, "selector", "rank correlation", "same rows taken", "by chance")
     for found in agreements:
@@ -48,20 +48,20 @@ def agreement_table(agreements: Sequence[Agreement]) -> Table:
 
 
 def gradients_table(found: Mapping[str, Estimate]) -> Table:
-    """Show how gradient norms stand to their bounds."""
+    """Return how gradient norms stand to their bounds."""
     table = _table("\ngradients measured", "figure", f"value and {LEVEL:.0%} interval", "n")
     for name, figure in found.items():
         table.add_row(name.replace("_", " "), with_interval(figure), str(figure.n))
     return table
 
 
-def example_lines(examples: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Text]:
-    """Show the prompts at both ends of a ranking with their scores, a line each."""
+def example_lines(examples: Mapping[str, Sequence[Example]]) -> list[Text]:
+    """Return the prompts at both ends of a ranking with their scores, a line each."""
     lines = []
     for end, found in examples.items():
         lines.append(Text(f"\n{'highest' if end == 'top' else 'lowest'} scores", style="bold cyan"))
         for example in found:
-            text = f"  {example['score']:.4f}  {_one_line(example['prompt'])}"
+            text = f"  {example.score:.4f}  {_one_line(example.prompt)}"
             lines.append(Text(text, no_wrap=True, overflow="ellipsis"))
     return lines
 

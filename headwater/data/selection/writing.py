@@ -1,4 +1,4 @@
-"""The chosen rows, read a second time: as they are, as pairs, or without labels for people to judge."""
+"""The chosen rows, read a second time: as they are, as pairs, or without labels for human annotation."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import random
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
@@ -31,23 +31,41 @@ CHARACTERS = 300
 """Of a text in an example."""
 
 
-class Harvest:
+class ExampleResponse(NamedTuple):
+    """A response of an example; its reward is NaN where it has none."""
+
+    text: str
+    reward: float
+
+
+class Example(NamedTuple):
+    """A row from one end of the ranking, with shortened texts."""
+
+    id: str
+    score: float
+    taken: bool
+    prompt: str
+    best: ExampleResponse
+    worst: ExampleResponse
+
+
+class ChosenRows:
     """Reads the data again and yields the chosen ones; row counts and examples fill meanwhile."""
 
     def __init__(
         self, pool: Pool, scores: Floats, chosen: Ints, pairing: Pairing | None, seed: int, wanted: Collection[int] = ()
     ) -> None:
         self.wanted: dict[int, Preference | Candidates] = {}
-        """Rows that were asked for, chosen or not."""
+        """The rows of the argument `wanted`, chosen or not."""
         self.pairs = RowCounts()
-        """Of the pairs that were made of candidates: ties, and pairs that compare nothing, are dropped."""
+        """Counts of the pairs that were made of candidates; ties, and pairs that compare nothing, are dropped."""
         self._pool, self._pairing, self._seed = pool, pairing, seed
         self._reward = pool.reward
         self._chosen, self._wanted = frozenset(chosen.tolist()), frozenset(wanted)
         self._scores = scores
         defined = np.argsort(scores, kind="stable")[: np.count_nonzero(~np.isnan(scores))]  # NaN sorts last
         self._ends = {"top": defined[::-1][:SHOWN].tolist(), "bottom": defined[:SHOWN].tolist()}
-        self._shown: dict[int, dict[str, Any]] = {}
+        self._shown: dict[int, Example] = {}
 
     def records(self, row_reader: RowReader) -> Iterator[Preference | Candidates]:
         """Yield the chosen rows in the order of the data. Errors: `DataError` when it is not what was read before."""
@@ -66,9 +84,9 @@ class Harvest:
         if read < len(self._pool):
             raise _changed(row_reader.place)
 
-    def examples(self) -> dict[str, list[dict[str, Any]]]:
+    def examples(self) -> dict[str, tuple[Example, ...]]:
         """Return the rows with the highest (`top`) and lowest (`bottom`) scores, in order, with shortened texts."""
-        return {end: [self._shown[row] for row in rows if row in self._shown] for end, rows in self._ends.items()}
+        return {end: tuple(self._shown[row] for row in rows if row in self._shown) for end, rows in self._ends.items()}
 
     def _pairs(self, row: int, record: Preference | Candidates) -> Iterator[Preference]:
         assert self._pairing is not None  # the caller asked
@@ -98,20 +116,15 @@ class Harvest:
                 condition=record.condition,
             )
 
-    def _example(self, row: int, record: Preference | Candidates) -> dict[str, Any]:
+    def _example(self, row: int, record: Preference | Candidates) -> Example:
         rewards = self._reward[self._pool.of_row(row)]
         found = zip(responses_of(record), rewards.tolist(), strict=True)
         ranked = sorted(found, key=lambda one: (math.isnan(one[1]), -one[1]))  # those without a reward come last
         scored = [one for one in ranked if not math.isnan(one[1])] or ranked
         prompt = next((message.content for message in reversed(record.prompt) if message.role == "user"), "")
-        return {
-            "id": record.id,
-            "score": float(self._scores[row]),
-            "taken": row in self._chosen,
-            "prompt": prompt[:CHARACTERS],
-            "best": {"text": scored[0][0].text[:CHARACTERS], "reward": scored[0][1]},
-            "worst": {"text": scored[-1][0].text[:CHARACTERS], "reward": scored[-1][1]},
-        }
+        best, worst = (ExampleResponse(one.text[:CHARACTERS], reward) for one, reward in (scored[0], scored[-1]))
+        score, taken = float(self._scores[row]), row in self._chosen
+        return Example(record.id, score, taken, prompt[:CHARACTERS], best, worst)
 
 
 def _changed(place: str) -> DataError:
@@ -119,7 +132,7 @@ def _changed(place: str) -> DataError:
 
 
 def annotation_rows(records: Iterable[Preference | Candidates], seed: int) -> Iterator[dict[str, Any]]:
-    """Yield rows for people to judge: `instruction`, `response_1` … and no label, in a seeded order of the responses.
+    """Yield rows for annotation: `instruction`, `response_1` … and no label, in a seeded order of the responses.
 
     Argilla logs them as they are, with text fields of these names. `order` maps back: `response_1` is the response
     number `order[0]` of the row `id`, counted from 0.

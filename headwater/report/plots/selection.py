@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import altair as alt
 import numpy as np
 import pyarrow.parquet
 
+from headwater.data.selection import Agreement
 from headwater.report.findings import distinct, labels, number
 from headwater.report.plots.drawing import COLOURS, GREY, Block, Chart, Floats, Mark, Panel, chart, finish
 from headwater.results.runs import Run
+from headwater.results.selection import Selection
 
 BINS = 30
 TAKEN = COLOURS[0]
@@ -31,15 +33,15 @@ class Selected(NamedTuple):
     label: str
     columns: Mapping[str, Floats]
     """Numbers a row, NaN where there is none, by name; `taken` among them."""
-    summary: Mapping[str, Any]
+    summary: Selection
 
 
 def selections(runs: Sequence[Run]) -> list[Selected]:
     """Read the runs of `select` among `runs`."""
     runs = distinct(runs)
     names = labels(runs)
-    found = [run for run in runs if run.command == "select" and (run.path / "selection.json").is_file()]
-    return [Selected(names[run.path], _columns(run.path), _summary(run.path)) for run in found]
+    found = [(run, Selection.find(run.path)) for run in runs if run.command == "select"]
+    return [Selected(names[run.path], _columns(run.path), summary) for run, summary in found if summary]
 
 
 def _columns(path: Path) -> dict[str, Floats]:
@@ -47,11 +49,6 @@ def _columns(path: Path) -> dict[str, Floats]:
     present = [name for name in pyarrow.parquet.read_schema(path / "selection.parquet").names if name in wanted]
     table = pyarrow.parquet.read_table(path / "selection.parquet", columns=present)
     return {name: table[name].to_numpy().astype(np.float64) for name in present}
-
-
-def _summary(path: Path) -> dict[str, Any]:
-    summary: dict[str, Any] = json.loads((path / "selection.json").read_text(encoding="utf-8"))
-    return summary
 
 
 def selection_scores(runs: Sequence[Run]) -> list[Block]:
@@ -65,7 +62,7 @@ def selection_effects(runs: Sequence[Run]) -> list[Block]:
     blocks = []
     for found in selections(runs):
         panels = [_compared(found, name, axis, "") for name, axis in EFFECTS if name in found.columns]
-        if len(found.summary["sources"]) > 1:
+        if len(found.summary.sources) > 1:
             panels.append(_sources(found))
         blocks.append(Block(found.label, _key(), panels))
     return blocks
@@ -75,35 +72,35 @@ def selector_agreement(runs: Sequence[Run]) -> list[Block]:
     """Draw rank correlation and overlap with every other selector, a block a run."""
     blocks = []
     for found in selections(runs):
-        rivals = found.summary["agreement"]
-        if rivals:
+        others = found.summary.agreement
+        if others:
             panels = [
-                _dots(rivals, "correlation", "Rank correlation", [-1.0, 1.0]),
-                _dots(rivals, "overlap", "Share of the rows taken", [0.0, 1.0]),
+                _dots(others, "correlation", "Rank correlation", [-1.0, 1.0]),
+                _dots(others, "overlap", "Share of the rows taken", [0.0, 1.0]),
             ]
-            blocks.append(Block(f"{found.label}: {found.summary['by']}", [Mark("by chance", GREY)], panels))
+            blocks.append(Block(f"{found.label}: {found.summary.by}", [Mark("by chance", GREY)], panels))
     return blocks
 
 
 def gradient_bounds(runs: Sequence[Run]) -> list[Block]:
     """Draw measured gradient norms against their bounds, a panel a run that measured them."""
-    panels = [_gradients(found) for found in selections(runs) if found.summary.get("gradients")]
+    panels = [_gradients(found) for found in selections(runs) if found.summary.gradients]
     key = [Mark("taken", TAKEN), Mark("not taken", GREY), Mark("norm = bound", GREY, dashed=True)]
     return [Block("", key, panels)] if panels else []
 
 
 def _gradients(found: Selected) -> Panel:
-    rows = found.summary["gradients"]
-    widest = max(row["bound"] for row in rows)
+    rows = found.summary.gradients
+    widest = max(row.bound for row in rows)
     x = alt.X("bound:Q").title("Bound √2·√PVar·√E‖∇log π‖²").scale(domain=[0, widest])
     y = alt.Y("norm:Q").title("Gradient norm / β").scale(domain=[0, widest])
     line = chart([{"bound": end, "norm": end} for end in (0, widest)]).encode(x=x, y=y)
     layers = [line.mark_line(color=GREY, strokeWidth=1, strokeDash=[4, 3])]
     for taken, colour in ((False, GREY), (True, TAKEN)):
-        points = chart([row for row in rows if row["taken"] == taken]).encode(x=x, y=y)
+        points = chart([{"bound": row.bound, "norm": row.norm} for row in rows if row.taken == taken]).encode(x=x, y=y)
         layers.append(points.mark_point(color=colour, filled=True, size=22, opacity=0.8))
-    ratios = [row["norm"] / row["bound"] for row in rows if row["bound"] > 0]
-    mean, largest = (number(figure(ratios)) for figure in (np.mean, np.max)) if ratios else ("none", "none")
+    ratios = [row.norm / row.bound for row in rows if row.bound > 0]
+    mean, largest = (number(float(figure(ratios))) for figure in (np.mean, np.max)) if ratios else ("none", "none")
     says = f"Gradient norm over its bound: mean {mean}, largest {largest} (n = {len(ratios)})"
     return Panel(found.label, says, finish(layers))
 
@@ -113,7 +110,7 @@ def _key() -> list[Mark]:
 
 
 def _axis(found: Selected) -> str:
-    return f"Score by {found.summary['by']}"
+    return f"Score by {found.summary.by}"
 
 
 def _compared(found: Selected, name: str, axis: str, title: str) -> Panel:
@@ -149,8 +146,8 @@ MOST_SOURCES = 12
 
 def _sources(found: Selected) -> Panel:
     """Draw the share of each of the largest sources among all rows and among those taken."""
-    counts = list(found.summary["sources"].items())[:MOST_SOURCES]
-    totals = [sum(column) for column in zip(*found.summary["sources"].values(), strict=True)]
+    counts = list(found.summary.sources.items())[:MOST_SOURCES]
+    totals = [sum(column) for column in zip(*found.summary.sources.values(), strict=True)]
     rows = [
         {"source": source, "all": every / totals[0], "taken": taken / max(1, totals[1])}
         for source, (every, taken) in counts
@@ -174,18 +171,18 @@ def _sources(found: Selected) -> Panel:
     return Panel("Sources", says, finish(layers, height=50 + 18 * len(rows)))
 
 
-def _dots(rivals: Sequence[Mapping[str, Any]], what: str, axis: str, domain: list[float]) -> Panel:
-    """Draw one figure of every rival with its interval; a grey tick marks what chance would give."""
+def _dots(others: Sequence[Agreement], what: str, axis: str, domain: list[float]) -> Panel:
+    """Draw one figure of every other selector with its interval; a grey tick marks the value by chance."""
     rows = [
-        {"rival": rival["other"], **rival[what], "chance": 0.0 if what == "correlation" else rival["chance"]}
-        for rival in rivals
-        if rival[what]["value"] is not None
+        {"other": one.other, **figure._asdict(), "chance": 0.0 if what == "correlation" else one.chance}
+        for one in others
+        if not math.isnan((figure := getattr(one, what)).value)
     ]
-    says = ", ".join(f"{row['rival']} {number(row['value'])} (n = {row['n']})" for row in rows)
+    says = ", ".join(f"{row['other']} {number(row['value'])} (n = {row['n']})" for row in rows)
     y = (
-        alt.Y("rival:N")
+        alt.Y("other:N")
         .title(None)
-        .sort([row["rival"] for row in rows])
+        .sort([row["other"] for row in rows])
         .axis(labelLimit=150, labelPadding=8, ticks=False)
     )
     x = alt.X("value:Q").title(axis).scale(domain=domain)
