@@ -1,13 +1,13 @@
-"""How often the interval of the signal depth covers the depth of the best ruler, which the planted depth decides.
+"""How often the interval of the signal depth covers the depth of the best scorer, which the planted depth decides.
 
     python benchmarks/depth_coverage.py                     # 100 corpora at each of six depths, 600 pairs each
     python benchmarks/depth_coverage.py --pairs 2000 --repetitions 20
 
 Every repetition draws a corpus of its own and measures it as `headwater signal` does without a model: with the
-words ruler, at tenths of the responses. The truth is what the best ruler would show on the same tenths
+words scorer, at tenths of the responses. The truth is what the best scorer would show on the same tenths
 (`corpus.best_depth`, exact). Up to 0.5 that is the planted depth. From 0.6 on it is the tenth before, which already
-holds two words of the last deciding phrase in most wordings; at 0.6 by a hair (the best ruler has 0.915 there, and
-0.905 is asked), so that rulers short of the best may well need the next tenth.
+holds two words of the last deciding phrase in most wordings; at 0.6 by a hair (the best scorer has 0.915 there, and
+0.905 is asked), so that scorers below the best may well need the next tenth.
 """
 
 from __future__ import annotations

@@ -7,10 +7,11 @@ annotations of some models. Two tables:
 
 - every model with 805 judged prompts, its figure computed from its published weights: how many are how far off;
 - every model whose annotations are there, fitted anew. Upstream adds the annotations of two gamed baselines to the
-  fit, by which it regularises, and they are not at hand. "difficulty" is upstream's model without them, at the strength
-  of L1 that its cross-validation chooses; "L1 off" the same with next to none, so that the step between the two is what
-  L1 alone does. "loss" is the mean log-loss of the published weights on the model's own annotations, less that of ours:
-  what the gamed baselines make upstream's fit give up. "length alone" has no difficulty: what any other prompt set has.
+  fit, by which it regularises, and they are not available. "difficulty" is upstream's model without them, at the
+  strength of L1 that its cross-validation chooses; "L1 off" the same with next to none, so that the step between the
+  two is what L1 alone does. "loss" is the mean log-loss of the published weights on the model's own annotations, less
+  that of ours: what the gamed baselines make upstream's fit give up. "length alone" has no difficulty: what any other
+  prompt set has.
 """
 
 from __future__ import annotations
