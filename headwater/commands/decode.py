@@ -1,7 +1,7 @@
-"""Let a policy and its reference answer prompts together, and say what every token cost in KL.
+"""Generate responses with a policy and its reference together, and report the KL divergence of every token.
 
-A strategy says who speaks: length_control(first=20), kl_threshold(threshold=0.5), interpolate(weight=0.5), or one
-model alone: policy, reference.
+The strategy decides which model generates which tokens: length_control(first=20), kl_threshold(threshold=0.5),
+interpolate(weight=0.5), or one model alone: policy, reference.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def run(config: Config) -> Path:
         condition, batch = config.read_options.told, config.decoding.batch_size
         reward_models = RewardModels(config.reward_model, condition, config.seed, batch)
         found = decoded(decoder, strategy, reward_models, config.seed, config.draws)
-        # A server may refuse a prompt only once it is asked.
+        # A server may refuse a prompt only when it is requested.
         stages["decode"] = RowCounts(len(prompts), len(decoder.prompts), +Counter(decoder.dropped))
     except BaseException:
         journal.close()

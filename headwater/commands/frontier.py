@@ -1,7 +1,7 @@
-"""Run grids of decoding strategies, and show reward against KL: which one is worth its distance from the reference.
+"""Decode with many strategies, and report mean reward against KL from the reference for each of them.
 
-Every point is kept as it is done, so that the same command goes on where it was stopped. Interpolation is the
-baseline; the gap to it at equal KL, with its interval, is what a strategy is worth.
+Every point is stored when it is finished, so a command that was stopped continues when it is repeated. Interpolation
+between the two models is the baseline: a strategy is compared with it at equal KL, with an interval.
 """
 
 from __future__ import annotations

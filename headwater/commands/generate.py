@@ -1,7 +1,7 @@
-"""Let models answer evaluation prompts: one file a model, as AlpacaEval writes answers, for `headwater judge`.
+"""Answer evaluation prompts with one or more models, a file a model in AlpacaEval's format, for `headwater judge`.
 
-Every answer is in OUTPUT.ledger before the next is begun: a command that was stopped goes on where it was, and may then
-name more models.
+Every answer is stored in OUTPUT.ledger before the next is begun: a command that was stopped continues when it is
+repeated, also with more models.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def run(config: Config) -> Path:
 
 
 def _checked(config: Config) -> tuple[Sampling, dict[str, str]]:
-    """Return how answers are drawn, and by model the name of who wrote them. Errors: `UsageError`."""
+    """Return the sampling options, and the name of the answers' author by model. Errors: `UsageError`."""
     sampling = Sampling(1, config.temperature, config.top_p, config.max_new_tokens)
     for flag, value, hint in (
         ("--concurrency", None if config.endpoint else config.concurrency, "on a local model, see --batch-size"),
@@ -142,9 +142,9 @@ def _answers(
     journal: Journal,
     refusals: Refusals,
 ) -> list[Answer]:
-    """Return a model's answers in the order of the prompts; those too long to be answered are left out.
+    """Return a model's answers in the order of the prompts, without prompts that are too long.
 
-    `refusals` takes the requests that a server refuses. Errors: `DataError` where no prompt leaves room for an answer,
+    `refusals` counts the requests that a server refuses. Errors: `DataError` where all prompts are too long,
     `NetworkError` where the server answers none.
     """
     from headwater.evaluation.alpaca_eval import answer_to
@@ -191,7 +191,7 @@ def _drawn(
 
 
 def _show(answers: dict[str, list[Answer]], seed: int) -> dict[str, Estimate]:
-    """Print and return how long each model's answers are, and how many were cut off."""
+    """Print and return the lengths of each model's answers, and how many were cut off."""
     metrics: dict[str, Estimate] = {}
     level = f"{LEVEL:.0%} interval"
     table = Table("model", "characters", level, "tokens", level, "cut off", "n", title="answers", title_justify="left")

@@ -1,4 +1,4 @@
-"""Cut the responses of pairs or labelled rows to their beginnings; prompts stay as they are."""
+"""Truncate the responses of pairs or labelled rows to their beginnings; prompts are not changed."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Config(RunFlags):
 
 
 def run(config: Config) -> Path:
-    """Write the cut rows and return the data file; of shards, the name that they were made from."""
+    """Write the truncated rows and return the data file; of shards, the name they are derived from."""
     began = time.monotonic()
     truncation = Truncation(_kept(config), config.cut, config.part, config.boundary, config.seed)
     target, home = places_of(config.output)
@@ -88,7 +88,7 @@ def run(config: Config) -> Path:
     if is_call(config.tokenizer):
         say(f"tokens: byte-level BPE of {len(tokenizer)} trained on this data; --tokenizer NAME takes your model's")
     row_reader, effect = reading.stream(config.input, config.read_options), TruncationEffect()
-    # Written aside: until every row has passed, an earlier output stays as it is, and a refusal leaves nothing behind.
+    # Written to a temporary place: an earlier output stays until all rows have passed, and a refusal leaves no files.
     with tempfile.TemporaryDirectory(prefix=".tmp-", dir=_existing(home.parent)) as aside:
         rows = shortened(_examples(row_reader, truncation), truncation, token_ends(tokenizer), effect)
         written = reading.write(Path(aside) / target.name, rows, config.shards)
@@ -112,7 +112,7 @@ def run(config: Config) -> Path:
 
 
 def _examples(row_reader: RowReader, truncation: Truncation) -> Iterator[Preference | Unpaired]:
-    """Yield the rows, if the cut means something for them. Errors: `UsageError`; `DataError` for another kind."""
+    """Yield the rows, if the cut is possible for them. Errors: `UsageError`; `DataError` for another kind."""
     for example in reading.examples(row_reader):
         truncation.check_rows(example)
         yield example
@@ -144,7 +144,7 @@ def _kept(config: Config) -> Keep:
 
 
 def _check_free(config: Config, target: Path, home: Path) -> None:
-    """Refuse an output that exists or cannot be made, before any work."""
+    """Refuse an output that exists or cannot be created, before any work."""
     reading.check_writable(target)
     if config.shards > 1 and not config.output.suffix:
         raise UsageError(f"--shards {config.shards}", f"--output {config.output} is a run directory", "name a file")
@@ -154,7 +154,7 @@ def _check_free(config: Config, target: Path, home: Path) -> None:
 
 
 def _show(effect: TruncationEffect) -> None:
-    """Say what the cut did to tokens, and to the length difference that a model could learn instead."""
+    """Print what the cut did to the number of tokens, and to the length difference that a model could learn instead."""
     figures = effect.figures()
     share = figures["tokens_after"] / max(1, figures["tokens_before"])
     said = [f"response tokens: {figures['tokens_before']} before, {figures['tokens_after']} after ({share:.0%})"]

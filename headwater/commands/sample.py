@@ -1,4 +1,4 @@
-"""Draw several responses a prompt from a local model or an OpenAI-compatible server, and score them if asked."""
+"""Draw several responses to every prompt, from a local model or an OpenAI-compatible server, with optional rewards."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def _only_prompts(config: Config) -> Iterator[Prompted]:
 
 
 def _draw(config: Config, prompts: Sequence[Asked], journal: Journal, refusals: Refusals) -> None:
-    """Draw for the prompts that are not in the ledger, and write each down as it comes."""
+    """Draw for the prompts that are not in the journal, and append each as it comes."""
     left = [one for one in prompts if one.key not in journal]
     if len(left) < len(prompts):
         say(f"resumed: {len(prompts) - len(left):,} of {len(prompts):,} prompts are in {journal.path}")
@@ -164,7 +164,7 @@ def _check(config: Config) -> None:
 
 
 def _check_column(config: Config) -> None:
-    """Refuse flags of the door that do not count beside `--column`. Errors: `UsageError`."""
+    """Refuse reading options without effect beside `--column`. Errors: `UsageError`."""
     read_options = config.read_options
     given = {
         "--format": read_options.layout,
@@ -197,7 +197,7 @@ def _from_server(config: Config, prompts: Sequence[Asked], refusals: Refusals) -
 
 
 def _from_model(config: Config, prompts: Sequence[Asked]) -> Iterator[tuple[Asked, list[Drawn]]]:
-    """Draw from a local model; prompts without room for a response are left out."""
+    """Draw from a local model; prompts that are too long are left out."""
     from headwater.rewards.sampling import draw_from
 
     if prompts:
@@ -205,7 +205,7 @@ def _from_model(config: Config, prompts: Sequence[Asked]) -> Iterator[tuple[Aske
 
 
 def _rewards(config: Config, prompts: Sequence[Asked], journal: Journal) -> dict[str, list[Rewards]]:
-    """Score what was drawn, prompt by prompt, with every reward model that is named."""
+    """Score the draws, prompt by prompt, with every given reward model."""
     from headwater.models import loading, positions
     from headwater.models.turn_ends import end_rule
     from headwater.rewards import sampling
@@ -233,7 +233,7 @@ def _candidates(prompts: Sequence[Asked], journal: Journal, rewards: Sequence[Re
 
 
 class _Figures:
-    """Counts what passes."""
+    """Counts the written responses."""
 
     def __init__(self) -> None:
         self.prompts = self.responses = self.complete = self.different = self.scored = 0

@@ -1,4 +1,4 @@
-"""Show one row token by token: what is prompt, what is response, where it is cut, and what the loss sees."""
+"""Show one row token by token: prompt and response, the place of the cut, and the tokens in the loss."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def run(config: Config) -> str:
 
 
 def marked(whole: Preference, kept: Preference, tokenizer: Tokenizer, config: Config) -> Text:
-    """Mark a row: `|` parts tokens, `✂` stands where text was cut; the loss sees response tokens alone."""
+    """Mark a row: `|` separates tokens, `✂` marks the cut; only response tokens are in the loss."""
     encode_options = config.truncation.encode_options(config.seed)
     pairs, row_counts, notes = tokenize([kept], tokenizer, encode_options.longest, encode_options.end)
     if not pairs:

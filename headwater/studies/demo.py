@@ -163,7 +163,8 @@ def _steps_at(config: Config, places: Places, keep: Fraction) -> Iterator[Step]:
         overwrite=config.overwrite,
     )
     yield "truncate the responses", partial(preprocess.run, cut)
-    # A reward is read at the last token: with an end token on cut responses too, that is the same one as on full ones.
+    # A reward is read at the last token: with an end token on cut responses too, training and evaluation read the same
+    # one.
     reward = train_reward.Config(
         data=places.cut(keep),
         output=places.trained("reward", keep),
