@@ -1,4 +1,4 @@
-"""Training options as transformers takes them."""
+"""Conversion of training options to `transformers.TrainingArguments`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from headwater.training.options import TrainingOptions
 
 
 def arguments_for(options: TrainingOptions, output: str) -> transformers.TrainingArguments:
-    """Translate options for `transformers.Trainer`; saving is headwater's own (`models/saving.py`).
+    """Return the arguments of `transformers.Trainer` for options; models are saved by `models/saving.py` instead.
 
     Errors: `UsageError` for a value that transformers refuses, now or later.
     """

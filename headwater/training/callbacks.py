@@ -1,7 +1,7 @@
-"""When to evaluate and when to stop: the weights that were best on held-out pairs, kept.
+"""Trainer callbacks: evaluation, early stopping, and stopping at a signal.
 
-transformers' own early stopping reads the best figure from checkpoints that its trainer has written, optimizer and all;
-here the best weights wait in host memory, and nothing is written but the model that is kept.
+The early stopping of transformers reloads the best weights from checkpoints, which it writes with the optimizer at
+every evaluation; here the best weights are kept in host memory.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from headwater import interrupts
 
 
 class EvaluateEvery(transformers.TrainerCallback):  # type: ignore[misc]
-    """Evaluate every so many steps, beside the end of every epoch."""
+    """Evaluates every `steps` steps, in addition to the end of every epoch."""
 
     def __init__(self, steps: int) -> None:
         self._steps = steps
@@ -29,7 +29,7 @@ class EvaluateEvery(transformers.TrainerCallback):  # type: ignore[misc]
 
 
 class StopWhenAsked(transformers.TrainerCallback):  # type: ignore[misc]
-    """End training after the step at hand where a signal asked for it, with a checkpoint to go on from.
+    """Ends training after the current step when a signal asks for it, with a checkpoint to continue from.
 
     A checkpoint at the last step of an epoch is written after the evaluation that ends the epoch, so that the
     continued run neither misses nor repeats it. After the very last step nothing is stopped: the run is finished.
@@ -41,7 +41,7 @@ class StopWhenAsked(transformers.TrainerCallback):  # type: ignore[misc]
         self._asked = False
 
     def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
-        """Notice the request; inside an epoch, save and stop here."""
+        """Read whether a stop is requested; inside an epoch, save and stop here."""
         if state.global_step >= state.max_steps:
             return
         self._asked = self._asked or self._any_asked()
@@ -71,9 +71,9 @@ class StopWhenAsked(transformers.TrainerCallback):  # type: ignore[misc]
 
 
 class EvaluateBeforeSave(transformers.TrainerCallback):  # type: ignore[misc]
-    """Evaluate the end of an epoch with its last step, before a checkpoint is written, and not again afterwards.
+    """Moves the evaluation at the end of an epoch to its last step, before a checkpoint is written.
 
-    transformers evaluates after it: a training that goes on from that checkpoint would never do it.
+    transformers evaluates after the checkpoint; a training that continues from it would skip that evaluation.
     """
 
     def __init__(self) -> None:
@@ -85,22 +85,22 @@ class EvaluateBeforeSave(transformers.TrainerCallback):  # type: ignore[misc]
         control.should_evaluate |= last and args.eval_strategy == transformers.IntervalStrategy.EPOCH
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **others: Any) -> None:
-        """Remember when it was done."""
+        """Remember the step of the evaluation."""
         self._evaluated = state.global_step
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
-        """Take the request of the epoch's end back where its last step has seen to it."""
+        """Cancel the evaluation at the end of the epoch where its last step was evaluated."""
         control.should_evaluate &= self._evaluated != state.global_step
 
 
 class KeepBest(transformers.TrainerCallback):  # type: ignore[misc]
-    """End training after `patience` evaluations without a better figure; the best one's weights are put back.
+    """Ends training after `patience` evaluations without improvement, and restores the best weights.
 
     Of equal figures the earlier one is kept. Memory: a copy of the trained weights on the host.
     """
 
     def __init__(self, patience: int, figure: str) -> None:
-        """Watch `figure`, a key of evaluations: a loss is better lower, anything else higher."""
+        """Compare evaluations by `figure`, one of their keys: lower is better for a loss, higher for any other."""
         self._patience, self._figure = patience, figure
         self._sign = -1 if figure.endswith("loss") else 1
         self._weights: dict[str, torch.Tensor] = {}
@@ -117,7 +117,7 @@ class KeepBest(transformers.TrainerCallback):  # type: ignore[misc]
         return len(self._seen)
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any, model: Any, **others: Any) -> None:
-        """Keep the weights where they are the best so far; ask for the end where patience is over."""
+        """Copy the weights where they are the best so far; end training after `patience` others."""
         if state.global_step in self._seen:
             return  # the end of an epoch that was due anyway
         self._seen.add(state.global_step)
@@ -130,26 +130,26 @@ class KeepBest(transformers.TrainerCallback):  # type: ignore[misc]
         self._weights = {name: weight.detach().to("cpu", copy=True) for name, weight in trained}
 
     def on_train_end(self, args: Any, state: Any, control: Any, model: Any, **others: Any) -> None:
-        """Put the best weights back."""
+        """Restore the best weights."""
         weights = dict(model.named_parameters())
         with torch.no_grad():
             for name, kept in self._weights.items():
                 weights[name].copy_(kept)
 
     def saved(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-        """Return what a checkpoint keeps of this: the best weights, and the figures."""
+        """Return the best weights and the figures, for a checkpoint."""
         weights = {f"best/{name}": weight for name, weight in self._weights.items()}
         figures = {"since": self._since, "step": self.step, "evaluation": self.evaluation, "seen": sorted(self._seen)}
         return weights, figures
 
     def go_on(self, tensors: Mapping[str, torch.Tensor], figures: Mapping[str, Any]) -> None:
-        """Take up what a checkpoint has kept."""
+        """Restore the state that `saved` has returned."""
         best = {name: each for name, each in tensors.items() if name.startswith("best/")}
         self._weights = {name.removeprefix("best/"): each for name, each in best.items()}
         self._since, self.step, self._seen = figures["since"], figures["step"], set(figures["seen"])
         self.evaluation = dict(figures["evaluation"])
 
     def summary(self, last: int) -> str:
-        """Say in one line what was kept of a training that ended after step `last`."""
+        """Return the line that says which step was kept of a training that ended after step `last`."""
         best = f"{self._figure.removeprefix('eval_')} {self.evaluation[self._figure]:.4g}"
         return f"early stopping: kept step {self.step} of {last} ({best}, the best of {self.evaluations} evaluations)"

@@ -1,15 +1,16 @@
-"""Where a training that was stopped goes on: weights, optimizer, schedule, position and randomness, without pickle.
+"""Checkpoints of a training run: weights, optimizer, schedule, position and random state, without pickle.
 
     RUN/checkpoint-40/
       state.safetensors     trained weights, the optimizer's moments, the state of torch's generators of every process
-      position.json         where the schedule of the learning rate stands, what was not logged yet, skipped steps
-      trainer_state.json    what transformers keeps of its trainer
-      manifest.json         size and digest of the others, and fingerprints of all that the training depends on
+      position.json         state of the learning-rate schedule, figures not logged yet, skipped steps
+      trainer_state.json    the `TrainerState` of transformers
+      manifest.json         size and digest of the others, fingerprints of all that the training depends on
 
-transformers' own checkpoints hold optimizer, schedule and generators as pickles; these say the same in plain tensors,
-so that what is continued is what was never stopped, bit for bit. A checkpoint is renamed into place when it is whole
-and on the disk (`manifest.commit`), and replaces the ones before after it was read back. All stay until the run is
-done. A training goes on from the newest one that is what its manifest says.
+The checkpoints of transformers hold optimizer, schedule and generators as pickles, which can run code when they are
+loaded. These hold the same as plain tensors, and a continued training ends with the same bits as one that was never
+stopped. A checkpoint is renamed into place when it is complete and on the disk (`manifest.commit`); it is read back
+before the earlier ones are removed. Checkpoints stay until the run is done, and training continues from the newest one
+that matches its manifest.
 """
 
 from __future__ import annotations
@@ -35,13 +36,13 @@ Generators = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class Position:
-    """Where a training stands after an optimizer step, beside weights and moments: small enough to note every step."""
+    """State of a training after an optimizer step, except weights and moments: small enough to record every step."""
 
     state: Any
     """transformers' `TrainerState`."""
     schedule: Mapping[str, Any]
     generators: Generators
-    """Of this process."""
+    """Random generators of this process."""
     watched: int
     """Passes since the last log line."""
 
@@ -52,25 +53,25 @@ class Position:
 
 
 def position(state: Any, schedule: Any, watched: int) -> Position:
-    """Take note of where a training stands."""
+    """Return the current position of a training; the state is copied."""
     plain = {name: value for name, value in schedule.state_dict().items() if name != "lr_lambdas"}
     return Position(copy.copy(state), plain, generators(), watched)
 
 
 @dataclass(frozen=True)
 class Extras:
-    """What else a training goes on with."""
+    """State beside the weights and the optimizer that a training continues with."""
 
     generators: Sequence[Generators]
-    """Of every process."""
+    """Random generators of every process."""
     tensors: Mapping[str, torch.Tensor]
-    """What was not logged yet."""
+    """Figures that are not logged yet, and the best weights so far."""
     plain: Mapping[str, Any]
-    """Skipped steps, last evaluation: what JSON holds."""
+    """Skipped steps and the last evaluation, as JSON values."""
 
 
 def latest(run: Path) -> Path | None:
-    """Return the newest checkpoint of a run that is what its manifest says; say which are not, and why."""
+    """Return the newest checkpoint of a run that matches its manifest; print which do not, and why."""
     for path in sorted(_checkpoints(run), key=step_of, reverse=True):
         problem = manifest.problem(path)
         if not problem:
@@ -85,20 +86,20 @@ def step_of(checkpoint: Path) -> int:
 
 
 def fingerprints(checkpoint: Path) -> dict[str, Any]:
-    """Return what the training of a checkpoint depended on."""
+    """Return the fingerprints stored in a checkpoint: settings, data, model, rows and versions."""
     found: dict[str, Any] = manifest.read(checkpoint)["fingerprints"]
     return found
 
 
 def remove(run: Path, keep: Path | None = None) -> None:
-    """Remove the checkpoints of a run, begun ones too, but for `keep`."""
+    """Remove the checkpoints of a run, incomplete ones included, except `keep`."""
     for path in (*run.glob(f"{PREFIX}*"), *run.glob(f"{manifest.STAGED}{PREFIX}*")):
         if path != keep:
             shutil.rmtree(path, ignore_errors=True)
 
 
 def rewind(run: Path, checkpoint: Path) -> None:
-    """Drop the history rows that were written after a checkpoint: they will come again, as does the summary."""
+    """Remove the history rows written after a checkpoint, which will be written again, and the summary row."""
     history = run / "history.jsonl"
     lines = history.read_text(encoding="utf-8", errors="replace").splitlines() if history.exists() else []
     kept = [line for line in lines if _is_before(line, step_of(checkpoint))]
@@ -121,7 +122,7 @@ def save(
     extras: Extras,
     fingerprints: Mapping[str, Any],
 ) -> Path:
-    """Write a checkpoint, read it back, and remove the ones before. Errors: `ResourceError`."""
+    """Write a checkpoint, read it back, and remove the earlier ones. Errors: `ResourceError`."""
     checkpoint = run / f"{PREFIX}{position.step}"
     if checkpoint.exists() and not manifest.problem(checkpoint):
         return checkpoint  # a stop right after a save
@@ -141,7 +142,7 @@ def save(
 
 
 def load_weights(checkpoint: Path, model: torch.nn.Module) -> None:
-    """Put the trained weights of a checkpoint into a model."""
+    """Copy the trained weights of a checkpoint into a model."""
     saved = load_file(checkpoint / "state.safetensors")
     with torch.no_grad():
         for name, weight in _trained(model):
@@ -149,8 +150,8 @@ def load_weights(checkpoint: Path, model: torch.nn.Module) -> None:
 
 
 def load_optimizer(checkpoint: Path, optimizer: Any, schedule: Any) -> None:
-    """Put a checkpoint's moments into an optimizer, and its position into a schedule."""
-    whole = optimizer.state_dict()
+    """Load the moments of a checkpoint into an optimizer, and its schedule state into a schedule."""
+    whole = optimizer.state_dict()  # its groups name the parameters, in the order of the checkpoint
     whole["state"] = {}
     for key, value in load_file(checkpoint / "state.safetensors").items():
         kind, number, name = (*key.split("/", 2), "")[:3]
@@ -164,7 +165,7 @@ def load_optimizer(checkpoint: Path, optimizer: Any, schedule: Any) -> None:
 
 
 def load_generators(checkpoint: Path, process: int = 0) -> None:
-    """Set torch's random generators to where those of a process were (dropout draws from them)."""
+    """Restore the random generators of a process, from which dropout and NEFTune draw."""
     saved = load_file(checkpoint / "state.safetensors")
     torch.set_rng_state(saved[f"generator/{process}/cpu"])
     if torch.cuda.is_available() and f"generator/{process}/cuda" in saved:
@@ -172,7 +173,7 @@ def load_generators(checkpoint: Path, process: int = 0) -> None:
 
 
 def set_generators(states: Generators) -> None:
-    """Set torch's random generators of this process to where they were."""
+    """Restore the random generators of this process."""
     torch.set_rng_state(states["cpu"])
     if "cuda" in states:
         torch.cuda.set_rng_state(states["cuda"])
@@ -185,7 +186,7 @@ def load_tensors(checkpoint: Path) -> dict[str, torch.Tensor]:
 
 
 def load_plain(checkpoint: Path) -> dict[str, Any]:
-    """Return the schedule's position and the plain values of `Extras`."""
+    """Return the state of the schedule and the plain values of `Extras`."""
     found: dict[str, Any] = json.loads((checkpoint / "position.json").read_text(encoding="utf-8"))
     return found
 
@@ -195,7 +196,7 @@ def _checkpoints(run: Path) -> Iterator[Path]:
 
 
 def _tensors(model: torch.nn.Module, optimizer: Any, extras: Extras) -> dict[str, torch.Tensor]:
-    """Return all tensors of a checkpoint, on the host, none sharing memory with another."""
+    """Return all tensors of a checkpoint as copies on the host: safetensors refuses tensors that share memory."""
     found = {f"weights/{name}": weight.detach() for name, weight in _trained(model)}
     for number, entry in optimizer.state_dict()["state"].items():
         found |= {f"optimizer/{number}/{name}": value for name, value in entry.items()}
@@ -210,6 +211,6 @@ def _trained(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def generators() -> Generators:
-    """Return where torch's random generators of this process are."""
+    """Return the state of the random generators of this process."""
     states = {"cpu": torch.get_rng_state()}
     return states | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})

@@ -1,11 +1,11 @@
-"""Ensembles: reward models that differ by their seed alone, in one run.
+"""Train an ensemble: reward models that differ only in their seed, in one run directory.
 
     RUN/
       member-42/  member-43/  …   ordinary runs, trained one after another on the same pairs
-      facts.json                  names them (`members`)
+      facts.json                  lists them (`members`)
 
-The members' rewards are averaged wherever a reward model is asked for, and `score` and `evaluate` say how far they are
-apart (arXiv:2310.02743: where members disagree, a reward is not to be trusted). A command that was stopped goes on with
+Commands that take a reward model average the rewards of the members; `score` and `evaluate` also report how far they
+differ (arXiv:2310.02743: a reward on which members disagree is unreliable). A command that was stopped continues with
 the members that are not finished.
 """
 
@@ -31,10 +31,10 @@ from headwater.training.task import TrainingTask
 
 
 def train_ensemble(config: TrainingConfig, task: TrainingTask, members: int) -> Path:
-    """Train `members` models as `config` says, with seeds that count up from its own, and return the run of them all.
+    """Train models with seeds that count up from that of `config`, and return the run of all of them.
 
-    All hold out the same pairs. Errors: `UsageError` for several processes, or a hub to push to; `DataError` for data
-    that changed between two members.
+    All members hold out the same pairs. Errors: `UsageError` for several processes, or a hub to push to; `DataError` for
+    data that changed between two members.
     """
     if arguments_for(config.training, str(config.output)).world_size > 1:
         raise UsageError(
@@ -68,7 +68,7 @@ def train_ensemble(config: TrainingConfig, task: TrainingTask, members: int) -> 
 
 
 def _begin(config: TrainingConfig, task: TrainingTask) -> runs.RunWriter:
-    """Open the run of all members, or take it up where the same command was stopped."""
+    """Start the run of all members, or continue it where the same command was stopped."""
     destinations.check_directory(config.output)
     locks.hold(config.output)
     if not config.overwrite and runs.begun(config.output, config):
@@ -78,7 +78,7 @@ def _begin(config: TrainingConfig, task: TrainingTask) -> runs.RunWriter:
 
 
 def _members(config: Any, members: int) -> list[Any]:
-    """Return the configs of the members: ordinary ones, each of which repeats its member."""
+    """Return one config a member; run by itself, each trains that member again."""
     options: TrainingOptions = config.training
     split = options.seed if options.split_seed is None else options.split_seed
     return [

@@ -27,9 +27,9 @@ class Examples(NamedTuple):
     train: Sequence[Preference | Unpaired]
     held_out: Sequence[Preference | Unpaired]
     read: list[reading.Loaded[Preference | Unpaired]]
-    """What was read: `--data`, and `--eval-data` where it is given."""
+    """Loaded files: `--data`, and `--eval-data` where it is given."""
     shared: Overlap | None = None
-    """What `--eval-data` shares with the training part."""
+    """Prompts that `--eval-data` shares with the training part."""
 
 
 def read(job: TrainingJob) -> Examples:
@@ -77,7 +77,7 @@ def _load_evaluation_data(job: TrainingJob, place: Path) -> reading.Loaded[Prefe
 
 
 class Pairs(NamedTuple):
-    """The same, as tokens."""
+    """Training and held-out rows as tokens."""
 
     train: list[PairTokens]
     held_out: list[PairTokens]

@@ -1,4 +1,4 @@
-"""What training costs, in floating-point operations: counted from a model's shape and the tokens it reads.
+"""Floating-point operations of training, from the shape of the model and the tokens it reads.
 
 A forward and a backward pass cost 6 operations for every weight that a token is multiplied with (arXiv:2001.08361,
 section 2.1), and 12 × layers × attention width for every token that a token sees: queries with keys and weights with
@@ -18,7 +18,7 @@ from headwater.forward.packing import RowFormat, common_prefix_length, tokens_of
 
 
 class TrainingCost(NamedTuple):
-    """What a training run read and computed."""
+    """Tokens and floating-point operations of a training run."""
 
     training_tokens: float
     """Tokens of prompt (once a pair), chosen and rejected, over all epochs."""
@@ -26,7 +26,7 @@ class TrainingCost(NamedTuple):
 
 
 def training_cost(model: Any, pairs: Sequence[PairTokens], row_format: RowFormat, epochs: float) -> TrainingCost:
-    """Return what `epochs` over `pairs` cost in rows of a layout."""
+    """Return the cost of `epochs` over `pairs` in a row format."""
     config = model.config.get_text_config()
     head = model.get_output_embeddings()
     tables = {table.weight for table in (model.get_input_embeddings(), head) if table is not None}  # one where tied
@@ -42,7 +42,7 @@ def training_cost(model: Any, pairs: Sequence[PairTokens], row_format: RowFormat
 
 
 def _visible(pair: PairTokens, row_format: RowFormat) -> int:
-    """Count the tokens that the tokens of a pair see, themselves among them."""
+    """Return the number of pairs of a token and a token that it attends to, itself included."""
     ends = [len(pair.prompt) + len(side) for side in (pair.chosen, pair.rejected) if len(side)]
     trunk = len(pair.prompt) + common_prefix_length(pair)
     again = _triangle(trunk) * (len(ends) - 1) if row_format == "shared" else 0  # the trunk is computed once

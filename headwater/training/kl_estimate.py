@@ -1,8 +1,9 @@
-"""KTO's estimate of KL(π ‖ π_ref): what both models make of responses to other prompts (arXiv:2402.01306, section 4.1).
+"""KTO's estimate of KL(π ‖ π_ref), from responses to other prompts (arXiv:2402.01306, section 4.1).
 
-The partners are drawn when a batch is made, so that rows may be shuffled: the rows in a random order, those of one
-prompt together, and every prompt with the responses that stand so far behind it that they belong to another one. The
-estimate belongs to a whole batch, however many passes that takes; `PairScores.drift` carries it to every pair.
+Partners are drawn when a batch is made, so rows may be shuffled: the rows are put in a random order with those of one
+prompt together, and every prompt gets the responses a fixed distance further on, far enough to belong to another
+prompt. The estimate is that of a whole batch, however many passes it takes, and reaches the loss as the column
+`kl_estimate`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from headwater.losses.token_weights import Weights
 
 @dataclass(frozen=True, slots=True)
 class KLEstimate:
-    """What `PairTrainer` needs to estimate the drift of a batch: the frozen reference, and how long a row may be."""
+    """Estimates the KL divergence of a policy from a frozen reference, over rows of at most `max_length` tokens."""
 
     reference: torch.nn.Module
     max_length: int
@@ -31,7 +32,7 @@ class KLEstimate:
     def partners(
         self, pairs: Sequence[PairTokens], row_format: RowFormat, max_tokens: int, weights: Weights
     ) -> list[PairBatch]:
-        """Lay out the rows of a batch with responses to other prompts, whose tokens count as those of their own do."""
+        """Return the passes of the prompts of a batch with responses to other prompts, weighted like their own."""
         return pack(deranged(pairs, self.max_length), row_format, max_tokens, weights)["packs"]
 
     def __call__(self, policy: torch.nn.Module, passes: Sequence[PairBatch]) -> torch.Tensor:
@@ -40,7 +41,7 @@ class KLEstimate:
 
 
 def deranged(pairs: Sequence[PairTokens], max_length: int) -> list[PairTokens]:
-    """Give every prompt the responses of another row, none its own, each row's once.
+    """Return rows in which every prompt has the responses of another row; the responses of each row are used once.
 
     They answer another prompt wherever no prompt has more than half of the rows; beyond, some answer the same one. The
     draw depends on the rows alone. Responses are cut where they would exceed `max_length` tokens with their new prompt.

@@ -1,4 +1,4 @@
-"""Single responses with a label: what they cannot be used for, how many there are, what their loss weighs.
+"""Labelled responses (not pairs): checks, counts and the balance of their labels.
 
 All rows of a file are of one kind, so that its first row tells which.
 """
@@ -19,7 +19,7 @@ from headwater.losses.token_weights import COMPARING, WEIGHTS, Weights
 
 
 def check_row(row: Example, loss: Loss, weights: Weights, truncation: TruncationOptions) -> None:
-    """Refuse to train on labelled rows by what compares the two responses of a pair. Errors: `UsageError`."""
+    """Refuse labelled rows where the loss or the weights compare the two responses of a pair. Errors: `UsageError`."""
     check_reading(row, weights, truncation.encode_options(0).truncation)
     if isinstance(row, Unpaired) and not getattr(loss, "takes_unpaired", False):
         fix = 'headwater train-dpo --loss "kto()" takes such rows'
@@ -27,7 +27,7 @@ def check_row(row: Example, loss: Loss, weights: Weights, truncation: Truncation
 
 
 def check_reading(row: Example, weights: Weights, truncation: Truncation) -> None:
-    """Refuse to cut or weigh a labelled row by the other response, which it has not. Errors: `UsageError`."""
+    """Refuse to truncate or weight a labelled row by its other response, which it lacks. Errors: `UsageError`."""
     truncation.check_rows(row)
     if isinstance(row, Unpaired) and isinstance(weights, COMPARING):
         name = next(name for name, make in WEIGHTS.items() if make is type(weights))
@@ -40,14 +40,14 @@ def _single(row: Unpaired) -> str:
 
 
 def counts(part: str, pairs: Sequence[PairTokens]) -> dict[str, int]:
-    """Count a part for `metrics.json`: pairs, or labelled responses and the desirable ones among them."""
+    """Return the counts of a part for `metrics.json`: pairs, or labelled responses and the desirable ones of them."""
     if not _labelled(pairs):
         return {f"{part}_pairs": len(pairs)}
     return {f"{part}_rows": len(pairs), f"{part}_desirable": _desirable(pairs)}
 
 
 def facts_of(loss: Loss, pairs: Sequence[PairTokens]) -> dict[str, Any]:
-    """Say how many responses of either label there are, and how the loss weighs them; return it as facts of a run."""
+    """Return the number of responses of either label and their balance in the loss, as facts of a run; prints them."""
     if not _labelled(pairs):
         return {}
     desirable = _desirable(pairs)
@@ -62,7 +62,7 @@ def facts_of(loss: Loss, pairs: Sequence[PairTokens]) -> dict[str, Any]:
 
 
 def watched(figure: str, held_out: Sequence[PairTokens]) -> str:
-    """Return the figure by which early stopping keeps weights: `figure` of pairs, which labelled rows may not have."""
+    """Return the metric of early stopping: `figure` for pairs, and one that labelled rows have for labelled rows."""
     if not _labelled(held_out):
         return figure
     return "eval_rewards/auc" if 0 < _desirable(held_out) < len(held_out) else "eval_loss"

@@ -1,4 +1,4 @@
-"""A learning rate from a short search: raised step by step while the loss is watched (arXiv:1506.01186, section 3.3).
+"""Learning-rate range test: raise the rate step by step and record the loss (arXiv:1506.01186, section 3.3).
 
 The rate grows exponentially, the loss falls, levels off and rises. A tenth of the rate at which the smoothed loss was
 lowest is still well inside the fall. The weights are put back afterwards: training starts where it would have.
@@ -24,16 +24,16 @@ from headwater.training.trainer import PairTrainer
 LOWEST, HIGHEST = 1e-7, 1.0
 STEPS = 100
 SMOOTHING = 0.9
-"""Share of the running mean that stays at every step."""
+"""Weight of the previous running mean at every step."""
 DIVERGED = 4.0
-"""Times the lowest smoothed loss at which the search ends."""
+"""The search ends where the smoothed loss exceeds its minimum by this factor."""
 SHOWN = 10
 """Points of the curve that are printed."""
 
 
 @dataclass(frozen=True)
 class Search:
-    """The curve of a search, one entry a step, and what it suggests."""
+    """The curve of a search, one entry a step, and the rate it suggests."""
 
     rates: list[float]
     losses: list[float]

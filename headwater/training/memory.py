@@ -1,4 +1,4 @@
-"""How much memory training takes: an estimate before it starts, the measured peak after."""
+"""Memory of training: an estimate before it starts, and the measured peak after."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ GIB = 2**30
 
 
 class Estimate(NamedTuple):
-    """Bytes, by what they are for."""
+    """Estimated memory in bytes, by purpose."""
 
     weights: int
     training: int
-    """Gradients and the two moments of Adam, in float32, of what is trained."""
+    """Gradients and the two moments of Adam of the trained weights, in float32."""
     activations: int
-    """What the backward pass needs of one pass, and one chunk of logits."""
+    """Activations that are stored for one backward pass, and one chunk of logits."""
 
     def __str__(self) -> str:
         parts = " + ".join(f"{name} {size / GIB:.2f}" for name, size in self._asdict().items())
@@ -37,7 +37,7 @@ class Estimate(NamedTuple):
 def estimate(
     model: Any, pairs: Sequence[PairTokens], row_format: RowFormat, options: TrainingOptions, *, bf16: bool
 ) -> Estimate:
-    """Estimate the memory of training `model` on `pairs`, laid out and batched as the options say.
+    """Return an estimate of the memory of training `model` on `pairs`, packed and batched by the options.
 
     Activations are those that a Llama block keeps for its backward pass, counted with saved-tensor hooks: a token takes
     38 bytes a hidden unit and 8 an intermediate one in bf16, 44 and 16 in float32; with checkpointing one float32

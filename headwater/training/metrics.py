@@ -1,8 +1,9 @@
-"""What is watched while a model trains: the rewards of either side, and whether they are on the right side of it.
+"""Metrics of training: rewards of chosen and rejected responses, accuracy, and change of log-probability.
 
-A batch leaves one line a row, which stays on the device; the figures are made of many of them, once a logging step. A
-labelled response has one reward and nothing to be compared with, so that such rows have no accuracy: how often a
-desirable response is rewarded above an undesirable one, whatever their prompts, is the area under the ROC curve.
+Every pass leaves one line a row, which stays on the device: reading it would make the host wait for the device, so
+figures are computed from many of them, once a logging step. A labelled response has no counterpart and thus no
+accuracy; the figure instead is the area under the ROC curve, how often a desirable response has a higher reward than
+an undesirable one, whatever their prompts.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ COLUMNS = 3
 
 
 def watch(result: PairLoss, policy: PairScores, reference: PairScores | None) -> torch.Tensor:
-    """Return what is watched of a batch, [pairs, COLUMNS], detached; NaN where a row has no such response.
+    """Return the metrics of every row of a batch, [pairs, COLUMNS], detached; NaN where a row has no such response.
 
-    The change of the chosen log-probability, in nats, is against a reference: falling, it tells of displacement. Rows
-    that were read at several cuts are watched at the longest.
+    The change of the chosen log-probability, in nats, is relative to the reference; when it falls, training displaces
+    the chosen responses as well. Rows with several cuts are measured at the longest.
     """
     missing = torch.full_like(result.chosen_reward, float("nan"), dtype=torch.float64)
     has_chosen, has_rejected = (
@@ -66,7 +67,7 @@ class WatchedRows:
 
 
 def figures(rows: torch.Tensor) -> dict[str, float]:
-    """Return the means of what was watched of rows [n, COLUMNS], without what no row has.
+    """Return the means over rows [n, COLUMNS]; a figure that no row has is left out.
 
     Ties count ½ in `rewards/accuracies`, over pairs, and in `rewards/auc`, over labelled responses.
     """
@@ -93,9 +94,9 @@ def wins(rows: torch.Tensor) -> torch.Tensor:
 
 
 def bounds(by_pair: np.ndarray, conversation_ids: Sequence[str], seed: int) -> dict[str, float]:
-    """Return the interval of the accuracy, given `wins`; none for labelled responses, or for a single opening.
+    """Return the bootstrap interval of the accuracy, given `wins` [n], resampling conversations.
 
-    Bootstrapped over openings.
+    Empty for labelled responses, and for a single conversation.
     """
     if np.isnan(by_pair).any():
         return {}
@@ -105,7 +106,7 @@ def bounds(by_pair: np.ndarray, conversation_ids: Sequence[str], seed: int) -> d
 
 
 def line(logs: Mapping[str, float]) -> str:
-    """Return the figures of a history row that are shown while a model trains."""
+    """Return the line that is printed for a history row."""
     shown = ("loss", "learning_rate", "rewards/accuracies", "rewards/auc", "rewards/margins", "train_runtime")
     return ", ".join(f"{name} {value:.4g}" for name, value in logs.items() if name.removeprefix("eval_") in shown)
 

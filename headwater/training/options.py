@@ -1,4 +1,4 @@
-"""The settings of a training run, under the names that Hugging Face users know; starts without torch."""
+"""Options of a training run, with the names of Hugging Face; importable without torch."""
 
 from __future__ import annotations
 

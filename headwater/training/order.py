@@ -1,4 +1,4 @@
-"""The order in which pairs are trained on: which of them one process takes in which batch."""
+"""Batch sampler: the pairs of every batch, divided among processes."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import torch
 
 
 class Shares(torch.utils.data.Sampler[list[int]]):
-    """What one process takes of every batch, in a new order each epoch; together the processes take every pair once.
+    """Samples the share of one process of every batch; each epoch has a new order and contains every pair once.
 
     The samplers of transformers and accelerate fill the last batch up with pairs that were seen before. Here it stays
     small; where it has too few pairs for all processes, they go with the batch before.
     """
 
     def __init__(self, pairs: int, batch: int, seed: int, process: int = 0, processes: int = 1, least: int = 1) -> None:
-        """Batches hold `batch` pairs a process; the last one `least` or more."""
+        """Batches hold `batch` pairs a process; a rest of fewer than `least` a process joins the last whole batch."""
         self._pairs, self._batch, self._seed, self._least = pairs, batch * processes, seed, least * processes
         self._process, self._processes = process, processes
         self.epoch = 0

@@ -33,7 +33,7 @@ def parse_cuts(text: str) -> tuple[Fraction, ...]:
 
 @dataclass(frozen=True)
 class PrefixScores:
-    """Rewards at several cuts: as `reward_scores`, but values and numbers of tokens are [pairs, cuts].
+    """Rewards at several cuts: like `reward_scores`, but values and numbers of tokens are [pairs, cuts].
 
     A response of n tokens, the one that closes it included, is cut after ⌊share · n⌋ tokens, and after one at least.
     """
@@ -53,7 +53,7 @@ class PrefixScores:
 
 
 class _MeanOverCuts:
-    """Makes a loss of values [pairs, cuts] one of pairs; what is watched are the rewards of the longest cut."""
+    """Averages a loss of values [pairs, cuts] over the cuts; rewards are those of the longest cut."""
 
     __slots__ = ()
 
@@ -65,4 +65,4 @@ class _MeanOverCuts:
 PREFIX_LOSSES: dict[str, type[LossBase]] = {
     name: type(loss.__name__, (_MeanOverCuts, loss), {"__slots__": ()}) for name, loss in REWARD_LOSSES.items()
 }
-"""The losses of reward models, which work element by element, at several cuts."""
+"""Losses of reward models, averaged over several cuts."""

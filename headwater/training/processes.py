@@ -1,4 +1,4 @@
-"""Several processes of one training: when one of them dies or hangs, the others end with a reason."""
+"""Several processes of one training job: joining them, and ending all with a reason when one dies or hangs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from accelerate import PartialState
 from headwater.errors import HeadwaterError
 
 LOST = ("Timed out waiting", "Connection closed by peer", "Connection reset by peer", "Broken pipe", "timed out")
-"""What gloo says, in a plain RuntimeError, of a process that does not answer any more."""
+"""Parts of the messages that gloo raises, as plain RuntimeErrors, for a process that does not answer."""
 
 
 class LostProcessError(HeadwaterError):
@@ -28,7 +28,7 @@ def join(seconds: int) -> None:
 
 @contextlib.contextmanager
 def answering(processes: int, seconds: int) -> Iterator[None]:
-    """Name the cause where a collective operation fails inside. Errors: `LostProcessError`."""
+    """Raise `LostProcessError` for a collective operation that fails inside because a process is gone."""
     try:
         yield
     except RuntimeError as error:

@@ -1,8 +1,8 @@
-"""What is saved is what was trained: the model that is read back from disk must score as the one in memory did.
+"""Check of the saved model: read back from disk, it must score as the trained model in memory does.
 
-Asked at the end of every training, of a few short pairs, in float32 and in padded rows, which every architecture reads.
-What this finds is a fault of saving or loading (weights that two layers share, a configuration that says something
-else, a tokenizer that lost its template): nothing that a user could see in the run.
+Runs at the end of every training, on a few short pairs, in float32 and in padded rows, which every architecture reads.
+It finds faults of saving or loading that are invisible in the run: tied weights, a different configuration, a tokenizer
+without its template.
 """
 
 from __future__ import annotations
@@ -26,30 +26,30 @@ from headwater.models.heads import Head
 
 PAIRS = 3
 EXACT, MERGED, SHARDED = 1e-6, 1e-4, 5e-2
-"""How far scores may differ, of 1 + their size: of weights that are written as they are; of adapters that are rounded
-into float32 weights; of a sharded model, which computes in bfloat16."""
+"""Tolerances of scores, relative to 1 + their size: weights written unchanged; adapters merged and rounded to float32;
+a sharded model, which computes in bfloat16."""
 
 
 class Trained(NamedTuple):
-    """What a trained model says of a few pairs, before it is saved."""
+    """Scores of a few pairs by a trained model, before it is saved."""
 
     pairs: list[PairTokens]
     values: torch.Tensor
-    """Of both responses of every pair."""
+    """Scores of both responses of every pair, [pairs × 2]."""
     attention: str
-    """How the model attends by itself, in transformers' name."""
+    """The attention implementation that the model came with."""
     tolerance: float
 
 
 def sample_of(pairs: Sequence[PairTokens]) -> list[PairTokens]:
-    """Return a few pairs, of which none is long: the shortest, and those at a quarter and a half by length."""
+    """Return the shortest pair and those at a quarter and a half by length."""
     by_length = sorted(pairs, key=lambda pair: pair.length)
     places = {len(by_length) * part // 4 for part in range(PAIRS)}
     return [by_length[place] for place in sorted(places)]
 
 
 def asked(trainer: Any, score: ScoreFunction, pairs: Sequence[PairTokens]) -> Trained:
-    """Ask a trained model, before it is saved; all processes call it, over which its weights may be spread (FSDP)."""
+    """Return the scores of a trained model; all processes call it, since FSDP shards the weights over them."""
     wrapped = trainer.model_wrapped if trainer.is_fsdp_enabled else None
     model = trainer.accelerator.unwrap_model(trainer.model).model
     attention = checked(model).attention
@@ -74,7 +74,7 @@ def _values(model: Any, score: ScoreFunction, pairs: Sequence[PairTokens]) -> to
 
 
 def let_go(trainer: Any) -> None:
-    """Give back the memory of what a trainer trained, when it is saved; nothing can be asked of it any more."""
+    """Free the memory of a trained and saved model; its trainer cannot be used afterwards."""
     if trainer.optimizer is not None:  # none was made where a training went on after its last step
         trainer.optimizer.state.clear()
     trainer.model.zero_grad(set_to_none=True)
@@ -83,7 +83,7 @@ def let_go(trainer: Any) -> None:
 
 
 def check(path: Path, head: Head, score: ScoreFunction, trained: Trained, tokenizer: Tokenizer) -> float:
-    """Read a saved model back, as every command does, and return by how much its scores differ, of 1 + their size.
+    """Load a saved model as every command does, and return how far its scores differ, relative to 1 + their size.
 
     Errors: `ModelError` where they differ by more than rounding explains, or where the tokenizer does.
     """

@@ -1,4 +1,4 @@
-"""What a training run stores of itself: facts when it starts, figures when it ends, and the fingerprints of both."""
+"""Records of a training run: fingerprints, facts at its start, figures at its end, and the model card."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
-"""The reference model as data: its log-probability of every response token, computed once and kept in a file.
+"""Reference log-probabilities of every response token, computed once and stored in a file.
 
-What a causal model makes of a token does not depend on what follows. The values of a whole response therefore serve
-every cut that keeps a beginning of it, and with it every ratio, loss, β, seed and epoch. A file is named by a hash of
-all that its values depend on (weights, tokens, precision), it carries a checksum, and a few of its rows are computed
-again before it is used; where anything differs it is made anew, and said.
+The log-probability that a causal model gives a token does not depend on later tokens. The values of a whole response
+therefore apply to every truncation that keeps its beginning, and to every ratio, loss, β, seed and epoch. A file is
+named by a hash of everything its values depend on (weights, tokens, precision). Before use its checksum is compared
+and a few rows are computed again; where anything differs it is computed anew, with a message.
 
-Files lie in `$HEADWATER_CACHE/reference` (or `~/.cache/headwater/reference`), four bytes a token, and are mapped into
-memory, never read whole. Several processes fill one file together.
+Files are in `$HEADWATER_CACHE/reference` (or `~/.cache/headwater/reference`), four bytes a token, and are mapped into
+memory instead of read as a whole. Several processes fill one file together.
 """
 
 from __future__ import annotations
@@ -45,16 +45,17 @@ from headwater.forward.scores import token_log_probs
 
 FORMAT = "2"
 CHECKED = 3
-"""Pairs that are computed again before a file is used."""
+"""Number of pairs that are computed again before a file is used."""
 WORTH = 4.0
-"""Whole responses are read where that costs at most so many times what the cut ones would: the next ratio is free."""
+"""Values are computed for whole responses if that costs at most this many times the truncated ones: later runs with
+another ratio then reuse them."""
 
 Values = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """How the values of a reference model are computed: all that they depend on, beside the tokens."""
+    """A reference model and how its values are computed: all that they depend on, except the tokens."""
 
     model: Any
     max_tokens: int
@@ -63,7 +64,7 @@ class Reference:
     """Autocast, as in training: policy and reference are then the same to the last bit at the first step."""
 
     def fill(self, pairs: Sequence[PairTokens], whole: Sequence[PairTokens]) -> list[PairTokens]:
-        """Return pairs with their reference values, from the file of `whole` pairs where they begin like those.
+        """Return pairs with reference values, from the file of `whole` pairs where those begin with them.
 
         Both were made of the same rows: a pair and a whole one with the same `row` belong together.
 
@@ -84,7 +85,7 @@ class Reference:
         return filled
 
     def stored(self, pairs: Sequence[PairTokens]) -> list[PairTokens]:
-        """Return pairs with their values from the file, which is made where there is none, or not the right one."""
+        """Return pairs with values from the file, which is computed where it is missing or does not match."""
         path = token_cache.home() / "reference" / f"{self._key(pairs)}.npy"
         starts = starts_of(pairs)
         values = self._load(path, pairs, starts)
@@ -117,7 +118,7 @@ class Reference:
         return torch.autocast(device, torch.bfloat16, enabled=self.bf16)
 
     def _load(self, path: Path, pairs: Sequence[PairTokens], starts: NDArray[np.int64]) -> Values | None:
-        """Map a file; None where there is none, or it does not hold this model's values."""
+        """Map a file into memory; None where it is missing or does not hold the values of this model."""
         if not path.exists():
             return None
         try:
@@ -153,7 +154,7 @@ class Reference:
         return "" if off.mean() <= (0.05 if self.bf16 else 1e-3) else f"is off by {off.mean():.2g} a token"
 
     def _made(self, path: Path, pairs: Sequence[PairTokens], starts: NDArray[np.int64]) -> Values:
-        """Compute the values of all pairs into a file, this process its share, and map it."""
+        """Compute this process's share of the values into a file, and map the whole file into memory."""
         state = PartialState()
         path.parent.mkdir(parents=True, exist_ok=True)
         group = os.getppid() if state.num_processes > 1 else os.getpid()
@@ -192,7 +193,7 @@ class Reference:
     def _fill(
         self, values: Values, pairs: Sequence[PairTokens], indices: Sequence[int], starts: NDArray[np.int64]
     ) -> None:
-        """Compute the values of the pairs at `indices` into their places."""
+        """Compute the values of the pairs at `indices` into `values`."""
         row_format, done = self._row_format(pairs), np.zeros(len(indices), dtype=bool)
         # Several processes share the file, and none knows what the others have done: they start over.
         key = (lambda: f"reference-{self._key(pairs)}") if PartialState().num_processes == 1 else None
@@ -206,7 +207,7 @@ class Reference:
 
 
 def _reserve(path: Path, tokens: int) -> bool:
-    """Make a file with room for so many values; say whether the disk has it, and leave nothing where it has not.
+    """Create a file for `tokens` values and return whether the disk has the space; otherwise remove it.
 
     The room is taken at once: a page of a mapped file that finds none later ends the process without a word.
     """
@@ -232,13 +233,13 @@ def _checksum(values: Values) -> str:
 
 
 def _by_pair(values: Values, starts: NDArray[np.int64]) -> Iterator[TokenValues]:
-    """Yield the values of every pair: views, nothing is read."""
+    """Yield the values of every pair, as views of the mapped file."""
     for first, second, end in zip(starts[:-1:2], starts[1::2], starts[2::2], strict=True):
         yield TokenValues(values[first:second], values[second:end])
 
 
 def _from_whole(pair: PairTokens, whole: PairTokens | None) -> PairTokens:
-    """Give a pair the values of the whole one that it is the beginning of; leave it as it is where it is not."""
+    """Return a pair with the values of a whole pair that begins with it; unchanged where it does not."""
     if whole is None or not np.array_equal(pair.prompt, whole.prompt):
         return pair
     assert whole.chosen_reference is not None

@@ -1,8 +1,8 @@
-"""Whether a training that was begun goes on, starts over or is refused.
+"""Resuming an unfinished training: continue from a checkpoint, start over, or refuse.
 
-It goes on where nothing that it depends on has changed since its checkpoint; else it is refused with the list of
-differences, unless `--allow-changes` takes them over, which the run's facts record. A run that was stopped before its
-first checkpoint, or whose checkpoints are all damaged, starts over by itself.
+A training continues where nothing that it depends on has changed since its checkpoint. Otherwise it is refused with the
+list of differences, unless `--allow-changes` accepts them; the facts of the run then record them. A run that was
+stopped before its first checkpoint, or whose checkpoints are all damaged, starts over.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ FREE = frozenset(
         "ddp_timeout",
     }
 )
-"""Settings that change nothing of what a training computes."""
+"""Settings that do not change the result of a training."""
 FIXES = "give what it was begun with, add --allow-changes to go on all the same, or --overwrite to start over"
 
 
@@ -65,7 +65,7 @@ def settings_of(config: TrainingConfig) -> dict[str, Any]:
 
 
 def with_precision(config: TrainingConfig) -> TrainingConfig:
-    """Give a config the precision that its unfinished run was begun with, where it leaves that to be timed."""
+    """Return a config with the precision of its unfinished run where it says `auto`, which would be timed again."""
     if config.training.precision != "auto" or not runs.is_unfinished(config.output):
         return config
     before = runs.config_of(config.output).get("precision", "auto")
@@ -73,7 +73,7 @@ def with_precision(config: TrainingConfig) -> TrainingConfig:
 
 
 def checkpoint_of(config: TrainingConfig, command: str) -> Path | None:
-    """Return the checkpoint from which the training at `config.output` goes on; None where one begins.
+    """Return the checkpoint from which the training at `config.output` continues; None where it starts.
 
     Errors: `UsageError` for a place that holds another run, or this one begun with other settings.
     """
@@ -95,7 +95,7 @@ def checkpoint_of(config: TrainingConfig, command: str) -> Path | None:
 
 
 def check(checkpoint: Path, now: Mapping[str, Any], allow: bool) -> dict[str, Any]:
-    """Return fingerprints with what has changed since a checkpoint (`kl_estimate`), where that is allowed.
+    """Return the fingerprints of now, with the changes since a checkpoint as `changes` where those are allowed.
 
     Errors: `DataError` where data, rows or a model have changed, else `UsageError`.
     """

@@ -1,9 +1,9 @@
 """Learning-rate schedules and trackers of transformers, checked before any work.
 
-transformers looks at the arguments of a schedule when training begins, hours of reading and reference passes later, or
-not at all: a warm-up starts at a rate of 0, so that a training of one step would change nothing; the two schedules that
-follow the held-out loss do nothing until it has been measured often enough. What a schedule demands and nobody gave has
-a default here.
+transformers reads the arguments of a schedule when training begins, after hours of reading and reference passes, and
+some mistakes not at all: a warm-up starts at a rate of 0, so that a training of one step would change nothing; the two
+schedules that follow the held-out loss do nothing until it has been measured often enough. Required arguments of a
+schedule have defaults here.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from headwater.errors import UsageError, did_you_mean, first_line
 from headwater.training.options import TrainingOptions
 
 FOLLOWS_EVALUATION = (SchedulerType.REDUCE_ON_PLATEAU, SchedulerType.GREEDY)
-"""Schedules that change the rate by the held-out loss, and know no warm-up."""
+"""Schedules that change the rate by the held-out loss, without a warm-up."""
 MIN_RATE = 0.1
-"""Share of the peak rate at which the schedules with a minimum end, unless said otherwise."""
+"""Share of the peak rate at which the schedules with a minimum end, by default."""
 DECAY = 0.1
-"""Share of the steps in which warmup_stable_decay comes down, unless said otherwise."""
+"""Share of the steps in which warmup_stable_decay decays, by default."""
 _GIVEN_BY_US = {"optimizer", "num_warmup_steps", "num_training_steps", "last_epoch", "verbose"}
 _TRIED = 1000
 """Steps of the schedule that is tried before any data is read."""
@@ -77,7 +77,7 @@ def arguments_of(options: TrainingOptions) -> dict[str, Any]:
 
 
 def _settings(kind: SchedulerType) -> set[str]:
-    """Return what may be set of a schedule."""
+    """Return the names of the arguments of a schedule."""
     if kind in (SchedulerType.CONSTANT, SchedulerType.CONSTANT_WITH_WARMUP):
         return set()
     makers: dict[SchedulerType, Callable[..., Any]] = {
@@ -137,7 +137,7 @@ def _factors(made: Any, steps: int) -> Iterator[float]:
 def _with_defaults(
     kind: SchedulerType, arguments: Mapping[str, Any], optimizer: torch.optim.Optimizer, steps: int
 ) -> dict[str, Any]:
-    """Add what a schedule demands and nobody gave; `steps` come after the warm-up. Errors: `UsageError`."""
+    """Return the arguments with defaults for required ones; `steps` follow the warm-up. Errors: `UsageError`."""
     if kind == SchedulerType.CONSTANT:
         return {}
     peak = optimizer.param_groups[0]["lr"]
@@ -177,7 +177,7 @@ PACKAGES = {
     "flyte": "flytekit",
     "kubeflow": "kubeflow",
 }
-"""What is installed for a tracker, where it is not called like it."""
+"""Packages of trackers whose names differ from the tracker's."""
 
 
 def check_tracker(name: str) -> None:
