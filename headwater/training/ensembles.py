@@ -33,7 +33,7 @@ from headwater.training.task import TrainingTask
 def train_ensemble(config: TrainingConfig, task: TrainingTask, members: int) -> Path:
     """Train models with seeds that count up from that of `config`, and return the run of all of them.
 
-    All members hold out the same pairs. Errors: `UsageError` for several processes, or a hub to push to; `DataError` for
+    All members hold out the same pairs. Errors: `UsageError` for several processes or a hub to push to; `DataError` for
     data that changed between two members.
     """
     if arguments_for(config.training, str(config.output)).world_size > 1:
