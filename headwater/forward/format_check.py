@@ -37,7 +37,7 @@ from headwater.forward.hidden_states import base_of, text_logits
 from headwater.forward.packing import RowFormat, collate
 from headwater.forward.scores import POLICY, kind_of, one_label, to_device
 
-LAYOUTS: tuple[RowFormat, ...] = ("shared", "packed", "padded", "single")
+ROW_FORMATS: tuple[RowFormat, ...] = ("shared", "packed", "padded", "single")
 """All row formats, the one with the fewest tokens first."""
 ROWS_OF_ONE: tuple[RowFormat, ...] = ("padded", "single")
 """Formats with one response a row, in which the model uses its own attention, as in generation."""
@@ -75,7 +75,7 @@ def row_format_for(
     pairs: Sequence[PairTokens],
     max_tokens: int = TOKENS_PER_PASS,
     *,
-    allowed: Sequence[RowFormat] = LAYOUTS,
+    allowed: Sequence[RowFormat] = ROW_FORMATS,
     longest: int = 0,
     bf16: bool = False,
 ) -> RowFormat:
@@ -95,7 +95,7 @@ def common_row_format(
     pairs: Sequence[PairTokens],
     max_tokens: int = TOKENS_PER_PASS,
     *,
-    allowed: Sequence[RowFormat] = LAYOUTS,
+    allowed: Sequence[RowFormat] = ROW_FORMATS,
     longest: int = 0,
     bf16: bool = False,
 ) -> RowFormat:

@@ -15,12 +15,12 @@ from headwater.errors import UsageError
 from headwater.models.lora_options import LoraOptions
 
 MAX_SKIPS = 10
-"""Optimizer steps that are skipped before a training stops, unless said otherwise."""
+"""Default number of optimizer steps that are skipped before a training stops."""
 
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """Training options, passed on to `transformers.Trainer` unless said otherwise."""
+    """Training options; those with names of `transformers.TrainingArguments` mean the same there."""
 
     num_train_epochs: float = 1.0
     """Number of passes over the training pairs."""
@@ -144,7 +144,7 @@ class TrainingOptions:
             raise UsageError(f"--eval-split {self.eval_split}", "has no effect without --eval-data", "name the data")
         if self.eval_data is None and self.leakage != "refuse":
             raise UsageError(
-                f"--leakage {self.leakage}", "has no effect without --eval-data", "a held-out part shares no opening"
+                f"--leakage {self.leakage}", "has no effect without --eval-data", "a held-out part shares no conversation"
             )
 
     @property

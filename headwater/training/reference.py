@@ -162,8 +162,8 @@ class Reference:
         if state.is_main_process and not _reserve(unfinished, int(starts[-1])):
             if state.num_processes > 1:
                 fix = "free some space, or set HEADWATER_CACHE to another disk"
-                raise ResourceError(str(path), "there is no room for the values of the reference", fix)
-            say(f"reference: there is no room for {path}; the values are kept in memory alone")
+                raise ResourceError(str(path), "the disk has no space for the reference values", fix)
+            say(f"reference: the disk has no space for {path}; the values are kept in memory alone")
             in_memory: Values = np.empty(int(starts[-1]), dtype=np.float32)
             self._fill(in_memory, pairs, range(len(pairs)), starts)
             return in_memory
@@ -209,7 +209,7 @@ class Reference:
 def _reserve(path: Path, tokens: int) -> bool:
     """Create a file for `tokens` values and return whether the disk has the space; otherwise remove it.
 
-    The room is taken at once: a page of a mapped file that finds none later ends the process without a word.
+    The space is allocated at once: writing to a page of a mapped file that finds none ends the process by a signal.
     """
     try:
         np.lib.format.open_memmap(path, "w+", np.float32, (tokens,))
