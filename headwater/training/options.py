@@ -144,7 +144,7 @@ class TrainingOptions:
             raise UsageError(f"--eval-split {self.eval_split}", "has no effect without --eval-data", "name the data")
         if self.eval_data is None and self.leakage != "refuse":
             raise UsageError(
-                f"--leakage {self.leakage}", "has no effect without --eval-data", "a held-out part shares no conversation"
+                f"--leakage {self.leakage}", "has no effect without --eval-data", "a held-out part shares no prompt"
             )
 
     @property
