@@ -162,7 +162,7 @@ def test_other_settings_are_refused_by_name(stopped: Path, data: Path, tmp_path:
     with pytest.raises(UsageError, match=r"--learning-rate 0\.001 → 0\.002.*--allow-changes"):
         train_dpo.run(config_of(data, run, learning_rate=2e-3))
     changed = train_dpo.run(config_of(data, run, learning_rate=2e-3, allow_changes=True))
-    assert json.loads((changed / "facts.json").read_text())["drift"] == ["--learning-rate 0.001 → 0.002"]
+    assert json.loads((changed / "facts.json").read_text())["changes"] == ["--learning-rate 0.001 → 0.002"]
     assert runs.config_of(changed)["learning_rate"] == 2e-3
 
 
