@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import orjson
 
@@ -78,6 +78,13 @@ class Journal:
         finally:
             temporary.unlink(missing_ok=True)
         self._handle = self.path.open("a+b")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Close the file, see `close`; a journal that was discarded is gone."""
+        self.close()
 
     def __contains__(self, key: str) -> bool:
         """Return whether there is a value for `key`."""

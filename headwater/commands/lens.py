@@ -121,7 +121,7 @@ def run(config: Config) -> Path | None:
         scorer=config.scorer,
         seed=config.seed,
         prep_log=prep_log,
-        summarise=summarise_rewards,
+        summarise=lambda *scored: summarise_rewards(*scored).known(),
     )
     if config.serve:
         serve(found, config.port)

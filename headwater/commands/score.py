@@ -3,40 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import time
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import numpy as np
-import orjson
-import xxhash
-from rich.table import Table
-
-from headwater import interrupts, statistics
 from headwater.config import POSITIONAL
 from headwater.console import say, say_stages, show
 from headwater.data import reading
-from headwater.data.preference import Candidates, Preference, Record
 from headwater.data.reading import ReadOptions
-from headwater.data.recorded import RowName
 from headwater.data.templates import renders_conversations
-from headwater.data.tokens import MAX_LENGTH, TOKENS_PER_PASS, EndToken
-from headwater.data.writing import row_of
-from headwater.errors import DataError, UsageError
+from headwater.data.tokens import TOKENS_PER_PASS, EndToken
 from headwater.journal import Journal
 from headwater.results import runs
 from headwater.results.outputs import free_places
-from headwater.statistics import LEVEL, Estimate, Floats
+from headwater.results.recording import recording
 
 if TYPE_CHECKING:
-    from headwater.rewards.responses import Rewards
+    from headwater.evaluation.scoring import ScoringOptions
+    from headwater.results.rewards import ScoreFigures
 
 EXAMPLE = "headwater score --input candidates.jsonl --output scored.jsonl --model runs/reward"
-WINDOW = 256
-"""Rows that are scored, and written down, together."""
 
 HELP = {
     "Input": ("input", "model", "split", "limit"),
@@ -89,183 +76,53 @@ class Config:
 @renders_conversations
 def run(config: Config) -> Path:
     """Score the responses and return the data file."""
-    members = tuple(member for name in config.model for member in runs.members_of(name))
-    config = dataclasses.replace(config, model=members)
-    _check(config)
+    from headwater.evaluation.figure_tables import figure_table
+    from headwater.evaluation.scoring import DataScorer, members_of
+
+    models, options = members_of(config.model), _options(config)
+    options.check(models)
+    config = dataclasses.replace(config, model=models)
     target, home = free_places(config.output, config.input, config.overwrite, config)
     began = time.monotonic()
-    settings = {name: getattr(config, name) for name in ("value", "beta", "reference", "end", "chat_template")}
-    settings |= {} if config.reward_head is None else {"reward_head": config.reward_head}
-    settings["max_length"] = config.max_length or MAX_LENGTH
-    settings["models"] = _fingerprints(config)
-    journal = Journal(config.output.with_name(config.output.name + ".ledger"), settings)
-    try:
-        tokens = sum(_score(config, name, journal) for name in config.model)
-        row_reader = reading.stream(config.input, config.read_options)
+    settings = options.settings(models) | {"chat_template": config.chat_template}
+    with Journal(config.output.with_name(config.output.name + ".ledger"), settings) as journal:
+        scorer = DataScorer(config.input, config.read_options, models, options, journal)
+        tokens = scorer.score()
+        rows = reading.stream(config.input, config.read_options)
         scores = "reward" if config.value == "reward" else "likelihood"
-        facts = runs.facts_of(config.input) | {"scored_by": list(config.model), "scores": scores}
-        writer = runs.start(home, "score", config, inputs=row_reader.files, facts=facts, began=began)
-        scored = _Scored(config, journal)
-        files = reading.write(target, scored.rows(row_reader))
-    except BaseException:
-        journal.close()
-        raise
-    say_stages({"read": row_reader.row_counts})
-    row_reader.quarantine.save(home / reading.QUARANTINE)
-    writer.count_stages({"read": row_reader.row_counts})
-    writer.write_records(scored.records)
-    metrics = scored.metrics()
-    _say_throughput(scored, tokens, time.monotonic() - began)
-    writer.write_metrics(metrics)
-    writer.finish()
-    journal.discard()
-    _print(metrics, config)
+        facts = runs.facts_of(config.input) | {"scored_by": list(models), "scores": scores}
+        stages = {"read": rows.row_counts}
+        with recording(home, "score", config, read=rows, stages=stages, facts=facts, began=began) as run:
+            files = reading.write(target, scorer.rows(rows))
+            say_stages(stages)
+            figures = scorer.figures()
+            run.write(scorer.records())
+            run.write(figures)
+        journal.discard()
+    _say_throughput(figures, tokens, time.monotonic() - began)
+    show(figure_table(f"{', '.join(models)} on {config.input}", vars(figures)))
     say(f"written: {files[0]}")
     return target
 
 
-def _fingerprints(config: Config) -> dict[str, str]:
-    from headwater.models import fingerprint
+def _options(config: Config) -> ScoringOptions:
+    from headwater.evaluation.scoring import ScoringOptions
 
-    return fingerprint.of_models([*config.model, config.reference])
-
-
-def _check(config: Config) -> None:
-    """Refuse flags that cannot work. Errors: `UsageError`."""
-    if len(set(config.model)) < max(1, len(config.model)) or not config.model:
-        raise UsageError("--model", "names a model twice, or none", "name each one once")
-    if config.reference is not None and len(config.model) > 1:
-        raise UsageError("--reference", f"for {len(config.model)} models", "score with one policy at a time")
-    for name in ("reference", "beta", "reward_head") if config.value != "reward" else ():
-        if getattr(config, name) is not None:
-            raise UsageError(
-                f"--{name.replace('_', '-')}", f"has no effect with --value {config.value}", "leave one out"
-            )
-    for name in ("max_length", "tokens_per_pass"):
-        if (getattr(config, name) or 2) < 2:
-            raise UsageError(f"--{name.replace('_', '-')} {getattr(config, name)}", "expected a value above 1")
-
-
-def _windows(records: Iterator[Any]) -> Iterator[list[Any]]:
-    while window := list(itertools.islice(records, WINDOW)):
-        yield window
-
-
-def _score(config: Config, name: str, journal: Journal) -> int:
-    """Score with one model what is not in the ledger yet; returns the tokens that went through it."""
-    from headwater.models.turn_ends import end_rule
-    from headwater.rewards.responses import Reading, ResponseScorer, load_likelihood, load_response_scorer
-
-    judge: ResponseScorer | None = None
-    done, began = 0, time.monotonic()
-    row_reader = reading.stream(config.input, config.read_options)
-    for window in _windows(row_reader):
-        interrupts.check()
-        done += len(window)
-        if _key(name, window) in journal:
-            continue
-        if judge is None:
-            end = config.end or end_rule(name)
-            how = Reading(end, config.max_length, config.tokens_per_pass)
-            if config.value == "reward":
-                judge = load_response_scorer(name, config.reference, config.beta, how, config.seed, config.reward_head)
-            else:
-                judge = load_likelihood(name, config.value == "mean_log_prob", how, config.seed)
-            if done > len(window):
-                say(f"{name}: {done - len(window):,} rows were scored before, in {journal.path}")
-        journal[_key(name, window)] = judge(window)
-        say(f"{name}: {done:,} rows · {judge.tokens / (time.monotonic() - began):,.0f} tokens/s")
-    if not done:
-        raise row_reader.no_usable_rows()
-    return judge.tokens if judge else 0
-
-
-def _key(name: str, window: Sequence[Record]) -> str:
-    """Return what stands for a model and some rows: data that changes in between is scored anew."""
-    digest = xxhash.xxh3_128(name.encode())
-    for record in window:
-        digest.update(orjson.dumps(row_of(record)))
-    return digest.hexdigest()
-
-
-class _Scored:
-    """Rows with their scores, and what is to be known of them."""
-
-    def __init__(self, config: Config, journal: Journal) -> None:
-        self._config, self._journal = config, journal
-        self.records: list[dict[str, Any]] = []
-        self._values: list[Floats] = []
-        self._conversation_ids: list[str] = []
-
-    def rows(self, row_reader: Iterator[Any]) -> Iterator[Record]:
-        """Yield the rows with the means of their scores. Errors: `DataError` for data that changed meanwhile."""
-        for window in _windows(row_reader):
-            keys = [_key(name, window) for name in self._config.model]
-            if not all(key in self._journal for key in keys):
-                raise DataError(str(self._config.input), "changed between two readings", "score it again")
-            for record, *rewards in zip(window, *(self._journal[key] for key in keys), strict=True):
-                yield self._row(record, np.array(rewards, dtype=np.float64))
-
-    def _row(self, record: Record, rewards: Floats) -> Record:
-        """Take down `rewards` [models, responses], NaN where there is none, and return the row with their mean."""
-        several = len(rewards) > 1
-        spread = {"reward_std": _plain(rewards.std(axis=0, ddof=1))} if several else {}
-        about = RowName.of(record).record() | {"source": record.source}
-        for name, row in zip(self._config.model, rewards, strict=True):
-            self.records.append({**about, "model": name, "rewards": _plain(row), **spread})
-        self._values.append(rewards)
-        self._conversation_ids += [record.conversation_id] * rewards.shape[1]
-        return _with_scores(record, _plain(rewards.mean(axis=0)))
-
-    def metrics(self) -> dict[str, Estimate | float | int]:
-        """Return counts, mean and spread of the scores, and how far the models of an ensemble are apart."""
-        values = np.concatenate(self._values, axis=1)
-        known = np.asarray(np.isfinite(values).all(axis=0))
-        conversation_ids = [
-            conversation_id
-            for conversation_id, there in zip(self._conversation_ids, known.tolist(), strict=True)
-            if there
-        ]
-        means, seed = values[:, known].mean(axis=0), self._config.seed
-        found: dict[str, Estimate | float | int] = {
-            "rows": len(self._values),
-            "responses": values.shape[1],
-            "without_score": int((~known).sum()),
-            f"{self._config.value}_mean": statistics.mean(means, conversation_ids, seed),
-            f"{self._config.value}_std": statistics.std(means, conversation_ids, seed),
-        }
-        if len(values) > 1:
-            found["ensemble_std"] = statistics.mean(values[:, known].std(axis=0, ddof=1), conversation_ids, seed)
-        return found
-
-
-def _plain(values: Floats) -> Rewards:
-    return [float(value) if np.isfinite(value) else None for value in values]
-
-
-def _with_scores(record: Record, scores: Rewards) -> Record:
-    """Return a row whose responses have these scores and no others."""
-    if isinstance(record, Candidates):
-        pairs = zip(record.responses, scores, strict=True)
-        return dataclasses.replace(record, responses=tuple(dataclasses.replace(r, score=s) for r, s in pairs))
-    sides = ("chosen", "rejected") if isinstance(record, Preference) else ("response",)
-    found = {side: dataclasses.replace(getattr(record, side), score=s) for side, s in zip(sides, scores, strict=True)}
-    return dataclasses.replace(record, **found)
-
-
-def _say_throughput(scored: _Scored, tokens: int, seconds: float) -> None:
-    counts = scored.metrics()
-    without = f", {counts['without_score']:,} of them too long or empty and without a score"
-    say(
-        f"{counts['responses']:,} responses of {counts['rows']:,} rows{without if counts['without_score'] else ''}: "
-        f"{tokens:,} tokens in {seconds:.1f} s, {tokens / seconds:,.0f} tokens/s with loading"
+    return ScoringOptions(
+        value=config.value,
+        reference=config.reference,
+        reward_head=config.reward_head,
+        beta=config.beta,
+        end=config.end,
+        max_length=config.max_length,
+        tokens_per_pass=config.tokens_per_pass,
+        seed=config.seed,
     )
 
 
-def _print(metrics: Mapping[str, Estimate | float | int], config: Config) -> None:
-    title = f"{', '.join(config.model)} on {config.input}"
-    table = Table("figure", "value", f"{LEVEL:.0%} interval", "n", title=title, title_justify="left")
-    for name, found in metrics.items():
-        if isinstance(found, Estimate):
-            table.add_row(name, f"{found.value:.4f}", found.interval(), str(found.n))
-    show(table)
+def _say_throughput(figures: ScoreFigures, tokens: int, seconds: float) -> None:
+    without = f", {figures.without_score:,} of them too long or empty and without a score"
+    say(
+        f"{figures.responses:,} responses of {figures.rows:,} rows{without if figures.without_score else ''}: "
+        f"{tokens:,} tokens in {seconds:.1f} s, {tokens / seconds:,.0f} tokens/s with loading"
+    )

@@ -21,14 +21,12 @@ PERPLEXITY = 30.0
 FEWEST, MOST = 10, 1000
 """Pairs that can be embedded: fewer show nothing, more take long and make a page heavy."""
 VOCABULARY = 4096
-FILE = "embedding.json"
-"""Where a run keeps its points."""
 
 Floats = NDArray[np.float64]
 T = TypeVar("T")
 
 
-class Embedding(NamedTuple):
+class Projection(NamedTuple):
     """Points in two planes, in the order of the features."""
 
     pca: Floats  # [n, 2]
@@ -66,7 +64,7 @@ def of_texts(texts: Sequence[str]) -> Any:
     return vectorizer.fit_transform(texts)
 
 
-def project(features: Any, seed: int) -> Embedding:
+def project(features: Any, seed: int) -> Projection:
     """Lay out `features` [n, d], dense or sparse, in a plane. Errors: `DataError` where all of them are alike."""
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
@@ -79,14 +77,4 @@ def project(features: Any, seed: int) -> Embedding:
     perplexity = min(PERPLEXITY, (features.shape[0] - 1) / 3)
     tsne = TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(components)
     first, second = pca.explained_variance_ratio_[:2]
-    return Embedding(components[:, :2], np.asarray(tsne, dtype=np.float64), (float(first), float(second)))
-
-
-def as_rows(ids: Sequence[str], found: Embedding, of: str, seed: int) -> dict[str, Any]:
-    """Return what `FILE` holds: two points a pair, chosen and rejected, whose features came in that order."""
-    names = [(name, side) for name in ids for side in ("chosen", "rejected")]
-    points = [
-        {"id": name, "side": side, "pca": pca, "tsne": tsne}
-        for (name, side), pca, tsne in zip(names, found.pca.tolist(), found.tsne.tolist(), strict=True)
-    ]
-    return {"of": of, "pairs": len(ids), "seed": seed, "explained": found.explained, "points": points}
+    return Projection(components[:, :2], np.asarray(tsne, dtype=np.float64), (float(first), float(second)))

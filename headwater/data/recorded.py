@@ -37,8 +37,8 @@ class RowName(NamedTuple):
     @classmethod
     def read(cls, record: Mapping[str, Any]) -> RowName:
         """Return the identification of `record`, a row of the records of a run."""
-        conversation_id, key = record.get("opening"), record.get("key")
-        return cls(str(record.get("id")), conversation_id, key, bool(record.get("altered")))
+        conversation_id = record.get("conversation_id", record.get("opening"))  # headwater 0.1 wrote `opening`
+        return cls(str(record.get("id")), conversation_id, record.get("key"), bool(record.get("altered")))
 
     def record(self) -> dict[str, Any]:
         """Return the first columns of the row in a run's records."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import regex
@@ -49,11 +49,6 @@ class Contrast(NamedTuple):
     """Terms in chosen and in rejected responses, each as often as it stands there."""
     chosen: tuple[Term, ...]
     rejected: tuple[Term, ...]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain values, with the settings used."""
-        sides = {side: [term._asdict() for term in getattr(self, side)] for side in ("chosen", "rejected")}
-        return {"pairs": self.pairs, "words": self.words, "prior_words": PRIOR, "least_count": LEAST, **sides}
 
 
 def terms(text: str) -> Iterator[str]:

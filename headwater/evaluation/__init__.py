@@ -1,1 +1,1 @@
-"""Which answer is better, and how sure are we."""
+"""Evaluation of reward models on pairs and benchmarks, and of policies by judges, with intervals."""

@@ -1,4 +1,4 @@
-"""Whether judges agree, and whether one prefers what it is shown first."""
+"""Agreement of judges, and the preference of a judge for the answer that is shown first."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Agreement(NamedTuple):
 
 
 def opinions(judgements: Iterable[Judgement]) -> dict[str, dict[Compared, float]]:
-    """Return what every judge made of every comparison: the mean over its looks; unparsed ones are left out."""
+    """Return the mean preference of every judge in every comparison, over its votes with a verdict."""
     votes: dict[str, dict[Compared, list[Judgement]]] = {}
     for one in judgements:
         votes.setdefault(one.judge, {}).setdefault((one.prompt, one.first, one.second), []).append(one)
@@ -39,7 +39,7 @@ def opinions(judgements: Iterable[Judgement]) -> dict[str, dict[Compared, float]
 
 
 def agreements(judgements: Sequence[Judgement], seed: int = 0) -> list[Agreement]:
-    """Compare every two judges on what both have judged; two that share nothing are left out."""
+    """Return the agreement of every two judges that share comparisons, on those."""
     found = opinions(judgements)
     judges = list(found)
     pairs = [(a, b) for place, a in enumerate(judges) for b in judges[place + 1 :]]
@@ -62,9 +62,9 @@ def _agreement(judges: tuple[str, str], found: dict[str, dict[Compared, float]],
 
 
 def position_bias(judgements: Sequence[Judgement], seed: int = 0) -> Estimate | None:
-    """Return how much a judge prefers what it is shown first, 0 to 1, ½ being none; None where no order is known.
+    """Return how often a judge prefers the answer shown first, ½ being no bias; None where no order is known.
 
-    It means something where both orders were shown, or an order drawn at random.
+    The figure is meaningful where both orders were shown, or an order drawn at random.
     """
     seen = [one for one in judgements if one.swapped is not None and one.preference is not None]
     if not seen:

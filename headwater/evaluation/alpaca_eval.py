@@ -1,8 +1,8 @@
 """AlpacaEval's answers and its official win rate (tatsu-lab/alpaca_eval).
 
-Answers are rows of instruction, output and generator, in one JSON array a model. Arena-Hard's answers (uid, messages,
-model) are read as the same thing, and so is what `headwater sample --n 1` writes. A conversation stands beside its
-text as a list of messages, in the column prompt.
+Answers are rows of instruction, output and generator, one JSON array per model. Arena-Hard's answers (uid, messages,
+model) are read too, and the output of `headwater sample --n 1`. A conversation of several turns is also stored as a
+list of messages, in the column prompt.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from headwater.evaluation.prompts import as_text
 
 
 class Answer(NamedTuple):
-    """What one model answered to one prompt."""
+    """Answer of one model to one prompt."""
 
     prompt: str
-    """As a judge is shown it."""
+    """The text that a judge is shown."""
     text: str
     model: str
     category: str = ""
     complete: bool | None = None
-    """False for an answer that was cut off; None where nobody wrote that down."""
+    """False for an answer that was cut off; None where it is not recorded."""
     tokens: int | None = None
-    """How long it is, in tokens of the model that wrote it."""
+    """Length in tokens of the model that wrote it."""
     turns: tuple[Message, ...] = ()
     """The conversation that it answers; empty for a user's one message."""
 
     @property
     def conversation(self) -> tuple[Message, ...]:
-        """Return the prompt as models are asked it."""
+        """Return the prompt as the model receives it."""
         return self.turns or (Message("user", self.prompt),)
 
 
@@ -82,7 +82,7 @@ def win_rate(preferences: Sequence[float]) -> WinRate:
 
 
 def read_answers(path: Path, name: str | None = None) -> list[Answer]:
-    """Read the answers in a file; `name` stands for the model where rows do not say who wrote them.
+    """Return the answers in a file; `name` is the model where rows name none.
 
     Errors: `DataError` by row, for a row that is no answer and for a prompt that is answered twice.
     """
@@ -142,7 +142,7 @@ def _sampled(fields: Mapping[str, Any], name: str) -> Answer:
 
 
 def as_rows(answers: Sequence[Answer]) -> list[dict[str, Any]]:
-    """Return answers as AlpacaEval writes them, and what else is known: conversation, length, whether it is whole."""
+    """Return answers as AlpacaEval's rows, with conversation, length and completeness where these are known."""
     return [
         {"dataset": one.category, "instruction": one.prompt, "output": one.text, "generator": one.model}
         | ({"prompt": [asdict(message) for message in one.turns]} if one.turns else {})

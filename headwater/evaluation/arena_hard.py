@@ -3,7 +3,7 @@
 Each prompt is judged twice in both orders with five labels; `>>` counts as three votes, a tie as half of one
 (lmarena/arena-hard-auto). Upstream resamples single votes, so that the copies of a `>>` and both orders of a prompt
 count as independent, and its intervals are too narrow; it sets no seed. Here prompts are resampled, with a seed;
-`upstream` does what upstream does, for comparison with published numbers (seeded all the same).
+`upstream` computes what upstream does, for comparison with published numbers, but with a seed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ UPSTREAM_ROUNDS = 100
 
 
 class AnswerStyle(NamedTuple):
-    """What style control knows of an answer: how long it is, and how often it uses each markdown element."""
+    """Style of an answer: its length, and the counts of each markdown element."""
 
     length: int
     """Characters here, tokens where upstream's metadata gives them."""
@@ -39,7 +39,7 @@ STYLES = AnswerStyle._fields
 
 
 def score(judgements: Sequence[Judgement], seed: int = 0) -> Estimate:
-    """Return the share of votes for the second, 0 to 1, with an interval over prompts."""
+    """Return the share of votes for the second answer, 0 to 1, with an interval over prompts."""
     preferences, votes, prompts = _votes(judgements)
     return statistics.weighted_mean(preferences, votes, prompts, seed)
 
@@ -58,13 +58,13 @@ def upstream(judgements: Sequence[Judgement], seed: int = 0) -> Estimate:
 
 
 def _votes(judgements: Sequence[Judgement]) -> tuple[Floats, Floats, list[str]]:
-    judged = [one for one in judgements if one.preference is not None]
-    preferences = np.array([one.preference for one in judged], dtype=np.float64)
-    return preferences, np.array([one.weight for one in judged], dtype=np.float64), [one.prompt for one in judged]
+    usable = [one for one in judgements if one.preference is not None]
+    preferences = np.array([one.preference for one in usable], dtype=np.float64)
+    return preferences, np.array([one.weight for one in usable], dtype=np.float64), [one.prompt for one in usable]
 
 
 def style_of(answer: str) -> AnswerStyle:
-    """Count what style control controls for; what stands in code blocks is not markdown of the answer."""
+    """Return the style of an answer; text in code blocks is not counted as markdown."""
     prose = re.sub(r"```[^`]*```", "", answer)
     headers = len(re.findall(r"^#{1,6}\s", prose, re.MULTILINE))
     lists = len(re.findall(r"^\s*(?:\d+\.|[-*+])\s", prose, re.MULTILINE))
@@ -73,7 +73,7 @@ def style_of(answer: str) -> AnswerStyle:
 
 
 def read_styles(paths: Sequence[Path]) -> dict[tuple[str, str], AnswerStyle]:
-    """Read Arena-Hard answer files and return by (model, uid) how each answer looks.
+    """Read Arena-Hard answer files and return the style of each answer by (model, uid).
 
     Upstream's metadata are taken where a row holds them, with lengths in tokens. Errors: `DataError`.
     """

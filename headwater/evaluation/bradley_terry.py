@@ -1,8 +1,8 @@
-"""Bradley–Terry: one strength a model from who beat whom, P(second beats first) = σ(θ_second − θ_first + x·β).
+"""Bradley–Terry strengths of models from pairwise votes, P(second beats first) = σ(θ_second − θ_first + x·β).
 
 Ties count half a win for each. Maximum likelihood by Newton's method (Bradley and Terry, 1952; covariates x as in
-arena-style leaderboards' style control). Where a model won everything its strength is unbounded: a ridge of 1e-8 keeps
-it finite, and moves no other figure visibly.
+arena-style leaderboards' style control). Where a model won every vote its strength is unbounded: a ridge of 1e-8
+keeps it finite, and changes no other figure visibly.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ class Ranking(NamedTuple):
     win_rates: list[Estimate]
     """Chance to beat the baseline, 0 to 1."""
     styles: list[Estimate]
-    """What a standard deviation of each covariate is worth, in logits."""
+    """Coefficient of each covariate: the logits of one standard deviation."""
 
 
 def rank(judgements: Sequence[Judgement], baseline: str, styles: Floats | None = None, seed: int = 0) -> Ranking:
-    """Rank all models that appear; `styles` [n, k] are covariates of second − first, standardised by the caller.
+    """Return the ranking of all models; `styles` [n, k] are covariates of second − first, standardised by the caller.
 
-    Intervals resample prompts. Errors: `DataError` where some models never meet, even through others.
+    Intervals resample prompts. Errors: `DataError` where models are not connected by comparisons.
     """
     judged = [one for one in judgements if one.preference is not None and one.first != one.second]
     models = sorted({name for one in judged for name in (one.first, one.second)} | {baseline})
-    _refuse_strangers(judged, models)
+    _check_connected(judged, models)
     place = {name: index for index, name in enumerate(models)}
     pairs = np.array([[place[one.first], place[one.second]] for one in judged])
     design = np.zeros((len(judged), len(models)))
@@ -67,9 +67,9 @@ def rank(judgements: Sequence[Judgement], baseline: str, styles: Floats | None =
 
 
 def fit(design: Floats, outcomes: Floats, votes: Floats, start: Floats | None = None) -> Floats:
-    """Return the coefficients [k] of most likelihood for `outcomes` [n] of 0 to 1, a row of `design` [n, k] each.
+    """Return the maximum-likelihood coefficients [k] for `outcomes` [n] in [0, 1], a row of `design` [n, k] each.
 
-    Newton's method with halved steps: the objective is convex, and every step lowers it.
+    Newton's method with step halving: the objective is convex, and every step lowers it.
     """
     found = np.zeros(design.shape[1]) if start is None else start.copy()
     value = _objective(design, outcomes, votes, found)
@@ -104,8 +104,8 @@ def win_matrix(judgements: Sequence[Judgement]) -> dict[tuple[str, str], tuple[f
     return {who: (won / votes, int(count)) for who, (won, votes, count) in sums.items()}
 
 
-def _refuse_strangers(judged: Sequence[Judgement], models: Sequence[str]) -> None:
-    """Refuse a set of models that falls apart: strengths of parts that never meet cannot be compared."""
+def _check_connected(judged: Sequence[Judgement], models: Sequence[str]) -> None:
+    """Refuse models that comparisons do not connect: their strengths have no common scale. Errors: `DataError`."""
     met = {models[0]} if models else set()
     grown = True
     while grown:
@@ -136,7 +136,7 @@ def _estimates(best: Floats, drawn: Floats, n: int, clusters: int) -> list[Estim
 
 
 def _as_rate(strength: Estimate) -> Estimate:
-    """Turn logits into the chance to beat the baseline; the interval turns with it, being monotone."""
+    """Return logits as the probability of beating the baseline; the map is monotone, so the interval is mapped too."""
     value, low, high = (None if x is None else float(_sigmoid(np.array(x))) for x in strength[:3])
     assert value is not None  # an estimate always has one
     return Estimate(value, low, high, strength.n, strength.clusters)

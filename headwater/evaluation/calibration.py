@@ -1,32 +1,25 @@
-"""Does a margin mean what it says? Probabilities that a model gives its own verdicts, against how often it is right.
+"""Calibration of reward margins: the probabilities that they imply, against how often the model is right.
 
-Under Bradley–Terry (arXiv:2203.02155, eq. 1) a margin m says that the chosen response is better with probability σ(m).
+Under Bradley–Terry (arXiv:2203.02155, eq. 1) the chosen response is better with probability σ(m), m being the margin.
 The verdict is the response with the higher reward, and its confidence σ(|m|) lies between ½ and 1.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import scipy.special
 
 from headwater import statistics
+from headwater.results.evaluation import Bin
 from headwater.statistics import Estimate, Floats
 
 BINS = 10
 
 
-class Bin(NamedTuple):
-    """Pairs of like confidence: their mean confidence, and how often the verdict was right (ties count ½)."""
-
-    confidence: float
-    accuracy: Estimate
-
-
 def brier(margins: Floats, conversation_ids: Sequence[str], seed: int) -> Estimate:
-    """Mean of (1 − σ(m))² over `margins` [pairs] of chosen over rejected: 0 at best, ¼ for one that never decides."""
+    """Return the mean of (1 − σ(m))² over `margins` m [pairs]: 0 at best, ¼ where all margins are 0."""
     return statistics.mean(scipy.special.expit(-margins) ** 2, conversation_ids, seed)
 
 
@@ -44,10 +37,10 @@ def reliability(margins: Floats, wins: Floats, conversation_ids: Sequence[str], 
 
 
 def calibration_error(margins: Floats, wins: Floats, conversation_ids: Sequence[str], seed: int) -> Estimate:
-    """Expected calibration error: |confidence − accuracy| of the bins of `reliability`, weighed by their pairs.
+    """Return the expected calibration error: |confidence − accuracy| of the bins of `reliability`, weighted by pairs.
 
-    As everywhere in the literature (arXiv:1706.04599, eq. 3) it is not corrected for chance: small data look worse
-    than they are, resamples more so, and the interval can therefore lie above the value.
+    As in the literature (arXiv:1706.04599, eq. 3) it is not corrected for chance: it is too large on small data, and
+    more so in resamples, so that the interval can lie above the value.
     """
     confidence, place = _binned(margins)
     gaps = np.zeros((BINS, len(margins)))

@@ -1,47 +1,47 @@
-"""What rewards say about pairs: accuracy, means, spread and margin, where they fail, and who is better at it.
+"""Figures of rewards on pairs: accuracy, means, spread and margin, accuracy in groups, and another model's accuracy.
 
-Every figure has n and an interval, bootstrapped over openings. A tie, in rewards or in lengths, counts ½.
+Every figure has n and a bootstrap interval over conversations. A tie, in rewards or in lengths, counts ½.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import scipy.stats
 
 from headwater import statistics
 from headwater.evaluation.calibration import brier
+from headwater.results.evaluation import BaselineComparison, EvaluationFigures, Group
 from headwater.statistics import Estimate, Floats
 
 GROUPS = 5
-"""Pairs are sorted into so many groups of like size, by length difference or by margin."""
+"""Number of groups of about equal size into which pairs are sorted, by length difference or by margin."""
 
 
 def summarise_rewards(
     rewards: Floats, lengths: Floats, conversation_ids: Sequence[str], seed: int
-) -> dict[str, Estimate]:
-    """Summarise rewards [pairs, 2] of chosen and rejected responses of `lengths` [pairs, 2] tokens.
+) -> EvaluationFigures:
+    """Return the figures of rewards [pairs, 2] of chosen and rejected responses of `lengths` [pairs, 2] tokens.
 
     Mean and standard deviation (ddof = 1) are pooled over chosen and rejected, as align-anything prints them.
-    `length_accuracy` is the accuracy of always preferring the longer response: the ruler to beat. `length_correlation`
-    is that of reward and length within pairs: 0 for a model that does not care. Ties count ½. Intervals are
-    bootstrapped over `conversation_ids` [pairs].
+    `length_accuracy`, of always preferring the longer response, is the baseline that a model has to beat;
+    `length_correlation` is 0 for a model whose rewards do not depend on length. Intervals are bootstrapped over
+    `conversation_ids` [pairs].
     """
     chosen, rejected = rewards.T
     pooled, twice = rewards.T.reshape(-1), [*conversation_ids, *conversation_ids]
-    return {
-        "accuracy": statistics.mean(wins(chosen, rejected), conversation_ids, seed),
-        "length_accuracy": statistics.mean(wins(*lengths.T), conversation_ids, seed),
-        "length_correlation": length_correlation(rewards, lengths, conversation_ids, seed),
-        "margin_mean": statistics.mean(chosen - rejected, conversation_ids, seed),
-        "reward_mean": statistics.mean(pooled, twice, seed),
-        "reward_std": statistics.std(pooled, twice, seed),
-        "chosen_reward_mean": statistics.mean(chosen, conversation_ids, seed),
-        "rejected_reward_mean": statistics.mean(rejected, conversation_ids, seed),
-        "brier": brier(chosen - rejected, conversation_ids, seed),
-    }
+    return EvaluationFigures(
+        accuracy=statistics.mean(wins(chosen, rejected), conversation_ids, seed),
+        length_accuracy=statistics.mean(wins(*lengths.T), conversation_ids, seed),
+        length_correlation=length_correlation(rewards, lengths, conversation_ids, seed),
+        margin_mean=statistics.mean(chosen - rejected, conversation_ids, seed),
+        reward_mean=statistics.mean(pooled, twice, seed),
+        reward_std=statistics.std(pooled, twice, seed),
+        chosen_reward_mean=statistics.mean(chosen, conversation_ids, seed),
+        rejected_reward_mean=statistics.mean(rejected, conversation_ids, seed),
+        brier=brier(chosen - rejected, conversation_ids, seed),
+    )
 
 
 def wins(chosen: Floats, rejected: Floats) -> Floats:
@@ -50,21 +50,13 @@ def wins(chosen: Floats, rejected: Floats) -> Floats:
 
 
 def length_correlation(rewards: Floats, lengths: Floats, conversation_ids: Sequence[str], seed: int) -> Estimate:
-    """Pearson's correlation of reward and length within pairs [pairs, 2]: of what each has above its pair's mean."""
+    """Return Pearson's correlation of reward and length [pairs, 2], each less the mean of its pair."""
     within = [(values - values.mean(axis=1, keepdims=True)).T.reshape(-1) for values in (rewards, lengths)]
     return statistics.correlation(within[0], within[1], [*conversation_ids, *conversation_ids], seed)
 
 
-class Group(NamedTuple):
-    """Pairs that lie between two values, both included, and the accuracy on them."""
-
-    low: float
-    high: float
-    accuracy: Estimate
-
-
 def accuracy_by(values: Floats, won: Floats, conversation_ids: Sequence[str], seed: int) -> list[Group]:
-    """Return the accuracy of `won` [pairs] in groups of rising `values` [pairs]; equal values share a group."""
+    """Return the mean of `won` [pairs] in groups of rising `values` [pairs]; equal values share a group."""
     edges = np.unique(np.quantile(values, np.linspace(0, 1, GROUPS + 1)[1:-1]))
     place = np.searchsorted(edges, values, side="left")
     groups = []
@@ -89,21 +81,9 @@ def _those(conversation_ids: Sequence[str], inside: Sequence[bool]) -> list[str]
     return [conversation_id for conversation_id, there in zip(conversation_ids, inside, strict=True) if there]
 
 
-class BaselineComparison(NamedTuple):
-    """Two models on the same pairs."""
-
-    difference: Estimate
-    """Accuracy of the first less that of the second; the bootstrap is paired."""
-    only_first: int
-    """Pairs that the first judges better than the second."""
-    only_second: int
-    p_value: float
-    """McNemar's exact test of whether these two counts differ (Psychometrika 12, 1947); it takes pairs as independent,
-    which the interval does not."""
-
-
-def compare(first: Floats, second: Floats, conversation_ids: Sequence[str], seed: int) -> BaselineComparison:
-    """Compare what two models won [pairs] of the same pairs."""
-    better, worse = int((first > second).sum()), int((first < second).sum())
+def compare(name: str, won: Floats, theirs: Floats, conversation_ids: Sequence[str], seed: int) -> BaselineComparison:
+    """Compare a model with the model `name`, by what each `won` of the same pairs: 1, ½ or 0, [pairs]."""
+    better, worse = int((won > theirs).sum()), int((won < theirs).sum())
     p_value = float(scipy.stats.binomtest(better, better + worse).pvalue) if better + worse else 1.0
-    return BaselineComparison(statistics.mean(first - second, conversation_ids, seed), better, worse, p_value)
+    difference = statistics.mean(won - theirs, conversation_ids, seed)
+    return BaselineComparison(name, float(theirs.mean()), difference, better, worse, p_value)

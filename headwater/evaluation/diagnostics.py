@@ -1,29 +1,25 @@
-"""What one should know of a model that rewards responses, beside its accuracy: where it fails, and whether it knows.
-
-The result is plain data, kept in a run's `scrutiny.json`; the report draws from it.
-"""
+"""Diagnostics of a model that scores pairs, beside its accuracy: where it fails, and whether it is calibrated."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from headwater.data.preference import Preference
 from headwater.evaluation.calibration import calibration_error, reliability
-from headwater.evaluation.comparison import Group, accuracy_by, by_who_is_longer, compare, wins
+from headwater.evaluation.comparison import accuracy_by, by_who_is_longer, compare, wins
+from headwater.results.evaluation import Diagnostics, ExamplePair, ExamplePairs, ExampleResponse
 from headwater.statistics import Floats
 
-FILE = "scrutiny.json"
 EXAMPLES = 5
-"""Rows that are shown of a kind."""
+"""Number of example pairs of each kind."""
 
 
 @dataclass(frozen=True)
-class Judged:
-    """Pairs and what a model made of them."""
+class ScoredPairs:
+    """Pairs with the rewards of a model."""
 
     preferences: Sequence[Preference]
     rewards: Floats
@@ -48,50 +44,37 @@ class Judged:
         return wins(*self.rewards.T)
 
 
-def diagnose(judged: Judged, baselines: Mapping[str, Floats], seed: int) -> dict[str, Any]:
-    """Return what `scrutiny.json` holds; `baselines` are what other models won of the same pairs, [pairs] each."""
-    conversation_ids, margins, won = judged.conversation_ids, judged.margins, judged.won
-    longer = judged.lengths[:, 0] - judged.lengths[:, 1]
-    sides = by_who_is_longer(won, judged.lengths, conversation_ids, seed)
-    return {
-        "preferred_is": {side: accuracy._asdict() for side, accuracy in sides.items() if accuracy.n},
-        "by_length_difference": _plain(accuracy_by(longer, won, conversation_ids, seed)),
-        "by_margin": _plain(accuracy_by(np.abs(margins), won, conversation_ids, seed)),
-        "calibration_error": calibration_error(margins, won, conversation_ids, seed)._asdict(),
-        "reliability": [
-            {"confidence": each.confidence, **each.accuracy._asdict()}
-            for each in reliability(margins, won, conversation_ids, seed)
-        ],
-        "rivals": [_baseline(name, won, theirs, conversation_ids, seed) for name, theirs in baselines.items()],
-        "examples": _examples(judged),
-    }
-
-
-def _plain(groups: Sequence[Group]) -> list[dict[str, Any]]:
-    return [{"from": each.low, "to": each.high, **each.accuracy._asdict()} for each in groups]
-
-
-def _baseline(name: str, won: Floats, theirs: Floats, conversation_ids: Sequence[str], seed: int) -> dict[str, Any]:
-    found = compare(won, theirs, conversation_ids, seed)
-    return (
-        {"name": name, "accuracy": float(theirs.mean())} | found._asdict() | {"difference": found.difference._asdict()}
+def diagnose(scored: ScoredPairs, baselines: Mapping[str, Floats], seed: int) -> Diagnostics:
+    """Return the diagnostics of scored pairs; `baselines` are what other models won of the same pairs, [pairs] each."""
+    conversation_ids, margins, won = scored.conversation_ids, scored.margins, scored.won
+    longer = scored.lengths[:, 0] - scored.lengths[:, 1]
+    sides = by_who_is_longer(won, scored.lengths, conversation_ids, seed)
+    return Diagnostics(
+        by_length_difference=tuple(accuracy_by(longer, won, conversation_ids, seed)),
+        by_margin=tuple(accuracy_by(np.abs(margins), won, conversation_ids, seed)),
+        calibration_error=calibration_error(margins, won, conversation_ids, seed),
+        reliability=tuple(reliability(margins, won, conversation_ids, seed)),
+        preferred_is={side: accuracy for side, accuracy in sides.items() if accuracy.n},
+        baselines=tuple(compare(name, won, theirs, conversation_ids, seed) for name, theirs in baselines.items()),
+        examples=_examples(scored),
     )
 
 
-def _examples(judged: Judged) -> dict[str, list[dict[str, Any]]]:
-    """Return the rows that the model is most wrong about, and those it cannot tell apart, with their texts."""
-    by_margin = np.argsort(judged.margins, kind="stable")
-    wrong = [int(row) for row in by_margin if judged.margins[row] < 0][:EXAMPLES]
-    closest = np.argsort(np.abs(judged.margins), kind="stable")[:EXAMPLES]
-    return {name: [_example(judged, int(row)) for row in rows] for name, rows in (("wrong", wrong), ("close", closest))}
+def _examples(scored: ScoredPairs) -> ExamplePairs:
+    """Return the pairs with the most negative margins, and those with margins closest to 0."""
+    by_margin = np.argsort(scored.margins, kind="stable")
+    wrong = [int(row) for row in by_margin if scored.margins[row] < 0][:EXAMPLES]
+    closest = np.argsort(np.abs(scored.margins), kind="stable")[:EXAMPLES]
+    return ExamplePairs(
+        wrong=tuple(_example(scored, row) for row in wrong), close=tuple(_example(scored, int(row)) for row in closest)
+    )
 
 
-def _example(judged: Judged, row: int) -> dict[str, Any]:
-    preference = judged.preferences[row]
-    texts = {"chosen": preference.chosen.text, "rejected": preference.rejected.text}
-    sides = {
-        side: {"text": text, "reward": float(judged.rewards[row, place]), "tokens": int(judged.lengths[row, place])}
-        for place, (side, text) in enumerate(texts.items())
-    }
+def _example(scored: ScoredPairs, row: int) -> ExamplePair:
+    preference = scored.preferences[row]
+    chosen, rejected = (
+        ExampleResponse(response.text, float(scored.rewards[row, side]), int(scored.lengths[row, side]))
+        for side, response in enumerate((preference.chosen, preference.rejected))
+    )
     prompt = "\n".join(f"{message.role}: {message.content}" for message in preference.prompt)
-    return {"id": preference.id, "margin": float(judged.margins[row]), "prompt": prompt, **sides}
+    return ExamplePair(preference.id, float(scored.margins[row]), prompt, chosen, rejected)

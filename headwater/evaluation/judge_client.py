@@ -1,6 +1,6 @@
-"""LLM judges are asked through a chat server: in parallel, every reply on disk before it is used.
+"""Client of LLM judges on a chat server: requests run in parallel, and every reply is stored before it is used.
 
-A request that has no answer (too long for the model, refused, empty, without a verdict) costs its comparison the
+A comparison whose request gets no usable answer (too long for the model, refused, empty, without a verdict) has no
 verdict, and is counted with the reason. An error that concerns every request ends the run.
 """
 
@@ -22,11 +22,11 @@ from headwater.network.endpoint import UNCLEAR, Endpoint, Refusals, RefusedError
 
 NO_LOG_PROBS = "no_log_probs"
 NOT_AGAIN = (replies.TOO_LONG, replies.FILTERED, UNCLEAR, NO_LOG_PROBS)
-"""Problems that a reminder does not mend. But for the last they are those of requests that cost nothing."""
+"""Problems that a reminder does not solve. All but the last belong to requests that were not charged."""
 
 
 class JudgeRequest(NamedTuple):
-    """One look of an LLM judge at a comparison."""
+    """One vote that an LLM judge is asked for: a comparison in one order."""
 
     comparison: Comparison
     swapped: bool
@@ -34,7 +34,7 @@ class JudgeRequest(NamedTuple):
 
 
 class JudgeClient:
-    """Where LLM judges are asked: every reply is on disk, by the content of its request, before it is used."""
+    """Sends requests to a server; replies are stored in a journal by the content of their request."""
 
     def __init__(self, endpoint: Endpoint, journal: Journal, at_once: int) -> None:
         self._endpoint, self._journal, self._at_once = endpoint, journal, at_once
@@ -46,34 +46,34 @@ class JudgeClient:
         comparisons: Sequence[Comparison],
         watch: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, total: items,
     ) -> list[Judgement]:
-        """Return the judgements of all looks; equal answers tie unseen.
+        """Return the judgements of all votes; equal answers are ties, without a request.
 
-        A reply without a verdict is answered once with a reminder; then `preference` stays None, with the `problem`. So
-        it is with a request that the server refuses while it answers others. `watch` sees the requests that are made.
-        Errors: `NetworkError`; what was answered before is in the ledger.
+        A reply without a verdict gets one reminder; after that, `preference` is None, with the `problem`. The same
+        holds for a request that the server refuses while it answers others. `watch` wraps the requests, for a progress
+        bar. Errors: `NetworkError`; replies received before it stay in the journal.
         """
         calls = list(votes(judge, comparisons))
         first = self._replies([judge.body(call.shown) for call in calls], watch)
-        heard = _heard(judge, first, calls)
-        again = [place for place, one in enumerate(heard) if one.verdict is None and one.problem not in NOT_AGAIN]
+        parsed = _parsed(judge, first, calls)
+        again = [place for place, one in enumerate(parsed) if one.verdict is None and one.problem not in NOT_AGAIN]
         bodies = [reminded(judge, calls[place].shown, first[place]) for place in again]
-        second = _heard(judge, self._replies(bodies, watch), [calls[place] for place in again])
+        second = _parsed(judge, self._replies(bodies, watch), [calls[place] for place in again])
         for place, one in zip(again, second, strict=True):
             if one.problem not in NOT_AGAIN:  # a reminder may not fit where the request did
-                heard[place] = one
-        said = [_judgement(judge.name, call, one) for call, one in zip(calls, heard, strict=True)]
+                parsed[place] = one
+        found = [_judgement(judge.name, call, one) for call, one in zip(calls, parsed, strict=True)]
         ties = [one.judgement(judge.name, 0.5) for one in comparisons if one.first.text == one.second.text]
-        return said + ties
+        return found + ties
 
     def unpaid(self, judge: Asking, comparisons: Sequence[Comparison]) -> tuple[int, int]:
-        """Return how many requests the comparisons take, reminders apart, and how many are not in the ledger."""
+        """Return the number of requests of the comparisons, reminders apart, and of those not in the journal."""
         keys = {self._key(judge.body(call.shown)) for call in votes(judge, comparisons)}
         return len(keys), sum(key not in self._journal for key in keys)
 
     def _replies(
         self, bodies: Sequence[Mapping[str, Any]], watch: Callable[[Iterable[Any], int], Iterable[Any]]
     ) -> list[Reply]:
-        """Return a reply a body, asking for those that are not in the ledger, each once."""
+        """Return a reply for each body; those that are not in the journal are requested, each once."""
         keys = [self._key(body) for body in bodies]
         left = {key: body for key, body in zip(keys, bodies, strict=True) if key not in self._journal}
         asked = in_parallel(lambda item: self._ask(item[1]), left.items(), self._at_once)
@@ -106,15 +106,15 @@ class JudgeClient:
         return Reply(found.text, _first_tokens(found.choice), found.problem, complete)
 
 
-class Heard(NamedTuple):
-    """What a reply says: a verdict, or why there is none."""
+class ParsedReply(NamedTuple):
+    """Verdict of a reply, or why it has none."""
 
     verdict: Verdict | None
     problem: str
 
 
-def _heard(judge: Asking, given: Sequence[Reply], calls: Sequence[JudgeRequest]) -> list[Heard]:
-    """Read replies. Errors: `ModelError` for a server that never says what is needed."""
+def _parsed(judge: Asking, given: Sequence[Reply], calls: Sequence[JudgeRequest]) -> list[ParsedReply]:
+    """Parse replies. Errors: `ModelError` for a server that gives no log-probabilities in any reply."""
     found, lacking = [], []
     for reply, call in zip(given, calls, strict=True):
         verdict, problem = None, ""
@@ -126,19 +126,19 @@ def _heard(judge: Asking, given: Sequence[Reply], calls: Sequence[JudgeRequest])
         if verdict is None and not problem:
             unread = "cut_off" if not reply.complete else judge.problem(reply, call.shown)
             problem = reply.problem or unread
-        found.append(Heard(verdict, problem))
+        found.append(ParsedReply(verdict, problem))
     if lacking and len(lacking) == sum(map(_is_read, given)):
         raise lacking[0]
     return found
 
 
 def _is_read(reply: Reply) -> bool:
-    """Say whether a judge looks at a reply: one without a text can still have log-probabilities."""
+    """Say whether a reply is parsed: one without text can still have log-probabilities."""
     return reply.problem in ("", "cut_off", "empty_reply")
 
 
 def _first_tokens(choice: Mapping[str, Any]) -> dict[str, float] | None:
-    """Return the likeliest first tokens; None where the server does not say them."""
+    """Return the log-probabilities of the likeliest first tokens; None where the server gives none."""
     try:
         content = (choice.get("logprobs") or {}).get("content")
         return {str(top["token"]): float(top["logprob"]) for top in content[0]["top_logprobs"]} if content else None
@@ -147,7 +147,7 @@ def _first_tokens(choice: Mapping[str, Any]) -> dict[str, float] | None:
 
 
 def votes(judge: Asking, comparisons: Sequence[Comparison]) -> Iterable[JudgeRequest]:
-    """Yield what a judge is asked: answers that are equal to the letter need no judge."""
+    """Yield the requests for a judge; equal answers need none."""
     for one in comparisons:
         if one.first.text == one.second.text:
             continue
@@ -166,9 +166,9 @@ def reminded(judge: Asking, shown: Shown, reply: Reply) -> dict[str, Any]:
     return body | {"messages": [*body["messages"], *turns]}
 
 
-def _judgement(name: str, call: JudgeRequest, heard: Heard) -> Judgement:
-    verdict = heard.verdict
+def _judgement(name: str, call: JudgeRequest, parsed: ParsedReply) -> Judgement:
+    verdict = parsed.verdict
     if verdict is None:
-        return call.comparison.judgement(name, None, swapped=call.swapped, problem=heard.problem)
+        return call.comparison.judgement(name, None, swapped=call.swapped, problem=parsed.problem)
     of_second = 1 - verdict.of_b if call.swapped else verdict.of_b
     return call.comparison.judgement(name, of_second, weight=verdict.weight, swapped=call.swapped)

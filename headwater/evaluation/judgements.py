@@ -1,4 +1,4 @@
-"""A judgement: who preferred which of two answers to one prompt, read from whatever wrote it down.
+"""Judgements: a judge's preference between two answers to one prompt, read from the files of several tools.
 
     AlpacaEval     annotations.json: instruction, output_1, output_2, generator_1, generator_2, annotator, preference
                    (1 = the first, 2 = the second, anything between as a degree; 0 and 1.5 are ties)
@@ -37,25 +37,25 @@ LABELS = {
     "B<A": (0.0, 1),
     "B<<A": (0.0, 3),
 }
-"""Arena-Hard's verdicts: how much B is preferred, and how many votes that is (lmarena/arena-hard-auto)."""
+"""Arena-Hard's labels: the preference for B, and the number of votes (lmarena/arena-hard-auto)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
-    """One look of one judge at two answers."""
+    """One vote of one judge on two answers."""
 
     prompt: str
-    """What both answered; judgements of one prompt are resampled together."""
+    """The prompt of both answers; judgements of one prompt are resampled together."""
     judge: str
     first: str
-    """Who wrote the first answer: the baseline, where there is one."""
+    """The model of the first answer: the baseline, where there is one."""
     second: str
     preference: float | None
-    """How much the second is preferred, 0 to 1; None where the judge's reply held no verdict."""
+    """Preference for the second answer, 0 to 1; None where the judge's reply has no verdict."""
     weight: int = 1
-    """Votes that it counts for."""
+    """Number of votes that it counts for."""
     swapped: bool | None = None
-    """Whether the judge saw the second answer first; None where nobody wrote that down."""
+    """Whether the judge saw the second answer first; None where it is not recorded."""
     category: str = ""
     outputs: tuple[str, str] | None = None
     scores: tuple[float, float] | None = None
@@ -65,11 +65,11 @@ class Judgement:
 
 
 def read(path: Path) -> tuple[list[Judgement], RowCounts]:
-    """Read the judgements in a file, or in a judge run's directory; every row is accounted for.
+    """Return the judgements in a file, or in a judge run's directory, and the row counts.
 
-    A row without a verdict is kept, with `preference` None, unless it has two games: half a pair of games would count
-    the place in which answers are shown, so both are dropped by what the row says is the problem, or as `unparsed`.
-    Errors: `DataError` at the first row that is none, by file and line, and where no row is kept.
+    A row without a verdict is kept, with `preference` None, unless it has two games: one game of two would measure the
+    position of the answers, so both are dropped, by the row's own problem or as `unparsed`. Errors: `DataError` at the
+    first row that is no judgement, by file and line, and where no row is kept.
     """
     place = path / ANNOTATIONS if (path / ANNOTATIONS).is_file() else path
     row_counts, found = RowCounts(), []
@@ -94,12 +94,12 @@ def read(path: Path) -> tuple[list[Judgement], RowCounts]:
 
 
 def no_verdict(reasons: Mapping[str, int]) -> str:
-    """Say that nothing was judged, and why."""
+    """Return the message that no comparison has a verdict, with the reasons."""
     return "no judgement holds a verdict: " + ", ".join(f"{reason} {count}" for reason, count in reasons.items())
 
 
 def without_verdict(judgements: Sequence[Judgement]) -> Counter[str]:
-    """Count the looks of comparisons in which one has no verdict, by the reason of that one; see `whole`."""
+    """Count the votes of comparisons in which a vote has no verdict, by the reason of that vote; see `whole`."""
     reasons = {_compared(one): one.problem or "unparsed" for one in judgements if one.preference is None}
     return Counter(reasons[key] for one in judgements if (key := _compared(one)) in reasons)
 
@@ -123,7 +123,7 @@ def _reader(fields: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], Iterator
 
 
 def share(preference: Any) -> float | None:
-    """Return a preference of 1 to 2 (0 and 1.5: a tie) as one of 0 to 1, nothing as None. Errors: ValueError."""
+    """Return a preference of 1 to 2 (0 and 1.5: a tie) as one of 0 to 1, an empty one as None. Errors: ValueError."""
     if preference is None or preference == "":
         return None
     if preference in TIES:
@@ -143,7 +143,7 @@ def _annotation(fields: Mapping[str, Any]) -> Iterator[Judgement]:
 
 
 def _annotated_games(fields: Mapping[str, Any]) -> Iterator[Judgement]:
-    """Yield what an LLM judge said game by game, as `as_annotations` writes it."""
+    """Yield the votes of an LLM judge game by game, as `as_annotations` writes them."""
     games = [(share(game["preference"]), int(game["weight"]), bool(game["swapped"])) for game in fields["games"]]
     if len(games) > 1 and any(preference is None for preference, _, _ in games):
         return
@@ -171,7 +171,7 @@ def _judgement(
 
 
 def _asked(fields: Mapping[str, Any]) -> str:
-    """Return what was asked: an instruction with its input, as the pairs of such rows have it."""
+    """Return the prompt: an instruction with its input."""
     parts = [str(fields[name]) for name in ("instruction", "input") if fields.get(name)]
     if not parts:
         raise KeyError("instruction")
@@ -179,7 +179,7 @@ def _asked(fields: Mapping[str, Any]) -> str:
 
 
 def _arena_games(fields: Mapping[str, Any]) -> Iterator[Judgement]:
-    """Yield two votes a row: the baseline is A in the first game, and B in the second."""
+    """Yield two votes per row: the baseline is A in the first game, and B in the second."""
     games = fields["games"]
     labels = [game and game["score"] for game in games]
     if len(labels) != 2:
@@ -203,7 +203,7 @@ def _arena_games(fields: Mapping[str, Any]) -> Iterator[Judgement]:
 
 
 BASELINE = "baseline"
-"""Arena-Hard's judgments do not say whom they compare with."""
+"""Name of the baseline in Arena-Hard's judgments, which do not name it."""
 _WINNERS = {"model_a": 0.0, "model_b": 1.0}
 
 
@@ -221,7 +221,7 @@ def _battle(fields: Mapping[str, Any]) -> Iterator[Judgement]:
 
 
 def facing(judgements: Iterable[Judgement], baseline: str) -> list[Judgement]:
-    """Return the judgements with a verdict in which `baseline` took part, turned so that it is the first."""
+    """Return the judgements with a verdict that compare `baseline`, turned so that it comes first."""
     found = []
     for one in judgements:
         if one.preference is None or baseline not in (one.first, one.second) or one.first == one.second:
@@ -231,12 +231,12 @@ def facing(judgements: Iterable[Judgement], baseline: str) -> list[Judgement]:
 
 
 def whole(judgements: Sequence[Judgement]) -> list[Judgement]:
-    """Return the judgements of comparisons in which every look has a verdict.
+    """Return the judgements of comparisons in which every vote has a verdict.
 
-    Half a pair of looks would count the place in which answers are shown.
+    One vote of two would measure the position in which answers are shown.
     """
-    torn = {_compared(one) for one in judgements if one.preference is None}
-    return [one for one in judgements if _compared(one) not in torn]
+    incomplete = {_compared(one) for one in judgements if one.preference is None}
+    return [one for one in judgements if _compared(one) not in incomplete]
 
 
 def _compared(one: Judgement) -> tuple[str, str, str, str]:
@@ -263,8 +263,8 @@ def turned(one: Judgement) -> Judgement:
 def as_annotations(judgements: Sequence[Judgement]) -> list[dict[str, Any]]:
     """Return judgements as AlpacaEval annotations, a row a prompt, judge and pair of answers.
 
-    Several looks at one pair become one row: its preference is their weighted mean (None if any has no verdict), and
-    `games` holds each.
+    Several votes on one pair become one row: its preference is their weighted mean (None if any has no verdict), and
+    `games` holds each vote.
     """
     grouped: dict[tuple[str, str, str, str], list[Judgement]] = {}
     for one in judgements:
@@ -299,7 +299,7 @@ def _row(votes: Sequence[Judgement]) -> dict[str, Any]:
 
 
 def mean(votes: Sequence[Judgement]) -> float | None:
-    """Return the weighted mean preference of several looks at one pair; None if any has no verdict."""
+    """Return the weighted mean preference of several votes on one pair; None if any has no verdict."""
     if any(vote.preference is None for vote in votes):
         return None
     weight = sum(vote.weight for vote in votes)

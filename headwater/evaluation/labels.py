@@ -1,7 +1,7 @@
-"""What rewards say about single responses with a label: how far desirable ones stand above undesirable ones.
+"""Figures of rewards on single responses with a label, desirable or undesirable.
 
-Such responses answer prompts of their own, so that no two of them make a pair: there is no accuracy, and nothing that
-compares within pairs.
+Such responses answer prompts of their own, so that no two of them make a pair: there is no accuracy, and no other
+figure that compares within pairs.
 """
 
 from __future__ import annotations
@@ -12,17 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headwater import statistics
+from headwater.results.evaluation import EvaluationFigures
 from headwater.statistics import Estimate, Floats
 
 
 def summarise_labels(
     rewards: Floats, desirable: NDArray[np.bool_], lengths: Floats, conversation_ids: Sequence[str], seed: int
-) -> dict[str, Estimate]:
-    """Summarise `rewards` [rows] of responses of `lengths` [rows] tokens, of which some are `desirable` [rows].
+) -> EvaluationFigures:
+    """Return the figures of `rewards` [rows] of responses of `lengths` [rows] tokens; `desirable` [rows] are labels.
 
     `auc` is how often a desirable response is rewarded above an undesirable one, whatever their prompts, ties ½;
-    `length_auc` that of taking the longer one: the ruler to beat. What needs both labels is left out where one is
-    missing. Intervals are bootstrapped over `conversation_ids` [rows].
+    `length_auc`, of taking the longer response, is the baseline that a model has to beat. Figures that need both
+    labels are None where one is missing. Intervals are bootstrapped over `conversation_ids` [rows].
     """
     found: dict[str, Estimate] = {}
     if desirable.any() and not desirable.all():
@@ -39,7 +40,7 @@ def summarise_labels(
                 if there
             ]
             found[f"{name}_reward_mean"] = statistics.mean(rewards[inside], theirs, seed)
-    return found
+    return EvaluationFigures(**found)
 
 
 def difference(values: Floats, first: NDArray[np.bool_], clusters: Sequence[str], seed: int) -> Estimate:

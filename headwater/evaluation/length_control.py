@@ -1,16 +1,16 @@
-"""Length-controlled win rates: what a judge would prefer if both answers were equally long (arXiv:2404.04475).
+"""Length-controlled win rates: the preference predicted for answers of equal length (arXiv:2404.04475).
 
 A logistic model of preference has three terms: tanh of the difference in length (characters, in units of its standard
 deviation, baseline − model), the difficulty of the instruction, and a constant. The length-controlled win rate is the
 mean of its predictions with the length term at 0. Upstream: tatsu-lab/alpaca_eval, `length_controlled_v1`.
 
-The data that are given decide the terms, and the name of what comes out:
+The data that are given decide the terms, and the mode of the figure:
 
     official   difficulty and the annotations of two gamed baselines, by which upstream regularises (df_gamed.csv)
     difficulty difficulty alone: upstream's model without its regularisation
     minimal    length and constant, not regularised: any prompt set, and not the leaderboard's figure
 
-It protects from nothing but length: a constant answer that games the judge has the highest figure on the leaderboard.
+It controls for length alone: a constant answer that games the judge has the highest figure on the leaderboard.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from headwater.statistics import Estimate, Floats
 
 RESAMPLES = 200
 GAMED_WEIGHT = 0.2 / 2
-"""Upstream's weight of regularisation, shared by two gamed baselines."""
+"""Upstream's regularisation weight, shared by two gamed baselines."""
 LENGTH, DIFFICULTY, CONSTANT = "np.tanh(std_delta_len)", "instruction_difficulty", "not_gamed_baseline.astype(float)"
 """Upstream's names of the terms, as its weight files have them."""
 
@@ -39,18 +39,18 @@ class Fit(NamedTuple):
     """A length-controlled win rate, in per cent."""
 
     estimate: Estimate
-    """With a 95 % interval: the model is fitted anew to resampled prompts. These fits are not regularised, because one
-    that is shrunk to nothing would say nothing of its uncertainty."""
+    """With a 95 % interval: the model is refitted to resampled prompts, without regularisation, because coefficients
+    that are shrunk to 0 would hide their uncertainty."""
     standard_error: float | None
-    """Upstream's, over fitted predictions: it takes the fitted model for the truth, and is too small. Without
-    difficulty all predictions are equal, and there is none."""
+    """Upstream's, over fitted predictions: it ignores the uncertainty of the fit, and is too small. Without difficulty
+    all predictions are equal, and it is None."""
     weights: dict[str, float]
     mode: str
 
 
 @dataclass(frozen=True)
 class Reference:
-    """What upstream knows of its instructions; both empty for any other prompt set."""
+    """Upstream's data of its instructions; both empty for any other prompt set."""
 
     difficulty: Floats
     """[prompts] in the order of the evaluation set."""
@@ -59,7 +59,7 @@ class Reference:
 
     @property
     def mode(self) -> str:
-        """How a figure made with it is called."""
+        """Name of the mode of a figure that is computed with it."""
         return "official" if len(self.gamed) else "difficulty" if len(self.difficulty) else "minimal"
 
 
@@ -148,9 +148,9 @@ def from_weights(weights: Mapping[str, float], difficulty: Floats) -> float:
 
 
 def is_extreme(before: float, after: float) -> bool:
-    """Say whether control changes a win rate (per cent) by over 10 points and over a quarter of what is left.
+    """Say whether control changes a win rate (per cent) by over 10 points and over a quarter of the rest to 0 or 100.
 
-    Upstream warns then: the model may not fit.
+    Upstream prints a warning in this case: the model may not fit.
     """
     too_small = after < min(before - before / 4, before - 10)
     return too_small or after > max(before + (100 - before) / 4, before + 10)
@@ -198,7 +198,7 @@ def _fit(rows: Floats, targets: Floats, weights: Floats) -> Floats:
 LASSO: dict[str, Any] = {"solver": "liblinear", "fit_intercept": False, "random_state": 123}
 """Upstream's solver and seed."""
 LEAST_REGULAR = 1e4
-"""The last of the ten strengths that are tried."""
+"""The largest of the ten regularisation strengths that are tried."""
 
 
 def _log_loss(y_true: Any, y_pred: Any, true_probability: Floats, true_weight: Floats) -> float:

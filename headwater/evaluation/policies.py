@@ -1,9 +1,9 @@
-"""Policies under judges: who wins, by how much, at equal length, where most, and whether the judges agree on it."""
+"""Models under judges against a baseline: win rates, also at equal length, score differences, examples, differences."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,21 +11,22 @@ from headwater import statistics
 from headwater.evaluation import length_control
 from headwater.evaluation.judgements import Judgement, facing, mean, whole
 from headwater.evaluation.length_control import Fit, Reference
+from headwater.results.comparison import ExampleAnswers, ModelExamples
 from headwater.statistics import Estimate, Floats
 
 
 class Opinion(NamedTuple):
-    """What a judge made of one comparison, over all its looks."""
+    """A judge's preference in one comparison, over all of its votes."""
 
     prompt: str
     preference: float
     """For the model, against the baseline, 0 to 1."""
     vote: Judgement
-    """One of its looks, for texts, scores and category."""
+    """One of its votes, for texts, scores and category."""
 
     @property
     def gain(self) -> float:
-        """Return how much better the model was: by score where the judge gives scores, else by preference."""
+        """Return the score difference where the judge gives scores, else the preference above ½."""
         scores = self.vote.scores
         return scores[1] - scores[0] if scores else self.preference - 0.5
 
@@ -50,7 +51,7 @@ class Standing(NamedTuple):
 
 
 def standings(judgements: Sequence[Judgement], baseline: str) -> list[Standing]:
-    """Return every model under every judge, with the comparisons that have a verdict."""
+    """Return the comparisons with a verdict of every model under every judge."""
     grouped: dict[tuple[str, str], list[Judgement]] = {}
     for one in facing(whole(judgements), baseline):
         grouped.setdefault((one.judge, one.second), []).append(one)
@@ -70,7 +71,7 @@ def _opinions(votes: Sequence[Judgement]) -> list[Opinion]:
 
 
 def figures(standing: Standing, seed: int) -> dict[str, Estimate]:
-    """Return win rate (by votes), and where they can be known: score difference, length difference, its correlation.
+    """Return win rate (by votes), and where known: score difference, length difference, correlation of length and gain.
 
     Lengths are characters, the model's less the baseline's; the correlation is Spearman's, with the gain.
     """
@@ -122,9 +123,9 @@ def at_equal_length(standing: Standing, reference: Reference, seed: int) -> Fit 
 
 
 def differences(found: Sequence[Standing], seed: int) -> dict[tuple[str, str, str], Estimate]:
-    """Return by (judge, model, other) how much more the judge prefers the model, on the prompts that both answered.
+    """Return by (judge, model, other) the difference in preference on the prompts that both models answered.
 
-    Differences are taken prompt by prompt, so that what makes a prompt easy for both cancels out.
+    Differences are taken prompt by prompt, so that the difficulty of a prompt cancels out.
     """
     result = {}
     for place, one in enumerate(found):
@@ -142,7 +143,7 @@ def differences(found: Sequence[Standing], seed: int) -> dict[tuple[str, str, st
 def mismatches(rates: dict[tuple[str, str], Estimate]) -> list[tuple[str, str, str]]:
     """Return (model, judge that prefers it, judge that does not) where both intervals exclude ½.
 
-    A policy that was trained on one reward is better by it and may be worse by another.
+    A policy that was trained on one reward model is better by it, and may be worse by another one.
     """
     found = []
     for (judge, model), rate in rates.items():
@@ -153,20 +154,14 @@ def mismatches(rates: dict[tuple[str, str], Estimate]) -> list[tuple[str, str, s
     return found
 
 
-def examples(standing: Standing, count: int) -> dict[str, list[dict[str, Any]]]:
+def examples(standing: Standing, count: int) -> ModelExamples:
     """Return the prompts on which the model gained and lost most, `count` each, with both answers if known."""
     order = sorted(standing.opinions, key=lambda one: -one.gain)
     improved = [one for one in order if one.gain > 0][:count]
     degraded = [one for one in reversed(order) if one.gain < 0][:count]
-    return {"improved": [_example(one) for one in improved], "degraded": [_example(one) for one in degraded]}
+    return ModelExamples(standing.judge, standing.model, tuple(map(_example, improved)), tuple(map(_example, degraded)))
 
 
-def _example(one: Opinion) -> dict[str, Any]:
-    first, second = one.vote.outputs or ("", "")
-    return {
-        "prompt": one.prompt,
-        "preference": one.preference,
-        "scores": list(one.vote.scores) if one.vote.scores else None,
-        "baseline": first,
-        "model": second,
-    }
+def _example(one: Opinion) -> ExampleAnswers:
+    baseline, model = one.vote.outputs or ("", "")
+    return ExampleAnswers(one.prompt, one.preference, one.vote.scores, baseline, model)

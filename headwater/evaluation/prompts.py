@@ -1,6 +1,6 @@
-"""Evaluation prompts, from whatever holds them, and conversations as a judge is shown them.
+"""Evaluation prompts of AlpacaEval, Arena-Hard and other data, and conversations as the text that a judge is shown.
 
-What is read:
+Formats:
 
 AlpacaEval     instruction, dataset (output and generator beside them do not count)
 Arena-Hard     prompt (v2.0 and its v0.1 file), category; or turns, with one turn
@@ -22,15 +22,15 @@ from headwater.data.sampling import Asked, asked
 from headwater.errors import DataError
 
 COLUMNS = ("prompt", "instruction", "turns")
-"""Where a prompt stands, in order of preference: our own answers have a conversation beside its text."""
+"""Columns of a prompt, in order of preference: answers written by headwater have a conversation beside its text."""
 _BESIDE = {"dataset", "datasplit", "category", "subcategory", "cluster", "id", "uid", "question_id", "system"}
 _ANSWERED = {"output", "generator", "complete", "tokens"}
 
 
 def read(path: Path) -> tuple[list[Asked], dict[str, RowCounts]]:
-    """Return every different prompt once, named by its data set or category, with the accounts of the rows.
+    """Return every distinct prompt once, named by its data set or category, with the row counts.
 
-    Errors: `DataError` for a row of evaluation prompts that holds none, and for data that nobody knows.
+    Errors: `DataError` for a row of evaluation prompts that holds none, and for data of unknown layout.
     """
     first = next(iter(reading.read_rows(path, ReadOptions())), None)
     column = first and _column(first.fields)
@@ -79,7 +79,7 @@ def _are_objects(turns: Any) -> bool:
 
 
 def as_text(prompt: Sequence[Message]) -> str:
-    """Return a prompt as judges are shown it: a user's one message as it is, a conversation turn by turn."""
+    """Return the text of a prompt: a single user message unchanged, a conversation turn by turn."""
     if len(prompt) == 1 and prompt[0].role == "user":
         return prompt[0].content
     return "\n\n".join(f"[{message.role}]\n{message.content}" for message in prompt)

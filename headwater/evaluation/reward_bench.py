@@ -1,4 +1,4 @@
-"""RewardBench, RewardBench 2 and RM-Bench: their rows, and the statistics that they are published with.
+"""Rows and published statistics of RewardBench, RewardBench 2 and RM-Bench.
 
 RewardBench (arXiv:2403.13787) has 23 subsets in four sections. A section is the mean of its subsets weighted by
 `SECTIONS`, where math-prm, of 447 rows, counts as 984, as much as all code; the leaderboard's score is the mean of the
@@ -7,7 +7,7 @@ two can order models differently: both are reported. RewardBench 2 (arXiv:2506.0
 Ties for many right answers that lie close together. RM-Bench (arXiv:2410.16184) has three styles of a right and of a
 wrong answer, and asks whether substance wins against style.
 
-Unlike upstream, which counts a tie as wrong, a tie of two counts ½ here; intervals are bootstrapped over openings.
+Unlike upstream, which counts a tie as wrong, a tie of two counts ½ here; intervals are bootstrapped over conversations.
 """
 
 from __future__ import annotations
@@ -59,9 +59,9 @@ SECTIONS: dict[str, dict[str, int]] = {
 SECTION_WEIGHTS = {"Prior Sets": 0.5}
 """Weights of sections in the leaderboard's score, where they are not 1."""
 STYLES = ("concise", "detailed", "markdown")
-"""Of RM-Bench's responses, in their order."""
+"""Styles of RM-Bench's responses, in their order."""
 DOMAINS = ("chat", "code", "math", "safety")
-"""Of RM-Bench; safety-refuse and safety-response are one."""
+"""Domains of RM-Bench; safety-refuse and safety-response are one."""
 TIES = "Ties"
 
 
@@ -80,11 +80,11 @@ class Item(NamedTuple):
 
 
 Rewards = Sequence[float]
-"""Of all responses of an item."""
+"""Rewards of all responses of an item."""
 
 
 class Benchmark(NamedTuple):
-    """A benchmark: the columns it is known by, whether a row fits, and its figures."""
+    """A benchmark: the columns that identify it, a check of its rows, and its figures."""
 
     columns: tuple[str, ...]
     fits: Callable[[Item], bool]
@@ -92,7 +92,7 @@ class Benchmark(NamedTuple):
 
 
 def read(row: Row) -> tuple[str, Item]:
-    """Return the benchmark that a row is of, by its columns, and the row. Errors: `DataError`."""
+    """Return the name of the benchmark of a row, by its columns, and the item. Errors: `DataError`."""
     for name, benchmark in BENCHMARKS.items():
         if all(column in row.fields for column in benchmark.columns):
             item = _item(row, several=name != "reward-bench")
@@ -127,7 +127,7 @@ def _item(row: Row, several: bool) -> Item:
 
 
 def section_scores(accuracies: Mapping[str, float]) -> dict[str, float]:
-    """Return the score of every section of which a subset is there, from accuracies by subset."""
+    """Return the score of every section that has a subset, from accuracies by subset."""
     scores = {}
     for section, weights in SECTIONS.items():
         known = {subset: weight for subset, weight in weights.items() if subset in accuracies}
@@ -187,7 +187,7 @@ def _reward_bench_2(items: Sequence[Item], rewards: Sequence[Rewards], seed: int
 
 
 def alone(items: Sequence[Item]) -> set[str]:
-    """Return the ids of Ties items whose question was asked in one way only: with one right answer, or with many."""
+    """Return the ids of Ties items whose question occurs in one form only: with one right answer, or with many."""
     ids = {item.candidates.id for item in items if item.subset == TIES}
     other = {"ref": "tied", "tied": "ref"}
     parts = {each: each.partition(":") for each in ids}
@@ -206,7 +206,7 @@ def _ties(rows: Sequence[tuple[Item, Rewards]]) -> list[tuple[Item, float]]:
 
 
 class Spread(NamedTuple):
-    """How the rewards of right answers lie among each other, and above those of wrong ones."""
+    """Spread of the rewards of right answers, and their gap to those of wrong ones."""
 
     among: float
     above: float
@@ -236,7 +236,7 @@ def ties_score(one: Spread, many: Spread) -> float:
 
 
 def matrix(rewards: Rewards) -> Floats:
-    """Return who wins, [style of the right answer, style of the wrong one]: 1, ½ for a tie, 0."""
+    """Return the win matrix [style of the right answer, style of the wrong one]: 1, ½ for a tie, 0."""
     right, wrong = np.asarray(rewards[: len(STYLES)]), np.asarray(rewards[len(STYLES) :])
     return wins(right[:, None], wrong[None, :])
 
@@ -337,7 +337,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "reward-bench": Benchmark(("prompt", "chosen", "rejected", "subset"), _fits_pair, _reward_bench),
     "rm-bench": Benchmark(("prompt", "chosen", "rejected", "domain"), _fits_styles, _rm_bench),
 }
-"""Benchmarks by name; a row is of the first whose columns it has."""
+"""Benchmarks by name; a row belongs to the first whose columns it has."""
 
 
 def figures(name: str, items: Sequence[Item], rewards: Sequence[Rewards], seed: int) -> dict[str, Estimate]:

@@ -1,19 +1,26 @@
-"""What a comparison shows in a terminal: policies under judges, scores and lengths, agreement, who beat whom."""
+"""Tables of judgements and comparisons, for a terminal: win rates, scores, lengths, agreement, win matrix, examples."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from rich.table import Table
 
 from headwater.evaluation.agreement import Agreement
+from headwater.evaluation.judgements import Judgement
+from headwater.evaluation.judging import Requests, by_judge, row_counts
 from headwater.evaluation.policies import Standing
 from headwater.marks import visible
+from headwater.results.comparison import (
+    ExampleAnswers,
+    JudgedFigures,
+    ModelExamples,
+    ModelFigure,
+    OfficialFigures,
+    WinShare,
+)
 from headwater.statistics import LEVEL, Estimate
 
-Metrics = Mapping[str, Estimate]
-"""By figure/judge/model, as `headwater compare` writes them."""
 _LONGEST = 60
 """Characters of a prompt."""
 
@@ -32,56 +39,78 @@ def _table(title: str, *heads: str) -> Table:
     return table
 
 
-def matrix(found: Sequence[Standing], metrics: Metrics, baseline: str) -> Table | None:
-    """Return models by judges, with win rates; None where one judge says it all."""
+def requests(found: Sequence[Requests]) -> Table:
+    """Return the number of requests that each LLM judge takes."""
+    table = _table("plan", "judge", "requests", "of them in the journal", "to make")
+    for judge, every, left in found:
+        table.add_row(judge, f"{every:,}", f"{every - left:,}", f"{left:,}")
+    return table
+
+
+def judged(judgements: Sequence[Judgement], figures: JudgedFigures) -> Table:
+    """Return the win rate of every model by every judge, and why comparisons have no verdict."""
+    heads = ("judge", "model", "win rate", f"{LEVEL:.0%} interval", "votes", "pairs without a verdict")
+    table = _table(f"share of votes against {judgements[0].first}", *heads)
+    for judge, own in by_judge(judgements).items():
+        for model in dict.fromkeys(one.second for one in own):
+            rate = figures.of_model("win_rate", judge, model)
+            cells = (f"{rate.value:.4f}", rate.interval(), str(rate.n)) if rate else ("–", "–", "0")
+            missing = row_counts([one for one in own if one.second == model]).dropped
+            table.add_row(judge, model, *cells, ", ".join(f"{name} {count}" for name, count in missing.items()) or "0")
+    return table
+
+
+def matrix(found: Sequence[Standing], figures: JudgedFigures, baseline: str) -> Table | None:
+    """Return the win rates of models (rows) by judges (columns); None for a single judge."""
     judges, models = (list(dict.fromkeys(names)) for names in zip(*((o.judge, o.model) for o in found), strict=True))
     if len(judges) < 2:
         return None
     table = _table(f"win rate against {baseline}", "model", *(f"by {judge}" for judge in judges))
     for model in models:
-        table.add_row(model, *(cell(metrics.get(f"win_rate/{judge}/{model}")) for judge in judges))
+        table.add_row(model, *(cell(figures.of_model("win_rate", judge, model)) for judge in judges))
     return table
 
 
-def standings(found: Sequence[Standing], metrics: Metrics, judge: str, names: Mapping[str, str]) -> Table:
-    """Return the models under one judge, strongest first, with those figures in `names` that are known of any.
+def standings(found: Sequence[Standing], figures: JudgedFigures, judge: str, heads: Mapping[ModelFigure, str]) -> Table:
+    """Return the models under one judge, strongest first, with those figures of `heads` that any model has.
 
-    `names` are heads by figure; models are as strong as their Bradley–Terry strength, or else their win rate.
+    `heads` are column names by figure. Models are sorted by their Bradley–Terry strength, or else their win rate.
     """
 
     def strength(one: Standing) -> float:
-        rate = metrics[f"win_rate/{judge}/{one.model}"]
-        return -metrics.get(f"strength/{judge}/{one.model}", rate).value
+        known = figures.of_model("strength", judge, one.model) or figures.of_model("win_rate", judge, one.model)
+        assert known is not None  # every model has a win rate
+        return -known.value
 
     models = sorted((one for one in found if one.judge == judge), key=strength)
-    heads = {n: h for n, h in names.items() if any(f"{n}/{judge}/{one.model}" in metrics for one in models)}
-    table = _table(f"by {judge}", "model", *heads.values(), "prompts")
+    shown = {f: h for f, h in heads.items() if any(figures.of_model(f, judge, one.model) for one in models)}
+    table = _table(f"by {judge}", "model", *shown.values(), "prompts")
     for one in models:
-        cells = [cell(metrics.get(f"{name}/{judge}/{one.model}")) for name in heads]
+        cells = [cell(figures.of_model(figure, judge, one.model)) for figure in shown]
         table.add_row(one.model, *cells, str(len(one.opinions)))
     return table
 
 
-def official(found: Sequence[Mapping[str, Any]]) -> Table:
+def official(found: Sequence[OfficialFigures]) -> Table:
     """Return AlpacaEval's own figures, in per cent with its standard errors."""
     heads = ("win rate", "standard error", "discrete", "at equal length", "its standard error", "won", "lost", "drawn")
-    columns = ("win_rate", "standard_error", "discrete_win_rate", "length_controlled_winrate", "lc_standard_error")
     table = _table("as AlpacaEval counts", "judge", "model", *heads)
     for one in found:
-        rates = (one.get(column) for column in columns)
-        counts = (str(one[column]) for column in ("n_wins", "n_wins_base", "n_draws"))
-        table.add_row(one["judge"], one["model"], *("–" if r is None else f"{r:.2f}" for r in rates), *counts)
+        at_equal_length = (one.length_controlled_winrate, one.lc_standard_error)
+        rates = (one.win_rate, one.standard_error, one.discrete_win_rate, *at_equal_length)
+        counts = (one.n_wins, one.n_wins_base, one.n_draws)
+        table.add_row(one.judge, one.model, *("–" if r is None else f"{r:.2f}" for r in rates), *map(str, counts))
     return table
 
 
-def lengths(found: Sequence[Standing], metrics: Metrics) -> Table | None:
-    """Return how much better and how much longer the models' answers are, and whether one goes with the other."""
-    heads = {
+def lengths(found: Sequence[Standing], figures: JudgedFigures) -> Table | None:
+    """Return how much better and how much longer the models' answers are, and the correlation of both."""
+    heads: dict[ModelFigure, str] = {
         "score_difference": "score, less the baseline's",
         "length_difference": "characters longer",
         "length_correlation": "rank correlation of length and gain",
     }
-    rows = [[metrics.get(f"{name}/{one.judge}/{one.model}") for name in heads] for one in found]
+    rows = [[figures.of_model(figure, one.judge, one.model) for figure in heads] for one in found]
     if not any(figure for row in rows for figure in row):
         return None
     table = _table("score and length", "judge", "model", *heads.values())
@@ -91,7 +120,7 @@ def lengths(found: Sequence[Standing], metrics: Metrics) -> Table | None:
 
 
 def agreement(found: Sequence[Agreement]) -> Table | None:
-    """Return how far every two judges agree; None for a single judge."""
+    """Return the agreement of every two judges; None for a single judge."""
     if not found:
         return None
     table = _table("agreement of judges", "judges", "same winner", "Cohen's κ", "rank correlation", "n")
@@ -110,9 +139,9 @@ def differences(found: Mapping[tuple[str, str, str], Estimate]) -> Table | None:
     return table
 
 
-def wins(beaten: Sequence[Mapping[str, Any]], judge: str) -> Table | None:
-    """Return who beat whom, the row's model against the column's; None for two models."""
-    matrix = {(one["model"], one["opponent"]): one["share"] for one in beaten}
+def wins(found: Sequence[WinShare], judge: str) -> Table | None:
+    """Return the share of a judge's votes of the row's model against the column's; None for two models."""
+    matrix = {(one.model, one.opponent): one.share for one in found if one.judge == judge}
     models = list(dict.fromkeys(model for model, _ in matrix))
     if len(models) < 3:
         return None
@@ -123,19 +152,18 @@ def wins(beaten: Sequence[Mapping[str, Any]], judge: str) -> Table | None:
     return table
 
 
-def extremes(found: Sequence[Mapping[str, Any]]) -> Table | None:
-    """Return on which prompt each model gained and lost most; None where no examples are kept."""
-    rows = [(one["judge"], one["model"], one["improved"][:1], one["degraded"][:1]) for one in found]
-    if not any(improved or degraded for _, _, improved, degraded in rows):
+def extremes(found: Sequence[ModelExamples]) -> Table | None:
+    """Return the prompt on which each model gained and lost most; None where no examples are kept."""
+    if not any(one.improved or one.degraded for one in found):
         return None
     table = _table("most improved and most degraded", "judge", "model", "gained most on", "lost most on")
-    for judge, model, *sides in rows:
-        table.add_row(judge, model, *(_prompt(side) for side in sides))
+    for one in found:
+        table.add_row(one.judge, one.model, _prompt(one.improved), _prompt(one.degraded))
     return table
 
 
-def _prompt(side: Sequence[Mapping[str, Any]]) -> str:
+def _prompt(side: Sequence[ExampleAnswers]) -> str:
     if not side:
         return "–"
-    text = visible(str(side[0]["prompt"]))
+    text = visible(side[0].prompt)
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"

@@ -1,7 +1,7 @@
-"""A judge's reply to a verdict, strictly: nothing that stands in an answer can vote.
+"""Verdicts of LLM judges, parsed strictly, so that text in an answer cannot count as a verdict.
 
-A verdict is a line of its own that holds a mark made from what is judged, which no answer can know. A reply with no
-such line, or with two that differ, holds no verdict. What a model thinks before it answers holds none either.
+A verdict is a line of its own with a mark that is a hash of the texts, which no answer can contain. A reply without
+such a line, or with two that differ, has no verdict. Reasoning before the answer is not parsed.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from headwater.network.replies import after_thoughts
 
 
 class Verdict(NamedTuple):
-    """How much the answer shown second (B) is preferred, 0 to 1, and how many votes that is."""
+    """Preference for the answer shown second (B), 0 to 1, and the number of votes."""
 
     of_b: float
     weight: int = 1
 
 
 class Shown(NamedTuple):
-    """What a judge is shown."""
+    """The texts that a judge is shown."""
 
     prompt: str
     a: str
@@ -34,7 +34,7 @@ class Shown(NamedTuple):
 
     @property
     def mark(self) -> str:
-        """Return what a verdict on these answers has to hold: the same every time, and in none of the texts."""
+        """Return the mark that a verdict on these answers has to contain: deterministic, and in none of the texts."""
         digest = xxhash.xxh3_64_hexdigest("\0".join(self).encode("utf-8", "surrogatepass"))
         while any(digest[:6] in _plain(text) for text in self):
             digest = xxhash.xxh3_64_hexdigest(digest.encode())
@@ -46,18 +46,18 @@ FIVE = {f"[[{label}]]": Verdict(*LABELS[label]) for label in ("A>>B", "A>B", "A=
 
 
 def line(mark: str, label: str) -> str:
-    """Return the line that a judge is to end its reply with."""
+    """Return the line that a judge has to end its reply with."""
     return f"VERDICT {mark}: {label}"
 
 
 def read(reply: str, mark: str, labels: Mapping[str, Verdict]) -> Verdict | None:
-    """Return the verdict of a reply; None where it holds none, or several that differ."""
+    """Return the verdict of a reply; None where it has none, or several that differ."""
     found = _found(reply, mark, labels)
     return found.pop() if len(found) == 1 else None
 
 
 def problem(reply: str, mark: str, labels: Mapping[str, Verdict]) -> str:
-    """Return why a reply without a verdict holds none: `unfinished_thinking`, `several_verdicts` or `unparsed`."""
+    """Return why a reply has no verdict: `unfinished_thinking`, `several_verdicts` or `unparsed`."""
     if after_thoughts(reply) is None:
         return "unfinished_thinking"
     return "several_verdicts" if len(_found(reply, mark, labels)) > 1 else "unparsed"
@@ -70,12 +70,12 @@ def _found(reply: str, mark: str, labels: Mapping[str, Verdict]) -> set[Verdict]
 
 
 def _plain(text: str) -> str:
-    """Return a text as verdicts are compared: without case, and full-width letters as others."""
+    """Return a text in the form in which verdicts are compared: lower case, full-width letters as ASCII."""
     return unicodedata.normalize("NFKC", text).casefold()
 
 
 def _bare(text: str) -> str:
-    """Return a line without its typography: `## **VERDICT 1a2b3c:** [[A>B]].` is `verdict 1a2b3c: a>b`."""
+    """Return a line without its markup: `## **VERDICT 1a2b3c:** [[A>B]].` is `verdict 1a2b3c: a>b`."""
     plain = re.sub(r"\*\*|__|\[\[|\]\]|`", "", _plain(text))
     plain = re.sub(r"<(\w+)>", r"\1", plain)
     plain = re.sub(r"\s*:\s*", ": ", re.sub(r"\s+", " ", plain))
@@ -85,7 +85,7 @@ def _bare(text: str) -> str:
 def from_log_probs(tokens: Mapping[str, float], a: str, b: str) -> Verdict | None:
     """Return the probability of token `b` among `a` and `b`, from log-probabilities of the likeliest tokens.
 
-    A token that is not among the likeliest counts nothing (tatsu-lab/alpaca_eval, `logprob_parser`).
+    A token that is not among the likeliest has probability 0 (tatsu-lab/alpaca_eval, `logprob_parser`).
     """
     of_a, of_b = (tokens.get(token, -math.inf) for token in (a, b))
     if max(of_a, of_b) == -math.inf:

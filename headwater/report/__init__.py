@@ -1,1 +1,1 @@
-"""Runs to pictures; reads run directories only, never imports torch."""
+"""The report: one HTML page of runs, with figures and tables. It reads typed results, and never imports torch."""

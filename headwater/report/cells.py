@@ -1,4 +1,4 @@
-"""What a table of the page is made of, and how its values are written."""
+"""Cells of the tables of the page, and the format of their values."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ MISSING = "–"
 
 
 class Cell(NamedTuple):
-    """A table's cell: a value, what stands small beneath it, and the whole of what was shortened."""
+    """A cell: a text, small print beneath it, and the whole text where it was shortened."""
 
     text: str
     under: str = ""
@@ -16,7 +16,7 @@ class Cell(NamedTuple):
 
 
 def duration(seconds: float) -> str:
-    """Write a time span in the two units that matter: `1 h 02 min`, `3 min 12 s`, `4.2 s`."""
+    """Return a time span in its two largest units: `1 h 02 min`, `3 min 12 s`, `4.2 s`."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -24,7 +24,7 @@ def duration(seconds: float) -> str:
 
 
 def large(value: float) -> str:
-    """Write a large number by its power of ten: `1.24 · 10¹²`."""
+    """Return a large number with its power of ten: `1.24 · 10¹²`."""
     mantissa, _, exponent = f"{value:.2e}".partition("e")
     return f"{mantissa} · 10{str(int(exponent)).translate(_RAISED)}"
 

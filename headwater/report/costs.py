@@ -1,4 +1,4 @@
-"""What runs cost: tokens read, floating-point operations, wall time, memory."""
+"""Costs of runs: tokens, floating-point operations, wall time, memory."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ GIB = 1 << 30
 def costs(runs: Sequence[Run], names: Mapping[Any, str]) -> list[dict[str, Cell]]:
     """Return a row for every run that counted its tokens; [] without any.
 
-    Facts are inherited, so that a training's count also stands in what came after it; only its own run shows it.
+    Facts are inherited by later runs, so only the training run itself shows its counts.
     """
     return [_row(run, names[run.path]) for run in runs if _tokens(run)]
 
 
 def _tokens(run: Run) -> float:
-    """Return the tokens that a training run read, or that a decoding run wrote; 0 where they were not counted."""
+    """Return the tokens that a training run read, or a decoding run wrote; 0 where they were not counted."""
     found = run.facts.get("training_tokens") if run.history else run.metrics.get("tokens")
     return float(found) if isinstance(found, int | float) else 0.0
 
@@ -29,7 +29,7 @@ def _tokens(run: Run) -> float:
 def _row(run: Run, name: str) -> dict[str, Cell]:
     flops, peak = run.facts.get("training_flops"), run.facts.get("memory_bytes", {}).get("peak")
     tokens = _tokens(run)
-    seconds = next((row["train_runtime"] for row in run.history[::-1] if "train_runtime" in row), run.seconds)
+    seconds = run.training_history.seconds or run.seconds
     rates = [f"{count(round(tokens / seconds))} tokens a second"] if seconds else []
     return {
         "run": Cell(name),

@@ -1,4 +1,4 @@
-"""Figures of runs in their forms: pictures on the page, specifications for its script, files for papers."""
+"""Figures of runs as SVG for the page, as specifications for its script, and as files for papers."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from headwater.results.runs import Run
 
 INK, PAPER = "#1d1c1a", "#ffffff"
 LINE = 16
-"""Pixels a line of a key, in a file."""
+"""Height of a line of a key in pixels, in a file."""
 SCALE = 3.0
-"""Pixels of a PNG to one of the drawing: 300 to the inch at 3.1 inches a panel."""
+"""Pixels of a PNG per pixel of the drawing: 300 per inch at 3.1 inches a panel."""
 LONGEST = 80
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """One panel of a figure, under a `name` that stays the same as long as figure, block and panel have theirs."""
+    """One panel of a figure; its `name` is made of the names of figure, block and panel."""
 
     name: str
     alt: str
@@ -36,13 +36,13 @@ class Drawing:
 
     @property
     def svg(self) -> Markup:
-        """The picture, as the page shows it where no script runs."""
+        """The drawing that the page shows where no script runs."""
         # ruff's S704 does not apply: this is vl-convert's drawing, not text of a run.
         return Markup(vl_convert.vegalite_to_svg(self.panel.chart.to_dict(), allowed_base_urls=[]))
 
     @property
     def spec(self) -> Spec:
-        """What the page's script draws in its place."""
+        """The specification that the page's script draws in its place."""
         return interactive(self.panel.chart)
 
 
@@ -62,7 +62,7 @@ class Figure:
 
 
 def figures(plots: Mapping[str, Plot], runs: Sequence[Run], suffix: str = "") -> list[Figure]:
-    """Draw the figures of `plots` that `runs` hold data for."""
+    """Return the figures of `plots` for which `runs` hold data."""
     found = ((section + suffix, plot, plot.draw(runs)) for section, plot in plots.items())
     taken: set[str] = set()
     return [
@@ -73,12 +73,12 @@ def figures(plots: Mapping[str, Plot], runs: Sequence[Run], suffix: str = "") ->
 
 
 def of_data(runs: Sequence[Run]) -> list[list[Figure]]:
-    """Draw the figures of every data set that was inspected, in the order of `inspected`."""
+    """Return the figures of every inspected data set, in the order of `inspected`."""
     return [figures(DATA_PLOTS, [found.run], f"-{place}") for place, found in enumerate(inspected(runs), start=1)]
 
 
 def sections(drawn: Sequence[Figure]) -> dict[str, list[Figure]]:
-    """Return figures by the section of the page that they stand in, in the order of `SECTIONS`."""
+    """Return figures by section of the page, in the order of `SECTIONS`."""
     of = {name: title for title, names in SECTIONS.items() for name in names}
     grouped: dict[str, list[Figure]] = {title: [] for title in (*SECTIONS, "Further figures")}
     for figure in drawn:
@@ -102,7 +102,7 @@ def _slug(*parts: str) -> str:
 
 
 def _free(name: str, taken: set[str]) -> str:
-    """Return `name`, numbered where it is taken, and take it."""
+    """Return `name`, numbered where it is taken, and add it to `taken`."""
     free = next(n for n in _numbered(name) if n not in taken)
     taken.add(free)
     return free
@@ -141,7 +141,7 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def paper(drawing: Drawing) -> Spec:
-    """Return a drawing that stands alone: on white, in dark ink, with its key above it."""
+    """Return the specification of a drawing for a paper: dark on white, with its key above it."""
     chart: Spec = drawing.panel.chart.to_dict()
     config = chart.pop("config")
     for part in ("background", "autosize"):
@@ -162,7 +162,7 @@ def paper(drawing: Drawing) -> Spec:
 
 
 def _key(marks: Sequence[Mark]) -> dict[str, Any]:
-    """Return a key as a small drawing of its own: a stroke and a label a line."""
+    """Return a key as a small drawing: a stroke and a label a line."""
     rows = [
         {
             "y": LINE * (place + 0.5),

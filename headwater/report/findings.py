@@ -1,7 +1,6 @@
-"""What a set of runs says, in sentences with numbers: printed by commands and placed first on the page.
+"""Findings of a set of runs, as sentences with numbers, for the terminal and the top of the page.
 
-Nothing here draws or formats for one medium. A sentence states the rule it was made by, so that a reader can
-disagree with it.
+A sentence states the rule it was derived by, so that a reader can check it.
 """
 
 from __future__ import annotations
@@ -14,13 +13,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from headwater.results.runs import Run
+from headwater.results.training import Column
 from headwater.statistics import Estimate
 
 CHANCE = 0.5
 SAME = ", scored on equally short responses"
-"""Names the kind of a model that was trained and scored on the same beginnings."""
+"""Suffix of the kind of a model that was trained and scored on the same prefixes."""
 CONTROLS = {"cut": "own", "part": "prefix"}
-"""Facts of a cut that make another kind of model, with their usual values."""
+"""Facts of a truncation that make another kind of model, with their default values."""
 KIND_NAMES = {
     "dpo": "DPO",
     "sft": "SFT",
@@ -57,7 +57,7 @@ class Point(NamedTuple):
 
 
 def findings(runs: Sequence[Run]) -> list[str]:
-    """Say what the runs show, one sentence an entry; [] when they hold no figures to speak of."""
+    """Return the findings of runs, one sentence an entry; [] where they have no figures."""
     runs = distinct(runs)
     names = labels(runs)
     curves = {kind: points for kind, points in accuracy_points(runs).items() if _lengths(points) > 1}
@@ -66,7 +66,7 @@ def findings(runs: Sequence[Run]) -> list[str]:
     sentences += [f"{names[run.path]}: {run.facts['says']}" for run in runs if run.command == "signal"]
     on_a_curve = {point.run.path for points in curves.values() for point in points}
     sentences += [_held_out(run, names) for run in evaluated(runs) if run.path not in on_a_curve]
-    sentences += [_told_apart(run, names) for run in runs if run.command == "evaluate" and estimate(run, "auc")]
+    sentences += [_auc_finding(run, names) for run in runs if run.command == "evaluate" and estimate(run, "auc")]
     sentences += [_selected(run, names) for run in runs if run.command == "select" and estimate(run, "score_all")]
     sentences += [_shortcut(run, names) for run in runs if run.command == "inspect" and estimate(run, "longer_wins")]
     sentences += [
@@ -87,7 +87,7 @@ def labels(runs: Sequence[Run]) -> dict[Any, str]:
 
 
 def estimate(run: Run, metric: str) -> Estimate | None:
-    """Read a metric that has an interval back from a run; None when the run has no such figure."""
+    """Return a metric of a run that has an interval; None where it has none."""
     found = run.metrics.get(metric)
     if not isinstance(found, Mapping) or found.get("value") is None:
         return None
@@ -100,9 +100,9 @@ def evaluated(runs: Sequence[Run]) -> list[Run]:
 
 
 def kind_of(run: Run) -> str:
-    """Return what kind of model a run is about, as a reader would write it.
+    """Return the kind of the model of a run, as text.
 
-    A model scored on the beginning of responses only is a kind of its own: its figures answer another question.
+    A model that was scored on prefixes of responses is a kind of its own: its figures answer another question.
     """
     kind = str(run.facts.get("kind", "model"))
     seen = run.facts.get("evaluated_keep", 1.0)
@@ -126,28 +126,28 @@ def accuracy_points(runs: Sequence[Run]) -> dict[str, list[Point]]:
 
 
 def planted_depth(runs: Iterable[Run]) -> float | None:
-    """Return the depth (0 to 1) at which the data's signal was planted, when the runs agree on one."""
+    """Return the depth (0 to 1) at which the signal of made data was planted; None where runs differ or have none."""
     depths = {run.facts["planted_depth"] for run in runs if run.facts.get("planted_depth") is not None}
     return float(depths.pop()) if len(depths) == 1 else None
 
 
 def number(value: float, digits: int = 3) -> str:
-    """Write a number with a true minus sign; what rounds to zero has none."""
+    """Return a number with a true minus sign; what rounds to zero has none."""
     return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")
 
 
 def percent(share: float) -> str:
-    """Write a share of 1 as a percentage: 0.3 is `30 %`."""
+    """Return a share of 1 as a percentage: 0.3 is `30 %`."""
     return f"{100 * share:.4g} %"
 
 
 def count(value: int) -> str:
-    """Write a count with a narrow space between thousands."""
+    """Return a count with a narrow space between thousands."""
     return f"{value:,}".replace(",", "\u202f")
 
 
 def with_interval(found: Estimate) -> str:
-    """Write an estimate as `0.930 [0.910, 0.950]`; its bare value when it has no interval."""
+    """Return an estimate as `0.930 [0.910, 0.950]`; its bare value when it has no interval."""
     if found.low is None or found.high is None:
         return f"{number(found.value)} [n too small for an interval]"
     return f"{number(found.value)} [{number(found.low)}, {number(found.high)}]"
@@ -160,8 +160,8 @@ def _lengths(points: Sequence[Point]) -> int:
 def _as_good_as_all(kind: str, points: Sequence[Point]) -> str:
     """Compare each shorter beginning with the longest one.
 
-    Where a kept ratio was run more than once, its worst run stands against the best run of the longest, so that
-    repeating runs cannot make a short beginning look better.
+    Where a kept ratio was run more than once, its worst run is compared with the best run of the longest prefix, so
+    that repeated runs cannot favour a short prefix.
     """
     longest = max(points, key=lambda point: (point.keep, point.accuracy.value))
     shorter: dict[float, Point] = {}
@@ -205,7 +205,7 @@ def _held_out(run: Run, names: Mapping[Any, str]) -> str:
     )
 
 
-def _told_apart(run: Run, names: Mapping[Any, str]) -> str:
+def _auc_finding(run: Run, names: Mapping[Any, str]) -> str:
     auc, by_length = estimate(run, "auc"), estimate(run, "length_auc")
     assert auc is not None and by_length is not None  # written together
     return (
@@ -248,7 +248,7 @@ def _against_chance(accuracy: Estimate) -> str:
 
 
 def _displacement(runs: Sequence[Run], names: Mapping[Any, str]) -> list[str]:
-    """Name the DPO runs whose better responses became less likely for the whole run."""
+    """Return the sentence about DPO runs whose chosen responses became less likely throughout training."""
     fallen = [f"{names[run.path]} ({said})" for run in runs if run.command == "train-dpo" and (said := _falls(run))]
     if not fallen:
         return []
@@ -260,14 +260,13 @@ def _displacement(runs: Sequence[Run], names: Mapping[Any, str]) -> list[str]:
 
 
 def _falls(run: Run) -> str:
-    """Say how the chosen log-probability falls; empty where it does not.
+    """Return how the chosen log-probability falls, as text; empty where it does not.
 
-    It counts as falling where every third of the run is lower than the one before, and the end lower than zero and
-    than the start. Without a reference model, the reward stands for it: that is negative from the first step, which
-    alone means nothing.
+    It falls where the mean of every third of the run is lower than the one before, and the end is lower than zero and
+    than the start. Without a reference model the reward is used instead, which is negative from the first step on.
     """
-    for column, unit in (("logps/chosen_change", " nats"), ("rewards/chosen", "")):
-        values = [row[column] for row in run.history if row.get(column) is not None]
+    for column, unit in ((Column.CHOSEN_CHANGE, " nats"), (Column.CHOSEN_REWARD, "")):
+        values = run.training_history.values(column)
         if len(values) > 1:
             thirds = [float(part.mean()) for part in np.array_split(values, min(3, len(values)))]
             end = float(np.mean(values[-max(1, len(values) // 10) :]))

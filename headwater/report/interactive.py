@@ -1,8 +1,8 @@
-"""A drawing as a pointer can question it: the same specification, in which every mark tells its numbers.
+"""Interactive drawings: the specification of a drawing, with tooltips.
 
-A figure needs do nothing for it: a mark tells what it encodes, under the titles of its axes, and those columns of its
-rows that say what it is (`COLUMNS`). A line or an area, which is one mark for many rows, gets a transparent point a
-row. An encoding that has a `tooltip` of its own keeps it.
+Tooltips need no code in a figure: a mark shows what it encodes, under the titles of its axes, and the columns of its
+rows that identify it (`COLUMNS`). A line or an area, which is one mark for many rows, gets a transparent point a row.
+An encoding with a `tooltip` of its own keeps it.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any
 from headwater.report.plots.drawing import Chart
 
 WHICH = ("run", "name", "label", "model", "source", "side", "kind", "part", "family", "estimator")
-"""Columns that say which one a mark is: shown first."""
+"""Columns that identify a mark; shown first."""
 HOW_SURE = {"low": "from", "first": "25 %", "middle": "median", "third": "75 %", "high": "to", "n": "n"}
-"""Columns that say how sure it is, and what a tooltip calls them: shown last."""
+"""Columns of uncertainty, with their names in a tooltip; shown last."""
 TRACED = ("line", "area")
 REACH = 140
 """Area in square pixels of the transparent points over a line."""
@@ -53,7 +53,7 @@ def _titles(layer: Spec) -> Iterator[tuple[str, str]]:
 
 
 def _told(layer: Spec, data: Mapping[str, Rows], titles: Mapping[str, str]) -> Iterator[Spec]:
-    """Yield a layer with what it tells and, where it is a line, the points that tell it."""
+    """Yield a layer with its tooltip and, where it is a line, the transparent points that have it."""
     if "layer" in layer:
         # Data that all layers share stand above them.
         shared = {"data": layer["data"]} if "data" in layer else {}
@@ -77,7 +77,7 @@ def _told(layer: Spec, data: Mapping[str, Rows], titles: Mapping[str, str]) -> I
 
 
 def _tooltip(encoding: Spec, rows: Rows, titles: Mapping[str, str]) -> Iterator[Spec]:
-    """Yield what a mark tells: which one it is, where it stands, how sure that is."""
+    """Yield the fields of a tooltip: what identifies the mark, its position, its uncertainty."""
     called = dict.fromkeys(field for field in WHICH if field in rows[0])
     styles = {}
     for key in ("x", "x2", "y", "y2"):
@@ -93,7 +93,7 @@ def _tooltip(encoding: Spec, rows: Rows, titles: Mapping[str, str]) -> Iterator[
 
 
 def _format(values: Sequence[Any], style: str) -> Spec:
-    """Return how values are written: texts as they are, counts whole, shares in percent where their axis does."""
+    """Return the format of values: texts unchanged, counts whole, shares in per cent where their axis is."""
     if any(isinstance(value, str) for value in values):
         return {"type": "nominal"}
     whole = all(isinstance(value, int) for value in values)

@@ -1,7 +1,7 @@
-"""Runs to one self-contained page: no outside link, only its own scripts, and every word of a run shown as text.
+"""The HTML page of runs: one self-contained file without outside links, whose scripts are its own.
 
-Everything a run says is escaped by the template. The figures' SVG is the one thing passed through as markup: it is
-drawn by vl-convert, which escapes the text in it and is allowed no address to fetch from.
+The template escapes every text of a run. Only the SVG of figures is passed through as markup: vl-convert draws it,
+escapes the text in it, and may fetch nothing.
 """
 
 from __future__ import annotations
@@ -22,17 +22,20 @@ from headwater.report.cells import MISSING, Cell, duration
 from headwater.report.costs import costs
 from headwater.report.figures import figures, of_data, sections
 from headwater.report.findings import count, distinct, estimate, findings, labels, number, percent, with_interval
-from headwater.report.inspected import inspected, inspection
+from headwater.report.inspected import inspected
 from headwater.report.lens.page import script as lens_script
 from headwater.report.lens.sections import embedded as embedded_lenses
 from headwater.report.plots import PLOTS
 from headwater.report.plots.drawing import BETTER, DARK, WORSE
 from headwater.report.scripts import embedded, own, source, vega
+from headwater.results.comparison import ComparisonTables, ExampleAnswers
+from headwater.results.evaluation import Diagnostics, ExamplePair
 from headwater.results.runs import Run
+from headwater.results.training import TrainingFigures
 from headwater.statistics import Estimate
 
 EXAMPLE_LENGTH = 140
-"""Characters of a text in a table; a pointer over it shows more."""
+"""Characters of a text in a table; its tooltip shows the whole."""
 
 
 def write(runs: Sequence[Run], output: Path) -> Path:
@@ -54,7 +57,7 @@ def render(runs: Sequence[Run]) -> str:
         title=runs[0].name if len(runs) == 1 else f"{len(runs)} runs",
         findings=findings(runs),
         overview=[_overview(run, names) for run in runs],
-        accounts=[_account(stage, names[run.path]) for run in runs for stage in run.row_counts],
+        accounts=[_row_counts(stage, names[run.path]) for run in runs for stage in run.row_counts],
         metrics=_metrics(runs, names),
         data=[{"found": found, "figures": of} for found, of in zip(inspected(runs), data, strict=True)],
         sections=sections(drawn),
@@ -100,7 +103,7 @@ def _overview(run: Run, names: Mapping[Any, str]) -> dict[str, Cell]:
 
 
 def _kept(run: Run) -> Cell:
-    """Show what share of the responses was kept, above the training FLOPs that it saves."""
+    """Return the kept share of the responses, above the training FLOPs that it saves."""
     keep, saved = run.facts.get("keep"), run.facts.get("flops_saved")
     if not isinstance(keep, int | float):
         return Cell(str(run.facts.get("kept", MISSING)), _saved(saved))
@@ -112,12 +115,12 @@ def _saved(share: float | None) -> str:
 
 
 def _data(run: Run) -> Any:
-    """Return what a run read, by the flag its command has for it."""
+    """Return the data that a run read, from its flag."""
     return next((run.config[flag] for flag in ("data", "dataset", "input") if flag in run.config), None)
 
 
 def _path_cell(value: Any) -> Cell:
-    """Show a path by its last part; a constructor call such as `scratch(size=1)` is no path and stays whole."""
+    """Return a path by its last part; a constructor call such as `scratch(size=1)` is no path and stays whole."""
     if value is None:
         return Cell(MISSING)
     text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
@@ -127,12 +130,13 @@ def _path_cell(value: Any) -> Cell:
 def _pairs(run: Run) -> str:
     if not run.row_counts:
         return MISSING
-    trained = (run.metrics[name] for name in ("train_pairs", "train_rows") if name in run.metrics)
-    kept = next(trained, run.row_counts[-1]["kept"])
+    trained = TrainingFigures.find(run.path) if run.history else None
+    used = (trained.train_pairs or trained.train_rows) if trained else None
+    kept = run.row_counts[-1]["kept"] if used is None else used
     return f"{count(kept)} / {count(run.row_counts[0]['rows_in'])}"
 
 
-def _account(stage: Mapping[str, Any], name: str) -> dict[str, Cell]:
+def _row_counts(stage: Mapping[str, Any], name: str) -> dict[str, Cell]:
     dropped = ", ".join(f"{reason} {count(rows)}" for reason, rows in stage["dropped"].items() if rows)
     return {
         "run": Cell(name),
@@ -145,17 +149,17 @@ def _account(stage: Mapping[str, Any], name: str) -> dict[str, Cell]:
 
 
 def _metrics(runs: Sequence[Run], names: Mapping[Any, str]) -> list[list[dict[str, Cell]]]:
-    """Return one table a command, with its own columns; what `inspect` measured has a section of its own."""
+    """Return one table a command, with its own columns; inspect runs have a section of their own."""
     groups: dict[str, list[Run]] = {}
     for run in runs:
-        if run.metrics and not inspection(run) and run.command not in JUDGED:
+        if run.metrics and run.command not in ("inspect", *JUDGED):
             groups.setdefault("training" if run.history else run.command, []).append(run)
     judged = [_judged_rows(run, names[run.path]) for run in runs if run.command in JUDGED and run.metrics]
     return [_metric_rows(group, names) for group in groups.values()] + judged
 
 
 JUDGED = ("judge", "compare")
-"""Commands whose metrics are `figure/judge/model`: a row a figure."""
+"""Commands whose metrics are named `figure/judge/model`; their table has a row a figure."""
 
 
 def _judged_rows(run: Run, name: str) -> list[dict[str, Cell]]:
@@ -182,7 +186,7 @@ def _metric_rows(runs: Sequence[Run], names: Mapping[Any, str]) -> list[dict[str
 
 
 def _estimate_cell(run: Run, metric: str) -> Cell:
-    """Show a value above its interval, and its n where that is not the run's usual one."""
+    """Return a value above its interval, and its n where it differs from the run's usual one."""
     found, usual = estimate(run, metric), _usual(run)
     if found is None:
         return Cell(_plain(run.metrics.get(metric)))
@@ -193,7 +197,7 @@ def _estimate_cell(run: Run, metric: str) -> Cell:
 
 
 def _usual(run: Run) -> Estimate | None:
-    """Return the estimate whose n stands for the run: the accuracy, which counts pairs, or else the first."""
+    """Return the estimate whose n is shown for the run: the accuracy, which counts pairs, or else the first."""
     found = (estimate(run, metric) for metric in ("accuracy", *run.metrics))
     return next((item for item in found if item), None)
 
@@ -213,7 +217,7 @@ _ENDS = {"top": "highest", "bottom": "lowest"}
 
 
 def _examples(runs: Sequence[Run], names: Mapping[Any, str]) -> list[dict[str, Cell]]:
-    """Return the rows that selections scored highest and lowest."""
+    """Return the rows with the highest and the lowest scores of selections."""
     rows = []
     for run in runs:
         path = run.path / "selection.json"
@@ -237,45 +241,42 @@ def _cases(runs: Sequence[Run], names: Mapping[Any, str]) -> list[dict[str, Cell
     """Return the prompts on which models gained and lost most against their baseline."""
     rows = []
     for run in runs:
-        path = run.path / "comparison.json"
-        compared = json.loads(path.read_text(encoding="utf-8"))["examples"] if path.is_file() else []
-        for group in compared:
-            about = {"run": Cell(names[run.path]), "of": Cell(group["model"], f"by {_path_cell(group['judge']).text}")}
-            rows += [about | _case(end, case) for end in ("improved", "degraded") for case in group[end]]
+        tables = ComparisonTables.find(run.path)
+        for group in tables.examples if tables else ():
+            about = {"run": Cell(names[run.path]), "of": Cell(group.model, f"by {_path_cell(group.judge).text}")}
+            rows += [about | _case("improved", case) for case in group.improved]
+            rows += [about | _case("degraded", case) for case in group.degraded]
     return rows
 
 
-def _case(end: str, case: Mapping[str, Any]) -> dict[str, Cell]:
-    before, after = case["scores"] or (None, None)
+def _case(end: str, case: ExampleAnswers) -> dict[str, Cell]:
+    before, after = case.scores or (None, None)
     return {
-        "preference": Cell(number(case["preference"]), end),
-        "prompt": Cell(_beginning(case["prompt"]), whole=case["prompt"]),
-        "model": Cell(_beginning(case["model"]), _rewarded(after), case["model"]),
-        "baseline": Cell(_beginning(case["baseline"]), _rewarded(before), case["baseline"]),
+        "preference": Cell(number(case.preference), end),
+        "prompt": Cell(_beginning(case.prompt), whole=case.prompt),
+        "model": Cell(_beginning(case.model), _rewarded(after), case.model),
+        "baseline": Cell(_beginning(case.baseline), _rewarded(before), case.baseline),
     }
 
 
-_MISTAKES = {"wrong": "most wrong", "close": "hardly told apart"}
-
-
 def _mistakes(runs: Sequence[Run], names: Mapping[Any, str]) -> list[dict[str, Cell]]:
-    """Return the pairs that evaluated models are most wrong about, and those they hardly tell apart."""
+    """Return the pairs with the most negative margins of evaluated models, and those with margins closest to 0."""
     rows = []
     for run in runs:
-        path = run.path / "scrutiny.json"
-        found = json.loads(path.read_text(encoding="utf-8"))["examples"] if path.is_file() else {}
-        rows += [_mistake(names[run.path], kind, example) for kind, examples in found.items() for example in examples]
+        if found := Diagnostics.find(run.path):
+            rows += [_mistake(names[run.path], "most wrong", example) for example in found.examples.wrong]
+            rows += [_mistake(names[run.path], "hardly told apart", example) for example in found.examples.close]
     return rows
 
 
-def _mistake(name: str, kind: str, example: Mapping[str, Any]) -> dict[str, Cell]:
-    sides = {"better response": example["chosen"], "worse response": example["rejected"]}
+def _mistake(name: str, kind: str, example: ExamplePair) -> dict[str, Cell]:
+    sides = {"better response": example.chosen, "worse response": example.rejected}
     return {
         "run": Cell(name),
-        "margin": Cell(number(example["margin"]), _MISTAKES[kind]),
-        "prompt": Cell(_beginning(example["prompt"]), whole=example["prompt"]),
+        "margin": Cell(number(example.margin), kind),
+        "prompt": Cell(_beginning(example.prompt), whole=example.prompt),
         **{
-            title: Cell(_beginning(side["text"]), f"{_rewarded(side['reward'])}, {side['tokens']} tokens", side["text"])
+            title: Cell(_beginning(side.text), f"{_rewarded(side.reward)}, {side.tokens} tokens", side.text)
             for title, side in sides.items()
         },
     }
@@ -291,7 +292,7 @@ def _rewarded(reward: float | None) -> str:
 
 
 def _surroundings(run: Run, names: Mapping[Any, str]) -> dict[str, Any]:
-    """Return what a reader needs to repeat a run: what was asked, where, with which versions and inputs."""
+    """Return what a reader needs to repeat a run: arguments, directory, versions, machine and inputs."""
     environment = run.environment
     lines = {
         "Arguments": shlex.join(["headwater", *environment.get("arguments", [])]),

@@ -1,4 +1,4 @@
-"""Scripts and data inside a page: only what is named by its digest runs, and data that no markup leaves."""
+"""Scripts and data inside a page: only scripts named by their digest run, and data cannot end its element."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from headwater.files import to_json
 
 
 def embedded(value: Any) -> Markup:
-    """Return a value as JSON to stand in a page: a "<" could close its element, so it has another spelling."""
+    """Return a value as JSON for a page; "<" is written as an escape, because it could close the element."""
     return Markup(to_json(value).replace("<", "\\u003c"))
 
 
 def source(*scripts: str) -> str:
-    """Return the sources that a content security policy lets run: these scripts, and nothing else."""
+    """Return the script sources of a content security policy that allows these scripts alone."""
     digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
     return " ".join(f"'sha256-{digest}'" for digest in digests) or "'none'"
 
@@ -32,7 +32,7 @@ def own(name: str) -> str:
 
 @functools.cache
 def vega() -> str:
-    """Return the drawing library (Vega, Vega-Lite, Vega-Embed) in one script, as vl-convert carries it; no network."""
+    """Return the drawing library (Vega, Vega-Lite, Vega-Embed) in one script, as bundled with vl-convert."""
     bundle: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
     assert "</script" not in bundle.lower() and "<!--" not in bundle, "the bundle would end its own element"
     return bundle

@@ -1,4 +1,4 @@
-"""The key figures of runs for a terminal: what the page shows first, where there is no browser."""
+"""Key figures of runs as a table for a terminal."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ from rich.text import Text
 from headwater.console import sparkline
 from headwater.marks import visible
 from headwater.report.findings import estimate, labels, number, percent, with_interval
+from headwater.results.evaluation import ScoredRows
 from headwater.results.runs import Run
 from headwater.results.signal import SignalCurve
+from headwater.results.training import Column, TrainingFigures
 
 SPANS = 10
-"""Bars of a course: a row fits 80 columns."""
+"""Bars of a sparkline; a row fits 80 columns."""
 FIGURES = ("accuracy", "depth_90")
 
 
 def key_figures(runs: Sequence[Run]) -> Table:
-    """Return a table with a row a run: what was kept, its first figure with interval and n, and its course."""
+    """Return a table with a row a run: kept share, first figure with interval and n, and a sparkline."""
     names = labels(runs)
     table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="dim")
     for head in ("run", "kept", "figure", "n", "course"):
@@ -37,29 +39,28 @@ def key_figures(runs: Sequence[Run]) -> Table:
 
 
 def _figure(run: Run) -> tuple[str, str]:
-    """Return the figure that a run is about, and its n; both empty where it has none with an interval."""
+    """Return the main figure of a run, and its n; both empty where it has none with an interval."""
     for metric in (*FIGURES, *run.metrics):
         found = estimate(run, metric)
         if found:
             return f"{visible(metric.replace('_', ' '))} {with_interval(found)}", str(found.n)
-    held_out = run.metrics.get("eval_rewards/accuracies")
-    return (f"held-out accuracy {number(held_out)}", str(run.metrics["held_out_pairs"])) if held_out else ("", "")
+    trained = TrainingFigures.find(run.path) if run.history else None
+    if trained is None or not trained.accuracy:
+        return "", ""
+    return f"held-out accuracy {number(trained.accuracy)}", str(trained.held_out_pairs)
 
 
 def _courses(run: Run) -> Iterator[str]:
-    """Yield the course of a training, the accuracy along prefixes, the distribution of margins: what a run has."""
-    losses = [row["loss"] for row in run.history if row.get("loss") is not None]
+    """Yield the sparklines that a run has data for: training loss, accuracy by prefix, distribution of margins."""
+    losses = run.training_history.values(Column.LOSS)
     if len(losses) > 1:
         yield f"loss {number(losses[0], 2)} {sparkline(losses, SPANS)} {number(losses[-1], 2)}"
     curve = SignalCurve.find(run.path)
     own = [point.value for point in curve.along()] if curve else []
     if own:
         yield f"by prefix {number(own[0], 2)} {sparkline(own, SPANS)} {number(own[-1], 2)}"
-    margins = [
-        row["chosen_reward"] - row["rejected_reward"]
-        for row in (run.records() if run.command == "evaluate" else [])
-        if row.get("chosen_reward") is not None and row.get("rejected_reward") is not None
-    ]
-    if margins:
+    scored = ScoredRows.find(run.path) if run.command == "evaluate" else None
+    margins = np.array([]) if scored is None else scored.margins()
+    if len(margins):
         counts, edges = np.histogram(margins, SPANS)
         yield f"margins {number(edges[0], 1)} {sparkline(counts.tolist())} {number(edges[-1], 1)}"

@@ -1,1 +1,1 @@
-"""Run directories: what a command computes is written here, what is shown is read from here."""
+"""Run directories and the typed results in them: commands write them, the report and notebooks read them."""

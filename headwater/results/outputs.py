@@ -1,4 +1,4 @@
-"""Where a command that writes data puts it: the file, and beside it the run that made it."""
+"""Output paths of commands that write data: the data file, and the directory of its run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Places(NamedTuple):
 
 
 def places_of(output: Path) -> Places:
-    """Return the places of an output: a name with a suffix is a file, and its run stands beside it; else a run.
+    """Return the paths of an output: a name with a suffix is a data file with a run beside it, else a run directory.
 
     Errors: `UsageError` for a name that cannot be one.
     """
@@ -28,9 +28,9 @@ def places_of(output: Path) -> Places:
 
 
 def free_places(output: Path, source: Path, overwrite: bool, config: Any = None) -> Places:
-    """Return the places of an output that is made from `source`, before any work; `config` as for `runs.check_free`.
+    """Return the paths of an output made from `source`, and check them before any work; `config` as for `check_free`.
 
-    Errors: `UsageError` where they are taken and not to be overwritten, or would replace the data that is read.
+    Errors: `UsageError` where they exist and are not to be overwritten, or would replace the data that is read.
     """
     target, home = places_of(output)
     reading.check_writable(target)
@@ -43,11 +43,11 @@ def free_places(output: Path, source: Path, overwrite: bool, config: Any = None)
 
 
 def check_data_file(target: Path, home: Path, overwrite: bool, flag: str = "--output") -> None:
-    """Refuse a data file that cannot be made, or exists (unless `overwrite`) or is no output of a run at `home`.
+    """Refuse a data file that cannot be written, or exists (unless `overwrite`), or is not an output of the run `home`.
 
     Errors: `UsageError`.
     """
-    if target.parent != home:  # inside of a run, which is looked at as a whole
+    if target.parent != home:  # inside of a run directory, which is checked as a whole
         destinations.check_file(target, flag)
     if not target.exists():
         return

@@ -1,9 +1,9 @@
-"""The run directory: the only thing that passes between computing and reporting.
+"""The run directory, the only link between commands that compute and the report that shows.
 
     RUN/
       config.yaml       the resolved flags; `headwater COMMAND --config RUN/config.yaml` repeats the run
       environment.json  command, arguments, versions, machine, input fingerprints
-      facts.json        what later steps and the report should know, inherited down the line (kept ratio, …)
+      facts.json        what later commands and the report need to know, inherited by later runs (kept ratio, …)
       account.json      rows in = kept + quarantined + dropped, by reason, for every stage
       history.jsonl     one line a logging step
       metrics.json      figures with their intervals
@@ -11,8 +11,8 @@
       manifest.json     name, size and sha256 of every file
       done              written last; a directory without it did not finish
 
-Files are written under a temporary name and renamed, so that none is ever half there. A training run keeps its
-model beside these files: the directory is itself a loadable Hugging Face model.
+Files are written under a temporary name and renamed, so that none is ever incomplete. A training run also holds its
+model: the directory is itself a loadable Hugging Face model. Typed results (`stored.py`) are files of their own.
 """
 
 from __future__ import annotations
@@ -48,17 +48,18 @@ from headwater.files import (
 )
 from headwater.masking import mask, mask_all, mask_values
 from headwater.results.stored import StoredResult, write_parquet
+from headwater.results.training import TrainingHistory
 from headwater.statistics import Estimate
 
 PACKAGES = ("headwater", "torch", "transformers", "accelerate", "tokenizers", "numpy", "pyarrow")
 
 
 TRAINED_ON = "trained_on.txt"
-"""In a training run: the openings of its training pairs, one a line; `evaluate` leaves them out."""
+"""In a training run: the conversation ids of its training pairs, one a line; `evaluate` leaves them out."""
 
 
 class RunWriter:
-    """A run being written; make one with `start`, end it with `finish`."""
+    """Writer of a run; `start` returns one, and `finish` ends the run."""
 
     def __init__(self, path: Path, facts: Mapping[str, Any], began: float | None = None) -> None:
         self.path = path
@@ -67,7 +68,7 @@ class RunWriter:
         self._began = time.monotonic() if began is None else began
 
     def log(self, row: Mapping[str, Any]) -> None:
-        """Append one line to the history; it is on disk when this returns."""
+        """Append one row to the history; it is on disk when this returns."""
         path = self.path / "history.jsonl"
         with room_for(path), path.open("a", encoding="utf-8") as handle:
             handle.write(mask_values(to_json(row)) + "\n")
@@ -75,7 +76,7 @@ class RunWriter:
     def count(
         self, stage: str, rows_in: int, kept: int, dropped: Mapping[str, int], quarantined: int = 0, **also: Any
     ) -> None:
-        """Store the row account of a stage, and `also` of it. Errors: ValueError when it does not balance."""
+        """Store the row counts of a stage, and `also` beside them. Errors: ValueError where they do not add up."""
         if rows_in != kept + quarantined + sum(dropped.values()):
             found = f"{kept} kept, {quarantined} quarantined and {dict(dropped)} dropped"
             raise ValueError(f"{stage}: {rows_in} rows in, but {found}")
@@ -84,7 +85,7 @@ class RunWriter:
         write_json(self.path / "account.json", self.row_counts)
 
     def count_stages(self, stages: Mapping[str, RowAccount]) -> None:
-        """Store the accounts of several stages."""
+        """Store the row counts of several stages."""
         for stage, row_counts in stages.items():
             also: dict[str, Any] = {"split": row_counts.split} if row_counts.split else {}
             also |= {"not_read": list(row_counts.not_read)} if row_counts.not_read else {}
@@ -92,7 +93,7 @@ class RunWriter:
             self.count(stage, row_counts.rows_in, row_counts.kept, row_counts.dropped, row_counts.quarantined, **also)
 
     def write_metrics(self, metrics: Mapping[str, Estimate | float | int | str | None]) -> None:
-        """Store figures; an `Estimate` keeps its interval and counts."""
+        """Store figures; an `Estimate` is stored with its interval and counts."""
         plain = {key: m._asdict() if isinstance(m, Estimate) else m for key, m in metrics.items()}
         write_json(self.path / "metrics.json", plain)
 
@@ -105,7 +106,7 @@ class RunWriter:
         result.write(self.path)
 
     def finish(self) -> Path:
-        """Write facts, manifest and, last, the done-marker; return the run's path."""
+        """Write facts, manifest and, last, the done-marker, and return the run's path."""
         write_json(self.path / "facts.json", self.facts)
         files = sorted(path for path in self.path.rglob("*") if path.is_file() and self._belongs(path))
         manifest = {path.relative_to(self.path).as_posix(): _entry(path) for path in files}
@@ -115,18 +116,18 @@ class RunWriter:
         return self.path
 
     def _belongs(self, path: Path) -> bool:
-        """Say whether a file is part of the finished run: checkpoints, and what a crash left of them, are not."""
+        """Say whether a file belongs to the finished run: checkpoints, and their remains after a crash, do not."""
         first = path.relative_to(self.path).parts[0]
         return first not in ("manifest.json", "done") and not first.startswith(("checkpoint-", ".tmp-"))
 
 
 def _entry(path: Path) -> dict[str, Any]:
-    """Return what the manifest says of a file: a digest to publish, and one to check it by whenever it is read."""
+    """Return the entry of a file in the manifest: its size, a digest to publish, and a fast one to check reads by."""
     return {"bytes": path.stat().st_size, "sha256": sha256(path), "xxh3": digest(path)}
 
 
 class NullRunWriter(RunWriter):
-    """A run as all processes of a training but the first see it: what they would write, the first one writes."""
+    """Writer that writes nothing, for all processes of a training but the first."""
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Write nothing."""
@@ -148,10 +149,10 @@ class NullRunWriter(RunWriter):
 
 
 def check_free(path: Path, overwrite: bool, config: Any = None) -> None:
-    """Refuse, before any work, an output that exists (unless `overwrite`) or cannot be made, or that another writes.
+    """Refuse an output that exists (unless `overwrite`), cannot be made, or is being written, before any work.
 
-    Only a run of headwater's, whole and alone in its directory, is ever replaced. A run that the same command (by its
-    `config`) began and did not finish is no obstacle: it starts over. Errors: `UsageError`.
+    Only a directory that holds a run of headwater and nothing else is ever replaced. An unfinished run of the same
+    command and `config` is replaced without `overwrite`. Errors: `UsageError`.
     """
     destinations.check_directory(path)
     if path.is_dir() and any(path.iterdir()):
@@ -165,12 +166,12 @@ def check_free(path: Path, overwrite: bool, config: Any = None) -> None:
 
 
 def is_unfinished(path: Path) -> bool:
-    """Say whether `path` holds a run that was begun and has not finished."""
+    """Say whether `path` holds an unfinished run."""
     return (path / "environment.json").is_file() and not (path / "done").is_file()
 
 
 def config_of(path: Path) -> dict[str, Any]:
-    """Return the stored settings of a run, flat; {} where they cannot be read."""
+    """Return the stored settings of a run by flag; {} where they cannot be read."""
     try:
         return dict(configs.read_yaml(path / "config.yaml"))
     except (OSError, UsageError):
@@ -178,7 +179,7 @@ def config_of(path: Path) -> dict[str, Any]:
 
 
 def begun(path: Path, config: Any) -> bool:
-    """Say whether `path` holds a run that was begun with this config (`overwrite` aside) and has not finished."""
+    """Say whether `path` holds an unfinished run of this config (`overwrite` aside)."""
     if (path / "done").is_file() or not (path / "environment.json").is_file():
         return False
     before, now = config_of(path), mask_all(configs.flatten(config), mask)
@@ -194,13 +195,14 @@ def start(
     facts: Mapping[str, Any] | None = None,
     began: float | None = None,
 ) -> RunWriter:
-    """Begin a run: an empty directory with its config and environment in it.
+    """Begin a run: create its directory with config and environment.
 
-    Call it when the inputs are known to be good, so that a refused command leaves nothing behind; an earlier run at
-    `path` is replaced here (`check_free` has asked). `began` is `time.monotonic()` when the work did; default: now.
+    Call it when the inputs are known to be good, so that a refused command leaves nothing behind. An earlier run at
+    `path` is replaced here; `check_free` has checked it. `began` is `time.monotonic()` at the start of the work;
+    default: now.
     """
     destinations.remove_own(path)
-    # Filled under another name: a command that is killed here leaves nothing that would not be a run.
+    # Filled under another name, so that a killed command leaves no directory that is not a run.
     begun_at = path.absolute().with_name(f".tmp-{path.absolute().name}")
     shutil.rmtree(begun_at, ignore_errors=True)
     begun_at.mkdir(parents=True)
@@ -222,9 +224,9 @@ def start(
 def take_up(
     path: Path, *, inputs: Iterable[Path] = (), facts: Mapping[str, Any] | None = None, config: Any = None
 ) -> RunWriter:
-    """Go on with a run that was begun, by a config where that is not what it was.
+    """Continue an unfinished run; `config` replaces the stored one where it is given.
 
-    Errors: `DataError` where an input is not what it was.
+    Errors: `DataError` where an input has changed since.
     """
     if config is not None:
         write_text(path / "config.yaml", configs.to_yaml(mask_all(configs.flatten(config), mask)))
@@ -247,7 +249,7 @@ def _versions() -> dict[str, str]:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A finished run, as read back; `records` is empty for a command that scores nothing."""
+    """A finished run, read from its directory."""
 
     path: Path
     command: str
@@ -261,11 +263,16 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The directory's own name."""
+        """Name of the directory."""
         return self.path.name
 
+    @property
+    def training_history(self) -> TrainingHistory:
+        """The history with its columns; empty for a command that trains nothing."""
+        return TrainingHistory(tuple(self.history))
+
     def records(self) -> list[dict[str, Any]]:
-        """Read the scored pairs, one mapping each."""
+        """Return the rows of records.parquet, by column; [] for a command that writes none."""
         path = self.path / "records.parquet"
         return pyarrow.parquet.read_table(path).to_pylist() if path.exists() else []
 
@@ -306,22 +313,22 @@ def command_of(path: Path) -> str | None:
 
 
 def beside(data: Path) -> Path:
-    """Return where the run that wrote the data file `data` stands: `cut.jsonl` has `cut.jsonl.run`.
+    """Return the run directory of a data file: `cut.jsonl.run` for `cut.jsonl`.
 
-    So have its shards, one by one (`cut-00001-of-00004.jsonl`) or all of them (`cut-*-of-*.jsonl`).
+    Shards have the same one, each (`cut-00001-of-00004.jsonl`) and all of them (`cut-*-of-*.jsonl`).
     """
     data = data if data.name else data.resolve()  # the working directory has no name of its own
     return data.with_name(_SHARD.sub("", data.name) + ".run")
 
 
 def trained_on(path: Path) -> frozenset[str]:
-    """Return the openings that a training run was trained on; none for a model from elsewhere."""
+    """Return the conversation ids that a training run was trained on; none for any other model."""
     file = path / TRAINED_ON
     return frozenset(file.read_text(encoding="utf-8").split()) if file.is_file() else frozenset()
 
 
 def members_of(path: str) -> tuple[str, ...]:
-    """Return the paths of the members of the ensemble at `path`; of anything else, `path` alone."""
+    """Return the paths of the members of an ensemble; of any other model, `path` alone."""
     return tuple(str(Path(path) / name) for name in facts_of(Path(path)).get("members", ())) or (path,)
 
 

@@ -12,7 +12,8 @@
 The fields of the class are the keys of the file, so that a command and the report never spell a key twice. Values are
 plain (numbers, texts, None), `Estimate`s and other named tuples or frozen dataclasses, and tuples, lists and dicts of
 these. A result with a single field is stored as the value of that field, without a key. Fields that are None by
-default and None in fact are left out of the file. A result whose file ends in .parquet holds one sequence of records.
+default and None in fact are left out of the file. A result whose file ends in .parquet or .jsonl holds
+one sequence of records.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ import pyarrow
 import pyarrow.parquet
 
 from headwater.errors import UsageError
-from headwater.files import write_atomically, write_json
+from headwater.files import to_json, write_atomically, write_json, write_text
 from headwater.statistics import Estimate
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ SHOWN = 50
 
 @dataclass(frozen=True)
 class StoredResult:
-    """A result that a run stores in one file, JSON or Parquet."""
+    """A result that a run stores in one file: JSON, JSON lines or Parquet."""
 
     FILE: ClassVar[str]
     """Name of the file in the run directory."""
@@ -56,6 +57,8 @@ class StoredResult:
         path = run / self.FILE
         if path.suffix == ".parquet":
             write_parquet(path, as_json(self))
+        elif path.suffix == ".jsonl":
+            write_text(path, "".join(f"{to_json(record)}\n" for record in as_json(self)))
         else:
             write_json(path, as_json(self))
         return path
@@ -77,6 +80,8 @@ class StoredResult:
             return None
         if path.suffix == ".parquet":
             return cls.from_json(pyarrow.parquet.read_table(path).to_pylist())
+        if path.suffix == ".jsonl":
+            return cls.from_json([json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()])
         return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
 
     @classmethod
@@ -92,7 +97,7 @@ class StoredResult:
         """Return the JSON value of a file of an earlier version with the keys of this one; override after a rename."""
         return stored
 
-    def rows(self) -> list[dict[str, Any]]:
+    def table_rows(self) -> list[dict[str, Any]]:
         """Return the result as rows of a table, by column. Default: its first sequence of records, or its figures."""
         values = [getattr(self, field.name) for field in dataclasses.fields(self)]
         records = next((value for value in values if _is_records(value)), None)
@@ -102,17 +107,17 @@ class StoredResult:
         return [{"figure": name, **value._asdict()} for name, value in figures.items() if isinstance(value, Estimate)]
 
     def to_pandas(self) -> pandas.DataFrame:
-        """Return `rows` as a data frame. Errors: `UsageError` where pandas is not installed."""
-        return to_pandas(self.rows())
+        """Return `table_rows` as a data frame. Errors: `UsageError` where pandas is not installed."""
+        return to_pandas(self.table_rows())
 
     def _repr_html_(self) -> str:
         """Return the table that a notebook shows."""
-        return html_table(type(self).__name__, self.rows())
+        return html_table(type(self).__name__, self.table_rows())
 
 
-def stored_as(key: str) -> Any:
-    """Return an optional field (None by default) whose key in the file is not its name, such as `rewards/margins`."""
-    return dataclasses.field(default=None, metadata={"key": key})
+def stored_as(key: str) -> dict[str, str]:
+    """Return the metadata of a field whose key in the file is not its name, such as `rewards/margins`."""
+    return {"key": key}
 
 
 def _key(field: dataclasses.Field[Any]) -> str:

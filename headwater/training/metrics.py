@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from headwater.losses import PairLoss, PairScores
+from headwater.results.training import Column
 from headwater.statistics import area_under_curve, mean
 
 COLUMNS = 3
@@ -72,18 +73,22 @@ def figures(rows: torch.Tensor) -> dict[str, float]:
     Ties count ½ in `rewards/accuracies`, over pairs, and in `rewards/auc`, over labelled responses.
     """
     chosen, rejected, change = rows.cpu().numpy().T
-    found = {"rewards/chosen": _mean(chosen), "rewards/rejected": _mean(rejected)}
-    found["rewards/sum"] = found["rewards/chosen"] + found["rewards/rejected"]
-    found["rewards/margins"] = found["rewards/chosen"] - found["rewards/rejected"]
+    good, bad = _mean(chosen), _mean(rejected)
+    found: dict[str, float] = {
+        Column.CHOSEN_REWARD: good,
+        Column.REJECTED_REWARD: bad,
+        Column.REWARD_SUM: good + bad,
+        Column.MARGIN: good - bad,
+    }
     pairs = ~np.isnan(chosen) & ~np.isnan(rejected)
     if pairs.any():
         better, worse = chosen[pairs], rejected[pairs]
-        found["rewards/accuracies"] = float(((better > worse).mean() + (better >= worse).mean()) / 2)
+        found[Column.ACCURACY] = float(((better > worse).mean() + (better >= worse).mean()) / 2)
     else:
         sides = [side[~np.isnan(side)] for side in (chosen, rejected)]
-        found["rewards/auc"] = area_under_curve(*sides)
-    found["logps/chosen_change"] = _mean(change)
-    return {name: value for name, value in found.items() if not np.isnan(value)}
+        found[Column.AUC] = area_under_curve(*sides)
+    found[Column.CHOSEN_CHANGE] = _mean(change)
+    return {str(name): value for name, value in found.items() if not np.isnan(value)}
 
 
 def wins(rows: torch.Tensor) -> torch.Tensor:
@@ -102,12 +107,12 @@ def bounds(by_pair: np.ndarray, conversation_ids: Sequence[str], seed: int) -> d
         return {}
     found = mean(by_pair, conversation_ids, seed)
     ends = {"low": found.low, "high": found.high}
-    return {f"rewards/accuracies_{name}": end for name, end in ends.items() if end is not None}
+    return {f"{Column.ACCURACY}_{name}": end for name, end in ends.items() if end is not None}
 
 
 def line(logs: Mapping[str, float]) -> str:
     """Return the line that is printed for a history row."""
-    shown = ("loss", "learning_rate", "rewards/accuracies", "rewards/auc", "rewards/margins", "train_runtime")
+    shown = (Column.LOSS, Column.LEARNING_RATE, Column.ACCURACY, Column.AUC, Column.MARGIN, "train_runtime")
     return ", ".join(f"{name} {value:.4g}" for name, value in logs.items() if name.removeprefix("eval_") in shown)
 
 

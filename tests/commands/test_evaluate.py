@@ -1,10 +1,9 @@
-"""`headwater evaluate` on reward models: length bias, calibration, rivals, corrections, the rows it gets wrong."""
+"""`headwater evaluate` on reward models: length bias, calibration, baselines, corrections, the rows it gets wrong."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ from headwater import cli
 from headwater.data import reading
 from headwater.data.corpus import Corpus, generate
 from headwater.results import runs
+from headwater.results.evaluation import Diagnostics
 
 MODEL = "scratch(hidden=32, layers=1, vocab=400)"
 QUICK = ["--per-device-train-batch-size", "16", "--precision", "fp32", "--eval-fraction", "0.25"]
@@ -22,9 +22,8 @@ def headwater(*arguments: object) -> None:
     assert cli.main([str(argument) for argument in arguments]) == 0
 
 
-def diagnostics(run: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((run / "scrutiny.json").read_text())
-    return found
+def diagnostics(run: Path) -> Diagnostics:
+    return Diagnostics.read(run)
 
 
 @pytest.fixture(scope="module")
@@ -45,43 +44,42 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_group_holds_every_pair_once(study: Path) -> None:
     found, records = diagnostics(study / "rm-eval"), runs.load(study / "rm-eval").records()
-    for groups in (found["by_length_difference"], found["by_margin"], found["reliability"]):
-        assert sum(group["n"] for group in groups) == len(records)
+    for groups in (found.by_length_difference, found.by_margin, found.reliability):
+        assert sum(group.accuracy.n for group in groups) == len(records)
         assert len(groups) > 1
-    assert sum(each["n"] for each in found["preferred_is"].values()) == len(records)
+    assert sum(each.n for each in found.preferred_is.values()) == len(records)
     shorter = [r["chosen_reward"] > r["rejected_reward"] for r in records if r["chosen_tokens"] < r["rejected_tokens"]]
-    assert found["preferred_is"]["shorter"]["value"] == pytest.approx(np.mean(shorter))
+    assert found.preferred_is["shorter"].value == pytest.approx(np.mean(shorter))
 
 
-def test_rivals_are_compared_on_the_same_pairs(study: Path) -> None:
-    baselines = {baseline["name"]: baseline for baseline in diagnostics(study / "rm-eval")["rivals"]}
+def test_baselines_are_compared_on_the_same_pairs(study: Path) -> None:
+    baselines = {baseline.name: baseline for baseline in diagnostics(study / "rm-eval").baselines}
     mine, theirs = (runs.load(study / name).metrics["accuracy"]["value"] for name in ("rm-eval", "weak-eval"))
     weak, untrained = baselines[str(study / "weak-eval")], baselines["untrained"]
-    assert weak["difference"]["value"] == pytest.approx(mine - theirs)
-    assert weak["accuracy"] == pytest.approx(theirs)
+    assert weak.difference.value == pytest.approx(mine - theirs)
+    assert weak.accuracy == pytest.approx(theirs)
     for baseline in (weak, untrained):
-        pairs = baseline["difference"]["n"]
-        assert (baseline["only_first"] - baseline["only_second"]) / pairs == pytest.approx(
-            baseline["difference"]["value"]
-        )
-        assert baseline["difference"]["low"] < baseline["difference"]["value"] < baseline["difference"]["high"]
-    assert untrained["difference"]["low"] > 0
+        value, low, high, pairs, _ = baseline.difference
+        assert (baseline.only_first - baseline.only_second) / pairs == pytest.approx(value)
+        assert low is not None and high is not None
+        assert low < value < high
+    assert untrained.difference.low is not None and untrained.difference.low > 0
     records = runs.load(study / "rm-eval").records()
     before = np.mean([row["chosen_reward_untrained"] > row["rejected_reward_untrained"] for row in records])
-    assert untrained["accuracy"] == pytest.approx(before)
-    assert untrained["p_value"] < 0.01
+    assert untrained.accuracy == pytest.approx(before)
+    assert untrained.p_value < 0.01
 
 
 def test_the_worst_and_the_closest_rows_are_shown_with_their_texts(study: Path) -> None:
-    examples, records = diagnostics(study / "rm-eval")["examples"], runs.load(study / "rm-eval").records()
+    examples, records = diagnostics(study / "rm-eval").examples, runs.load(study / "rm-eval").records()
     by_id = {preference.id: preference for preference in reading.load(study / "test.jsonl").preferences}
     margins = sorted(record["chosen_reward"] - record["rejected_reward"] for record in records)
-    assert [example["margin"] for example in examples["wrong"]] == [m for m in margins if m < 0][:5]
-    assert examples["wrong"]
-    assert [abs(e["margin"]) for e in examples["close"]] == sorted(map(abs, margins))[:5]
-    for example in examples["wrong"] + examples["close"]:
-        assert example["chosen"]["text"] == by_id[example["id"]].chosen.text
-        assert example["chosen"]["reward"] - example["rejected"]["reward"] == pytest.approx(example["margin"])
+    assert [example.margin for example in examples.wrong] == [m for m in margins if m < 0][:5]
+    assert examples.wrong
+    assert [abs(e.margin) for e in examples.close] == sorted(map(abs, margins))[:5]
+    for example in examples.wrong + examples.close:
+        assert example.chosen.text == by_id[example.id].chosen.text
+        assert example.chosen.reward - example.rejected.reward == pytest.approx(example.margin)
 
 
 def test_a_correction_is_fitted_on_training_pairs_and_shown_before_and_after(
@@ -96,9 +94,10 @@ def test_a_correction_is_fitted_on_training_pairs_and_shown_before_and_after(
     tokens = np.array([r["chosen_tokens"] for r in after])
     assert np.ptp(gained / tokens) == pytest.approx(0, abs=1e-9), "a line through 0 in length"
     assert abs(gained).max() > 1e-3
-    found = diagnostics(tmp_path / "r")["corrected"]
-    assert found["accuracy"]["before"]["value"] == runs.load(study / "rm-eval").metrics["accuracy"]["value"]
-    assert found["accuracy"]["after"]["value"] == runs.load(tmp_path / "r").metrics["accuracy"]["value"]
+    found = diagnostics(tmp_path / "r").corrected
+    assert found is not None
+    assert found["accuracy"].before.value == runs.load(study / "rm-eval").metrics["accuracy"]["value"]
+    assert found["accuracy"].after.value == runs.load(tmp_path / "r").metrics["accuracy"]["value"]
     headwater(*call, "--output", tmp_path / "d", "--correct", "divide(alpha=50)")
     record = runs.load(tmp_path / "d").records()[0]
     before = plain[record["id"]]

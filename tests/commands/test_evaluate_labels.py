@@ -90,7 +90,7 @@ def test_llamafactory_rows_train_by_kto_and_tell_labels_apart_on_others(
     assert found["reward_difference"]["low"] > 0
     assert "auc" in said and "undesirable_reward_mean" in said
     assert not set(PAIRS) & set(found), "there are no pairs"
-    assert not (run.path / "scrutiny.json").exists()
+    assert not (run.path / "diagnostics.json").exists()
 
 
 SIDES = ("chosen_reward", "rejected_reward")
@@ -172,7 +172,7 @@ def test_the_report_says_how_far_labels_are_told_apart(study: Path, tmp_path: Pa
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert f"a desirable one is rewarded above an undesirable one in {auc['value']:.3f} [" in page
     assert "undesirable reward mean" in page
-    assert 'id="scores"' in page and 'id="lengths"' in page and 'id="scrutiny"' not in page
+    assert 'id="scores"' in page and 'id="lengths"' in page and 'id="diagnostics"' not in page
 
 
 def test_the_kto_rows_of_llamafactory_evaluate(study: Path, shared_data: Path, tmp_path: Path) -> None:

@@ -80,14 +80,14 @@ def evaluated(data: Path, models: Path, out: Path) -> Any:
     call = ["evaluate", "--dataset", data, "--model", models / "rm", "--allow-leakage", "--max-length", "400"]
     headwater(*call, "--output", out / "all")
     headwater(*call, "--output", out / "cut", "--keep", "50%", "--part", "random-span", "--against", out / "all")
-    return [everything(out / name, "scrutiny.json") for name in ("all", "cut")]
+    return [everything(out / name, "diagnostics.json") for name in ("all", "cut")]
 
 
 def policy_evaluated(data: Path, models: Path, out: Path) -> Any:
     both = ["--model", models / "policy", "--reference", models / "reference"]
     call = ["evaluate", "--dataset", data, *both, "--max-length", "400", "--weights", "down_sample()"]
     headwater(*call, "--output", out / "by-policy")
-    return everything(out / "by-policy", "scrutiny.json")
+    return everything(out / "by-policy", "diagnostics.json")
 
 
 def signalled(data: Path, models: Path, out: Path) -> Any:

@@ -12,10 +12,10 @@ import torch
 import transformers
 
 from headwater import cli
-from headwater.commands import score
 from headwater.data import reading
 from headwater.data.corpus import Corpus, generate
 from headwater.data.preference import Candidates, Message, Preference, Response, Unpaired
+from headwater.evaluation import scoring
 from headwater.results import runs
 from headwater.rewards import responses
 from headwater.rewards.responses import Reading, load_response_scorer
@@ -180,7 +180,7 @@ def test_select_takes_what_score_wrote(study: Path, tmp_path: Path) -> None:
 def test_a_stopped_command_goes_on_where_it_was(
     study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(score, "WINDOW", 25)
+    monkeypatch.setattr(scoring, "WINDOW", 25)
     call = ["score", "--input", str(study / "pairs.jsonl"), "--model", str(study / "rm"), "--output"]
     headwater(*call, tmp_path / "whole.jsonl")
     real, calls = responses.ResponseScorer.__call__, []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from headwater.data.balancing import balanced_by_length
 from headwater.data.corpus import Corpus, generate
 from headwater.errors import DataError
 from headwater.results import runs
+from headwater.results.evaluation import Diagnostics
 from tests.conftest import random_pairs
 
 SIZES = [(3, 9, 4)] * 7 + [(3, 4, 9)] * 3 + [(3, 5, 5)] * 2
@@ -69,8 +69,8 @@ def test_training_treats_length_bias_and_evaluate_shows_it(tmp_path: Path) -> No
     assert metrics["plain"]["length_correlation"]["value"] > 0.6, "learnt nothing: nothing tested"
     # What length explains is not in the reward: little is left of a margin that was nothing but length.
     assert abs(metrics["regularised"]["margin_mean"]["value"]) < 0.1 * metrics["plain"]["margin_mean"]["value"]
-    diagnostics = json.loads((tmp_path / "balanced-on-pairs" / "scrutiny.json").read_text())
-    (other,) = diagnostics["length_bias"]
-    figure = other["figures"]["length_correlation"]
-    assert (figure["before"], figure["after"]) == tuple(metrics[n]["length_correlation"] for n in ("plain", "balanced"))
-    assert figure["after"]["high"] < figure["before"]["low"]
+    (other,) = Diagnostics.read(tmp_path / "balanced-on-pairs").length_bias
+    figure = other.figures["length_correlation"]
+    assert [each._asdict() for each in figure] == [metrics[n]["length_correlation"] for n in ("plain", "balanced")]
+    assert figure.after.high is not None and figure.before.low is not None
+    assert figure.after.high < figure.before.low

@@ -5,6 +5,7 @@ import pytest
 
 from headwater.data import embedding
 from headwater.errors import DataError, UsageError
+from headwater.results.embedding import Embedding
 
 
 def test_groups_that_differ_lie_apart_in_both_planes() -> None:
@@ -42,15 +43,15 @@ def test_texts_that_are_alike_or_empty_are_refused() -> None:
 
 
 def test_rows_name_the_pair_and_the_side() -> None:
-    found = embedding.Embedding(np.arange(8.0).reshape(4, 2), np.zeros((4, 2)), (0.5, 0.1))
-    rows = embedding.as_rows(["a", "b"], found, "numbers", 7)
-    assert [(p["id"], p["side"], p["pca"][0]) for p in rows["points"]] == [
+    found = embedding.Projection(np.arange(8.0).reshape(4, 2), np.zeros((4, 2)), (0.5, 0.1))
+    stored = Embedding.of_pairs(["a", "b"], found, "numbers", 7)
+    assert [(point.id, point.side, point.pca[0]) for point in stored.points] == [
         ("a", "chosen", 0.0),
         ("a", "rejected", 2.0),
         ("b", "chosen", 4.0),
         ("b", "rejected", 6.0),
     ]
-    assert (rows["of"], rows["pairs"], rows["seed"]) == ("numbers", 2, 7)
+    assert (stored.of, stored.pairs, stored.seed) == ("numbers", 2, 7)
 
 
 def test_numbers_that_show_nothing_are_refused() -> None:

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from headwater.data.terms import LEAST, PRIOR, SHOWN, contrast, terms
+from headwater.data.terms import LEAST, PRIOR, SHOWN, Contrast, contrast, terms
 
 
 def test_words_without_case_and_punctuation() -> None:
@@ -58,6 +58,4 @@ def test_turning_pairs_round_turns_the_signs() -> None:
 
 
 def test_no_words_no_terms() -> None:
-    assert contrast([("…", "!")]).as_dict() == {
-        "pairs": 1, "words": (0, 0), "prior_words": PRIOR, "least_count": LEAST, "chosen": [], "rejected": []
-    }  # fmt: skip
+    assert contrast([("…", "!")]) == Contrast(pairs=1, words=(0, 0), chosen=(), rejected=())

@@ -23,16 +23,16 @@ def test_wins_count_ties_as_half() -> None:
 def test_figures_by_hand() -> None:
     rewards = np.array([[3.0, 1.0], [0.0, 2.0], [5.0, 1.0]])
     lengths = np.array([[10.0, 5.0], [10.0, 5.0], [5.0, 5.0]])
-    figures = summarise_rewards(rewards, lengths, ["a", "b", "c"], seed=0)
-    assert figures["accuracy"].value == pytest.approx(2 / 3)
-    assert figures["length_accuracy"].value == pytest.approx(2.5 / 3)
-    assert figures["margin_mean"].value == pytest.approx((2 - 2 + 4) / 3)
-    assert figures["reward_mean"].value == pytest.approx(2.0)
-    assert figures["reward_std"].value == pytest.approx(float(np.std(rewards, ddof=1)))
-    assert figures["chosen_reward_mean"].value == pytest.approx(8 / 3)
+    found = summarise_rewards(rewards, lengths, ["a", "b", "c"], seed=0).known()
+    assert found["accuracy"].value == pytest.approx(2 / 3)
+    assert found["length_accuracy"].value == pytest.approx(2.5 / 3)
+    assert found["margin_mean"].value == pytest.approx((2 - 2 + 4) / 3)
+    assert found["reward_mean"].value == pytest.approx(2.0)
+    assert found["reward_std"].value == pytest.approx(float(np.std(rewards, ddof=1)))
+    assert found["chosen_reward_mean"].value == pytest.approx(8 / 3)
     sigma = [1 / (1 + np.exp(-margin)) for margin in (2, -2, 4)]
-    assert figures["brier"].value == pytest.approx(np.mean([(1 - p) ** 2 for p in sigma]))
-    assert (figures["accuracy"].n, figures["reward_mean"].n, figures["reward_mean"].clusters) == (3, 6, 3)
+    assert found["brier"].value == pytest.approx(np.mean([(1 - p) ** 2 for p in sigma]))
+    assert (found["accuracy"].n, found["reward_mean"].n, found["reward_mean"].clusters) == (3, 6, 3)
 
 
 NAMES = [f"o{n}" for n in range(200)]
@@ -74,11 +74,11 @@ def test_mcnemar_by_hand() -> None:
     """8 to 1 of 9 discordant pairs: p = 2 (1 + 9) / 2⁹."""
     first = np.array([1.0] * 8 + [0.0] + [1.0] * 11)
     second = np.array([0.0] * 8 + [1.0] + [1.0] * 11)
-    found = compare(first, second, NAMES[:20], 0)
+    found = compare("other", first, second, NAMES[:20], 0)
     assert (found.only_first, found.only_second) == (8, 1)
     assert found.p_value == pytest.approx(2 * 10 / 2**9)
     assert found.difference.value == pytest.approx(7 / 20)
-    assert compare(first, first, NAMES[:20], 0).p_value == 1.0
+    assert compare("other", first, first, NAMES[:20], 0).p_value == 1.0
 
 
 def test_calibration_by_hand() -> None:

@@ -17,7 +17,7 @@ LENGTHS = np.array([5.0, 7.0, 7.0, 9.0, 9.0])
 
 def test_figures_by_hand() -> None:
     """Six comparisons: of rewards four are won and one is a tie; of lengths one is a tie and none is won."""
-    found = summarise_labels(REWARDS, DESIRABLE, LENGTHS, list("abcde"), seed=0)
+    found = summarise_labels(REWARDS, DESIRABLE, LENGTHS, list("abcde"), seed=0).known()
     assert found["auc"].value == pytest.approx(4.5 / 6)
     assert found["length_auc"].value == pytest.approx(0.5 / 6)
     assert found["reward_difference"].value == pytest.approx(2 - 1)
@@ -32,7 +32,7 @@ def test_figures_by_hand() -> None:
 
 @pytest.mark.parametrize("kind", [True, False])
 def test_what_needs_both_labels_is_absent_where_one_is_missing(kind: bool) -> None:
-    found = summarise_labels(REWARDS, np.full(5, kind), LENGTHS, list("abcde"), seed=0)
+    found = summarise_labels(REWARDS, np.full(5, kind), LENGTHS, list("abcde"), seed=0).known()
     assert set(found) == {"reward_mean", "reward_std", "desirable_reward_mean" if kind else "undesirable_reward_mean"}
     assert not any(math.isnan(figure.value) for figure in found.values())
 

@@ -317,6 +317,7 @@ def test_scores_of_a_model_that_was_trained_anew_are_not_mixed(
 ) -> None:
     """The ledger of a stopped command was written by another model under the same name."""
     from headwater.commands import score
+    from headwater.evaluation import scoring
     from headwater.rewards.responses import ResponseScorer
 
     run = tmp_path / "run"
@@ -331,7 +332,7 @@ def test_scores_of_a_model_that_was_trained_anew_are_not_mixed(
 
     config = score.Config(input=data, output=tmp_path / "scored.jsonl", model=(str(run),), value="log_prob")
     with monkeypatch.context() as patch:
-        patch.setattr(score, "WINDOW", 20)
+        patch.setattr(scoring, "WINDOW", 20)
         patch.setattr(ResponseScorer, "__call__", stopped)
         with pytest.raises(KilledError):
             score.run(config)

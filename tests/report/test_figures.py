@@ -95,7 +95,7 @@ def test_files_for_papers_stand_alone(tmp_path: Path) -> None:
     written = figures.write(given, tmp_path / "figures")
     assert sorted(tmp_path.glob("figures/*")) == sorted(written)
     names = {path.stem for path in written}
-    assert {"loss-train-dpo", "scrutiny-s-confidence", "scrutiny-s-margin"} <= names
+    assert {"loss-train-dpo", "diagnostics-s-confidence", "diagnostics-s-margin"} <= names
     assert len(written) == 3 * len(names)
     begins = {".svg": b"<svg", ".pdf": b"%PDF", ".png": b"\x89PNG"}
     assert all(path.read_bytes().startswith(begins[path.suffix]) for path in written)

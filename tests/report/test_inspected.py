@@ -13,9 +13,10 @@ import pytest
 from headwater import cli
 from headwater.report import page
 from headwater.report.findings import findings
-from headwater.report.inspected import inspected, inspection
+from headwater.report.inspected import inspected
 from headwater.report.plots import DATA_PLOTS, PLOTS
 from headwater.results import runs
+from headwater.results.inspection import Inspection
 from tests.report.test_page import Elements
 
 ATTACK = "<script>alert(1)</script>\u202e"
@@ -57,9 +58,9 @@ def test_the_section_holds_what_was_found(run: runs.Run) -> None:
         ("rows in", "64", "100 %"),
     ]
     rows = {row[""]: row for row in found.lengths}
-    characters = inspection(run)["characters"]
-    assert rows["chosen, characters"]["median"] == str(round(characters["chosen"]["p50"]))
-    assert rows["rejected, characters"]["most"] == str(round(characters["rejected"]["p100"]))
+    characters = Inspection.read(run.path).characters
+    assert rows["chosen, characters"]["median"] == str(round(characters["chosen"].p50))
+    assert rows["rejected, characters"]["most"] == str(round(characters["rejected"].p100))
     assert len(found.samples) == 10
     text = page.render([run])
     for value in (*found.facts.values(), found.says, found.samples[3].prompt):
@@ -86,12 +87,13 @@ def test_its_figures_are_drawn_and_say_their_numbers(run: runs.Run) -> None:
 
 
 def test_every_response_is_in_a_bin_or_beyond(run: runs.Run) -> None:
-    binned = inspection(run)["length_histogram"]
+    binned = Inspection.read(run.path).length_histogram
     for side in ("chosen", "rejected"):
-        assert sum(binned["counts"][side]) + binned["beyond"][side] == 60
-    assert 0 < sum(binned["beyond"].values()) < 5
-    longer = inspection(run)["difference_histogram"]
-    assert {side: sum(longer["counts"][side]) + longer["beyond"][side] for side in longer["counts"]} == {
+        assert sum(binned.counts[side]) + binned.beyond[side] == 60
+    assert 0 < sum(binned.beyond.values()) < 5
+    longer = Inspection.read(run.path).difference_histogram
+    assert longer is not None
+    assert {side: sum(longer.counts[side]) + longer.beyond[side] for side in longer.counts} == {
         "chosen": 40,
         "rejected": 20,
     }
@@ -99,7 +101,8 @@ def test_every_response_is_in_a_bin_or_beyond(run: runs.Run) -> None:
 
 def test_a_mirrored_side_is_the_same_area_on_the_left(run: runs.Run) -> None:
     """Steps drawn from left to right hold each bin's height over its own width."""
-    binned = inspection(run)["difference_histogram"]
+    binned = Inspection.read(run.path).difference_histogram
+    assert binned is not None
     (block,) = DATA_PLOTS["data-longer"].draw([run])
     for layer, side in zip(block.panels[0].chart.layer, ("chosen", "rejected"), strict=True):
         points = [(row["x"], row["y"]) for row in layer.data["values"]]
@@ -107,8 +110,8 @@ def test_a_mirrored_side_is_the_same_area_on_the_left(run: runs.Run) -> None:
         after = layer.mark["interpolate"] == "step-after"
         xs, ys = np.array(points).T
         area = float((np.diff(xs) * (ys[:-1] if after else ys[1:])).sum())
-        width = binned["edges"][1] - binned["edges"][0]
-        assert area == pytest.approx(width * sum(binned["counts"][side]))
+        width = binned.edges[1] - binned.edges[0]
+        assert area == pytest.approx(width * sum(binned.counts[side]))
         assert (xs >= 0).all() if after else (xs <= 0).all()
 
 

@@ -35,7 +35,8 @@ def evaluated(path: Path, keep: float = 1.0, *, what: str = "", shift: float = 0
         writer.write_metrics({"accuracy": Estimate(0.5 + keep / 3, 0.4 + keep / 3, 0.6 + keep / 3, 40, 40)})
     else:
         values = np.random.default_rng(0).normal(size=(n, 2)) + shift
-        writer.write_records([{f"chosen_{what}": a, f"rejected_{what}": b} for a, b in values.tolist()])
+        rewards = {"chosen_reward": None, "rejected_reward": None}  # every evaluation has these columns
+        writer.write_records([rewards | {f"chosen_{what}": a, f"rejected_{what}": b} for a, b in values.tolist()])
     return runs.load(writer.finish())
 
 
@@ -239,7 +240,7 @@ NEEDS: dict[str, Callable[[Path], list[runs.Run]]] = {
     "score-differences": lambda p: [compared(p / "a")],
     "policy-scores": lambda p: [compared(p / "a")],
     "length-gain": lambda p: [compared(p / "a")],
-    "scrutiny": lambda p: [diagnosed(p / "a")],
+    "diagnostics": lambda p: [diagnosed(p / "a")],
     "selection": lambda p: [selected(p / "a")],
     "selection-effects": lambda p: [selected(p / "a")],
     "selector-agreement": lambda p: [selected(p / "a")],

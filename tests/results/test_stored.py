@@ -7,7 +7,7 @@ import math
 import sys
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -50,7 +50,7 @@ class Summary(StoredResult):
     baselines: Mapping[str, Estimate]
     examples: tuple[Example, ...] = ()
     margin: float | None = None
-    reward: float | None = stored_as("rewards/chosen")
+    reward: float | None = field(default=None, metadata=stored_as("rewards/chosen"))
 
     @classmethod
     def migrate(cls, stored: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from headwater import cli, config
 from headwater.data import reading
 from headwater.data.corpus import Corpus, generate
 from headwater.results import runs
+from headwater.results.evaluation import Diagnostics
 from headwater.rewards.responses import Reading, load_response_scorer
 from headwater.training import ensembles
 
@@ -69,8 +69,8 @@ def test_evaluate_and_score_give_mean_and_spread_of_the_members(study: Path, tmp
     spread = [row["chosen_reward_std"] for row in sorted(run.records(), key=lambda row: row["id"])]
     np.testing.assert_allclose(spread, each[:, :, 0].std(axis=0, ddof=1), atol=1e-6)
     assert run.metrics["ensemble_std"]["value"] == pytest.approx(each.std(axis=0, ddof=1).mean(), abs=1e-6)
-    baselines = json.loads((tmp_path / "all" / "scrutiny.json").read_text())["rivals"]
-    by_name = {baseline["name"]: baseline["accuracy"] for baseline in baselines}
+    baselines = Diagnostics.read(tmp_path / "all").baselines
+    by_name = {baseline.name: baseline.accuracy for baseline in baselines}
     assert by_name == {name: pytest.approx(runs.load(tmp_path / name).metrics["accuracy"]["value"]) for name in names}
 
     score = ["score", "--input", study / "pairs.jsonl", "--model", study / "three", "--output", tmp_path / "s.jsonl"]

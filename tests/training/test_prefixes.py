@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -21,6 +20,7 @@ from headwater.forward.packing import RowFormat, collate
 from headwater.forward.scores import reward_scores
 from headwater.losses import BradleyTerry, MarginBradleyTerry, PairScores, Score
 from headwater.results import runs
+from headwater.results.evaluation import Diagnostics
 from headwater.training.prefixes import PREFIX_LOSSES, PrefixScores, parse_cuts
 from tests.conftest import random_pairs
 
@@ -106,8 +106,7 @@ def test_training_on_every_prefix_helps_beginnings_and_costs_whole_responses_not
         headwater(*call, "--model", tmp_path / "whole", "--output", tmp_path / f"whole-{keep}")
         against = ["--against", tmp_path / f"whole-{keep}"]
         headwater(*call, "--model", tmp_path / "prefixes", "--output", tmp_path / f"prefixes-{keep}", *against)
-        found = json.loads((tmp_path / f"prefixes-{keep}" / "scrutiny.json").read_text())
-        differences[keep] = found["rivals"][0]["difference"]
+        differences[keep] = Diagnostics.read(tmp_path / f"prefixes-{keep}").baselines[0].difference
     accuracy = {
         name: runs.load(tmp_path / name).metrics["accuracy"]["value"] for name in ("whole-100%", "prefixes-25%")
     }

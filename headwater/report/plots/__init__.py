@@ -1,8 +1,8 @@
-"""Runs to figures: one small function a figure, each returning the blocks it draws, or [] without data for it.
+"""Figures of runs: one function a figure, which returns the blocks that it draws, or [] without data.
 
-A figure is made of small panels rather than one wide drawing, so that the page can lay them out in three columns
-on a desk and in one on a phone without shrinking their text. Keys and panel titles are text of the page for the
-same reason. To add a figure, write a function and give it a line in `PLOTS`.
+A figure consists of small panels rather than one wide drawing, so that the page can arrange them in three columns on a
+wide screen and in one on a phone without shrinking their text. Keys and panel titles are text of the page for the same
+reason. To add a figure, write a function and give it a line in `PLOTS`.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ PLOTS: dict[str, Plot] = {
         "One point a prompt. If gains rise with the difference in length, the judge may reward length alone.",
         length_and_gain,
     ),
-    "scrutiny": Plot(
+    "diagnostics": Plot(
         "Where a model is right",
         "A calibrated model lies on the dashed line. If accuracy rises with length, it pays for length; if it does not "
         "rise with the margin, its margins mean nothing. Pairs are in groups of like size; bars are 95 % intervals.",
@@ -181,14 +181,14 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "Signal": ("accuracy", "signal", "sweep", "divergence"),
     "Selection": ("selection", "selection-effects", "selector-agreement", "gradients"),
     "Training": ("loss", "learning-rate", "gradient-norm", "rewards"),
-    "Models": ("scores", "boxes", "lengths", "scrutiny", "embedding"),
+    "Models": ("scores", "boxes", "lengths", "diagnostics", "embedding"),
     "Decoding": ("decoded", "frontier"),
     "Policies": (
         *("win-rates", "strengths", "win-matrix", "judge-agreement"),
         *("score-differences", "policy-scores", "length-gain"),
     ),
 }
-"""Sections of the page and the figures in them; what stands in none comes last, under a heading of its own."""
+"""Sections of the page and their figures; figures without a section come last, under a heading of their own."""
 
 DATA_PLOTS: dict[str, Plot] = {
     "data-lengths": Plot("Lengths", "The longest 1 % lie beyond the right edge.", response_lengths),

@@ -1,4 +1,4 @@
-"""Words laid out side by side, none over another: each where there is room nearest to the middle."""
+"""Layout of a word cloud: each word at the free place nearest to the middle."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ LARGEST, SMALLEST = 32.0, 9.0
 """Font sizes in pixels of the heaviest word, and of one without weight."""
 GAP = 1.5
 TURN = math.pi * (3 - math.sqrt(5))
-"""Radians between two places that are tried: at this angle they fill the plane evenly, like seeds of a sunflower."""
-ROOMS = 1000
-"""Places that are tried for a word before it is left out."""
+"""Radians between two places that are tried: the golden angle, at which they fill the plane evenly."""
+PLACES = 1000
+"""Number of places that are tried for a word before it is left out."""
 
 
 class Placed(NamedTuple):
@@ -26,7 +26,7 @@ class Placed(NamedTuple):
 
 
 def lay(words: Sequence[tuple[str, float]], width: float, height: float) -> list[Placed]:
-    """Place words by their weights, the heaviest first; what finds no room is left out."""
+    """Return the places of words, the heaviest first; words without a free place are left out."""
     most = max((weight for _, weight in words), default=1.0)
     placed: list[Placed] = []
     boxes: list[tuple[float, float, float, float]] = []
@@ -53,8 +53,8 @@ _WIDTHS = {"W": 1.05, "F": 1.05}
 
 def _places(width: float, height: float) -> Iterator[tuple[float, float]]:
     """Yield places from the middle outwards, in a spiral as wide and as high as the drawing."""
-    for step in range(ROOMS):
-        angle, reach = step * TURN, math.sqrt(step / ROOMS) / 2
+    for step in range(PLACES):
+        angle, reach = step * TURN, math.sqrt(step / PLACES) / 2
         yield width * (0.5 + reach * math.cos(angle)), height * (0.5 + reach * math.sin(angle))
 
 

@@ -1,4 +1,4 @@
-"""Held-out accuracy against the kept ratio: the figure the project is about."""
+"""Held-out accuracy against the kept ratio."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def accuracy_by_kept_ratio(runs: Sequence[Run]) -> list[Block]:
 
 
 def _heights(points: Sequence[Point]) -> list[float]:
-    """Return the ends of the accuracy axis: chance and every interval, with a little air."""
+    """Return the ends of the accuracy axis: chance and every interval, with a margin."""
     ends = [end for point in points for end in point.accuracy[:3] if end is not None]
     return [max(0.0, min(CHANCE, *ends) - 0.04), min(1.0, max(CHANCE, *ends) + 0.03)]
 

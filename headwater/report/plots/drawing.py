@@ -1,4 +1,4 @@
-"""What figures are made of: panels in blocks, one palette, one style."""
+"""Parts of figures: panels in blocks, one palette, one style."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from headwater.results.runs import Run
 
-# After Okabe and Ito, and Tol: told apart by every kind of colour vision, 3 : 1 against the page (WCAG 1.4.11).
+# After Okabe and Ito, and Tol: distinct for every kind of colour vision, 3 : 1 against the page (WCAG 1.4.11).
 COLOURS = ("#0072B2", "#D55E00", "#00966C", "#CB75A4", "#5C4B00", "#882255")
 DARK = dict(zip(COLOURS, ("#4aa5dc", "#ee8134", "#17b384", "#e7a5ca", "#f0e060", "#b0608a"), strict=True))
-"""What stands for each on a dark page; the page swaps them."""
+"""Their counterparts on a dark page; the page swaps them."""
 BETTER, WORSE = COLOURS[0], COLOURS[1]
 GREY = "#808080"  # readable on white and on near-black
 
@@ -28,7 +28,7 @@ Chart = alt.LayerChart
 
 
 class Mark(NamedTuple):
-    """One entry of a key: what a colour (and a dashed stroke) stands for."""
+    """One entry of a key: a label with its colour, and whether it is dashed."""
 
     label: str
     colour: str
@@ -36,7 +36,7 @@ class Mark(NamedTuple):
 
 
 class Panel(NamedTuple):
-    """One drawing; `says` holds its key numbers for a reader who cannot see it."""
+    """One drawing; `says` is its description with the key numbers, for readers who cannot see it."""
 
     title: str
     says: str
@@ -61,12 +61,12 @@ class Plot:
 
 
 def chart(rows: Rows) -> alt.Chart:
-    """Begin a chart of rows held in the drawing itself."""
+    """Return a chart whose rows are part of the drawing."""
     return alt.Chart(alt.InlineData(values=rows))
 
 
 def finish(layers: Sequence[Any], width: int = PANEL_WIDTH, height: int = PANEL_HEIGHT) -> Chart:
-    """Lay layers over each other in the house style: hairlines, no frame, a background of the page's own."""
+    """Return layers as one drawing in the style of the page: hairlines, no frame, transparent background."""
     finished: Chart = (
         alt.layer(*layers)
         .properties(width=width, height=height, background="transparent")

@@ -1,17 +1,16 @@
-"""Responses as points: what is like what, and whether better and worse responses lie apart."""
+"""Embedded responses as points: which are alike, and whether better and worse responses lie apart."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import altair as alt
 import numpy as np
 
-from headwater.data.embedding import FILE
 from headwater.report.findings import distinct, labels, percent
 from headwater.report.plots.drawing import BETTER, WORSE, Block, Mark, Panel, chart, finish
+from headwater.results.embedding import Embedding
 from headwater.results.runs import Run
 
 SIDES = {"chosen": BETTER, "rejected": WORSE}
@@ -22,23 +21,23 @@ def response_embeddings(runs: Sequence[Run]) -> list[Block]:
     """Draw PCA and t-SNE of responses, a block a run that embedded some."""
     runs = distinct(runs)
     names = labels(runs)
-    embedded = [run for run in runs if (run.path / FILE).is_file()]
-    return [_block(names[run.path], json.loads((run.path / FILE).read_text("utf-8"))) for run in embedded]
+    return [_block(names[run.path], found) for run in runs if (found := Embedding.find(run.path))]
 
 
-def _block(name: str, found: Mapping[str, Any]) -> Block:
-    first, second = (percent(round(share, 3)) for share in found["explained"])
+def _block(name: str, found: Embedding) -> Block:
+    first, second = (percent(round(share, 3)) for share in found.explained)
+    pca, tsne = [point.pca for point in found.points], [point.tsne for point in found.points]
     panels = [
-        _panel(found, "pca", "PCA", f"First component ({first} of variance)", f"Second component ({second})"),
-        _panel(found, "tsne", "t-SNE", "t-SNE 1", "t-SNE 2"),
+        _panel(found, pca, "PCA", f"First component ({first} of variance)", f"Second component ({second})"),
+        _panel(found, tsne, "t-SNE", "t-SNE 1", "t-SNE 2"),
     ]
-    return Block(f"{name}: {found['of']}", [Mark(side, colour) for side, colour in SIDES.items()], panels)
+    return Block(f"{name}: {found.of}", [Mark(side, colour) for side, colour in SIDES.items()], panels)
 
 
-def _panel(found: Mapping[str, Any], plane: str, title: str, across: str, up: str) -> Panel:
+def _panel(found: Embedding, places: Sequence[tuple[float, float]], title: str, across: str, up: str) -> Panel:
     rows = [
-        {"name": point["id"], "side": point["side"], "x": point[plane][0], "y": point[plane][1]}
-        for point in found["points"]
+        {"name": point.id, "side": point.side, "x": x, "y": y}
+        for point, (x, y) in zip(found.points, places, strict=True)
     ]
     points = chart(rows).mark_point(filled=True, size=16, opacity=0.6)
     encoded = points.encode(
@@ -46,11 +45,11 @@ def _panel(found: Mapping[str, Any], plane: str, title: str, across: str, up: st
         y=alt.Y("y:Q").title(up).scale(zero=False),
         color=alt.Color("side:N").scale(domain=list(SIDES), range=list(SIDES.values())).legend(None),
     )
-    return Panel(title, f"{found['pairs']} pairs; {_apart(rows)}", finish([encoded], height=HEIGHT))
+    return Panel(title, f"{found.pairs} pairs; {_apart(rows)}", finish([encoded], height=HEIGHT))
 
 
 def _apart(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Say how far the means of the two sides lie apart, in standard deviations along either axis."""
+    """Return the distance of the means of the two sides, in standard deviations along either axis."""
     points = {side: np.array([[row["x"], row["y"]] for row in rows if row["side"] == side]) for side in SIDES}
     spread = np.concatenate(list(points.values())).std(axis=0)
     apart = np.abs(points["chosen"].mean(axis=0) - points["rejected"].mean(axis=0)) / np.where(spread > 0, spread, 1)

@@ -1,34 +1,44 @@
-"""Policies under judges, from `compare` runs: win rates, score differences, both sides' scores, length against gain."""
+"""Models under judges, from `compare` runs: win rates, score differences, scores of both sides, gain by length."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import altair as alt
 import numpy as np
 
-from headwater.report.findings import CHANCE, distinct, estimate, labels, number, with_interval
-from headwater.report.plots.drawing import BETTER, COLOURS, GREY, WORSE, Block, Floats, Mark, Panel, Rows, chart, finish
+from headwater.report.findings import CHANCE, distinct, labels, number, with_interval
+from headwater.report.plots.drawing import BETTER, COLOURS, GREY, WORSE, Block, Floats, Mark, Panel, chart, finish
+from headwater.results.comparison import ComparedAnswers, ComparedPrompts, JudgedFigures, ModelFigure
 from headwater.results.runs import Run
 
 BINS = 24
 POINTS = 300
-"""Points of a scatter: more hide each other, and make a page heavy."""
-KINDS = {"win_rate": "win rate", "lc_win_rate": "at equal length"}
+"""Maximum number of points of a scatter plot."""
+KINDS: dict[ModelFigure, str] = {"win_rate": "win rate", "lc_win_rate": "at equal length"}
 
 
-class Judged(NamedTuple):
-    """What a run recorded of one model under one judge."""
+class JudgedModel(NamedTuple):
+    """The comparisons of one model with the baseline by one judge."""
 
     judge: str
     model: str
     baseline: str
-    rows: Rows
+    rows: list[ComparedAnswers]
 
-    def differences(self, what: str) -> Floats:
-        """Return the model's score or length less the baseline's, [n]; empty where one is not known."""
-        found = [(row[f"model_{what}"], row[f"baseline_{what}"]) for row in self.rows]
+    def scores(self) -> Floats:
+        """Return the scores of model and baseline, [n, 2]; comparisons without scores are left out."""
+        found = [(row.model_score, row.baseline_score) for row in self.rows]
+        return np.array([pair for pair in found if None not in pair], dtype=np.float64).reshape(-1, 2)
+
+    def score_differences(self) -> Floats:
+        """Return the model's score less the baseline's, [n]."""
+        return -np.diff(self.scores()).reshape(-1)
+
+    def length_differences(self) -> Floats:
+        """Return the model's length less the baseline's, [n]; comparisons without answers are left out."""
+        found = [(row.model_length, row.baseline_length) for row in self.rows]
         return np.array([m - b for m, b in found if m is not None and b is not None], dtype=np.float64)
 
 
@@ -37,49 +47,49 @@ def win_rates(runs: Sequence[Run]) -> list[Block]:
     names = labels(distinct(runs))
     blocks = []
     for run, judged in _compared(runs):
-        panels = [_rates(run, judge, [one for one in judged if one.judge == judge]) for judge in _judges(judged)]
+        figures = JudgedFigures.read(run.path)
+        panels = [_rates(figures, judge, [one for one in judged if one.judge == judge]) for judge in _judges(judged)]
         key = [Mark(KINDS["win_rate"], COLOURS[0])]
-        if any(name.startswith("lc_win_rate/") for name in run.metrics):
+        if any(figures.of_model("lc_win_rate", one.judge, one.model) for one in judged):
             key.append(Mark(KINDS["lc_win_rate"], COLOURS[1]))
         blocks.append(Block(f"{names[run.path]}: against {judged[0].baseline}", key, panels))
     return blocks
 
 
 def score_differences(runs: Sequence[Run]) -> list[Block]:
-    """Draw how much higher the model's score is than the baseline's, a panel a judge and model."""
-    return _blocks(runs, lambda one: _histogram(one) if len(one.differences("score")) else None)
+    """Draw the distribution of score differences, model less baseline, a panel a judge and model."""
+    return _blocks(runs, lambda one: _histogram(one) if len(one.score_differences()) else None)
 
 
 def policy_scores(runs: Sequence[Run]) -> list[Block]:
     """Draw the quartiles of both sides' scores, a panel a judge and model; scales of judges differ."""
     return _blocks(
         runs,
-        lambda one: _boxes(one) if len(one.differences("score")) else None,
+        lambda one: _boxes(one) if len(one.score_differences()) else None,
         [Mark("model", BETTER), Mark("baseline", WORSE)],
     )
 
 
 def length_and_gain(runs: Sequence[Run]) -> list[Block]:
     """Draw the gain against the difference in length, a panel a judge and model."""
-    return _blocks(runs, lambda one: _scatter(one) if len(one.differences("length")) else None)
+    return _blocks(runs, lambda one: _scatter(one) if len(one.length_differences()) else None)
 
 
-def _compared(runs: Sequence[Run]) -> Iterator[tuple[Run, list[Judged]]]:
+def _compared(runs: Sequence[Run]) -> Iterator[tuple[Run, list[JudgedModel]]]:
     for run in distinct(runs):
-        if run.command != "compare":
-            continue
-        groups: dict[tuple[str, str], Rows] = {}
-        for row in run.records():
-            groups.setdefault((row["judge"], row["model"]), []).append(row)
+        found = ComparedPrompts.find(run.path) if run.command == "compare" else None
+        groups: dict[tuple[str, str], list[ComparedAnswers]] = {}
+        for row in found.records if found else ():
+            groups.setdefault((row.judge, row.model), []).append(row)
         if groups:
-            yield run, [Judged(judge, model, rows[0]["baseline"], rows) for (judge, model), rows in groups.items()]
+            yield run, [JudgedModel(judge, model, rows[0].baseline, rows) for (judge, model), rows in groups.items()]
 
 
-def _judges(judged: Sequence[Judged]) -> list[str]:
+def _judges(judged: Sequence[JudgedModel]) -> list[str]:
     return list(dict.fromkeys(one.judge for one in judged))
 
 
-def _blocks(runs: Sequence[Run], draw: Any, key: Sequence[Mark] = ()) -> list[Block]:
+def _blocks(runs: Sequence[Run], draw: Callable[[JudgedModel], Panel | None], key: Sequence[Mark] = ()) -> list[Block]:
     names = labels(distinct(runs))
     blocks = []
     for run, judged in _compared(runs):
@@ -89,7 +99,7 @@ def _blocks(runs: Sequence[Run], draw: Any, key: Sequence[Mark] = ()) -> list[Bl
     return blocks
 
 
-def _title(one: Judged) -> str:
+def _title(one: JudgedModel) -> str:
     return f"{one.model}, by {short(one.judge)}"
 
 
@@ -99,11 +109,11 @@ def short(judge: str) -> str:
     return kind + colon + model.rstrip("/").rpartition("/")[2] if colon else judge.rstrip("/").rpartition("/")[2]
 
 
-def _rates(run: Run, judge: str, judged: Sequence[Judged]) -> Panel:
+def _rates(figures: JudgedFigures, judge: str, judged: Sequence[JudgedModel]) -> Panel:
     rows, says = [], []
     for one in judged:
         for kind, name in KINDS.items():
-            found = estimate(run, f"{kind}/{judge}/{one.model}")
+            found = figures.of_model(kind, judge, one.model)
             if found:
                 low, high = (found.value if end is None else end for end in (found.low, found.high))
                 rows.append({"model": one.model, "kind": name, "value": found.value, "low": low, "high": high})
@@ -123,8 +133,8 @@ def _rates(run: Run, judge: str, judged: Sequence[Judged]) -> Panel:
     return Panel(f"by {short(judge)}", "; ".join(says), finish(layers, height=60 + 36 * len(judged)))
 
 
-def _histogram(one: Judged) -> Panel:
-    values = one.differences("score")
+def _histogram(one: JudgedModel) -> Panel:
+    values = one.score_differences()
     counts, edges = np.histogram(values, BINS)
     bars = zip(edges[:-1].tolist(), edges[1:].tolist(), (counts / len(values)).tolist(), strict=True)
     rows = [{"from": low, "to": high, "share": share} for low, high, share in bars]
@@ -140,10 +150,9 @@ def _histogram(one: Judged) -> Panel:
     return Panel(_title(one), says, finish(layers, height=150))
 
 
-def _boxes(one: Judged) -> Panel:
+def _boxes(one: JudgedModel) -> Panel:
     rows = []
-    for side in ("model", "baseline"):
-        scores = [row[f"{side}_score"] for row in one.rows if row[f"{side}_score"] is not None]
+    for side, scores in zip(("model", "baseline"), one.scores().T, strict=True):
         low, first, middle, third, high = np.percentile(scores, [5, 25, 50, 75, 95]).tolist()
         rows.append({"side": side, "low": low, "first": first, "middle": middle, "third": third, "high": high})
     colours = alt.Scale(domain=["model", "baseline"], range=[BETTER, WORSE])
@@ -160,11 +169,11 @@ def _boxes(one: Judged) -> Panel:
     return Panel(_title(one), f"{_title(one)}: {medians}", finish(layers, height=110))
 
 
-def _scatter(one: Judged) -> Panel:
-    longer = one.differences("length")
-    scores = one.differences("score")
+def _scatter(one: JudgedModel) -> Panel:
+    longer = one.length_differences()
+    scores = one.score_differences()
     scored = len(scores) == len(longer)
-    gains = scores if scored else np.array([row["preference"] for row in one.rows], dtype=np.float64)
+    gains = scores if scored else np.array([row.preference for row in one.rows], dtype=np.float64)
     every = max(1, -(-len(longer) // POINTS))
     pairs = zip(longer[::every].tolist(), gains[::every].tolist(), strict=True)
     points = chart([{"x": x, "y": y} for x, y in pairs]).mark_point(color=BETTER, filled=True, size=14, opacity=0.4)

@@ -1,30 +1,32 @@
-"""Many models and many judges, from `compare` runs: how strong each model is, who beat whom, and who agrees."""
+"""Many models and many judges, from `compare` runs: strengths of models, win matrices, agreement of judges."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
 import altair as alt
 
-from headwater.report.findings import distinct, estimate, labels, number, with_interval
+from headwater.report.findings import distinct, labels, number, with_interval
 from headwater.report.plots.drawing import BETTER, GREY, Block, Panel, Rows, chart, finish
 from headwater.report.plots.policies import short
+from headwater.results.comparison import ComparisonTables, JudgedFigures, JudgesFigure
 from headwater.results.runs import Run
 from headwater.statistics import Estimate
 
-Beaten = Mapping[tuple[str, str], float]
+Shares = Mapping[tuple[str, str], float]
 """Share of the votes by model and opponent."""
+AGREEMENT: dict[JudgesFigure, str] = {"kappa": "Cohen's κ", "rank": "Rank correlation of preferences"}
+"""Axes by figure."""
 
 
 def strengths(runs: Sequence[Run]) -> list[Block]:
     """Draw the Bradley–Terry strength of three models or more, a panel a judge."""
 
-    def draw(run: Run, judge: str, beaten: Beaten) -> Panel | None:
-        models = dict.fromkeys(model for model, _ in beaten)
-        found = {model: estimate(run, f"strength/{judge}/{model}") for model in models}
+    def draw(figures: JudgedFigures, judge: str, shares: Shares) -> Panel | None:
+        models = dict.fromkeys(model for model, _ in shares)
+        found = {model: figures.of_model("strength", judge, model) for model in models}
         known = {model: strength for model, strength in found.items() if strength}
         ordered = dict(sorted(known.items(), key=lambda item: -item[1].value))
         return _dots(f"by {short(judge)}", "Strength (logits)", ordered, None) if ordered else None
@@ -35,9 +37,9 @@ def strengths(runs: Sequence[Run]) -> list[Block]:
 def win_matrices(runs: Sequence[Run]) -> list[Block]:
     """Draw the share of votes of every model against every other, of three models or more, a panel a judge."""
 
-    def draw(run: Run, judge: str, beaten: Beaten) -> Panel | None:
-        models = list(dict.fromkeys(model for model, _ in beaten))
-        return _matrix(judge, models, beaten) if len(models) > 2 else None
+    def draw(figures: JudgedFigures, judge: str, shares: Shares) -> Panel | None:
+        models = list(dict.fromkeys(model for model, _ in shares))
+        return _matrix(judge, models, shares) if len(models) > 2 else None
 
     return _blocks(runs, draw)
 
@@ -46,11 +48,10 @@ def judge_agreement(runs: Sequence[Run]) -> list[Block]:
     """Draw Cohen's κ and the rank correlation of every two judges, a block a run."""
     names = labels(distinct(runs))
     blocks = []
-    for run in distinct(runs):
-        pairs = list(combinations(_matrices(run), 2))
+    for run, figures, matrices in _compared(runs):
         panels = []
-        for figure, axis in (("kappa", "Cohen's κ"), ("rank", "Rank correlation of preferences")):
-            found = {_pair(pair): estimate(run, f"{figure}/{' ~ '.join(pair)}") for pair in pairs}
+        for figure, axis in AGREEMENT.items():
+            found = {_pair(pair): figures.of_judges(figure, pair) for pair in combinations(matrices, 2)}
             known = {pair: value for pair, value in found.items() if value}
             panels += [_dots(axis, axis, known, [-1.0, 1.0])] if known else []
         if panels:
@@ -62,21 +63,22 @@ def _pair(judges: tuple[str, str]) -> str:
     return " ~ ".join(map(short, judges))
 
 
-def _matrices(run: Run) -> dict[str, dict[tuple[str, str], float]]:
-    """Return who beat whom by judge; nothing for a run of another command."""
-    path = run.path / "comparison.json"
-    rows = json.loads(path.read_text(encoding="utf-8")).get("win_matrix", []) if path.is_file() else []
-    found: dict[str, dict[tuple[str, str], float]] = {}
-    for row in rows:
-        found.setdefault(row["judge"], {})[row["model"], row["opponent"]] = row["share"]
-    return found
+def _compared(runs: Sequence[Run]) -> Iterator[tuple[Run, JudgedFigures, dict[str, Shares]]]:
+    """Yield the runs of `compare`, each with its figures and the win matrix of every judge."""
+    for run in distinct(runs):
+        tables = ComparisonTables.find(run.path)
+        found: dict[str, dict[tuple[str, str], float]] = {}
+        for one in tables.win_matrix if tables else ():
+            found.setdefault(one.judge, {})[one.model, one.opponent] = one.share
+        if found:
+            yield run, JudgedFigures.find(run.path) or JudgedFigures({}), dict(found)
 
 
-def _blocks(runs: Sequence[Run], draw: Callable[[Run, str, Beaten], Panel | None]) -> list[Block]:
+def _blocks(runs: Sequence[Run], draw: Callable[[JudgedFigures, str, Shares], Panel | None]) -> list[Block]:
     names = labels(distinct(runs))
     blocks = []
-    for run in distinct(runs):
-        panels = [panel for judge, beaten in _matrices(run).items() if (panel := draw(run, judge, beaten))]
+    for run, figures, matrices in _compared(runs):
+        panels = [panel for judge, shares in matrices.items() if (panel := draw(figures, judge, shares))]
         if panels:
             blocks.append(Block(names[run.path], [], panels))
     return blocks
@@ -99,10 +101,10 @@ def _dots(title: str, axis: str, found: Mapping[str, Estimate], domain: list[flo
     return Panel(title, says, finish(layers, height=50 + 22 * len(rows)))
 
 
-def _matrix(judge: str, models: Sequence[str], beaten: Beaten) -> Panel:
+def _matrix(judge: str, models: Sequence[str], shares: Shares) -> Panel:
     rows: Rows = [
         {"model": model, "opponent": opponent, "share": share, "text": f"{share:.2f}"}
-        for (model, opponent), share in beaten.items()
+        for (model, opponent), share in shares.items()
     ]
     base = chart(rows).encode(
         x=alt.X("opponent:N").title("Opponent").sort(models).axis(labelAngle=-30, labelLimit=90, ticks=False),

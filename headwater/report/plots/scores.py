@@ -1,4 +1,4 @@
-"""What evaluation saw: scores and lengths of better and worse responses, binned here so that a page stays small."""
+"""Distributions of scores and lengths of better and worse responses, binned here so that the page stays small."""
 
 from __future__ import annotations
 
@@ -10,15 +10,18 @@ import numpy as np
 
 from headwater.report.findings import distinct, kind_of, labels, number
 from headwater.report.plots.drawing import BETTER, WORSE, Block, Chart, Floats, Mark, Panel, chart, finish
+from headwater.results.evaluation import ScoredColumn, ScoredRows
 from headwater.results.runs import Run
 
 BINS = 30
+SCORING = ("evaluate", "lens")
+"""Commands that record the rewards of pairs."""
 
 
 class Scored(NamedTuple):
-    """What one evaluate run recorded about its better and worse responses, an array each.
+    """Values of better and worse responses in one run.
 
-    Of pairs, both are [pairs]; of labelled responses, as many as are desirable, and as are not.
+    Of pairs, both arrays are [pairs]; of labelled responses, [desirable] and [undesirable].
     """
 
     label: str
@@ -26,7 +29,7 @@ class Scored(NamedTuple):
     better: Floats
     worse: Floats
     counted: str
-    """How many there are, in words."""
+    """Number of pairs or responses, as text."""
 
 
 def score_histograms(runs: Sequence[Run]) -> list[Block]:
@@ -67,17 +70,19 @@ def _sides() -> list[Mark]:
     return [Mark("better", BETTER), Mark("worse", WORSE)]
 
 
-def _scored(runs: Sequence[Run], what: str) -> list[Scored]:
-    """Read `chosen_<what>` and `rejected_<what>` of every run that recorded both, of pairs or of labelled responses.
+def _scored(runs: Sequence[Run], what: ScoredColumn) -> list[Scored]:
+    """Return rewards or lengths of every run that scored both sides, of pairs or of labelled responses.
 
-    A row of the latter has one of the two.
+    A labelled response has one of the two sides.
     """
     runs = distinct(runs)
     names = labels(runs)
     found = []
     for run in runs:
-        rows = [(row.get(f"chosen_{what}"), row.get(f"rejected_{what}")) for row in run.records()]
-        values = np.array(rows, dtype=np.float64).reshape(-1, 2)  # None becomes NaN
+        scored = ScoredRows.find(run.path) if run.command in SCORING else None
+        if scored is None:
+            continue
+        values = scored.sides(what)
         pairs = np.isfinite(values).all(axis=1)
         better, worse = values[pairs].T if pairs.any() else (side[np.isfinite(side)] for side in values.T)
         if len(better) and len(worse):

@@ -1,33 +1,33 @@
-"""The words that tell chosen from rejected responses: how far, and as a cloud."""
+"""Words that tell chosen from rejected responses, as a cloud and as a list with z scores."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import altair as alt
 
 from headwater.report.findings import count, number
-from headwater.report.inspected import inspection
 from headwater.report.plots.cloud import lay
 from headwater.report.plots.drawing import BETTER, GREY, PANEL_WIDTH, WORSE, Block, Mark, Panel, Rows, chart, finish
+from headwater.results.inspection import Inspection, TermContrast
 from headwater.results.runs import Run
 
 CLOUDED, LISTED = 30, 10
-"""Words of either side in the cloud, and in the list."""
+"""Number of words of either side in the cloud, and in the list."""
 CLOUD = (PANEL_WIDTH, 300)
 SIDES = {"chosen": BETTER, "rejected": WORSE}
 
 
 def term_contrast(runs: Sequence[Run]) -> list[Block]:
-    """Draw the words that tell most, a block a data set of pairs."""
-    found = [inspection(run).get("terms") for run in runs]
+    """Draw the words with the largest |z|, a block a data set of pairs."""
+    found = [inspection.terms for run in runs if (inspection := Inspection.find(run.path))]
     key = [Mark(f"more in {side} responses", colour) for side, colour in SIDES.items()]
     return [Block("", key, [_cloud(terms), _list(terms)]) for terms in found if terms and _rows(terms)]
 
 
-def _rows(terms: Mapping[str, Any], most: int | None = None) -> Rows:
-    return [row | {"side": side} for side in SIDES for row in terms[side][:most]]
+def _rows(terms: TermContrast, most: int | None = None) -> Rows:
+    sides = {"chosen": terms.chosen, "rejected": terms.rejected}
+    return [row._asdict() | {"side": side} for side, rows in sides.items() for row in rows[:most]]
 
 
 def _tooltip() -> list[alt.Tooltip]:
@@ -43,7 +43,7 @@ def _colour() -> alt.Color:
     return alt.Color("side:N").scale(domain=list(SIDES), range=list(SIDES.values())).legend(None)
 
 
-def _cloud(terms: Mapping[str, Any]) -> Panel:
+def _cloud(terms: TermContrast) -> Panel:
     rows = {(row["side"], row["term"]): row for row in _rows(terms, CLOUDED)}
     width, height = CLOUD
     placed = lay([(term, abs(row["z"])) for (_, term), row in rows.items()], width, height)
@@ -58,11 +58,11 @@ def _cloud(terms: Mapping[str, Any]) -> Panel:
         color=_colour(),
         tooltip=_tooltip(),
     )
-    says = f"{len(drawn)} words, larger ones with larger z: {_told(drawn[:LISTED])}"
+    says = f"{len(drawn)} words, larger ones with larger z: {_listed(drawn[:LISTED])}"
     return Panel("Cloud", says, finish([encoded], width, height))
 
 
-def _list(terms: Mapping[str, Any]) -> Panel:
+def _list(terms: TermContrast) -> Panel:
     rows = sorted(_rows(terms, LISTED), key=lambda row: -row["z"])
     y = alt.Y("term:N").title(None).sort([row["term"] for row in rows]).axis(labelLimit=120, ticks=False)
     x = alt.X("z:Q").title("z of the log-odds ratio")
@@ -72,13 +72,13 @@ def _list(terms: Mapping[str, Any]) -> Panel:
         base.mark_rule(strokeWidth=1.5).encode(x=x, x2=alt.X2Datum(0)),
         base.mark_point(filled=True, size=40, opacity=1).encode(x=x),
     ]
-    return Panel("Strongest", f"{_counted(terms)}: {_told(rows)}", finish(layers, height=40 + 13 * len(rows)))
+    return Panel("Strongest", f"{_counted(terms)}: {_listed(rows)}", finish(layers, height=40 + 13 * len(rows)))
 
 
-def _counted(terms: Mapping[str, Any]) -> str:
-    chosen, rejected = (count(words) for words in terms["words"])
-    return f"{count(terms['pairs'])} pairs, {chosen} words in chosen and {rejected} in rejected responses"
+def _counted(terms: TermContrast) -> str:
+    chosen, rejected = (count(words) for words in terms.words)
+    return f"{count(terms.pairs)} pairs, {chosen} words in chosen and {rejected} in rejected responses"
 
 
-def _told(rows: Rows) -> str:
+def _listed(rows: Rows) -> str:
     return ", ".join(f"{row['term']} {number(row['z'], 1)}" for row in rows)

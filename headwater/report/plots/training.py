@@ -1,9 +1,9 @@
-"""What training did, step by step: one line a run."""
+"""Figures of training by optimiser step: one line a run."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import altair as alt
 import numpy as np
@@ -11,14 +11,15 @@ import numpy as np
 from headwater.report.findings import distinct, labels
 from headwater.report.plots.drawing import COLOURS, Block, Mark, Panel, Rows, chart, finish
 from headwater.results.runs import Run
+from headwater.results.training import Column
 
 MAX_POINTS = 200
 
 
 class Quantity(NamedTuple):
-    """A column of the training history: what its panel and its axis are called, and how its numbers are written."""
+    """A column of the training history, with the title of its panel and its axis, and the format of its numbers."""
 
-    column: str
+    column: Column
     title: str
     axis: str
     format: str = "~g"
@@ -26,17 +27,17 @@ class Quantity(NamedTuple):
 
 def loss_curves(runs: Sequence[Run]) -> list[Block]:
     """Draw the loss of training runs, dashed where it was measured on held-out pairs."""
-    return _training(runs, [Quantity("loss", "", "Loss (mean of the batch)")])
+    return _training(runs, [Quantity(Column.LOSS, "", "Loss (mean of the batch)")])
 
 
 def learning_rate(runs: Sequence[Run]) -> list[Block]:
     """Draw the learning rate of training runs."""
-    return _training(runs, [Quantity("learning_rate", "", "Learning rate (per step)", "~e")])
+    return _training(runs, [Quantity(Column.LEARNING_RATE, "", "Learning rate (per step)", "~e")])
 
 
 def gradient_norms(runs: Sequence[Run]) -> list[Block]:
     """Draw the gradient norm of training runs."""
-    return _training(runs, [Quantity("grad_norm", "", "Gradient norm")])
+    return _training(runs, [Quantity(Column.GRADIENT_NORM, "", "Gradient norm")])
 
 
 def reward_curves(runs: Sequence[Run]) -> list[Block]:
@@ -45,13 +46,13 @@ def reward_curves(runs: Sequence[Run]) -> list[Block]:
     return _training(
         runs,
         [
-            Quantity("rewards/chosen", "Better-sample reward", axis),
-            Quantity("rewards/rejected", "Worse-sample reward", axis),
-            Quantity("rewards/sum", "Sum of both", axis),
-            Quantity("rewards/margins", "Margin: better − worse", axis),
-            Quantity("rewards/accuracies", "Better one rewarded more", "Accuracy (share of pairs)"),
-            Quantity("rewards/auc", "Desirable rewarded more", "Area under the ROC curve"),
-            Quantity("logps/chosen_change", "Better-sample log-probability", "Change from the reference (nats)"),
+            Quantity(Column.CHOSEN_REWARD, "Better-sample reward", axis),
+            Quantity(Column.REJECTED_REWARD, "Worse-sample reward", axis),
+            Quantity(Column.REWARD_SUM, "Sum of both", axis),
+            Quantity(Column.MARGIN, "Margin: better − worse", axis),
+            Quantity(Column.ACCURACY, "Better one rewarded more", "Accuracy (share of pairs)"),
+            Quantity(Column.AUC, "Desirable rewarded more", "Area under the ROC curve"),
+            Quantity(Column.CHOSEN_CHANGE, "Better-sample log-probability", "Change from the reference (nats)"),
         ],
     )
 
@@ -104,17 +105,13 @@ def _history_panel(runs: Mapping[str, Run], palette: Mapping[str, str], quantity
     return Panel(quantity.title, says, finish([lines.mark_line(strokeWidth=1.3)]))
 
 
-def _history(runs: Mapping[str, Run], column: str) -> Rows:
+def _history(runs: Mapping[str, Run], column: Column) -> Rows:
     rows = []
-    for part, name in (("training", column), ("held-out", f"eval_{column}")):
+    for part, name in (("training", column), ("held-out", column.held_out)):
         for label, run in runs.items():
-            logged = [(row["step"], row[name]) for row in run.history if _plottable(row, name)]
-            rows += [{"run": label, "part": part, "step": s, "value": v} for s, v in _thin(logged)]
+            points = run.training_history.points(name)
+            rows += [{"run": label, "part": part, "step": s, "value": v} for s, v in _thin(points)]
     return rows
-
-
-def _plottable(row: Mapping[str, Any], name: str) -> bool:
-    return row.get(name) is not None and row.get("step") is not None
 
 
 def _thin(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from headwater import files
 from headwater.data.corpus import Corpus, generate
-from headwater.evaluation.diagnostics import Judged, diagnose
+from headwater.evaluation.diagnostics import ScoredPairs, diagnose
 from headwater.report import page
 from headwater.report.plots import diagnostics
 from headwater.results import runs
@@ -20,18 +19,12 @@ class Config:
     model: str = "m"
 
 
-def test_the_report_reads_the_file_that_evaluate_writes() -> None:
-    from headwater.evaluation.diagnostics import FILE
-
-    assert diagnostics.RESULTS == FILE
-
-
 def test_a_page_shows_where_a_model_is_right_and_its_mistakes(tmp_path: Path) -> None:
     preferences = generate(Corpus(pairs=80, seed=0))
     rng = np.random.default_rng(0)
     rewards, lengths = rng.normal(0, 1, (80, 2)), rng.integers(10, 90, (80, 2)).astype(float)
     writer = runs.start(tmp_path / "judged", "evaluate", Config())
-    files.write_json(writer.path / diagnostics.RESULTS, diagnose(Judged(preferences, rewards, lengths), {}, 0))
+    writer.write(diagnose(ScoredPairs(preferences, rewards, lengths), {}, 0))
     run = runs.load(writer.finish())
     (block,) = diagnostics.diagnostic_panels([run])
     assert [panel.title for panel in block.panels] == ["Confidence", "Lengths", "Margin"]
@@ -40,7 +33,7 @@ def test_a_page_shows_where_a_model_is_right_and_its_mistakes(tmp_path: Path) ->
     worst = preferences[int(np.argmin(rewards[:, 0] - rewards[:, 1]))]
     assert "most wrong" in text
     assert worst.chosen.text.split()[0] in text
-    assert 'id="scrutiny"' in text
+    assert 'id="diagnostics"' in text
     plain = runs.start(tmp_path / "plain", "evaluate", Config())
     assert diagnostics.diagnostic_panels([runs.load(plain.finish())]) == []
     assert "Mistakes" not in page.render([runs.load(tmp_path / "plain")])
