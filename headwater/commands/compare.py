@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from headwater.config import POSITIONAL
 from headwater.console import say_stages, show
-from headwater.data.reading import RowCounts
-from headwater.errors import DataError, UsageError
+from headwater.errors import UsageError
 from headwater.results import runs
 from headwater.results.comparison import ModelFigure
 from headwater.results.recording import recording
 from headwater.statistics import LEVEL
 
 if TYPE_CHECKING:
-    from headwater.evaluation.judgements import Judgement
     from headwater.evaluation.policy_comparison import ComparisonOptions, PolicyComparison
 
 EXAMPLE = "headwater compare runs/judged annotations.json --output runs/compared"
@@ -62,10 +58,11 @@ class Config:
 
 def run(config: Config) -> Path:
     """Compare, print what follows and return the run directory."""
+    from headwater.evaluation.judgements import read_all
     from headwater.evaluation.policy_comparison import compare
 
     _check(config)
-    judgements, stages = _read(config.judgements)
+    judgements, stages = read_all(config.judgements)
     found = compare(judgements, _options(config))
     if config.lc_data and found.length_control is None:
         raise UsageError(
@@ -89,25 +86,6 @@ def _check(config: Config) -> None:
     if config.examples < 0:
         raise UsageError(f"--examples {config.examples}", "expected 0 or more")
     runs.check_free(config.output, config.overwrite, config)
-
-
-def _read(paths: Sequence[Path]) -> tuple[list[Judgement], dict[str, RowCounts]]:
-    """Read judgements, and count rows by file and votes with a verdict. Errors: `UsageError`, `DataError`."""
-    from headwater.evaluation import judgements
-
-    found: list[Judgement] = []
-    stages = {}
-    for path in paths:
-        if not path.exists():
-            raise UsageError(str(path), "is not there", "name a file of judgements or a judge run")
-        read, stages[str(path)] = judgements.read(path)
-        found += read
-    dropped: Counter[str] = judgements.without_verdict(found)
-    stages["votes"] = RowCounts(len(found), len(found) - dropped.total(), dropped)
-    if not stages["votes"].kept:
-        where = ", ".join(map(str, paths))
-        raise DataError(where, judgements.no_verdict(dropped), "judge the answers again, or name other judgements")
-    return found, stages
 
 
 def _options(config: Config) -> ComparisonOptions:

@@ -15,6 +15,7 @@ from headwater.data.templates import renders_conversations
 from headwater.data.tokens import TOKENS_PER_PASS
 from headwater.data.truncation_options import TruncationOptions
 from headwater.results import runs
+from headwater.results.outputs import default_run
 from headwater.results.recording import recording
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def run(config: Config) -> Path:
     """Score the rows, print the tables and return the run directory."""
     from headwater.evaluation import pairs
 
-    output = config.output or _default_output(config)
+    output = config.output or default_run(config.model, config.dataset)
     runs.check_free(output, config.overwrite, config)
     options = _options(config)
     options.check(config.model)
@@ -123,13 +124,6 @@ def _options(config: Config) -> EvaluationOptions:
     )
 
 
-def _default_output(config: Config) -> Path:
-    """Name the run after model and data: beside a local model, in the working directory otherwise."""
-    model, data = Path(config.model), config.dataset.name.split(".")[0]
-    name = f"{model.name}-on-{data}"
-    return model.parent / name if model.is_dir() else Path(name)
-
-
 def _show(found: Evaluation, config: Config) -> None:
     """Print the figures, and for pairs where the model is right and how it compares with others."""
     from headwater.evaluation import figure_tables
@@ -137,9 +131,7 @@ def _show(found: Evaluation, config: Config) -> None:
     show(figure_tables.figure_table(f"{config.model} on {config.dataset}", found.figures.known()))
     if found.diagnostics is None:
         return
-    show(figure_tables.margins_line(found.records))
-    show(figure_tables.diagnostics_table(found.diagnostics))
+    for part in figure_tables.diagnostics_parts(found.diagnostics, found.records, config.model, config.correct):
+        show(part)
     for line in figure_tables.diagnostics_lines(found.diagnostics):
         say(line)
-    for table in figure_tables.bias_tables(found.diagnostics, config.model, config.correct):
-        show(table)

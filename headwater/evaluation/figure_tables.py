@@ -26,13 +26,28 @@ def figure_table(title: str, figures: Mapping[str, object]) -> Table:
     return table
 
 
-def margins_line(records: ScoredRows) -> str:
+def diagnostics_parts(
+    found: Diagnostics, records: ScoredRows, model: str, correction: str | None
+) -> Iterator[RenderableType]:
+    """Yield the histogram of margins, the accuracies of groups of pairs, and the comparisons of length bias.
+
+    Length bias is compared before and after `correction`, and between every other model and `model`.
+    """
+    yield _margins(records)
+    yield _groups(found)
+    if correction is not None and found.corrected is not None:
+        yield _biases(correction, "before", "after", found.corrected)
+    for other in found.length_bias:
+        yield _biases("length bias", other.name, model, other.figures)
+
+
+def _margins(records: ScoredRows) -> str:
     """Return the histogram of the margins of scored pairs as a line of bars."""
     counts, edges = np.histogram(records.margins(), BARS)
     return f"margins {edges[0]:.4g} {sparkline(counts.tolist(), BARS)} {edges[-1]:.4g}, pairs of each size"
 
 
-def diagnostics_table(found: Diagnostics) -> Table:
+def _groups(found: Diagnostics) -> Table:
     """Return the accuracies of groups of pairs: by the longer response, by length difference, by margin."""
     table = _table("where it is right", "pairs", "accuracy")
     for side, accuracy in found.preferred_is.items():
@@ -58,14 +73,6 @@ def diagnostics_lines(found: Diagnostics) -> Iterator[str]:
             f"right alone on {baseline.only_first} pairs, wrong alone on {baseline.only_second}, "
             f"McNemar p = {baseline.p_value:.3g}"
         )
-
-
-def bias_tables(found: Diagnostics, model: str, correction: str | None) -> Iterator[RenderableType]:
-    """Yield the figures of length bias before and after `correction`, and of every other model beside `model`."""
-    if correction is not None and found.corrected is not None:
-        yield _biases(correction, "before", "after", found.corrected)
-    for other in found.length_bias:
-        yield _biases("length bias", other.name, model, other.figures)
 
 
 def _biases(title: str, before: str, after: str, figures: Mapping[str, BeforeAfter]) -> Table:

@@ -23,7 +23,7 @@ from headwater.data import reading
 from headwater.data.layouts.fields import listed
 from headwater.data.layouts.judged import TIES
 from headwater.data.reading import ReadOptions, RowCounts
-from headwater.errors import DataError
+from headwater.errors import DataError, UsageError
 
 LABELS = {
     "A>>B": (0.0, 3),
@@ -91,6 +91,26 @@ def read(path: Path) -> tuple[list[Judgement], RowCounts]:
     if not found:
         raise DataError(str(place), "holds no judgements", HINT)
     return found, row_counts
+
+
+def read_all(paths: Sequence[Path]) -> tuple[list[Judgement], dict[str, RowCounts]]:
+    """Return the judgements of several files or judge runs, with the row counts by file and those of all votes.
+
+    Errors: `UsageError` for a path that does not exist; those of `read`; `DataError` where no vote has a verdict.
+    """
+    found: list[Judgement] = []
+    stages = {}
+    for path in paths:
+        if not path.exists():
+            raise UsageError(str(path), "is not there", "name a file of judgements or a judge run")
+        judgements, stages[str(path)] = read(path)
+        found += judgements
+    dropped = without_verdict(found)
+    stages["votes"] = RowCounts(len(found), len(found) - dropped.total(), dropped)
+    if not stages["votes"].kept:
+        where = ", ".join(map(str, paths))
+        raise DataError(where, no_verdict(dropped), "judge the answers again, or name other judgements")
+    return found, stages
 
 
 def no_verdict(reasons: Mapping[str, int]) -> str:

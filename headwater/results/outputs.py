@@ -56,3 +56,10 @@ def check_data_file(target: Path, home: Path, overwrite: bool, flag: str = "--ou
     if target.parent != home and not (home / "environment.json").is_file():
         fix = "delete it yourself, or name another file"
         raise UsageError(f"{flag} {target}", f"was not written by headwater: there is no {home.name} beside it", fix)
+
+
+def default_run(model: str, data: Path) -> Path:
+    """Return the directory MODEL-on-DATA beside a local model, or in the working directory."""
+    path = Path(model)
+    name = f"{path.name}-on-{data.name.split('.')[0]}"
+    return path.parent / name if path.is_dir() else Path(name)

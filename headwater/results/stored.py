@@ -24,7 +24,7 @@ import html
 import json
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -98,13 +98,10 @@ class StoredResult:
         return stored
 
     def table_rows(self) -> list[dict[str, Any]]:
-        """Return the result as rows of a table, by column. Default: its first sequence of records, or its figures."""
-        values = [getattr(self, field.name) for field in dataclasses.fields(self)]
-        records = next((value for value in values if _is_records(value)), None)
-        if records is not None:
-            return [flat(record) for record in records]
-        figures = {field.name: value for field, value in zip(dataclasses.fields(self), values, strict=True)}
-        return [{"figure": name, **value._asdict()} for name, value in figures.items() if isinstance(value, Estimate)]
+        """Return the result as rows of a table, by column: its first sequence of records, or else its figures."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        records = next((value for value in values.values() if _is_records(value)), None)
+        return list(_figure_rows(values)) if records is None else [flat(record) for record in records]
 
     def to_pandas(self) -> pandas.DataFrame:
         """Return `table_rows` as a data frame. Errors: `UsageError` where pandas is not installed."""
@@ -151,6 +148,17 @@ def html_table(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
     more = f", the first {SHOWN} of {len(rows)} rows" if len(rows) > SHOWN else ""
     caption = f"<caption>{html.escape(title + more)}</caption>"
     return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _figure_rows(values: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield a row for every number and estimate, also of nested mappings."""
+    for name, value in values.items():
+        if isinstance(value, Estimate):
+            yield {"figure": name, **value._asdict()}
+        elif isinstance(value, Mapping):
+            yield from _figure_rows(value)
+        elif isinstance(value, int | float):
+            yield {"figure": name, "value": value}
 
 
 def _cell(value: Any) -> str:
