@@ -18,12 +18,13 @@ from pathlib import Path
 import numpy as np
 
 from headwater import config as configs
+from headwater import statistics
 from headwater.commands import evaluate, train_reward
 from headwater.console import silence
 from headwater.data import reading
 from headwater.data.truncation import Truncation
 from headwater.evaluation.comparison import compare, summarise_rewards, wins
-from headwater.results import runs
+from headwater.results.evaluation import ScoredRows
 from headwater.signal.words import FOLDS, Words
 from headwater.statistics import Estimate, Floats
 
@@ -33,10 +34,9 @@ def judged(home: Path, pairs: Path, test: Path, flags: list[str]) -> dict[str, t
     call = ["--data", str(pairs), "--output", str(home / "model"), "--eval-fraction", "0", *flags]
     model = train_reward.run(configs.parse(train_reward.Config, call, "reward_folds", ""))
     run = evaluate.run(evaluate.Config(model=str(model), dataset=test, output=home / "judged"))
-    return {
-        row["id"]: tuple([row[f"{side}_{what}"] for side in ("chosen", "rejected")] for what in ("reward", "tokens"))
-        for row in runs.load(run).records()
-    }  # type: ignore[return-value]
+    scored = ScoredRows.read(run)
+    values = zip(scored.sides("reward").tolist(), scored.sides("tokens").tolist(), strict=True)
+    return {row.id: (rewards, lengths) for row, (rewards, lengths) in zip(scored.records, values, strict=True)}
 
 
 def show(name: str, found: Estimate) -> None:
@@ -69,15 +69,16 @@ def main() -> None:
     conversation_ids = [preferences[place].conversation_id for place in known]
     rewards, lengths = (np.array([found[preferences[place].id][what] for place in known]) for what in range(2))
     by_words: Floats = words.margins(Truncation(), np.ones(len(preferences)))[known]
-    figures = summarise_rewards(rewards, lengths, conversation_ids, arguments.seed)
+    figures = summarise_rewards(rewards, lengths, conversation_ids, arguments.seed).known()
+    shorter = summarise_rewards(rewards, -lengths, conversation_ids, arguments.seed).known()
     lexical = wins(by_words, np.zeros(len(by_words)))
-    baseline = compare(wins(*rewards.T), lexical, conversation_ids, arguments.seed)
+    baseline = compare("bag of words", wins(*rewards.T), lexical, conversation_ids, arguments.seed)
     print(f"{len(known):,} of {len(preferences):,} pairs")
     show("reward model", figures["accuracy"])
     show("correlation with length", figures["length_correlation"])
     show("the longer one", figures["length_accuracy"])
-    show("the shorter one", summarise_rewards(rewards, -lengths, conversation_ids, arguments.seed)["length_accuracy"])
-    show("bag of words", compare(lexical, np.zeros(len(lexical)), conversation_ids, arguments.seed).difference)
+    show("the shorter one", shorter["length_accuracy"])
+    show("bag of words", statistics.mean(lexical, conversation_ids, arguments.seed))
     show("reward model less bag of words", baseline.difference)
     print(f"right alone {baseline.only_first}, wrong alone {baseline.only_second}, McNemar p = {baseline.p_value:.3g}")
 
