@@ -16,6 +16,7 @@ from headwater.console import say, say_stages, show
 from headwater.data.templates import renders_conversations
 from headwater.errors import DataError, UsageError
 from headwater.results import runs
+from headwater.results.outputs import journal_of
 from headwater.results.recording import recording
 
 if TYPE_CHECKING:
@@ -124,5 +125,4 @@ def _server(config: Config) -> JudgeServer | None:
 
     if config.endpoint is None:
         return None
-    journal = config.output.with_name(config.output.name + ".ledger")
-    return JudgeServer(config.endpoint, journal, config.concurrency or AT_ONCE)
+    return JudgeServer(config.endpoint, journal_of(config.output), config.concurrency or AT_ONCE)

@@ -16,7 +16,7 @@ from headwater.data.templates import renders_conversations
 from headwater.data.tokens import TOKENS_PER_PASS, EndToken
 from headwater.journal import Journal
 from headwater.results import runs
-from headwater.results.outputs import free_places
+from headwater.results.outputs import free_places, journal_of
 from headwater.results.recording import recording
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def run(config: Config) -> Path:
     target, home = free_places(config.output, config.input, config.overwrite, config)
     began = time.monotonic()
     settings = options.settings(models) | {"chat_template": config.chat_template}
-    with Journal(config.output.with_name(config.output.name + ".ledger"), settings) as journal:
+    with Journal(journal_of(config.output), settings) as journal:
         scorer = DataScorer(config.input, config.read_options, models, options, journal)
         tokens = scorer.score()
         rows = reading.stream(config.input, config.read_options)

@@ -201,7 +201,7 @@ def _sentences(
         elif rate.low > 0.5:
             verdict = f"is better than {baseline}"
         else:
-            verdict = f"is worse than {baseline}" if rate.high < 0.5 else f"cannot be told from {baseline}"
+            verdict = f"is worse than {baseline}" if rate.high < 0.5 else f"is not distinguishable from {baseline}"
         yield f"By {judge}, {model} {verdict}: win rate {rate.value:.3f} {rate.interval()}, n = {rate.n}."
     for model, judge, other in policies.mismatches(rates):
         yield f"The judges contradict each other on {model}: {judge} prefers it, {other} does not."

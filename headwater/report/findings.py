@@ -231,20 +231,19 @@ def _shortcut(run: Run, names: Mapping[Any, str]) -> str:
     found = f"{names[run.path]}: the longer response is the preferred one in {with_interval(wins)} of {wins.n} pairs."
     if wins.low is None or wins.high is None:
         return found
-    told = "holds 0.5: length alone does not tell which one is preferred"
-    if not wins.low <= CHANCE <= wins.high:
-        told = "excludes 0.5: length alone tells something of which one is preferred"
-    return f"{found} The interval {told}."
+    if wins.low <= CHANCE <= wins.high:
+        return f"{found} The interval holds 0.5: length alone does not predict which one is preferred."
+    return f"{found} The interval excludes 0.5: length alone partly predicts which one is preferred."
 
 
 def _against_chance(accuracy: Estimate) -> str:
     if accuracy.low is None or accuracy.high is None:
-        return "There are too few prompts to tell it from chance (0.5)."
+        return "There are too few prompts to compare it with chance (0.5)."
     if accuracy.low > CHANCE:
         return "The interval excludes 0.5: the model is better than chance."
     if accuracy.high < CHANCE:
         return "The interval excludes 0.5: the model is worse than chance."
-    return "The interval holds 0.5: the model cannot be told from chance."
+    return "The interval holds 0.5: the model is not distinguishable from chance."
 
 
 def _displacement(runs: Sequence[Run], names: Mapping[Any, str]) -> list[str]:

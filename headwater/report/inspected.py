@@ -63,7 +63,7 @@ def _inspected(run: Run, name: str, found: Inspection) -> Inspected:
 def _facts(found: Inspection) -> Iterator[tuple[str, str]]:
     if found.longer_wins and found.shared_beginning:
         wins, shared = found.longer_wins, found.shared_beginning
-        sized = f"n = {count(wins.n)}, {count(wins.clusters)} openings; equal lengths count a half"
+        sized = f"n = {count(wins.n)}, {count(wins.clusters)} conversations; equal lengths count a half"
         yield "The longer one wins", f"{with_interval(wins)} ({sized})"
         median = f"median {shared.characters.p50:.0f} characters in common"
         yield "Same first character", f"{percent(round(shared.share_of_pairs, 3))} of pairs; {median}"

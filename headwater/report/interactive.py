@@ -30,8 +30,8 @@ def interactive(chart: Chart) -> Spec:
     spec: Spec = chart.to_dict()
     data = {name: [_rounded(row) for row in rows] for name, rows in spec.get("datasets", {}).items()}
     titles = {channel: title for layer in _units(spec) for channel, title in _titles(layer)}
-    (told,) = _told(spec, data, titles)
-    return told | {"datasets": data}
+    (layer,) = _with_tooltips(spec, data, titles)
+    return layer | {"datasets": data}
 
 
 def _rounded(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -52,12 +52,14 @@ def _titles(layer: Spec) -> Iterator[tuple[str, str]]:
             yield channel, title
 
 
-def _told(layer: Spec, data: Mapping[str, Rows], titles: Mapping[str, str]) -> Iterator[Spec]:
+def _with_tooltips(layer: Spec, data: Mapping[str, Rows], titles: Mapping[str, str]) -> Iterator[Spec]:
     """Yield a layer with its tooltip and, where it is a line, the transparent points that have it."""
     if "layer" in layer:
         # Data that all layers share stand above them.
         shared = {"data": layer["data"]} if "data" in layer else {}
-        yield layer | {"layer": [told for inner in layer["layer"] for told in _told(shared | inner, data, titles)]}
+        yield layer | {
+            "layer": [each for inner in layer["layer"] for each in _with_tooltips(shared | inner, data, titles)]
+        }
         return
     mark = layer["mark"] if isinstance(layer["mark"], Mapping) else {"type": layer["mark"]}
     encoding, rows = layer.get("encoding", {}), data.get(layer.get("data", {}).get("name", ""), ())

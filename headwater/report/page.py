@@ -265,7 +265,7 @@ def _mistakes(runs: Sequence[Run], names: Mapping[Any, str]) -> list[dict[str, C
     for run in runs:
         if found := Diagnostics.find(run.path):
             rows += [_mistake(names[run.path], "most wrong", example) for example in found.examples.wrong]
-            rows += [_mistake(names[run.path], "hardly told apart", example) for example in found.examples.close]
+            rows += [_mistake(names[run.path], "closest margins", example) for example in found.examples.close]
     return rows
 
 

@@ -58,6 +58,11 @@ def check_data_file(target: Path, home: Path, overwrite: bool, flag: str = "--ou
         raise UsageError(f"{flag} {target}", f"was not written by headwater: there is no {home.name} beside it", fix)
 
 
+def journal_of(output: Path) -> Path:
+    """Return the journal of an output, which holds finished work until the output is complete: `OUTPUT.ledger`."""
+    return output.with_name(output.name + ".ledger")
+
+
 def default_run(model: str, data: Path) -> Path:
     """Return the directory MODEL-on-DATA beside a local model, or in the working directory."""
     path = Path(model)

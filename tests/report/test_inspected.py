@@ -46,7 +46,7 @@ def test_the_section_holds_what_was_found(run: runs.Run) -> None:
     (found,) = inspected([run])
     assert found.says == "made.jsonl · 60 pairs · explicit-prompt (has prompt, chosen, rejected)"
     assert found.facts["The longer one wins"].startswith("0.667 [0.5")
-    assert "n = 60, 60 openings" in found.facts["The longer one wins"]
+    assert "n = 60, 60 conversations" in found.facts["The longer one wins"]
     assert found.facts["User turns"] == "60 with 1"
     assert "broken JSON" in found.facts["First bad row"]
     assert [(row[""], row["rows"], row["share"]) for row in found.fates] == [
@@ -117,7 +117,11 @@ def test_a_mirrored_side_is_the_same_area_on_the_left(run: runs.Run) -> None:
 
 @pytest.mark.parametrize(
     ("longer", "shorter", "said"),
-    [(40, 4, "0.909"), (20, 20, "holds 0.5: length alone does not tell"), (3, 40, "excludes 0.5: length alone tells")],
+    [
+        (40, 4, "0.909"),
+        (20, 20, "holds 0.5: length alone does not predict"),
+        (3, 40, "excludes 0.5: length alone partly"),
+    ],
 )
 def test_the_findings_say_whether_length_tells(longer: int, shorter: int, said: str, tmp_path: Path) -> None:
     rows = [pair(n, "aaa", "b") for n in range(longer)] + [pair(100 + n, "a", "bbb") for n in range(shorter)]

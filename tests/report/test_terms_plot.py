@@ -42,7 +42,7 @@ def test_the_words_of_both_sides_are_drawn_and_told(tmp_path: Path) -> None:
     (figure,) = figures({"data-terms": DATA_PLOTS["data-terms"]}, [run])
     cloud, listed = figure.drawings
     assert "splendid" in cloud.alt and "ghastly" in cloud.alt and "好的" in cloud.alt
-    assert listed.alt.startswith("Words that tell. 30 pairs, ")
+    assert listed.alt.startswith("Words that distinguish chosen from rejected responses. 30 pairs, ")
     for drawing in (cloud, listed):
         assert ">splendid<" in drawing.svg and ">ghastly<" in drawing.svg and ">好的<" in drawing.svg
     fields = {tooltip["field"] for layer in cloud.spec["layer"] for tooltip in layer["encoding"]["tooltip"]}

@@ -33,38 +33,38 @@ PLOTS: dict[str, Plot] = {
         accuracy_by_kept_ratio,
     ),
     "signal": Plot(
-        "Where the preference is decided",
-        "How often the better response is ahead when only this much of both is read. Band: 95 % interval. D90: the "
-        "share that holds 90 % of what the full response tells above chance, shaded with its interval; the band around "
-        "0.5 holds the accuracies of shuffled labels. If the end of the same size did as well, the beginning would be "
-        "nothing special; if length did, neither would the curve.",
+        "Accuracy by prefix",
+        "Accuracy when only this share of both responses is read. Band: 95 % interval. D90: the share that holds 90 % "
+        "of the accuracy above chance of full responses, shaded with its interval; the band around 0.5 holds the "
+        "accuracies of shuffled labels. Controls: the end and other parts of the same size, and length alone.",
         prefix_curves,
     ),
     "sweep": Plot(
-        "Training on every ratio, and what one pass foresaw",
+        "Training on every ratio, and the prediction of one pass",
         "Mean accuracy over seeds; band: 95 % interval over seeds for equal examples. Equal tokens: shorter responses "
         "are trained on for as many tokens as full ones. One pass: the curve of the model of full responses.",
         sweep_curves,
     ),
     "divergence": Plot(
-        "Where the policy has moved",
+        "Divergence of the policy from its reference",
         "KL of policy and reference after every prefix. High at the first positions only: shallow alignment "
-        "(arXiv:2406.05946). The log-ratio of the tokens that stand there is above 0 where the policy has moved "
+        "(arXiv:2406.05946). The log-ratio of the tokens at a position is above 0 where the policy has moved "
         "towards these texts. Bands are 95 % intervals.",
         divergence_by_position,
     ),
     "decoded": Plot(
-        "Who speaks when two models decode",
-        "How much of the token at a position the policy says, and how far what is said lies from the reference; mean "
-        "over responses that reach it, bands are 95 % intervals over prompts. KL stands where both models were asked.",
+        "Share of the policy and KL by position in two-model decoding",
+        "Share of the token at a position that the policy decides, and KL of the decoded distribution from the "
+        "reference; mean over responses that reach the position, bands are 95 % intervals over prompts. KL is shown "
+        "where both models were evaluated.",
         decoded,
     ),
     "frontier": Plot(
         "Reward against KL in decoding",
-        "Each point is a strategy for two models speaking; KL is exact, along what was decoded, but for the best of n, "
-        "where it is an upper bound. Bars: 95 % intervals over prompts. Above the dashed line, a strategy gets more "
-        "for its KL than interpolating the two models does. Squares are published points, whose "
-        "rewards are by models of their own.",
+        "Each point is a strategy for decoding with two models; KL is exact, along the decoded text, except for best "
+        "of n, where it is an upper bound. Bars: 95 % intervals over prompts. Above the dashed line, a strategy gets "
+        "more for its KL than interpolating the two models does. Squares are published points, whose rewards are by "
+        "models of their own.",
         reward_against_kl,
     ),
     "loss": Plot(
@@ -103,28 +103,28 @@ PLOTS: dict[str, Plot] = {
     "win-rates": Plot(
         "Policies under judges",
         "How often each model beats the baseline, by every judge; bars are 95 % intervals over prompts. A model that "
-        "one judge prefers and another does not was tuned to the first one's taste. At equal length: what a judge "
-        "would prefer if both answers were equally long.",
+        "one judge prefers and another does not may be tuned to the first one. At equal length: the preference "
+        "predicted for answers of equal length.",
         win_rates,
     ),
     "strengths": Plot(
-        "Which model is strongest",
+        "Strengths of models",
         "Bradley–Terry strengths from all votes, the baseline at 0: a model one logit above another wins 73 % against "
         "it. Bars are 95 % intervals over prompts.",
         strengths,
     ),
     "win-matrix": Plot(
-        "Who beat whom",
+        "Win matrix",
         "Share of the votes of the model in the row against that in the column, ties ½; empty where two never met.",
         win_matrices,
     ),
     "judge-agreement": Plot(
-        "Whether the judges agree",
+        "Agreement of judges",
         "On answers that both compared: 1 is full agreement, 0 is chance. Bars are 95 % intervals over prompts.",
         judge_agreement,
     ),
     "score-differences": Plot(
-        "How much better, prompt by prompt",
+        "Score differences by prompt",
         "Right of 0 the judge scores the model's answer higher. A mean above 0 can hide a tail of degraded prompts.",
         score_differences,
     ),
@@ -134,45 +134,46 @@ PLOTS: dict[str, Plot] = {
         policy_scores,
     ),
     "length-gain": Plot(
-        "Is it better, or only longer?",
-        "One point a prompt. If gains rise with the difference in length, the judge may reward length alone.",
+        "Gain against length",
+        "A point is a prompt. If gains rise with the difference in length, the judge may reward length.",
         length_and_gain,
     ),
     "diagnostics": Plot(
-        "Where a model is right",
-        "A calibrated model lies on the dashed line. If accuracy rises with length, it pays for length; if it does not "
-        "rise with the margin, its margins mean nothing. Pairs are in groups of like size; bars are 95 % intervals.",
+        "Accuracy by confidence, length and margin",
+        "A calibrated model lies on the dashed line. If accuracy rises with length, the model rewards length; if it "
+        "does not rise with the margin, margins are not informative. Groups have about equal numbers of pairs; bars "
+        "are 95 % intervals.",
         diagnostic_panels,
     ),
     "selection": Plot(
-        "What was selected",
+        "Scores of the selected rows",
         "Scores of all rows and of those taken. For preference variance, 0 means that every two responses are as good "
         "as each other, and ¼ that of every two one surely wins.",
         selection_scores,
     ),
     "selection-effects": Plot(
-        "What the selection does to the data",
-        "A selection may change more than it means to: where the curves part, a model trained on the rows taken sees "
-        "other lengths, other margins or other sources.",
+        "Effects of the selection on the data",
+        "Side effects of a selection: where the curves differ, a model trained on the rows taken sees other lengths, "
+        "margins or sources.",
         selection_effects,
     ),
     "selector-agreement": Plot(
         "Other selectors at the same budget",
-        "Left: do two selectors order rows alike? Right: how many of the rows taken would the other one take? Each "
-        "takes the end that its source takes; bars are 95 % intervals.",
+        "Left: rank correlation of the scores of two selectors. Right: share of the rows taken that the other selector "
+        "would take too. Each takes the end that its source takes; bars are 95 % intervals.",
         selector_agreement,
     ),
     "gradients": Plot(
-        "What a prompt's gradient is, and what it can be at most",
+        "Gradient norm of a prompt and its bound",
         "A point is a prompt: the norm of its mean DPO gradient over the pairs of its responses, and the bound that "
-        "its preference variance sets (both divided by β, at θ = reference). A prompt with a small bound cannot teach "
-        "much; how far it lies below the line is what the bound leaves open.",
+        "its preference variance sets (both divided by β, at θ = reference). A prompt with a small bound has a "
+        "small gradient; the distance below the line is the slack of the bound.",
         gradient_bounds,
     ),
     "embedding": Plot(
-        "What responses are like",
-        "A point a response, near others that are like it. In t-SNE, distances between groups and their sizes mean "
-        "nothing. Where the colours mix, what tells better from worse is not what tells responses apart most.",
+        "Embeddings of responses",
+        "A point is a response; similar responses are close. In t-SNE, distances between groups and their sizes have "
+        "no meaning. Where the colours mix, the preference is not among the main differences of responses.",
         response_embeddings,
     ),
 }
@@ -193,13 +194,13 @@ SECTIONS: dict[str, tuple[str, ...]] = {
 DATA_PLOTS: dict[str, Plot] = {
     "data-lengths": Plot("Lengths", "The longest 1 % lie beyond the right edge.", response_lengths),
     "data-longer": Plot(
-        "Which one is longer",
+        "Length difference of chosen and rejected responses",
         "If one side is larger, a model can learn length instead of the preference. The largest 1 % of the differences "
         "lie beyond the edges.",
         longer_by,
     ),
     "data-terms": Plot(
-        "Words that tell",
+        "Words that distinguish chosen from rejected responses",
         "Log-odds of a word in chosen against rejected responses, drawn towards its share of all words (informative "
         "Dirichlet prior, Monroe et al. 2008), over its standard deviation. z ranks words; it is no test, because "
         "words of one response go together.",
