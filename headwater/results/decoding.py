@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
-from headwater import files
 from headwater.results.points import Point
-from headwater.results.stored import StoredResult, as_json, flat, from_json
+from headwater.results.stored import StoredResult, as_json, flat
 from headwater.statistics import Estimate
 
 
@@ -66,21 +63,7 @@ class DecodedResponses(StoredResult):
 
     responses: tuple[DecodedResponse, ...]
 
-    def write(self, run: Path) -> Path:
-        """Write the responses as JSON lines and return their file."""
-        files.write_text(run / self.FILE, "".join(files.to_json(one.record()) + "\n" for one in self.responses))
-        return run / self.FILE
-
-    @classmethod
-    def find(cls, run: Path | str) -> Self | None:
-        """Read the responses of a run; None where it holds none."""
-        path = Path(run) / cls.FILE
-        if not path.is_file():
-            return None
-        lines = path.read_text(encoding="utf-8").splitlines()
-        return cls(tuple(from_json(DecodedResponse, json.loads(line)) for line in lines))
-
-    def rows(self) -> list[dict[str, Any]]:
+    def table_rows(self) -> list[dict[str, Any]]:
         """Return a row a response, without what is known by token."""
         by_token = [f.name for f in dataclasses.fields(DecodedResponse) if f.name.startswith("token")]
         return [{key: value for key, value in flat(one).items() if key not in by_token} for one in self.responses]
