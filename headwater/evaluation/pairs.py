@@ -38,7 +38,7 @@ from headwater.evaluation.labels import summarise_labels
 from headwater.evaluation.length_bias import Correction, Regress, compare_biases
 from headwater.forward.format_check import row_format_for
 from headwater.forward.packing import UNIFORM
-from headwater.forward.scores import last_states
+from headwater.forward.passes import last_states
 from headwater.losses.token_weights import Weights
 from headwater.models import loading, positions
 from headwater.models.turn_ends import end_rule
