@@ -12,6 +12,11 @@ from xxhash import xxh3_128_hexdigest
 Role = Literal["system", "user", "assistant"]
 Side = Literal["chosen", "rejected"]
 
+PAIR_COLUMNS = ("margin",)
+"""Columns of the data that become numbers of a pair, under the same names, in every layout.
+
+A name that is added here is read, checked, written and passed to the losses that name it in `needs`.
+"""
 NO_COLUMNS: Mapping[str, float] = {}
 """Columns of a row that has none; one object for all of them."""
 

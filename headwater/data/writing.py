@@ -19,7 +19,7 @@ import pyarrow.parquet
 
 from headwater import files
 from headwater.data.layouts import canonical_row, condition_of
-from headwater.data.preference import Candidates, Message, Preference, Record, Response
+from headwater.data.preference import PAIR_COLUMNS, Candidates, Message, Preference, Record, Response
 from headwater.errors import DataError, UsageError
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
@@ -200,7 +200,7 @@ _COMPLETION = [("response", pyarrow.string()), ("overall_score", pyarrow.float64
 _TYPES = {
     **dict.fromkeys(("id", "source"), pyarrow.string()),
     **dict.fromkeys(("prompt", "chosen", "rejected", "completion", "instruction"), _MESSAGES),
-    **dict.fromkeys(("score", "score_chosen", "score_rejected", "margin"), pyarrow.float64()),
+    **dict.fromkeys(("score", "score_chosen", "score_rejected", *PAIR_COLUMNS), pyarrow.float64()),
     **dict.fromkeys(("label", "complete", "chosen_complete", "rejected_complete"), pyarrow.bool_()),
     "completions": pyarrow.list_(pyarrow.struct(_COMPLETION)),
 }

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from headwater.data import token_cache
-from headwater.data.preference import Message, Preference, Response
+from headwater.data import reading, token_cache
+from headwater.data.layouts import checks
+from headwater.data.preference import PAIR_COLUMNS, Message, Preference, Response
 from headwater.data.preparation import PrepLog, prepare
 from headwater.data.tokenizers import Tokenizer
-from headwater.data.tokens import EncodeOptions, PairTokens
+from headwater.data.tokens import EncodeOptions, PairTokens, tokenize
 from headwater.data.truncation import Truncation
+from headwater.errors import DataError
 from headwater.forward import distributions
 from headwater.forward.attention import TREES, attend_with
 from headwater.forward.packing import collate
-from headwater.forward.scores import divergence_scores, policy_scores, self_likelihood_scores
-from headwater.losses import ORPO, LossBase, SimPO
+from headwater.forward.scores import divergence_scores, pair_loss, policy_scores, self_likelihood_scores
+from headwater.losses import ORPO, LossBase, PairLoss, PairScores, SimPO
 from headwater.losses.token_weights import First, Mean
 from tests.conftest import random_pairs
 from tests.forward.test_parity import LENGTHS, VOCAB, policy
@@ -81,13 +85,42 @@ def test_score_gaps_come_from_the_data_and_through_the_cache(tokenizer: Tokenize
 
 def test_score_gaps_are_there_where_every_row_has_one() -> None:
     model = policy("llama")
-    gaps = policy_scores(model, collate([pair._replace(columns={"score_gap": 2.5}) for pair in PAIRS])).columns[
-        "score_gap"
-    ]
-    assert gaps is not None
+    every = [pair._replace(columns={"score_gap": 2.5}) for pair in PAIRS]
+    gaps = policy_scores(model, collate(every)).columns["score_gap"]
     assert gaps.tolist() == [2.5] * len(PAIRS)
     some = [PAIRS[0], PAIRS[1]._replace(columns={"score_gap": 1.0})]
     assert not policy_scores(model, collate(some)).columns
+
+
+class Certain(LossBase):
+    """A loss that reads a number of the data that no loss of headwater knows."""
+
+    name = "certain"
+    needs_reference = False
+    needs = frozenset({"confidence"})
+
+    def __call__(self, policy: PairScores, reference: PairScores | None) -> PairLoss:
+        chosen, rejected = policy.chosen.value, policy.rejected.value
+        return PairLoss(self._column("confidence", policy), chosen.detach(), rejected.detach())
+
+
+def test_a_new_number_of_a_pair_needs_its_name_and_a_loss(
+    tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is read from a file, kept with the row, and arrives at the loss under its own name."""
+    monkeypatch.setattr(checks, "PAIR_COLUMNS", (*PAIR_COLUMNS, "confidence"))
+    rows = [{"prompt": f"Is {n} odd?", "chosen": "Yes.", "rejected": "No.", "confidence": n / 4} for n in (1, 3)]
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    preferences = reading.load(path).preferences
+    assert [checks.canonical_row(preference)["confidence"] for preference in preferences] == [0.25, 0.75]
+    encoded = tokenize(preferences, tokenizer, 512).pairs
+    ids = {side: [getattr(pair, side) % VOCAB for pair in encoded] for side in ("prompt", "chosen", "rejected")}
+    small = [pair._replace(**{side: ids[side][row] for side in ids}) for row, pair in enumerate(encoded)]
+    batch = collate(small)
+    assert pair_loss(policy("llama"), policy_scores, Certain(), batch).result.loss.tolist() == [0.25, 0.75]
+    with pytest.raises(DataError, match="confidence"):
+        pair_loss(policy("llama"), policy_scores, Certain(), collate(PAIRS))
 
 
 @pytest.mark.parametrize("chunk", [1, 2**24])

@@ -32,6 +32,7 @@ from headwater.data.layouts.layout import (
     UnpairedDraft,
 )
 from headwater.data.layouts.unread import Unread
+from headwater.data.preference import PAIR_COLUMNS
 from headwater.errors import UsageError, did_you_mean
 
 __all__ = [
@@ -107,7 +108,8 @@ def _nearest(fields: Fields) -> str:
 
 _NAMEABLE = (
     *("id", "source", "system", "prompt", "chosen", "rejected", "completion", "label"),
-    *("score_chosen", "score_rejected", "chosen_complete", "rejected_complete", "score", "complete", "margin"),
+    *("score_chosen", "score_rejected", "chosen_complete", "rejected_complete", "score", "complete"),
+    *PAIR_COLUMNS,
 )
 
 

@@ -7,7 +7,16 @@ from typing import Any
 
 from headwater.data.layouts.fields import number, own_id
 from headwater.data.layouts.layout import AnyDraft, Broken, CandidatesDraft, Draft, Fields, NoPreference
-from headwater.data.preference import NO_COLUMNS, Candidates, Message, Preference, Prompted, Response, Unpaired
+from headwater.data.preference import (
+    NO_COLUMNS,
+    PAIR_COLUMNS,
+    Candidates,
+    Message,
+    Preference,
+    Prompted,
+    Response,
+    Unpaired,
+)
 
 
 def draft_to_record(draft: AnyDraft, fields: Fields, name: str) -> Preference | Candidates | Unpaired:
@@ -27,10 +36,6 @@ def draft_to_record(draft: AnyDraft, fields: Fields, name: str) -> Preference | 
     check_responses(draft.response)
     _check_whole(draft.prompt, (draft.response,), names)
     return Unpaired(prompt=draft.prompt, response=draft.response, label=draft.label, id=identity, source=source)
-
-
-PAIR_COLUMNS = ("margin",)
-"""Fields of a row that become numbers of a pair (`Preference.columns`), under the same names, in every layout."""
 
 
 def pair_columns(fields: Fields) -> Mapping[str, float]:

@@ -23,7 +23,7 @@ from headwater.data.layouts.fields import (
     with_system,
 )
 from headwater.data.layouts.layout import Broken, Draft, Fields, NoPreference
-from headwater.data.preference import Message, Response
+from headwater.data.preference import PAIR_COLUMNS, Message, Response
 
 SIDES = ("chosen", "rejected")
 _RATINGS = [
@@ -39,7 +39,7 @@ _ABOUT_RESPONSES = frozenset(
     ("metadata", *(f"{side}_complete" for side in SIDES), *(column for side in SIDES for column in _SCORES[side]))
 )
 """Columns that hold scores, ratings and completeness of responses. Most rows have none, which is tested first."""
-READS = ("system", "margin", *sorted(_ABOUT_RESPONSES))
+READS = ("system", *PAIR_COLUMNS, *sorted(_ABOUT_RESPONSES))
 """Optional columns of all layouts with `chosen` and `rejected`."""
 ALPACA = ("input", "history")
 """Optional columns that belong to the prompt, in layouts with an `instruction`."""
