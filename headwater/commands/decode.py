@@ -24,6 +24,7 @@ from headwater.decoding.tables import decode_tables
 from headwater.errors import DataError, UsageError
 from headwater.journal import Journal
 from headwater.results import runs
+from headwater.results.facts import Facts
 from headwater.results.recording import recording
 
 EXAMPLE = (
@@ -121,7 +122,7 @@ def run(config: Config) -> Path:
     except BaseException:
         journal.close()
         raise
-    facts = {"decoded_from": config.model, "strategy": config.strategy}
+    facts: Facts = {"decoded_from": config.model, "strategy": config.strategy}
     with recording(config.output, "decode", config, read=row_reader, stages=stages, facts=facts) as writer:
         found.write(writer.path)
         picker = next(iter(config.reward_model), None)

@@ -21,6 +21,7 @@ from headwater.data.tokens import EncodeOptions
 from headwater.data.truncation import Truncation
 from headwater.errors import ModelError
 from headwater.results import runs
+from headwater.results.facts import Facts
 from headwater.results.recording import recording
 from headwater.signal.options import DivergenceOptions
 from headwater.signal.tables import divergence_tables
@@ -75,7 +76,7 @@ def run(config: Config) -> Path:
         pairs, prep_log.stages["prompts"] = distinct_prompts(two, options.max_new_tokens or SAMPLE_TOKENS)
     say_stages(prep_log.stages)
     say_notes(prep_log.notes)
-    facts = {"along": options.along}
+    facts: Facts = {"along": options.along}
     with recording(output, "divergence", config, read=loaded, stages=prep_log.stages, facts=facts) as writer:
         found = measure_divergence(two, pairs, options, config.seed)
         found.divergence.write(writer.path)

@@ -15,6 +15,7 @@ from headwater.data.templates import renders_conversations
 from headwater.data.tokens import TOKENS_PER_PASS
 from headwater.data.truncation_options import TruncationOptions
 from headwater.results import runs
+from headwater.results.facts import Facts
 from headwater.results.outputs import default_run
 from headwater.results.recording import recording
 
@@ -95,7 +96,7 @@ def run(config: Config) -> Path:
     encoded = pairs.prepare(config.model, loaded.preferences, options, prep_log)
     say_stages(prep_log.stages)
     say_notes(prep_log.notes)
-    facts = encoded.facts | ({"correction": config.correct} if config.correct else {})
+    facts: Facts = encoded.facts | ({"correction": config.correct} if config.correct else {})
     with recording(output, "evaluate", config, read=loaded, stages=prep_log.stages, facts=facts) as run:
         found = pairs.score(encoded)
         found.write(run)

@@ -24,6 +24,7 @@ from headwater.decoding.options import DecodingOptions
 from headwater.decoding.tables import frontier_table
 from headwater.errors import DataError, UsageError
 from headwater.results.decoding import Frontier, FrontierPoint
+from headwater.results.facts import Facts
 from headwater.results.recording import recording
 from headwater.statistics import Estimate
 
@@ -102,7 +103,7 @@ def run(config: Config) -> Path:
     responses = study.decode_grid(config.output, config.options, decoder, reward_models, config.seed)
 
     output = config.output / "summary"
-    facts = {"decoded_from": config.model, "reward_models": list(config.reward_model)}
+    facts: Facts = {"decoded_from": config.model, "reward_models": list(config.reward_model)}
     with recording(output, "frontier", config, read=row_reader, stages=stages, facts=facts) as writer:
         picker, points = config.reward_model[0], []
         metrics: dict[str, Estimate | str | float] = {}

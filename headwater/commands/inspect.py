@@ -17,6 +17,7 @@ from headwater.errors import UsageError
 from headwater.files import to_json
 from headwater.report.inspection_tables import inspection_page
 from headwater.results import runs
+from headwater.results.facts import Facts
 from headwater.results.inspecting import SAMPLES, embed_pairs, inspect_rows, metrics
 from headwater.results.inspection import Inspection
 from headwater.results.recording import recording
@@ -67,7 +68,8 @@ def run(config: Config) -> Inspection:
         show(Group(*inspection_page(found, profile.shown(SAMPLES))))
     if config.output:
         points = None if config.embed is None else embed_pairs(profile, config.embed, config.seed)
-        stages, facts = {"read": row_reader.row_counts}, {"layout": row_reader.layout}
+        stages = {"read": row_reader.row_counts}
+        facts: Facts = {"layout": row_reader.layout}
         with recording(
             config.output, "inspect", config, read=row_reader, stages=stages, facts=facts, began=began
         ) as writer:

@@ -16,6 +16,7 @@ from headwater.console import say, say_stages, show
 from headwater.data.templates import renders_conversations
 from headwater.errors import DataError, UsageError
 from headwater.results import runs
+from headwater.results.facts import Facts
 from headwater.results.outputs import journal_of
 from headwater.results.recording import recording
 
@@ -83,7 +84,8 @@ def run(config: Config) -> Path:
     judgements = judging.judge(judges, comparisons, server)
     figures = judging.figures(judgements, config.seed)
     counts = {f"judged by {name}": judging.row_counts(own) for name, own in judging.by_judge(judgements).items()}
-    inputs, facts = [config.baseline, *config.answers], {"baseline": judgements[0].first}
+    inputs = [config.baseline, *config.answers]
+    facts: Facts = {"baseline": judgements[0].first}
     with recording(config.output, "judge", config, inputs=inputs, stages=stages | counts, facts=facts) as run:
         files.write_json(run.path / ANNOTATIONS, as_annotations(judgements))
         run.write(figures)

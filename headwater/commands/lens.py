@@ -26,6 +26,7 @@ from headwater.report.lens import decodes
 from headwater.report.lens.page import write_lens
 from headwater.results import runs
 from headwater.results.decoding import DecodedResponses
+from headwater.results.facts import Facts
 from headwater.results.recording import recording
 from headwater.signal.lens import LensOptions, build_lens, draw, empty_lens, serve
 from headwater.signal.options import ScorerOptions
@@ -143,7 +144,7 @@ def _run_decoded(config: Config, source: runs.Run, output: Path) -> Path:
     prep_log = PrepLog()
     drawn = [rows[index] for index in draw(len(rows), config.options.count, config.seed, prep_log)]
     say_stages(prep_log.stages)
-    facts = {name: source.facts[name] for name in ("decoded_from", "strategy")}
+    facts: Facts = {"decoded_from": source.facts["decoded_from"], "strategy": source.facts["strategy"]}
     inputs = [source.path / DecodedResponses.FILE]
     with recording(output, "lens", config, stages=prep_log.stages, inputs=inputs, facts=facts) as writer:
         writer.write_metrics({})

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from headwater import files
 from headwater.commands._flags import RunFlags
@@ -34,6 +34,7 @@ from headwater.data.truncation_options import facts_of
 from headwater.data.writing import shard_paths
 from headwater.errors import DataError, UsageError
 from headwater.results import runs
+from headwater.results.facts import Facts
 from headwater.results.outputs import check_data_file, places_of
 
 EXAMPLE = "headwater preprocess --input pairs.jsonl --output cut.jsonl --truncate-percentage 50"
@@ -126,10 +127,10 @@ def _refuse_nothing(row_reader: RowReader, effect: TruncationEffect) -> None:
         raise DataError(row_reader.place, "no row is left", "keep more")
 
 
-def _facts(config: Config, truncation: Truncation, effect: TruncationEffect) -> dict[str, Any]:
+def _facts(config: Config, truncation: Truncation, effect: TruncationEffect) -> Facts:
     before = runs.facts_of(config.input)
     saved = 1 - (1 - before.get("flops_saved", 0.0)) * (1 - effect.flops_saved)
-    return before | facts_of(EncodeOptions(truncation, "complete", 0), before) | {"flops_saved": saved}
+    return {**before, **facts_of(EncodeOptions(truncation, "complete", 0), before), "flops_saved": saved}
 
 
 def _existing(path: Path) -> Path:

@@ -6,7 +6,7 @@ import dataclasses
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from headwater.commands._flags import DataFlags, RunFlags
 from headwater.config import POSITIONAL
@@ -18,6 +18,7 @@ from headwater.data.sampling import Journal, Sampling, asked
 from headwater.data.templates import renders_conversations
 from headwater.errors import DataError, NetworkError, UsageError
 from headwater.network.endpoint import Refusals
+from headwater.results.facts import Facts
 from headwater.results.outputs import free_places
 from headwater.results.recording import recording
 from headwater.rewards import drawing
@@ -94,7 +95,7 @@ def run(config: Config) -> Path:
         rewards = drawing.score_drawn(config.reward_model, kept, journal, condition, batch, config.seed)
         found = drawing.candidates(kept, journal, next(iter(rewards.values()), None))
         counts = drawing.counts(found)
-        facts = {"sampled_from": config.model, **dataclasses.asdict(config.sampling)}
+        facts: Facts = {"sampled_from": config.model, **cast(Facts, dataclasses.asdict(config.sampling))}
         with recording(home, "sample", config, read=row_reader, stages=stages, facts=facts) as writer:
             reading.write(target, found)
             if rewards:

@@ -89,8 +89,8 @@ def run(config: Config) -> Path:
         scorer = DataScorer(config.input, config.read_options, models, options, journal)
         tokens = scorer.score()
         rows = reading.stream(config.input, config.read_options)
-        scores = "reward" if config.value == "reward" else "likelihood"
-        facts = runs.facts_of(config.input) | {"scored_by": list(models), "scores": scores}
+        facts = runs.facts_of(config.input)
+        facts |= {"scored_by": list(models), "scores": "reward" if config.value == "reward" else "likelihood"}
         stages = {"read": rows.row_counts}
         with recording(home, "score", config, read=rows, stages=stages, facts=facts, began=began) as run:
             files = reading.write(target, scorer.rows(rows))

@@ -18,6 +18,7 @@ from headwater.data.selection.selecting import Selected, read_pool, rows_to_meas
 from headwater.data.tokenizers import load_tokenizer
 from headwater.errors import DataError, UsageError
 from headwater.results import runs
+from headwater.results.facts import Facts
 from headwater.results.outputs import check_data_file, free_places
 from headwater.results.recorded_rewards import recorded_rewards
 from headwater.results.recording import recording
@@ -85,7 +86,7 @@ def run(config: Config) -> Path:
         say_stages(stages)
         raise DataError(str(config.input), f"no row fits into --budget {options.budget}", "see the row counts above")
 
-    facts = before | chosen.facts(options.by)
+    facts: Facts = {**before, **chosen.facts(options.by)}
     with recording(home, "select", config, read=row_reader, stages=stages, facts=facts) as writer:
         measured = rows_to_measure(pool, config.measure_gradients or 0, config.seed)
         rows = ChosenRows(pool, chosen.scores, taken, plan.pairing, config.seed, measured)

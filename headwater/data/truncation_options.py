@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from headwater.data.facts import TruncationFacts
 from headwater.data.tokens import EncodeOptions, EndToken
 from headwater.data.truncation import Boundary, CutBy, Part, Truncation, parse_keep
 from headwater.errors import UsageError
@@ -43,13 +42,10 @@ class TruncationOptions:
         return EncodeOptions(truncation, self.end or end, self.max_length)
 
 
-def facts_of(encode_options: EncodeOptions, before: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the report should know of a view of data with the facts `before`.
-
-    `keep` is the share of tokens kept over all cuts so far; where an amount is absolute, there is no such share.
-    """
+def facts_of(encode_options: EncodeOptions, before: TruncationFacts) -> TruncationFacts:
+    """Return the facts of truncated data whose facts `before` truncation are given."""
     truncation = encode_options.truncation
-    facts: dict[str, Any] = {"end": encode_options.end, "cut": truncation.cut, "part": truncation.part}
+    facts: TruncationFacts = {"end": encode_options.end, "cut": truncation.cut, "part": truncation.part}
     if truncation.changes_nothing:
         facts = {**facts, "cut": before.get("cut", "own"), "part": before.get("part", "prefix")}
     if truncation.keep.unit != "ratio":

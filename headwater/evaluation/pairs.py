@@ -52,6 +52,7 @@ from headwater.results.evaluation import (
     ScoredRow,
     ScoredRows,
 )
+from headwater.results.facts import Facts, of_evaluation
 from headwater.results.runs import RunWriter
 from headwater.rewards import reward_models
 from headwater.rewards.reward_models import Rewarding
@@ -159,7 +160,7 @@ class EncodedRows:
     embedded: list[int]
     """Places of the pairs that are embedded."""
     prep_log: PrepLog
-    facts: dict[str, Any]
+    facts: Facts
 
     @property
     def labelled(self) -> bool:
@@ -211,7 +212,7 @@ def prepare(
     pairs = encode(part, rows, encode_options, loaded.tokenizer, prep_log)
     scored = [rows[pair.row] for pair in pairs]
     facts.pop("members", None)  # those of the model's own run
-    facts |= {f"evaluated_{name}": value for name, value in facts_of(encode_options, {}).items()}
+    facts |= of_evaluation(facts_of(encode_options, {}))
     facts.setdefault("kind", "policy" if loading.head_of(runs.members_of(model)[0]) == "policy" else "reward model")
     return EncodedRows(
         name=model,

@@ -20,6 +20,7 @@ from headwater.data.turns import padding_token, turn_end
 from headwater.errors import ModelError
 from headwater.models import adapters, heads
 from headwater.results import runs
+from headwater.results.facts import Facts
 
 PAD = "<|pad|>"
 """Added to a vocabulary without an unused token."""
@@ -116,7 +117,7 @@ def end_rule(name: str) -> EndToken:
     return "never"
 
 
-def _trained(path: Path) -> dict[str, Any]:
+def _trained(path: Path) -> Facts:
     """Return the facts of a training run; for adapters inside a run, those of that run."""
     return runs.facts_of(path) or (runs.facts_of(path.parent) if path.name == "adapter" else {})
 

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from headwater.console import RowAccount
 from headwater.data.reading import QUARANTINE, Quarantine
 from headwater.results import runs
+from headwater.results.facts import Facts
 from headwater.results.runs import RunWriter
 
 
@@ -42,7 +43,7 @@ def recording(
     read: ReadRows | None = None,
     stages: Mapping[str, RowAccount] | None = None,
     inputs: Iterable[Path] = (),
-    facts: Mapping[str, Any] | None = None,
+    facts: Facts | None = None,
     began: float | None = None,
 ) -> Iterator[RunWriter]:
     """Begin the run of a command, and finish it when the block ends without an error.

@@ -47,6 +47,7 @@ from headwater.files import (
     write_text,
 )
 from headwater.masking import mask, mask_all, mask_values
+from headwater.results.facts import Facts
 from headwater.results.stored import StoredResult, write_parquet
 from headwater.results.training import TrainingHistory
 from headwater.statistics import Estimate
@@ -61,9 +62,9 @@ TRAINED_ON = "trained_on.txt"
 class RunWriter:
     """Writer of a run; `start` returns one, and `finish` ends the run."""
 
-    def __init__(self, path: Path, facts: Mapping[str, Any], began: float | None = None) -> None:
+    def __init__(self, path: Path, facts: Facts, began: float | None = None) -> None:
         self.path = path
-        self.facts = dict(facts)
+        self.facts = facts.copy()
         self.row_counts: list[dict[str, Any]] = []
         self._began = time.monotonic() if began is None else began
 
@@ -192,7 +193,7 @@ def start(
     config: Any,
     *,
     inputs: Iterable[Path] = (),
-    facts: Mapping[str, Any] | None = None,
+    facts: Facts | None = None,
     began: float | None = None,
 ) -> RunWriter:
     """Begin a run: create its directory with config and environment.
@@ -221,9 +222,7 @@ def start(
     return RunWriter(path, facts or {}, began)
 
 
-def take_up(
-    path: Path, *, inputs: Iterable[Path] = (), facts: Mapping[str, Any] | None = None, config: Any = None
-) -> RunWriter:
+def take_up(path: Path, *, inputs: Iterable[Path] = (), facts: Facts | None = None, config: Any = None) -> RunWriter:
     """Continue an unfinished run; `config` replaces the stored one where it is given.
 
     Errors: `DataError` where an input has changed since.
@@ -255,7 +254,7 @@ class Run:
     command: str
     config: dict[str, Any]
     environment: dict[str, Any]
-    facts: dict[str, Any]
+    facts: Facts
     row_counts: list[dict[str, Any]]
     history: list[dict[str, Any]]
     metrics: dict[str, Any]
@@ -332,10 +331,10 @@ def members_of(path: str) -> tuple[str, ...]:
     return tuple(str(Path(path) / name) for name in facts_of(Path(path)).get("members", ())) or (path,)
 
 
-def facts_of(path: Path) -> dict[str, Any]:
+def facts_of(path: Path) -> Facts:
     """Return the facts of the run at `path`, or of the run that wrote the file `path`; {} when there is none."""
     for place in (path, beside(path)):
         if (place / "facts.json").is_file():
-            facts: dict[str, Any] = _read_json(place / "facts.json", {})
+            facts: Facts = _read_json(place / "facts.json", {})
             return facts
     return {}

@@ -30,6 +30,7 @@ from headwater.network.page_server import Server
 from headwater.report.lens.page import page
 from headwater.report.lens.views import PAIR, Lens, contents
 from headwater.results import runs
+from headwater.results.facts import Facts
 from headwater.signal import tokenwise
 from headwater.signal.options import ScorerOptions
 from headwater.signal.tokenwise import ScoredPair, TokenReader, TypedPairs
@@ -98,7 +99,7 @@ class PairLens:
     """Figures of the scores of whole responses; empty without a model."""
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> Facts:
         """What the scores are: kind of model, end tokens, and of a policy its beta and reference."""
         return {**self.readers[0].facts, "end": self.readers[0].encode_options.end}
 

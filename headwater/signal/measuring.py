@@ -22,6 +22,7 @@ from headwater.data.preparation import PrepLog, prepare
 from headwater.data.splitting import unseen
 from headwater.data.truncation import Truncation
 from headwater.results import runs
+from headwater.results.facts import Facts
 from headwater.results.signal import CurvePoint, SignalCurve
 from headwater.signal.curves import Curves, Grid, groups_of, measure
 from headwater.signal.depth import Recommendation, depth_metrics, recommend, training_saved
@@ -38,7 +39,7 @@ class SignalMeasurement:
     curve: SignalCurve
     metrics: dict[str, Estimate]
     """Accuracy on full responses, that of length alone, and the signal depths."""
-    facts: dict[str, Any]
+    facts: Facts
     """The recommendation (`verdict`, `recommended_keep`, `says`), the unit, the shuffled labels, and what scored."""
     records: list[dict[str, Any]]
     """One row a pair: lengths, and the margin of the chosen response at every ratio."""
@@ -56,7 +57,7 @@ class SignalInput:
     score: Callable[[], PrefixScorer]
     """Runs the forward passes; everything that can be refused has been refused before."""
     prompts: Ints  # [pairs] length of every prompt, in the unit of the scorer
-    facts: dict[str, Any]
+    facts: Facts
 
     @property
     def conversation_ids(self) -> list[str]:
@@ -123,7 +124,7 @@ def model_input(
         loading.check_conditions(model, (preference.condition for preference in preferences))
     scorer = passes.load_prefix_model(model, options, seed, preferences)
     pairs = prepare("read pairs", preferences, scorer.encode_options, scorer.tokenizer, prep_log)
-    facts = {
+    facts: Facts = {
         "kind": runs.facts_of(Path(model)).get("kind", "reward model" if head == "reward" else "policy"),
         "end": scorer.encode_options.end,
         "training_flops_a_token": 6 * scorer.parameters,
@@ -166,7 +167,7 @@ def _words_curve(read: SignalInput, grid: Grid) -> list[CurvePoint]:
     return [dataclasses.replace(point, curve="words") for point in curves.curve(Words.unit).along()]
 
 
-def _facts(scorer: PrefixScorer, prompts: Ints, curves: Curves, advice: Recommendation) -> dict[str, Any]:
+def _facts(scorer: PrefixScorer, prompts: Ints, curves: Curves, advice: Recommendation) -> Facts:
     """Return what later steps and the report need to know."""
     saved = None if advice.keep is None else training_saved(prompts, scorer.lengths, advice.keep)
     return {

@@ -20,6 +20,7 @@ from headwater.errors import DataError, NumericalError
 from headwater.report.lens.pieces import Pieces, at_pieces, by_characters, pieces_of
 from headwater.report.lens.views import PAIR, Contents, Entry, Reading, Side, entry_of, scales
 from headwater.results import runs
+from headwater.results.facts import Facts
 from headwater.signal.options import ScorerOptions
 from headwater.signal.prefix_scorers import TokenRewards
 from headwater.statistics import Floats
@@ -34,7 +35,7 @@ class TokenReader:
     reading: Reading | None = None
     """What the scores are; None without a model."""
     score: Callable[[Sequence[PairTokens]], TokenRewards] | None = None
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    facts: Facts = field(default_factory=Facts)
 
 
 def load(model: str, options: ScorerOptions, seed: int) -> TokenReader:
@@ -43,7 +44,7 @@ def load(model: str, options: ScorerOptions, seed: int) -> TokenReader:
 
     trained, head = runs.facts_of(Path(model)), passes.head_of(model)
     scorer = passes.load_prefix_model(model, options, seed)
-    facts = {
+    facts: Facts = {
         "kind": trained.get("kind", "reward model" if head == "reward" else "policy"),
         "end": scorer.encode_options.end,
         "score": "reward" if head == "reward" else "implicit reward",

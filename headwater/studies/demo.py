@@ -21,6 +21,7 @@ from headwater.data.corpus import Corpus, generate
 from headwater.data.truncation_options import TruncationOptions
 from headwater.report.findings import findings
 from headwater.results import runs
+from headwater.results.facts import Facts
 from headwater.training.options import TrainingOptions
 
 EXAMPLE = "headwater demo --output demo"
@@ -122,7 +123,7 @@ def _percent(keep: Fraction) -> int:
 
 def _write_corpus(corpus: Corpus, config: Config) -> None:
     """Write the corpus as a data run, with its planted depth."""
-    facts = {"planted_depth": corpus.planted_depth}
+    facts: Facts = {"planted_depth": corpus.planted_depth}
     preferences = generate(corpus)
     writer = runs.start(config.output / "corpus", "demo-corpus", config, facts=facts)
     writer.count("generate", len(preferences), len(preferences), {})

@@ -6,7 +6,6 @@ All rows of a file are of one kind, so that its first row tells which.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from headwater.console import say
 from headwater.data.preference import Example, Unpaired
@@ -16,6 +15,7 @@ from headwater.data.truncation_options import TruncationOptions
 from headwater.errors import UsageError
 from headwater.losses import KTO, Loss
 from headwater.losses.token_weights import COMPARING, WEIGHTS, Weights
+from headwater.results.facts import Facts
 
 
 def check_row(row: Example, loss: Loss, weights: Weights, truncation: TruncationOptions) -> None:
@@ -46,13 +46,13 @@ def counts(part: str, pairs: Sequence[PairTokens]) -> dict[str, int]:
     return {f"{part}_rows": len(pairs), f"{part}_desirable": _desirable(pairs)}
 
 
-def facts_of(loss: Loss, pairs: Sequence[PairTokens]) -> dict[str, Any]:
+def facts_of(loss: Loss, pairs: Sequence[PairTokens]) -> Facts:
     """Return the number of responses of either label and their balance in the loss, as facts of a run; prints them."""
     if not _labelled(pairs):
         return {}
     desirable = _desirable(pairs)
     undesirable = len(pairs) - desirable
-    facts: dict[str, Any] = {"desirable": desirable, "undesirable": undesirable}
+    facts: Facts = {"desirable": desirable, "undesirable": undesirable}
     said = f"labels: {desirable} desirable, {undesirable} undesirable"
     if isinstance(loss, KTO) and desirable and undesirable:
         facts["label_balance"] = loss.balance(desirable, undesirable)

@@ -16,6 +16,7 @@ from headwater.data.truncation_options import facts_of
 from headwater.forward.packing import RowFormat
 from headwater.models import fingerprint, loading
 from headwater.results import runs
+from headwater.results.facts import Facts
 from headwater.results.runs import RunWriter
 from headwater.training import checkpoints, labels, resume
 from headwater.training.examples import Examples, Pairs
@@ -60,7 +61,7 @@ def start(job: TrainingJob, checkpoint: Path | None, data: Examples, pairs: Pair
     if not job.is_first:
         return runs.NullRunWriter(config.output, {})
     before = runs.facts_of(config.data)
-    facts = before | facts_of(config.truncation.encode_options(config.training.seed), before)
+    facts: Facts = {**before, **facts_of(config.truncation.encode_options(config.training.seed), before)}
     facts |= {} if task.reward_head is None else {"reward_head": task.reward_head}
     facts |= {"conditional": True} if any(preference.condition for preference in data.train) else {}
     facts |= {"kind": task.kind, "base": config.model, "notes": dict(job.log.notes)}
@@ -103,7 +104,8 @@ def end(run: RunWriter, trainer: PairTrainer, pairs: Pairs, row_format: RowForma
     """Store what a training that ended has cost and reached, and show how its figures developed."""
     run.facts["memory_bytes"] = memory_use.measured()
     model = trainer.accelerator.unwrap_model(trainer.model).model
-    run.facts |= training_cost(model, pairs.train, row_format, float(trainer.state.epoch))._asdict()
+    cost = training_cost(model, pairs.train, row_format, float(trainer.state.epoch))
+    run.facts |= {"training_tokens": cost.training_tokens, "training_flops": cost.training_flops}
     show(trends(trainer.state.log_history, TRENDS))
     counts = labels.counts("train", pairs.train) | labels.counts("held_out", pairs.held_out)
     run.write_metrics({**_held_out_figures(run, trainer), **counts, **_skipped_steps(run, trainer)})

@@ -12,6 +12,7 @@ in the same way for all. `selecting.select` does all of it.
 
 from __future__ import annotations
 
+from headwater.data.facts import Scores
 from headwater.data.selection.choosing import Budget, Choice, Take, choose
 from headwater.data.selection.duplicates import PromptGroups
 from headwater.data.selection.effects import (
@@ -25,7 +26,7 @@ from headwater.data.selection.effects import (
     gradient_figures,
 )
 from headwater.data.selection.pairing import PAIRINGS, Pairing, PromptPairs, compared, costs, seed_of
-from headwater.data.selection.pool import PROBABILITIES, Measure, Pool, PoolBuilder, Rewards, Scores, responses_of
+from headwater.data.selection.pool import PROBABILITIES, Measure, Pool, PoolBuilder, Rewards, responses_of
 from headwater.data.selection.selectors import SELECTORS, Need, PVar, Random, Selector, alternatives, lacking, unit_of
 from headwater.data.selection.variance import Floats, Ints, PairMean, logit, pair_mean, preference_variance
 from headwater.data.selection.writing import (

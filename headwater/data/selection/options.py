@@ -10,9 +10,10 @@ from typing import NamedTuple
 import numpy as np
 
 from headwater.config import build
+from headwater.data.facts import Scores
 from headwater.data.selection.choosing import Budget, Take
 from headwater.data.selection.pairing import PAIRINGS, Pairing
-from headwater.data.selection.pool import Pool, Scores
+from headwater.data.selection.pool import Pool
 from headwater.data.selection.selectors import SELECTORS, Need, Random, Selector, lacking
 from headwater.errors import UsageError
 

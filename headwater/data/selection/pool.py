@@ -6,18 +6,15 @@ import sys
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
+from headwater.data.facts import Scores
 from headwater.data.preference import Candidates, Preference, Response
 from headwater.data.recorded import Recorded, RowName
 from headwater.data.selection.variance import Floats, Ints, logit
 from headwater.errors import DataError
 
-Scores = Literal["reward", "probability", "likelihood"]
-"""What the data's own scores are: rewards or ratings, probabilities of beating one common opponent, or
-log-probabilities under a policy."""
 PROBABILITIES = ("alpaca-eval-responses", "best-of-n")
 """Layouts whose scores are probabilities."""
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from headwater.console import say
+from headwater.data.facts import Scores, SelectionFacts
 from headwater.data.preference import Candidates, Preference
 from headwater.data.reading import RowReader
 from headwater.data.selection.choosing import Choice, choose
@@ -21,7 +22,7 @@ from headwater.data.selection.duplicates import PromptGroups
 from headwater.data.selection.effects import Agreement, Effect, agreement, blocks, columns_of, effects
 from headwater.data.selection.options import Plan, SelectionOptions
 from headwater.data.selection.pairing import costs
-from headwater.data.selection.pool import PROBABILITIES, Measure, Pool, PoolBuilder, Rewards, Scores
+from headwater.data.selection.pool import PROBABILITIES, Measure, Pool, PoolBuilder, Rewards
 from headwater.data.selection.selectors import PVar, alternatives, unit_of
 from headwater.data.selection.variance import Floats, Ints
 from headwater.data.tokenizers import is_call, load_tokenizer
@@ -116,9 +117,9 @@ class Selected:
         columns = {"score": self.scores} | columns_of(self.read.pool)
         return effects(self.read.pool, columns, self.choice.rows, self.seed)
 
-    def facts(self, by: str) -> dict[str, Any]:
+    def facts(self, by: str) -> SelectionFacts:
         """Return what later steps and the report need to know; `by` is the call of the selector."""
-        found: dict[str, Any] = {"selected_by": by, "selected_end": self.plan.take}
+        found: SelectionFacts = {"selected_by": by, "selected_end": self.plan.take}
         # Pairs that are made of candidates carry the rewards that they were made by.
         found["scores"] = "reward" if self.plan.pairing else self.read.scores
         if isinstance(self.plan.selector, PVar):

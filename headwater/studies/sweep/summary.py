@@ -22,8 +22,6 @@ from headwater.signal.options import ScorerOptions, SignalOptions
 from headwater.statistics import LEVEL, RESAMPLES, Estimate, Floats
 from headwater.studies.sweep.points import Budget, Point, Sweep
 
-COSTS = ("training_tokens", "training_flops")
-"""Facts of a training run."""
 RESULTS = "sweep.json"
 """File in the run of the summary: a row for every ratio, budget and kind of evaluation, and the one-pass curve."""
 
@@ -109,7 +107,7 @@ def _rows(sweep: Sweep) -> Iterator[Row]:
     for equal, keep in dict.fromkeys((point.equal, point.keep) for point in done):
         members = [point for point in done if (point.equal, point.keep) == (equal, keep)]
         trained = [runs.load(sweep.trained(point)) for point in members]
-        spent = [[float(run.facts[name]) for name in COSTS] + [run.seconds] for run in trained]
+        spent = [(run.facts["training_tokens"], run.facts["training_flops"], run.seconds) for run in trained]
         tokens, flops, seconds = np.mean(spent, axis=0).tolist()
         for seen in ("full", "same"):
             share = Fraction(1) if seen == "full" else keep
