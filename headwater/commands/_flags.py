@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from headwater.data.reading import ReadOptions
+from headwater.errors import UsageError
 
 TRAINING_HELP = {
     "Input": ("data", "split", "limit"),
@@ -46,3 +50,15 @@ class DataFlags(TemplateFlags):
     """Flags of commands that read data and render conversations."""
 
     read_options: ReadOptions = field(default_factory=ReadOptions)
+
+
+def refuse_given(config: Any, names: Sequence[str], problem: str, fix: str) -> None:
+    """Refuse options of a config, or whole groups of them, that are set and have no effect. Errors: `UsageError`."""
+    groups = [group for group in vars(config).values() if dataclasses.is_dataclass(group)]
+    for name in names:
+        group = next(each for each in (config, *groups) if name in vars(each))
+        default = next(each for each in dataclasses.fields(group) if each.name == name)
+        usual = default.default_factory() if callable(default.default_factory) else default.default
+        if getattr(group, name) != usual:
+            flag = "a flag of how the data is read" if name == "read_options" else f"--{name.replace('_', '-')}"
+            raise UsageError(flag, problem, fix)

@@ -79,16 +79,7 @@ class Config:
         """Refuse values that cannot work. Errors: `UsageError`."""
         if self.draws < 0:
             raise UsageError(f"--draws {self.draws}", "expected 0 or more")
-        endpoint = self.servers.endpoint
-        apart = "--endpoint" if endpoint else "--release-policy" if self.release_policy else None
-        if apart and self.draws:
-            raise UsageError("--draws", f"needs both models at once, which {apart} has not", "leave one out")
-        if endpoint and self.release_policy:
-            raise UsageError("--release-policy", "has no effect with --endpoint", "leave it out")
-        if endpoint and self.reference is None:
-            raise UsageError("--endpoint", "does not know a reference", "name --reference as its server knows it")
-        if endpoint and self.decoding.draft != DecodingOptions.draft:
-            raise UsageError("--draft", "has no effect with --endpoint", "leave it out")
+        self.servers.check(self.reference, self.draws, self.decoding.draft, self.release_policy)
 
 
 @renders_conversations

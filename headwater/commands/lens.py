@@ -8,27 +8,23 @@ and which model it came from. With --serve the page is live: type a prompt and t
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-from headwater.commands._flags import DataFlags, RunFlags
+from headwater.commands._flags import DataFlags, RunFlags, refuse_given
 from headwater.config import POSITIONAL
-from headwater.console import say, say_stages
+from headwater.console import say
 from headwater.data import reading
 from headwater.data.preparation import PrepLog
-from headwater.data.reading import ReadOptions
 from headwater.data.templates import renders_conversations
-from headwater.errors import DataError, UsageError
-from headwater.report.lens import decodes
+from headwater.errors import UsageError
 from headwater.report.lens.page import write_lens
 from headwater.results import runs
 from headwater.results.decoding import DecodedResponses
 from headwater.results.facts import Facts
 from headwater.results.recording import recording
-from headwater.signal.lens import LensOptions, build_lens, draw, empty_lens, serve
+from headwater.signal.lens import LensOptions, build_lens, decoded_lens, empty_lens, serve
 from headwater.signal.options import ScorerOptions
 
 EXAMPLE = """headwater lens pairs.jsonl --model runs/reward --output runs/lens
@@ -71,29 +67,21 @@ class Config(DataFlags, RunFlags):
     def __post_init__(self) -> None:
         """Refuse values that cannot work. Errors: `UsageError`."""
         if self.model is None:
-            self.refuse(MODEL_FLAGS, "is about a model", "name one with --model")
+            refuse_given(self, MODEL_FLAGS, "is about a model", "name one with --model")
         if self.serve:
-            self.refuse(("output", "overwrite"), "has no effect with --serve: nothing is written", "leave it out")
+            refuse_given(
+                self, ("output", "overwrite"), "has no effect with --serve: nothing is written", "leave it out"
+            )
         else:
-            self.refuse(("port",), "is about --serve", "add --serve")
+            refuse_given(self, ("port",), "is about --serve", "add --serve")
         if self.data is None:
             if not self.serve:
                 raise UsageError("lens", "no data is named", "such as pairs.jsonl; or type pairs with --serve")
-            self.refuse(DATA_FLAGS, "is about data", "name a preference file")
+            refuse_given(self, DATA_FLAGS, "is about data", "name a preference file")
         if self.model is not None and self.options.tokenizer is not None:
             raise UsageError("--tokenizer", "a model has its own", "leave it out")
         if self.port is not None and not 1 <= self.port <= 65535:
             raise UsageError(f"--port {self.port}", "expected 1 to 65535")
-
-    def refuse(self, names: Sequence[str], problem: str, fix: str) -> None:
-        """Refuse flags that are given and would have no effect. Errors: `UsageError`."""
-        defaults = {each.name: each.default for each in dataclasses.fields(self)} | {"read_options": ReadOptions()}
-        defaults |= vars(ScorerOptions()) | vars(LensOptions())
-        values = vars(self) | vars(self.scorer) | vars(self.options)
-        for name in names:
-            if values[name] != defaults[name]:
-                flag = "a flag of how the data is read" if name == "read_options" else f"--{name.replace('_', '-')}"
-                raise UsageError(flag, problem, fix)
 
 
 @renders_conversations
@@ -136,17 +124,13 @@ def run(config: Config) -> Path | None:
 
 def _run_decoded(config: Config, source: runs.Run, output: Path) -> Path:
     """Write the page of a run of `decode`."""
-    config.refuse(PAIR_FLAGS, "has no effect on responses that were decoded before", "leave it out")
+    refuse_given(config, PAIR_FLAGS, "has no effect on responses that were decoded before", "leave it out")
     runs.check_free(output, config.overwrite, config)
-    rows = decodes.decoded(source)
-    if not rows:
-        raise DataError(str(source.path), "holds no KL by token, or no token boundaries", "decode with both models")
     prep_log = PrepLog()
-    drawn = [rows[index] for index in draw(len(rows), config.options.count, config.seed, prep_log)]
-    say_stages(prep_log.stages)
+    shown = decoded_lens(source, config.options, config.seed, prep_log)
     facts: Facts = {"decoded_from": source.facts["decoded_from"], "strategy": source.facts["strategy"]}
     inputs = [source.path / DecodedResponses.FILE]
     with recording(output, "lens", config, stages=prep_log.stages, inputs=inputs, facts=facts) as writer:
         writer.write_metrics({})
-        write_lens(writer.path, decodes.lens_of(source, drawn, config.options.truncation))
+        write_lens(writer.path, shown)
     return output

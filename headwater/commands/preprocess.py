@@ -22,20 +22,19 @@ from headwater.data.tokens import EncodeOptions, token_ends
 from headwater.data.truncation import (
     Boundary,
     CutBy,
-    Keep,
     Part,
     Truncation,
     TruncationEffect,
-    parse_keep,
-    parse_percentage,
     shortened,
 )
-from headwater.data.truncation_options import facts_of
+from headwater.data.truncation_options import facts_of, one_keep
+from headwater.data.truncation_report import truncation_report
 from headwater.data.writing import shard_paths
 from headwater.errors import DataError, UsageError
 from headwater.results import runs
 from headwater.results.facts import Facts
 from headwater.results.outputs import check_data_file, places_of
+from headwater.results.recording import recording
 
 EXAMPLE = "headwater preprocess --input pairs.jsonl --output cut.jsonl --truncate-percentage 50"
 
@@ -80,7 +79,9 @@ class Config(RunFlags):
 def run(config: Config) -> Path:
     """Write the truncated rows and return the data file; of shards, the name they are derived from."""
     began = time.monotonic()
-    truncation = Truncation(_kept(config), config.cut, config.part, config.boundary, config.seed)
+    truncation = Truncation(
+        one_keep(config.keep, config.truncate_percentage), config.cut, config.part, config.boundary, config.seed
+    )
     target, home = places_of(config.output)
     _check_free(config, target, home)
     runs.check_free(home, config.overwrite, config)
@@ -90,25 +91,26 @@ def run(config: Config) -> Path:
         say(f"tokens: byte-level BPE of {len(tokenizer)} trained on this data; --tokenizer NAME takes your model's")
     row_reader, effect = reading.stream(config.input, config.read_options), TruncationEffect()
     # Written to a temporary place: an earlier output stays until all rows have passed, and a refusal leaves no files.
-    with tempfile.TemporaryDirectory(prefix=".tmp-", dir=_existing(home.parent)) as aside:
+    existing = next(place for place in home.parents if place.exists())
+    with tempfile.TemporaryDirectory(prefix=".tmp-", dir=existing) as aside:
         rows = shortened(_examples(row_reader, truncation), truncation, token_ends(tokenizer), effect)
         written = reading.write(Path(aside) / target.name, rows, config.shards)
         say(f"data: {row_reader.place} · {row_reader.layout}")
         stages = {"read": row_reader.row_counts, "truncate": effect.row_counts}
         say_stages(stages)
-        _refuse_nothing(row_reader, effect)
-        writer = runs.start(
-            home, "preprocess", config, inputs=row_reader.files, facts=_facts(config, truncation, effect), began=began
-        )
-        for file in written:
-            shutil.move(file, target.parent / file.name)
-    writer.count_stages(stages)
-    row_reader.quarantine.save(home / reading.QUARANTINE)
-    if not truncation.changes_nothing:
-        writer.write_metrics(effect.figures())
-        files.write_json(home / "dropped.json", effect.dropped)
-        _show(effect)
-    writer.finish()
+        if not row_reader.row_counts.kept:
+            raise row_reader.no_usable_rows()
+        if not effect.row_counts.kept:
+            raise DataError(row_reader.place, "no row is left", "keep more")
+        facts = _facts(config, truncation, effect)
+        with recording(home, "preprocess", config, read=row_reader, stages=stages, facts=facts, began=began) as writer:
+            for file in written:
+                shutil.move(file, target.parent / file.name)
+            if not truncation.changes_nothing:
+                writer.write_metrics(effect.figures())
+                files.write_json(home / "dropped.json", effect.dropped)
+                for line in truncation_report(effect):
+                    say(line)
     return target
 
 
@@ -119,29 +121,10 @@ def _examples(row_reader: RowReader, truncation: Truncation) -> Iterator[Prefere
         yield example
 
 
-def _refuse_nothing(row_reader: RowReader, effect: TruncationEffect) -> None:
-    """Refuse data of which no row is left."""
-    if not row_reader.row_counts.kept:
-        raise row_reader.no_usable_rows()
-    if not effect.row_counts.kept:
-        raise DataError(row_reader.place, "no row is left", "keep more")
-
-
 def _facts(config: Config, truncation: Truncation, effect: TruncationEffect) -> Facts:
     before = runs.facts_of(config.input)
     saved = 1 - (1 - before.get("flops_saved", 0.0)) * (1 - effect.flops_saved)
     return {**before, **facts_of(EncodeOptions(truncation, "complete", 0), before), "flops_saved": saved}
-
-
-def _existing(path: Path) -> Path:
-    return next(place for place in (path, *path.parents) if place.exists())
-
-
-def _kept(config: Config) -> Keep:
-    if (config.keep is None) == (config.truncate_percentage is None):
-        problem = "are both given" if config.keep else "are both missing"
-        raise UsageError("--keep and --truncate-percentage", problem, "give one, such as --keep 0.4")
-    return parse_keep(config.keep) if config.keep else parse_percentage(str(config.truncate_percentage))
 
 
 def _check_free(config: Config, target: Path, home: Path) -> None:
@@ -152,19 +135,3 @@ def _check_free(config: Config, target: Path, home: Path) -> None:
     replaces = config.overwrite or runs.begun(home, config)
     for path in shard_paths(target, config.shards):
         check_data_file(path, home, replaces)
-
-
-def _show(effect: TruncationEffect) -> None:
-    """Print what the cut did to the number of tokens, and to the length difference that a model could learn instead."""
-    figures = effect.figures()
-    share = figures["tokens_after"] / max(1, figures["tokens_before"])
-    said = [f"response tokens: {figures['tokens_before']} before, {figures['tokens_after']} after ({share:.0%})"]
-    for name, what, written in (
-        ("length_difference", "chosen − rejected:" if effect.before.pairs else "desirable − undesirable:", "+.1f"),
-        ("longer_won", "the longer response won", ".1%"),
-    ):
-        if f"{name}_before" in figures:
-            before, after = (format(figures[f"{name}_{when}"], written) for when in ("before", "after"))
-            said.append(f"{what} {before} before, {after} after")
-    say("; ".join(said))
-    say(f"training FLOPs saved: about {figures['flops_saved']:.0%} (tokens of prompts and responses)")

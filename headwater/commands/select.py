@@ -101,18 +101,14 @@ def run(config: Config) -> Path:
         figures = picking.gradient_figures(gradients, config.seed)
         writer.write_metrics(chosen.metrics(effects) | figures)
         picking.write_scores(home / picking.SCORES, pool, plan.selector, chosen.scores, taken)
-        Selection(
-            by=options.by,
-            take=plan.take,
-            budget=options.budget,
-            unit=pool.unit,
-            agreement=agreements,
-            sources=picking.by_source(pool, taken),
-            examples=rows.examples(),
-            gradients=gradients,
-        ).write(home)
+        sources, examples = picking.by_source(pool, taken), rows.examples()
+        found = Selection(
+            by=options.by, take=plan.take, budget=options.budget, unit=pool.unit,
+            agreement=agreements, sources=sources, examples=examples, gradients=gradients,
+        )  # fmt: skip
+        found.write(home)
         title = f"{plan.take} of {options.by}: {len(taken):,} of {len(pool):,} rows"
-        show(tables.tables(title, effects, agreements, figures, rows.examples()))
+        show(tables.tables(title, effects, agreements, figures, examples))
     if tied := chosen.choice.tied:
         say(f"ties: {tied:,} rows left out have the score of the last one taken; --seed draws among them")
     say(f"written: {target}")

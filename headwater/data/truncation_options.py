@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from headwater.data.facts import TruncationFacts
 from headwater.data.tokens import EncodeOptions, EndToken
-from headwater.data.truncation import Boundary, CutBy, Part, Truncation, parse_keep
+from headwater.data.truncation import Boundary, CutBy, Keep, Part, Truncation, parse_keep, parse_percentage
 from headwater.errors import UsageError
 
 
@@ -53,3 +53,11 @@ def facts_of(encode_options: EncodeOptions, before: TruncationFacts) -> Truncati
     elif "kept" not in before:
         facts["keep"] = before.get("keep", 1.0) * float(truncation.keep.amount)
     return facts
+
+
+def one_keep(keep: str | None, percentage: str | None) -> Keep:
+    """Return the amount of `--keep` or of `--truncate-percentage`. Errors: `UsageError` unless one is given."""
+    if (keep is None) == (percentage is None):
+        problem = "are both given" if keep else "are both missing"
+        raise UsageError("--keep and --truncate-percentage", problem, "give one, such as --keep 0.4")
+    return parse_keep(keep) if keep else parse_percentage(str(percentage))

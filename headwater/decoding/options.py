@@ -83,3 +83,18 @@ class ServerOptions:
             raise UsageError("--endpoint", "a server does not return its chat template", "name --tokenizer, too")
         if self.concurrency is not None and self.concurrency < 1:
             raise UsageError(f"--concurrency {self.concurrency}", "expected 1 or more")
+
+    def check(self, reference: str | None, draws: int, draft: int, release_policy: bool) -> None:
+        """Refuse options of decoding that servers, or models in memory one at a time, cannot serve.
+
+        Errors: `UsageError`.
+        """
+        flag = "--endpoint" if self.endpoint else "--release-policy" if release_policy else None
+        if flag and draws:
+            raise UsageError("--draws", f"needs both models at once, which {flag} has not", "leave one out")
+        if self.endpoint and release_policy:
+            raise UsageError("--release-policy", "has no effect with --endpoint", "leave it out")
+        if self.endpoint and reference is None:
+            raise UsageError("--endpoint", "does not know a reference", "name --reference as its server knows it")
+        if self.endpoint and draft != DecodingOptions.draft:
+            raise UsageError("--draft", "has no effect with --endpoint", "leave it out")

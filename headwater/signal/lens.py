@@ -27,6 +27,7 @@ from headwater.data.tokens import EncodeOptions
 from headwater.data.truncation import CutBy, Truncation, parse_keep
 from headwater.errors import DataError, UsageError
 from headwater.network.page_server import Server
+from headwater.report.lens import decodes
 from headwater.report.lens.page import page
 from headwater.report.lens.views import PAIR, Lens, contents
 from headwater.results import runs
@@ -155,6 +156,16 @@ def empty_lens(model: str, options: LensOptions, scorer: ScorerOptions, seed: in
     title = " and ".join(Path(each).name for each in (model, options.against) if each)
     readings = [one.reading for one in readers if one.reading]
     return PairLens(Lens(title, _score_notes(readers), [], options.truncation, readings), readers, [], {})
+
+
+def decoded_lens(run: runs.Run, options: LensOptions, seed: int, prep_log: PrepLog) -> Lens:
+    """Return the lens of responses of a run of `decode`, drawn at random. Errors: `DataError` for a run without KL."""
+    rows = decodes.decoded(run)
+    if not rows:
+        raise DataError(str(run.path), "holds no KL by token, or no token boundaries", "decode with both models")
+    drawn = [rows[index] for index in draw(len(rows), options.count, seed, prep_log)]
+    say_stages(prep_log.stages)
+    return decodes.lens_of(run, drawn, options.truncation)
 
 
 def serve(found: PairLens, port: int | None) -> None:
