@@ -105,8 +105,8 @@ def run(config: Config) -> Path:
         say_stages(stages)
         if not decoder.prompts:
             raise DataError(str(config.input), "no prompt leaves room for a response", "lower --max-new-tokens")
-        condition, batch = config.read_options.told, config.decoding.batch_size
-        reward_models = RewardModels(config.reward_model, condition, config.seed, batch)
+        condition = config.read_options.told
+        reward_models = RewardModels(config.reward_model, condition, config.seed, config.decoding.batch_size)
         found = decoded(decoder, strategy, reward_models, config.seed, config.draws)
         # A server may refuse a prompt only when it is requested.
         stages["decode"] = RowCounts(len(prompts), len(decoder.prompts), +Counter(decoder.dropped))
@@ -116,9 +116,9 @@ def run(config: Config) -> Path:
     facts: Facts = {"decoded_from": config.model, "strategy": config.strategy}
     with recording(config.output, "decode", config, read=row_reader, stages=stages, facts=facts) as writer:
         found.write(writer.path)
-        picker = next(iter(config.reward_model), None)
-        rows = candidates(decoder.prompts, found.responses, config.decoding.n, picker)
-        reading.write(writer.path / reading.PREFERENCES, rows)
+        scorer = next(iter(config.reward_model), None)
+        scored = candidates(decoder.prompts, found.responses, config.decoding.n, scorer)
+        reading.write(writer.path / reading.PREFERENCES, scored)
         position_means(found.responses, config.seed).write(writer.path)
         metrics = summary(found.responses, config.seed)
         writer.write_metrics({**metrics, **decoder.figures})

@@ -69,9 +69,7 @@ class Config(DataFlags, RunFlags):
         if self.model is None:
             refuse_given(self, MODEL_FLAGS, "is about a model", "name one with --model")
         if self.serve:
-            refuse_given(
-                self, ("output", "overwrite"), "has no effect with --serve: nothing is written", "leave it out"
-            )
+            refuse_given(self, ("output", "overwrite"), "has no effect, as nothing is written", "leave it out")
         else:
             refuse_given(self, ("port",), "is about --serve", "add --serve")
         if self.data is None:
