@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from headwater.results.evaluation import EvaluationFigures
 from headwater.results.runs import Run
 from headwater.results.training import Column
 from headwater.statistics import Estimate
@@ -66,7 +67,7 @@ def findings(runs: Sequence[Run]) -> list[str]:
     sentences += [f"{names[run.path]}: {run.facts['says']}" for run in runs if run.command == "signal"]
     on_a_curve = {point.run.path for points in curves.values() for point in points}
     sentences += [_held_out(run, names) for run in evaluated(runs) if run.path not in on_a_curve]
-    sentences += [_auc_finding(run, names) for run in runs if run.command == "evaluate" and estimate(run, "auc")]
+    sentences += [_auc_finding(run, names) for run in runs if figures_of(run).auc]
     sentences += [_selected(run, names) for run in runs if run.command == "select" and estimate(run, "score_all")]
     sentences += [_shortcut(run, names) for run in runs if run.command == "inspect" and estimate(run, "longer_wins")]
     sentences += [
@@ -96,7 +97,13 @@ def estimate(run: Run, metric: str) -> Estimate | None:
 
 def evaluated(runs: Sequence[Run]) -> list[Run]:
     """Return the evaluate runs that measured an accuracy."""
-    return [run for run in runs if run.command == "evaluate" and estimate(run, "accuracy")]
+    return [run for run in runs if figures_of(run).accuracy]
+
+
+def figures_of(run: Run) -> EvaluationFigures:
+    """Return the figures of an evaluate run; all are None for any other run."""
+    found = EvaluationFigures.find(run.path) if run.command == "evaluate" else None
+    return found or EvaluationFigures()
 
 
 def kind_of(run: Run) -> str:
@@ -115,7 +122,7 @@ def accuracy_points(runs: Sequence[Run]) -> dict[str, list[Point]]:
     """Return the accuracies of evaluate runs with a known kept ratio, by kind, shortest first."""
     curves: dict[str, list[Point]] = {}
     for run in evaluated(runs):
-        accuracy, keep = estimate(run, "accuracy"), run.facts.get("keep")
+        accuracy, keep = figures_of(run).accuracy, run.facts.get("keep")
         if accuracy and isinstance(keep, int | float):
             curves.setdefault(kind_of(run), []).append(Point(round(keep, 6), accuracy, run))
     for kind, points in curves.items():
@@ -196,7 +203,8 @@ def _planted_depth(runs: Iterable[Run]) -> list[str]:
 
 
 def _held_out(run: Run, names: Mapping[Any, str]) -> str:
-    accuracy, by_length = estimate(run, "accuracy"), estimate(run, "length_accuracy")
+    figures = figures_of(run)
+    accuracy, by_length = figures.accuracy, figures.length_accuracy
     assert accuracy is not None  # `evaluated` chose the run for it
     baseline = f"; always preferring the longer response gives {with_interval(by_length)}" if by_length else ""
     return (
@@ -206,7 +214,8 @@ def _held_out(run: Run, names: Mapping[Any, str]) -> str:
 
 
 def _auc_finding(run: Run, names: Mapping[Any, str]) -> str:
-    auc, by_length = estimate(run, "auc"), estimate(run, "length_auc")
+    figures = figures_of(run)
+    auc, by_length = figures.auc, figures.length_auc
     assert auc is not None and by_length is not None  # written together
     return (
         f"{names[run.path]}: of {auc.n} held-out responses, a desirable one is rewarded above an undesirable one in "
