@@ -58,9 +58,9 @@ class ResourceError(HeadwaterError):
 
 def did_you_mean(word: str, known: Iterable[str], otherwise: str = "") -> str:
     """Return `did you mean X?`; where nothing is close, `otherwise` or a list of what is known."""
-    known = list(known)
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"did you mean {close[0]}?" if close else otherwise or f"known: {', '.join(known)}"
+    names = {one.lstrip("-"): one for one in known}  # the dashes of flags make any two of them look alike
+    close = difflib.get_close_matches(word.lstrip("-"), names, n=1, cutoff=0.5)
+    return f"did you mean {names[close[0]]}?" if close else otherwise or f"known: {', '.join(names.values())}"
 
 
 def first_line(error: BaseException) -> str:

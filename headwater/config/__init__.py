@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from headwater.config.calls import build, fraction, read_call, shown
 from headwater.config.command_line import read_arguments
+from headwater.config.help import usage_of
 from headwater.config.options import POSITIONAL, Option, Options, as_flag, default_of
 from headwater.config.yaml_files import read_options, read_yaml, to_yaml
 from headwater.errors import UsageError, did_you_mean
@@ -36,7 +37,7 @@ def parse(config_class: type[T], arguments: Sequence[str], prog: str = "headwate
         values = read_options(values.pop("config"), options) | values
     for name, option in options.items():
         if option.default is MISSING and name not in values:
-            raise UsageError(f"{options.flag(name)} is missing", f"see {prog} --help")
+            raise UsageError(f"{options.flag(name)} is missing", f"write {prog} {usage_of(options)}")
     return configure(config_class, values)
 
 

@@ -39,7 +39,7 @@ def help_page(
                 title = titles[option.group].splitlines()[0].rstrip(".") if option.group else "More options"
                 groups.setdefault(title, []).append(option.name)
     width = min(shutil.get_terminal_size().columns, WIDEST)
-    lines = textwrap.wrap(f"usage: {prog} {_usage(options)}", width)
+    lines = textwrap.wrap(f"usage: {prog} {usage_of(options)}", width)
     for paragraph in about.split("\n\n"):
         lines += ["", *textwrap.wrap(" ".join(paragraph.split()), width)]
     lines += ["", *(f"  {line.strip()}" for line in example.splitlines())]
@@ -71,7 +71,7 @@ def docs_of(config_class: type[Any]) -> dict[str, str]:
     return found
 
 
-def _usage(options: Options) -> str:
+def usage_of(options: Options) -> str:
     """Return the arguments of a command: positional ones, required flags, and that there are others."""
     positional = [(_placed(one, options), one.default is MISSING) for one in options.values() if one.positional]
     flags = [one for one in options.values() if one.default is MISSING and not one.positional]
