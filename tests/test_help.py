@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import shlex
 from dataclasses import MISSING
 
 import pytest
@@ -83,6 +84,14 @@ def test_every_option_is_described_in_a_sentence(name: str) -> None:
 def test_inputs_can_be_given_without_a_flag(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     usage = page(name, "--help", capsys).splitlines()[0]
     assert usage.startswith(f"usage: headwater {name} {POSITIONAL.get(name, '')}".rstrip())
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_examples_parse(name: str) -> None:
+    for line in importlib.import_module(cli.COMMANDS[name].module).EXAMPLE.splitlines():
+        program, command, *arguments = shlex.split(line.partition(" > ")[0])
+        assert (program, command) == ("headwater", name)
+        config.parse(CONFIGS[name], arguments)
 
 
 def test_data_is_called_data_everywhere() -> None:

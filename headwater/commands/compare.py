@@ -25,7 +25,6 @@ HELP = {
     "Length and style": ("lc_data", "style_control"),
     "Statistics": ("compat", "seed"),
 }
-"""Options that `--help` shows, by group; `--help-all` shows the others too."""
 
 
 @dataclass(frozen=True)

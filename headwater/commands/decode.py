@@ -27,9 +27,7 @@ from headwater.results import runs
 from headwater.results.facts import Facts
 from headwater.results.recording import recording
 
-EXAMPLE = (
-    'headwater decode --model runs/dpo --input pairs.jsonl --output runs/decoded --strategy "length_control(first=20)"'
-)
+EXAMPLE = 'headwater decode runs/dpo pairs.jsonl --output runs/decoded --strategy "length_control(first=20)"'
 
 HELP = {
     "Input": ("model", "input", "reference", "split", "limit"),
@@ -38,7 +36,6 @@ HELP = {
     "Computation": ("batch_size", "release_policy", "endpoint"),
     "Rewards": ("reward_model",),
 }
-"""Options that `--help` shows, by group; `--help-all` shows the others too."""
 
 
 @dataclass(frozen=True)

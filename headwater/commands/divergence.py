@@ -26,14 +26,13 @@ from headwater.results.recording import recording
 from headwater.signal.options import DivergenceOptions
 from headwater.signal.tables import divergence_tables
 
-EXAMPLE = "headwater divergence --model runs/dpo --dataset pairs.jsonl"
+EXAMPLE = "headwater divergence runs/dpo pairs.jsonl"
 
 HELP = {
     "Input": ("model", "dataset", "reference", "split", "limit"),
     "Output": ("output", "overwrite"),
     "Measurement": ("along", "max_new_tokens", "max_length", "tokens_per_pass", "seed"),
 }
-"""Options that `--help` shows, by group; `--help-all` shows the others too."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,7 +37,6 @@ class Finding(NamedTuple):
 HELP = {
     "Output": ("output",),
 }
-"""Options that `--help` shows, by group; `--help-all` shows the others too."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from headwater.results.recording import recording
 if TYPE_CHECKING:
     from headwater.evaluation.pairs import Evaluation, EvaluationOptions
 
-EXAMPLE = "headwater evaluate --model runs/reward --dataset pairs.jsonl --output runs/reward-eval"
+EXAMPLE = "headwater evaluate runs/reward pairs.jsonl --output runs/reward-eval"
 
 HELP = {
     "Input": ("model", "dataset", "split", "limit"),
@@ -32,7 +32,6 @@ HELP = {
     "Comparison": ("against", "untrained"),
     "Computation": ("tokens_per_pass", "allow_leakage", "seed"),
 }
-"""Options that `--help` shows, by group; `--help-all` shows the others too."""
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from headwater.results.facts import Facts
 from headwater.results.recording import recording
 from headwater.statistics import Estimate
 
-EXAMPLE = "headwater frontier --model runs/dpo --input pairs.jsonl --output frontier --reward-model runs/reward"
+EXAMPLE = "headwater frontier runs/dpo pairs.jsonl --output frontier --reward-model runs/reward"
 
 HELP = {
     "Input": ("model", "input", "reference", "split", "limit"),
@@ -37,7 +37,6 @@ HELP = {
     "Rewards": ("reward_model", "budget"),
     "Sampling": ("n", "temperature", "max_new_tokens", "batch_size", "seed"),
 }
-"""Options that `--help` shows, by group; `--help-all` shows the others too."""
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,6 @@ HELP = {
     "Output": ("output", "overwrite", "json"),
     "Measurement": ("tokenizer",),
 }
-"""Options that `--help` shows, by group; `--help-all` shows the others too."""
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from headwater.results.recording import recording
 from headwater.signal.lens import LensOptions, build_lens, decoded_lens, empty_lens, serve
 from headwater.signal.options import ScorerOptions
 
-EXAMPLE = """headwater lens pairs.jsonl --model runs/reward --output runs/lens
+EXAMPLE = """headwater lens runs/reward pairs.jsonl --output runs/lens
   headwater lens --model runs/reward --serve"""
 MODEL_FLAGS = ("reference", "beta", "reward_head", "tokens_per_pass", "against", "allow_leakage", "serve")
 DATA_FLAGS = ("pairs", "allow_leakage", "read_options")
@@ -41,7 +41,6 @@ HELP = {
     "Models": ("against", "reference", "tokenizer"),
     "Page": ("pairs", "keep", "seed"),
 }
-"""Options that `--help` shows, by group; `--help-all` shows the others too."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,14 +36,13 @@ from headwater.results.facts import Facts
 from headwater.results.outputs import check_data_file, places_of
 from headwater.results.recording import recording
 
-EXAMPLE = "headwater preprocess --input pairs.jsonl --output cut.jsonl --truncate-percentage 50"
+EXAMPLE = "headwater preprocess pairs.jsonl --output cut.jsonl --keep 50%"
 
 HELP = {
     "Input": ("input", "layout", "columns", "split", "limit"),
     "Output": ("output", "overwrite", "shards"),
     "Truncation": ("keep", "truncate_percentage", "cut", "part", "boundary", "tokenizer", "seed"),
 }
-"""Options that `--help` shows, by group; `--help-all` shows the others too."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,6 @@ HELP = {
     "Input": ("runs",),
     "Output": ("output", "figures"),
 }
-"""Options that `--help` shows, by group; `--help-all` shows the others too."""
 
 
 @dataclass(frozen=True)

@@ -24,14 +24,13 @@ from headwater.results.recorded_rewards import recorded_rewards
 from headwater.results.recording import recording
 from headwater.results.selection import GradientRow, Selection
 
-EXAMPLE = "headwater select --input ultrafeedback.jsonl --output selected.jsonl --by pvar --budget 10%"
+EXAMPLE = "headwater select ultrafeedback.jsonl --output selected.jsonl --by pvar --budget 10%"
 
 HELP = {
     "Input": ("input", "split", "limit", "rewards"),
     "Output": ("output", "overwrite"),
     "Selection": ("by", "budget", "take", "pairs", "per_source", "drop_near_duplicates", "seed"),
 }
-"""Options that `--help` shows, by group; `--help-all` shows the others too."""
 
 
 @dataclass(frozen=True, kw_only=True)

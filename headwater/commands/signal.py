@@ -31,7 +31,6 @@ HELP = {
     "Model": ("model", "reference"),
     "Measurement": ("ratios", "amounts", "margin", "max_length", "tokens_per_pass", "seed"),
 }
-"""Options that `--help` shows, by group; `--help-all` shows the others too."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,7 +28,6 @@ HELP = {
     "Model": ("tokenizer", "chat_template"),
     "Truncation": ("keep", "cut", "max_length"),
 }
-"""Options that `--help` shows, by group; `--help-all` shows the others too."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,7 +33,7 @@ class GridPoint(NamedTuple):
 
 @dataclass(frozen=True)
 class FrontierOptions:
-    """The grid of strategies, and what is recommended from it."""
+    """Grid options: the strategies to try, and what is recommended from them."""
 
     first: tuple[int, ...] = (5, 10, 20, 50)
     """Numbers of tokens of length_control(first=…) to try."""

@@ -52,7 +52,7 @@ class DecodingOptions:
 
 @dataclass(frozen=True)
 class ServerOptions:
-    """OpenAI-compatible completion servers in place of local models, for length control."""
+    """Server options: OpenAI-compatible servers in place of local models, for length control."""
 
     endpoint: str | None = None
     """Address of a server in place of a local policy, such as http://localhost:8000/v1. --model and --reference are

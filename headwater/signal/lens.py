@@ -50,7 +50,7 @@ Summarise = Callable[[Floats, Floats, Sequence[str], int], dict[str, Estimate]]
 
 @dataclass(frozen=True)
 class LensOptions:
-    """What the lens shows."""
+    """Page options: what the lens shows."""
 
     against: str | None = None
     """Second model that scores every token, such as the first one before training."""

@@ -21,7 +21,7 @@ SPAN_RATIOS = ("20%", "50%")
 
 @dataclass(frozen=True)
 class ScorerOptions:
-    """How a model scores prefixes of responses: a reward model, or a policy with its reference."""
+    """Scoring options: how a model scores prefixes of responses."""
 
     reference: str | None = None
     """Reference model of a policy. Default: the one that its training run names."""
@@ -60,7 +60,7 @@ class ScorerOptions:
 
 @dataclass(frozen=True)
 class SignalOptions:
-    """Where the signal curve is measured, and what is recommended from it."""
+    """Curve options: where the signal curve is measured, and what is recommended from it."""
 
     ratios: tuple[str, ...] = ("5%", "10%", "20%", "30%", "40%", "50%", "60%", "70%", "80%", "90%")
     """Kept ratios to measure accuracy at, besides 100%."""
@@ -135,7 +135,7 @@ def parse_ratios(texts: Sequence[str]) -> tuple[Fraction, ...]:
 
 @dataclass(frozen=True)
 class DivergenceOptions:
-    """Texts along which KL(policy ‖ reference) is measured, and how."""
+    """Divergence options: the responses along which KL(policy ‖ reference) is measured, and how."""
 
     along: Literal["texts", "samples"] = "texts"
     """Responses along which KL is measured: texts are both responses of every pair; samples, two responses that the

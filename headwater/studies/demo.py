@@ -36,7 +36,6 @@ HELP = {
     "Output": ("output", "overwrite"),
     "Study": ("pairs", "planted_depth", "model", "seed"),
 }
-"""Options that `--help` shows, by group; `--help-all` shows the others too."""
 
 
 @dataclass(frozen=True)

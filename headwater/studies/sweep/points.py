@@ -28,7 +28,6 @@ HELP = {
         "eval_fraction",
     ),
 }
-"""Options that `--help` shows, by group; `--help-all` shows the others too."""
 
 
 @dataclass(frozen=True)
