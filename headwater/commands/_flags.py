@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from headwater.data.reading import ReadOptions
+from headwater.data.tokens import TOKENS_PER_PASS, EndToken
 from headwater.errors import UsageError
 
 TRAINING_HELP = {
@@ -50,6 +51,33 @@ class DataFlags(TemplateFlags):
     """Flags of commands that read data and render conversations."""
 
     read_options: ReadOptions = field(default_factory=ReadOptions)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardFlags:
+    """Flags of commands that compute rewards."""
+
+    reference: str | None = None
+    """Reference model of a policy. Default: the one that its training run names; policies trained with simpo, orpo, cpo
+    or slic have none, and get the reward of their loss."""
+    reward_head: int | None = None
+    """Output, from 0, that is the reward in a reward model with several. Default: its only one."""
+    beta: float | None = None
+    """Scale of a policy's implicit reward, beta × (log π − log π_ref). Default: 0.1."""
+    tokens_per_pass: int = TOKENS_PER_PASS
+    """Maximum number of tokens in one forward pass. Changes memory use, not the result."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResponseFlags(RewardFlags):
+    """Flags of commands that compute rewards of single responses."""
+
+    end: EndToken | None = None
+    """Which responses get an end-of-turn token: complete ones, always, or never. Default: as in training, or
+    complete."""
+    max_length: int | None = None
+    """Maximum number of tokens of a prompt with a response; longer ones are left out and counted. Default: 2048, or the
+    number of positions of the model if that is less."""
 
 
 def refuse_given(config: Any, names: Sequence[str], problem: str, fix: str) -> None:

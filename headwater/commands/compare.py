@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from headwater.commands._flags import RunFlags
 from headwater.config import POSITIONAL
 from headwater.console import say_stages, show
 from headwater.errors import UsageError
@@ -27,8 +28,8 @@ HELP = {
 }
 
 
-@dataclass(frozen=True)
-class Config:
+@dataclass(frozen=True, kw_only=True)
+class Config(RunFlags):
     """Flags of `headwater compare`."""
 
     judgements: Annotated[tuple[Path, ...], POSITIONAL]
@@ -51,8 +52,6 @@ class Config:
     """Number of most improved prompts, and of most degraded ones, to keep."""
     seed: int = 42
     """Random seed of the bootstrap intervals."""
-    overwrite: bool = False
-    """Replace an existing run at --output."""
 
 
 def run(config: Config) -> Path:

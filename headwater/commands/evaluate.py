@@ -6,13 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from headwater.commands._flags import DataFlags, RewardFlags, RunFlags
 from headwater.config import POSITIONAL, build
 from headwater.console import say, say_notes, say_stages, show
 from headwater.data import reading
 from headwater.data.preparation import PrepLog
-from headwater.data.reading import ReadOptions
 from headwater.data.templates import renders_conversations
-from headwater.data.tokens import TOKENS_PER_PASS
 from headwater.data.truncation_options import TruncationOptions
 from headwater.results import runs
 from headwater.results.facts import Facts
@@ -34,8 +33,8 @@ HELP = {
 }
 
 
-@dataclass(frozen=True)
-class Config:
+@dataclass(frozen=True, kw_only=True)
+class Config(RewardFlags, DataFlags, RunFlags):
     """Flags of `headwater evaluate`."""
 
     model: Annotated[str, POSITIONAL]
@@ -46,13 +45,6 @@ class Config:
     prompts the model was trained on are left out."""
     output: Path | None = None
     """Directory of the run. Default: MODEL-on-DATASET beside a training run, ./DATASET-evaluation otherwise."""
-    reference: str | None = None
-    """Reference model of a policy. Default: the one that its training run names; policies trained with simpo, orpo,
-    cpo or slic have none, and get the reward of their loss."""
-    reward_head: int | None = None
-    """Output, from 0, that is the reward in a reward model with several. Default: its only one."""
-    beta: float | None = None
-    """Scale of a policy's implicit reward, beta × (log π − log π_ref). Default: 0.1."""
     weights: str | None = None
     """Weight of every token in the implicit reward: first(tokens=…), decay(gamma=…), tail(alpha=…), mean(), …
     Default: uniform()."""
@@ -66,17 +58,10 @@ class Config:
     """Compare a reward model with itself before training: its initial weights and a new head."""
     embed: int | None = None
     """Number of pairs to embed by PCA and t-SNE of the model's last hidden states, for the report."""
-    tokens_per_pass: int = TOKENS_PER_PASS
-    """Maximum number of tokens in one forward pass. Changes memory use, not the result."""
     allow_leakage: bool = False
     """Evaluate rows whose prompts the model was trained on, too."""
     seed: int = 42
     """Random seed of the bootstrap intervals and of --embed."""
-    chat_template: str | None = None
-    """Chat template to use instead of the model's own: plain, chatml, or a Jinja file."""
-    overwrite: bool = False
-    """Replace an existing run at --output."""
-    read_options: ReadOptions = field(default_factory=ReadOptions)
     truncation: TruncationOptions = field(default_factory=TruncationOptions)
 
 

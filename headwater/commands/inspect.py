@@ -9,6 +9,7 @@ from typing import Annotated
 
 from rich.console import Group
 
+from headwater.commands._flags import RunFlags
 from headwater.config import POSITIONAL
 from headwater.console import say, show
 from headwater.data import embedding, reading
@@ -33,8 +34,8 @@ HELP = {
 }
 
 
-@dataclass(frozen=True)
-class Config:
+@dataclass(frozen=True, kw_only=True)
+class Config(RunFlags):
     """Flags of `headwater inspect`."""
 
     data: Annotated[Path, POSITIONAL]
@@ -50,8 +51,6 @@ class Config:
     """Print one JSON object instead of tables."""
     output: Path | None = None
     """Directory of a run to write: metrics, row counts, and every row that was not kept."""
-    overwrite: bool = False
-    """Replace an existing run at --output."""
 
 
 def run(config: Config) -> Inspection:

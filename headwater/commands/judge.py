@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from headwater import files
+from headwater.commands._flags import TemplateFlags
 from headwater.config import POSITIONAL, build
 from headwater.console import say, say_stages, show
 from headwater.data.templates import renders_conversations
@@ -24,21 +25,17 @@ if TYPE_CHECKING:
     from headwater.evaluation.judges import Asking, Scoring
     from headwater.evaluation.judging import JudgeServer
 
-EXAMPLE = (
-    "headwater judge --baseline base.json --answers dpo.json --output runs/judged "
-    "--judge \"reward(model='runs/reward')\""
-)
+EXAMPLE = "headwater judge dpo.json --baseline base.json --output runs/judged --judge \"reward(model='runs/reward')\""
 
 HELP = {
     "Input": ("answers", "baseline"),
     "Output": ("output", "overwrite"),
     "Judges": ("judge", "endpoint", "concurrency", "dry_run", "seed"),
 }
-"""Options that `--help` shows, by group; `--help-all` shows the others too."""
 
 
-@dataclass(frozen=True)
-class Config:
+@dataclass(frozen=True, kw_only=True)
+class Config(TemplateFlags):
     """Flags of `headwater judge`."""
 
     baseline: Path
@@ -58,8 +55,6 @@ class Config:
     """Print the number of requests without sending any."""
     seed: int = 42
     """Random seed of the bootstrap intervals."""
-    chat_template: str | None = None
-    """Chat template to use instead of the model's own: plain, chatml, or a Jinja file."""
     overwrite: bool = False
     """Replace an existing run at --output; its journal of judgements is kept."""
 

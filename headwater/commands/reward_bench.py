@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+from headwater.commands._flags import DataFlags, ResponseFlags, RunFlags
 from headwater.config import POSITIONAL
 from headwater.console import say, say_stages, show
-from headwater.data.reading import ReadOptions
 from headwater.data.templates import renders_conversations
-from headwater.data.tokens import TOKENS_PER_PASS, EndToken
 from headwater.results import runs
 from headwater.results.recording import recording
 
-EXAMPLE = "headwater reward-bench --model runs/reward --dataset allenai/reward-bench --split filtered"
+EXAMPLE = "headwater reward-bench runs/reward allenai/reward-bench --output runs/bench --split filtered"
 
 HELP = {
     "Input": ("model", "dataset"),
@@ -22,11 +21,10 @@ HELP = {
     "Policies": ("reference", "beta"),
     "Computation": ("max_length", "tokens_per_pass", "seed"),
 }
-"""Options that `--help` shows, by group; `--help-all` shows the others too."""
 
 
-@dataclass(frozen=True)
-class Config:
+@dataclass(frozen=True, kw_only=True)
+class Config(ResponseFlags, DataFlags, RunFlags):
     """Flags of `headwater reward-bench`."""
 
     model: Annotated[str, POSITIONAL]
@@ -36,27 +34,8 @@ class Config:
     the hub."""
     output: Path
     """Directory of the run."""
-    reference: str | None = None
-    """Reference model of a policy. Default: the one that its training run names."""
-    reward_head: int | None = None
-    """Output, from 0, that is the reward in a reward model with several. Default: its only one."""
-    beta: float | None = None
-    """Scale of a policy's implicit reward, beta × (log π − log π_ref). Default: 0.1."""
-    end: EndToken | None = None
-    """Which responses get an end-of-turn token: complete ones, always, or never. Default: as in training, or
-    complete."""
-    max_length: int | None = None
-    """Maximum number of tokens of a prompt with a response; longer ones are dropped and counted. Default: 2048, or
-    the number of positions of the model if that is less."""
-    tokens_per_pass: int = TOKENS_PER_PASS
-    """Maximum number of tokens in one forward pass. Changes memory use, not the result."""
     seed: int = 42
     """Random seed of the bootstrap intervals."""
-    chat_template: str | None = None
-    """Chat template to use instead of the model's own: plain, chatml, or a Jinja file."""
-    overwrite: bool = False
-    """Replace an existing run at --output."""
-    read_options: ReadOptions = field(default_factory=ReadOptions)
 
 
 @renders_conversations

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from headwater.commands._flags import DataFlags, ResponseFlags, RunFlags
 from headwater.config import POSITIONAL
 from headwater.console import say, say_stages, show
 from headwater.data import reading
-from headwater.data.reading import ReadOptions
 from headwater.data.templates import renders_conversations
-from headwater.data.tokens import TOKENS_PER_PASS, EndToken
 from headwater.journal import Journal
 from headwater.results import runs
 from headwater.results.outputs import free_places, journal_of
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from headwater.evaluation.scoring import ScoringOptions
     from headwater.results.rewards import ScoreFigures
 
-EXAMPLE = "headwater score --input candidates.jsonl --output scored.jsonl --model runs/reward"
+EXAMPLE = "headwater score candidates.jsonl --output scored.jsonl --model runs/reward"
 
 HELP = {
     "Input": ("input", "model", "split", "limit"),
@@ -31,11 +30,10 @@ HELP = {
     "Scores": ("value", "reference", "beta"),
     "Computation": ("max_length", "tokens_per_pass", "seed"),
 }
-"""Options that `--help` shows, by group; `--help-all` shows the others too."""
 
 
-@dataclass(frozen=True)
-class Config:
+@dataclass(frozen=True, kw_only=True)
+class Config(ResponseFlags, DataFlags, RunFlags):
     """Flags of `headwater score`."""
 
     input: Annotated[Path, POSITIONAL]
@@ -49,28 +47,8 @@ class Config:
     the data gets their mean and the run the scores of each."""
     value: Literal["reward", "log_prob", "mean_log_prob"] = "reward"
     """Score of a response: its reward, or its log-probability under a policy, summed over tokens or as their mean."""
-    reference: str | None = None
-    """Reference model of a policy. Default: the one that its training run names; policies trained with simpo, orpo,
-    cpo or slic have none, and get the reward of their loss."""
-    reward_head: int | None = None
-    """Output, from 0, that is the reward in a reward model with several. Default: its only one."""
-    beta: float | None = None
-    """Scale of a policy's implicit reward, beta × (log π − log π_ref). Default: 0.1."""
-    end: EndToken | None = None
-    """Which responses get an end-of-turn token: complete ones, always, or never. Default: as in training, or
-    complete."""
-    max_length: int | None = None
-    """Maximum number of tokens of a prompt with a response; a longer response gets no score and is counted. Default:
-    2048, or the number of positions of the model if that is less."""
-    tokens_per_pass: int = TOKENS_PER_PASS
-    """Maximum number of tokens in one forward pass. Changes memory use, not the result."""
     seed: int = 42
     """Random seed of the bootstrap intervals."""
-    chat_template: str | None = None
-    """Chat template to use instead of the model's own: plain, chatml, or a Jinja file."""
-    overwrite: bool = False
-    """Replace an existing run at --output."""
-    read_options: ReadOptions = field(default_factory=ReadOptions)
 
 
 @renders_conversations
