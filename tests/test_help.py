@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import re
 import shlex
+import subprocess
+import sys
 from dataclasses import MISSING
 
 import pytest
@@ -70,6 +72,15 @@ def test_help_shows_at_most_20_options_and_help_all_every_one(name: str, capsys:
     for option in options.values():
         if option.default is MISSING:
             assert options.flag(option.name) in short, "what must be given is always shown"
+
+
+def test_no_help_page_needs_torch() -> None:
+    code = (
+        "import sys; from headwater import cli\n"
+        "for name in cli.COMMANDS: assert cli.main([name, '--help']) == 0 and 'torch' not in sys.modules, name"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
 
 
 @pytest.mark.parametrize("name", CONFIGS)

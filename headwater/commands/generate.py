@@ -27,7 +27,7 @@ from headwater.rewards.drawing import SamplerOptions
 if TYPE_CHECKING:
     pass
 
-EXAMPLE = "headwater generate --prompts alpaca_eval.json --model runs/sft runs/dpo --output runs/answers"
+EXAMPLE = "headwater generate alpaca_eval.json --model runs/sft runs/dpo --output runs/answers"
 
 HELP = {
     "Input": ("prompts", "model"),
@@ -35,7 +35,6 @@ HELP = {
     "Generation": ("temperature", "top_p", "max_new_tokens", "seed"),
     "Computation": ("endpoint", "concurrency", "batch_size"),
 }
-"""Options that `--help` shows, by group; `--help-all` shows the others too."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,7 @@ from headwater.results.recording import recording
 from headwater.rewards import drawing
 from headwater.rewards.drawing import SamplerOptions
 
-EXAMPLE = "headwater sample --input pairs.jsonl --output candidates.jsonl --model runs/sft --n 8"
+EXAMPLE = "headwater sample runs/sft pairs.jsonl --output candidates.jsonl --n 8"
 
 HELP = {
     "Input": ("model", "input", "split", "limit"),
@@ -33,7 +33,6 @@ HELP = {
     "Rewards": ("reward_model",),
     "Computation": ("batch_size", "endpoint", "concurrency"),
 }
-"""Options that `--help` shows, by group; `--help-all` shows the others too."""
 
 
 @dataclass(frozen=True, kw_only=True)

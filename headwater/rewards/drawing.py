@@ -25,7 +25,7 @@ Rewards = list[float | None]
 
 @dataclass(frozen=True)
 class SamplerOptions:
-    """Where responses are drawn: a local model, or a server."""
+    """Sampler options: where responses are drawn, on a local model or a server."""
 
     endpoint: str | None = None
     """OpenAI-compatible server to ask instead of a local model, such as http://localhost:8000/v1; its key is read
