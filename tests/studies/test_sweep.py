@@ -55,7 +55,7 @@ def done(pairs: Path) -> Path:
 
 
 def rows(output: Path) -> list[dict[str, Any]]:
-    return json.loads((output / "summary" / summary.RESULTS).read_text())["rows"]
+    return json.loads((output / "summary" / "sweep.json").read_text())["rows"]
 
 
 def test_every_ratio_budget_and_judgement_has_a_row_over_all_seeds(done: Path) -> None:

@@ -11,19 +11,16 @@ from typing import NamedTuple
 import numpy as np
 from rich.table import Table
 
-from headwater import files
 from headwater.commands import report, signal
 from headwater.console import show
 from headwater.results import runs
 from headwater.results.signal import SignalCurve
+from headwater.results.sweep import OnePassPoint, SweepResult, SweepRow
 from headwater.signal.bootstrap import Bootstrap
 from headwater.signal.curves import wins
 from headwater.signal.options import ScorerOptions, SignalOptions
 from headwater.statistics import LEVEL, RESAMPLES, Estimate, Floats
 from headwater.studies.sweep.points import Budget, Point, Sweep
-
-RESULTS = "sweep.json"
-"""File in the run of the summary: a row for every ratio, budget and kind of evaluation, and the one-pass curve."""
 
 
 def cost(sweep: Sweep, point: Point) -> float:
@@ -63,9 +60,9 @@ def summarise(sweep: Sweep) -> Path:
     rows = list(_rows(sweep))
     correlations = dict(_correlations(rows, curve, _resamples(sweep), config.seeds[0]))
     writer = runs.start(config.output / "summary", "sweep", config, facts={"kind": config.train})
-    results = [row._asdict() | {"keep": float(row.keep), "accuracy": row.accuracy._asdict()} for row in rows]
-    one_pass = [{"keep": keep, **estimate._asdict()} for keep, estimate in curve.items()]
-    files.write_json(writer.path / RESULTS, {"rows": results, "one_pass": one_pass})
+    points = (SweepRow(**row._asdict() | {"keep": float(row.keep)}, accuracy=row.accuracy) for row in rows)
+    one_pass = (OnePassPoint(keep=keep, **estimate._asdict()) for keep, estimate in curve.items())
+    SweepResult(tuple(points), tuple(one_pass)).write(writer.path)
     writer.write_metrics(correlations)
     summary = writer.finish()
     _show(rows, curve, correlations)
