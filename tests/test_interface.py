@@ -15,6 +15,7 @@ from headwater.cli import COMMANDS
 from headwater.data import reading
 from headwater.data.corpus import Corpus, generate
 from headwater.errors import DataError, HeadwaterError, UsageError
+from tests.support import stub
 
 TINY = "scratch(hidden=32, layers=1, vocab=300)"
 
@@ -48,6 +49,10 @@ def test_functions_document_every_parameter(name: str) -> None:
     documented = (function.__doc__ or "").splitlines()
     for parameter in parameters:
         assert documented[documented.index(parameter) + 1].startswith("    "), parameter
+
+
+def test_the_stub_has_the_signatures_of_the_commands() -> None:
+    assert stub.STUB.read_text(encoding="utf-8") == stub.of_the_code(), "run python -m tests.support.stub"
 
 
 def test_a_tiny_model_is_trained_and_evaluated(pairs: Path, tmp_path: Path) -> None:

@@ -1,0 +1,55 @@
+"""The types of the Python interface, headwater/__init__.pyi, for editors and type checkers.
+
+`python -m tests.support.stub` writes it anew.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+
+import headwater
+from headwater import interface
+from tests.support.tree import ROOT
+
+STUB = ROOT / "headwater" / "__init__.pyi"
+HEADER = '''"""Types of the Python interface; written by `python -m tests.support.stub`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from headwater.data.preference import Preference
+from headwater.results.inspection import Inspection
+from headwater.results.runs import Run
+
+__version__: str
+
+def load_pairs(data: str | Path, **options: Any) -> list[Preference]: ...
+def load_run(path: str | Path) -> Run: ...
+'''
+RETURNED = {"inspect_data": "Inspection", "write_lens": "Run | None", "write_report": "Path"}
+"""What functions return that do not return a run."""
+
+
+def of_the_code() -> str:
+    """Return the text of the stub."""
+    return HEADER + "".join(_definition(name) for name in interface.FUNCTIONS)
+
+
+def _definition(name: str) -> str:
+    """Return the definition of a function, a parameter a line."""
+    parameters = list(inspect.signature(getattr(headwater, name)).parameters.values())
+    lines = [f"def {name}("]
+    for place, parameter in enumerate(parameters):
+        if parameter.kind is parameter.KEYWORD_ONLY and (place == 0 or parameters[place - 1].kind != parameter.kind):
+            lines.append("    *,")
+        text = re.sub(r"\b(pathlib|typing|collections\.abc)\.", "", str(parameter)).replace("'", '"')
+        text = re.sub(r"Optional\[(Literal\[[^\]]*\])\]", r"\1 | None", text)
+        text = re.sub(r"PosixPath\(.*\)", "...", text)
+        lines.append(f"    {text},")
+    return "\n".join([*lines, f") -> {RETURNED.get(name, 'Run')}: ...\n"])
+
+
+if __name__ == "__main__":
+    STUB.write_text(of_the_code(), encoding="utf-8")
