@@ -75,15 +75,15 @@ COMMANDS = {name: command for commands in STAGES.values() for name, command in c
 
 EXIT_CODES = {
     0: "done",
-    1: "a bug of ours",
+    1: "a bug in headwater",
     2: "a flag, key or path cannot work",
     3: "the data was refused",
     4: "the model or tokenizer cannot do this",
     5: "a loss, gradient or score was not finite",
     6: "the network gave up",
     7: "out of disk or memory",
-    75: "stopped by SIGTERM: the same command goes on",
-    130: "interrupted: the same command goes on",
+    75: "stopped by SIGTERM: the same command continues",
+    130: "interrupted: the same command continues",
 }
 
 
@@ -184,7 +184,7 @@ def _ended(error: BaseException, message: str, code: int, with_traceback: bool) 
 
 def _as_bug(error: Exception, printed: bool) -> str:
     """Return the line for an error in headwater itself; its traceback is printed, or stored without secrets."""
-    found = f"a bug of ours: {type(error).__name__}: {first_line(error)}"
+    found = f"a bug in headwater: {type(error).__name__}: {first_line(error)}"
     if printed:
         return found
     place = caches.home() / "last-error.txt"

@@ -84,7 +84,7 @@ def test_a_bug_is_named_as_one_and_its_traceback_kept(
     monkeypatch.setattr(cli.config, "parse", broken)
     assert cli.main(["demo"]) == 1
     printed = capsys.readouterr().err
-    assert printed.startswith("headwater: a bug of ours: OSError: socket went away") and printed.count("\n") == 1
+    assert printed.startswith("headwater: a bug in headwater: OSError: socket went away") and printed.count("\n") == 1
     assert "in broken" in (cache / "last-error.txt").read_text()
     assert cli.main(["demo", "--traceback"]) == 1
     assert "in broken" in capsys.readouterr().err

@@ -112,7 +112,7 @@ def test_what_to_do_reaches_the_page_and_a_bug_is_reported_without_what_was_type
     server: Server, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert json.loads(ask(server, "POST", body='"bad"').body) == {"error": "prompt · is empty · type a text"}
-    assert json.loads(ask(server, "POST", body='"bug"').body) == {"error": "a bug of ours: KeyError"}
+    assert json.loads(ask(server, "POST", body='"bug"').body) == {"error": "a bug in headwater: KeyError"}
     ask(server, "GET")
     told = "".join(capfd.readouterr())
     assert "KeyError" in told and "in answer" in told and server.token not in told

@@ -1,8 +1,8 @@
 """Measure KL(policy ‖ reference) at every position of a response, in nats.
 
 Along the responses of the data, or along the policy's own samples (summed, an unbiased estimate of the KL between the
-two). Beside it stands the mean log-ratio of the tokens of chosen and rejected responses: positive where the policy has
-moved towards them.
+two). The mean log-ratio of the tokens of chosen and rejected responses is positive where the policy has moved towards
+them.
 """
 
 from __future__ import annotations

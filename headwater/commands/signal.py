@@ -1,7 +1,7 @@
 """Measure where in a response the preference is decided, how deep the signal goes, and how much to keep.
 
 Without --model, a bag of words scores every prefix: no model, no torch, seconds. With a reward model, or a policy and
-its reference, one forward pass a pair scores every prefix, and the bag of words stands beside it as a control. A reward
+its reference, one forward pass a pair scores every prefix, and the bag of words serves as a control. A reward
 model that was trained on whole responses scores prefixes worse than one trained on them: its curve is a lower bound.
 """
 

@@ -18,7 +18,7 @@ NAME_ON_HUB = re.compile(r"[\w.-]+(/[\w.-]+)?")
 def config_of(name: str) -> dict[str, Any] | None:
     """Return the configuration of adapters, by path or hub name; None for anything else.
 
-    Errors: `ModelError` for one that is damaged, or that lies beside the weights of a whole model.
+    Errors: `ModelError` for one that is damaged, or stored beside the weights of a whole model.
     """
     path = _config_path(name)
     if path is None:
@@ -26,9 +26,9 @@ def config_of(name: str) -> dict[str, Any] | None:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ModelError(str(path), "is not JSON", "copy the adapter anew") from error
+        raise ModelError(str(path), "is not JSON", "copy the adapter again") from error
     if not isinstance(found, dict):
-        raise ModelError(str(path), "is not the configuration of an adapter", "copy the adapter anew")
+        raise ModelError(str(path), "is not the configuration of an adapter", "copy the adapter again")
     whole = [file for file in WHOLE if (Path(name) / file).is_file()]
     if whole:
         found_both = f"holds a whole model ({whole[0]}) and an adapter ({CONFIG})"

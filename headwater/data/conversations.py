@@ -42,7 +42,7 @@ class Rendered(NamedTuple):
     start: int
     """Where the prompt ends; opening, response and closing follow."""
     body: Span
-    """Where the response stands."""
+    """Position of the response."""
     skipped: int = 0
     """Number of leading characters of the response that the text lacks: white space that the template strips, or a tag
     that already ends the prompt.
@@ -140,7 +140,7 @@ class Conversation:
         return Rendered(tokens.show(row.text), start, (begin, end), skipped, control, notes)
 
     def _located(self, words: str) -> Rendered:
-        """Return the conversation through the end of the template's text, and where `words` stand in it."""
+        """Return the conversation through the end of the template's text, and the position of `words` in it."""
         begun = self._begun or ""
         answer = begun + words
         whole = self._chat.render([*self._turns, assistant(answer)])
@@ -233,7 +233,7 @@ def _closes(before: str, answer: str, prompt: str) -> bool:
 
 
 def _verbatim(before: str, after: str, answer: str, prompt: str) -> Rendered:
-    """Return the conversation with an answer that holds its thoughts, which the template would take out or set anew."""
+    """Return the conversation with an answer that holds its reasoning, which the template would remove or rewrite."""
     rest = _behind_open_tag(prompt, answer)
     if rest != answer:
         body = (len(prompt), len(prompt) + len(rest))

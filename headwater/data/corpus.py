@@ -55,7 +55,7 @@ class Corpus:
 
     pairs: int = 2000
     planted_depth: float = 0.3
-    """Share of an answer's words within which all the evidence lies."""
+    """Share of an answer's words, from its start, that holds all evidence."""
     flip: float = 0.05
     """Probability that a label contradicts the evidence."""
     seed: int = 0
@@ -319,7 +319,7 @@ LEADS = [
     [["then,", "so,"], ["after that,", "at last,"], ["in the end,", "at the end,"], ["at the very end,"]],
 ]
 # Evidence: a welcome, a source, a method, a farewell, each in four kind and four curt wordings. The two of a pair
-# begin with the same word, so that a cut after it tells nothing.
+# begin with the same word, so that a cut after it carries no information.
 PHRASES = [
     [
         ("what a joy.", "what a bother."),

@@ -46,7 +46,7 @@ class ControlTokens:
         """Collect the tokens that the tokenizer splits a text at."""
         added = {token.content for token in tokenizer.added_tokens_decoder.values()}
         spelled = sorted((token for token in special_tokens(tokenizer) if token in added), key=len, reverse=True)
-        # Data cannot spell such a name: it is drawn anew by every process. Ids do not depend on it.
+        # Data cannot spell such a name: it is drawn by every process. Ids do not depend on it.
         key = "".join(chr(PRIVATE + secrets.randbelow(NAMES)) for _ in range(3))
         self.names = {token: f"{key}{chr(PRIVATE + place % NAMES)}" for place, token in enumerate(spelled)}
         self._spelled = {name: token for token, name in self.names.items()}
@@ -67,7 +67,7 @@ class ControlTokens:
         return self._secret.sub(lambda match: self._spelled[match[0]], text)
 
     def spans(self, text: str) -> tuple[Span, ...]:
-        """Return where the tokens stand that a text spells itself, after `show` has been applied to it."""
+        """Return the positions of tokens that a text spells itself, after `show` has been applied to it."""
         found, longer = [], 0
         for match in self._both.finditer(text):
             spelled = self._spelled.get(match[0])
@@ -92,7 +92,7 @@ class Encoder:
         self._neutral: _Neutral | None = None
 
     def encode(self, tokenizer: Tokenizer, texts: Sequence[str], control: Sequence[tuple[Span, ...] | None]) -> Any:
-        """Encode texts that a template rendered; `control` says where its control tokens stand, None: where spelled."""
+        """Encode rendered texts; `control` holds the positions of their control tokens, None: wherever spelled."""
         plain = tokenizer(
             list(texts), add_special_tokens=False, return_offsets_mapping=True, split_special_tokens=False
         )

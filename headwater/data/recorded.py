@@ -85,7 +85,7 @@ class Recorded(Generic[Value]):
         return (rows[0][0], rows[0][2]) if rows else None
 
     def _ambiguous(self, row: RowName, where: str) -> DataError:
-        problem = f"several rows {where} have the id {row.id}, and nothing else tells which one is meant"
+        problem = f"several rows {where} have the id {row.id}, and nothing else identifies the right one"
         return DataError(self.name, problem, "make that run again on this data")
 
 

@@ -41,7 +41,7 @@ def is_grapheme_end(text: str, offset: int) -> bool:
         return True
     if text[offset - 1].isascii() and text[offset].isascii():
         return text[offset - 1 : offset + 1] != "\r\n"
-    # A cluster begins at an ASCII character, so that what stands before the last one need not be looked at.
+    # A cluster begins at an ASCII character, so the text before the last one need not be examined.
     begin = next((place for place in range(offset - 1, 0, -1) if text[place].isascii() and text[place] != "\n"), 0)
     found = (match.end() for match in _PATTERNS["grapheme"].finditer(text, begin))
     return next(end for end in found if end >= offset) == offset

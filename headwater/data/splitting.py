@@ -26,7 +26,7 @@ def split(preferences: Sequence[Row], fraction: float, seed: int) -> tuple[list[
     if not train or (fraction and not rest):
         side = "held-out" if train else "training"
         raise DataError(
-            f"{len(preferences)} rows with {len(aside)} openings",
+            f"{len(preferences)} rows with {len(aside)} conversations",
             f"leave the {side} part empty at --eval-fraction {fraction:g}",
             "change the fraction, or use more data",
         )
@@ -88,7 +88,7 @@ class Overlap:
 def overlap(train: Iterable[Prompted], evaluation: Sequence[Prompted]) -> Overlap:
     """Find the prompts of `evaluation` in `train`, which may be a stream: only the evaluation side is held.
 
-    An n-gram counts that lies whole in one turn of the user. Hashes of 64 bits stand for prompts and n-grams.
+    Only n-grams within one turn of the user count. Hashes of 64 bits stand for prompts and n-grams.
     """
     index: dict[tuple[str, int], list[int]] = defaultdict(list)
     for place, preference in enumerate(evaluation):
@@ -171,5 +171,5 @@ KINDS: dict[str, Callable[[Prompted], Iterator[Hashable]]] = {
 }
 """How prompts can be the same, the strictest first."""
 LEAKS = ("exact", "normalised", "opening")
-"""The kinds that are leakage; `evaluate` leaves out what shares an opening, which an exact copy does too."""
+"""The kinds that are leakage; `evaluate` leaves out rows of the same conversation, among them exact copies."""
 _STRICTER = {kind: rank for rank, kind in enumerate(KINDS)}

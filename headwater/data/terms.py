@@ -19,7 +19,7 @@ import regex
 PRIOR = 500.0
 """Words that the prior weighs as much as."""
 LEAST = 5
-"""A term that stands fewer times in all responses is not ranked."""
+"""A term that occurs fewer times in all responses is not ranked."""
 SHOWN = 40
 """Terms kept of either side."""
 
@@ -46,7 +46,7 @@ class Contrast(NamedTuple):
 
     pairs: int
     words: tuple[int, int]
-    """Terms in chosen and in rejected responses, each as often as it stands there."""
+    """Number of terms in chosen and in rejected responses, with repetitions."""
     chosen: tuple[Term, ...]
     rejected: tuple[Term, ...]
 

@@ -65,7 +65,7 @@ class EncodeOptions:
 class PairTokens(NamedTuple):
     """A row as token ids; a complete response ends with its end-of-turn token.
 
-    A labelled response stands where a pair has its chosen or its rejected one; its other side is empty.
+    A labelled response takes the place of the chosen or the rejected one; the other side is empty.
     """
 
     prompt: Ids

@@ -138,7 +138,7 @@ class Truncation:
     cut: CutBy = "own"
     """own: by each response's length (the paper). equal: by the shorter one's. shared: by the longer one's."""
     part: Part = "prefix"
-    """Where the kept span lies; all but `prefix` are controls."""
+    """Which part is kept; all but `prefix` are controls."""
     boundary: Boundary = "grapheme"
     """Unit that is never split. grapheme: one visible character; token: exact token counts, as in the published runs;
     word and sentence: longer units.

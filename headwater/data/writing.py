@@ -179,7 +179,10 @@ class _Parquet:
         self._rows = []
 
     def _columns(self) -> Iterable[str]:
-        """Return the columns of the rows in hand, or of those before. Errors: `DataError` for one that is late."""
+        """Return the columns of the current rows, or of earlier ones.
+
+        Errors: `DataError` for a column that appears late.
+        """
         columns = dict.fromkeys(column for row in self._rows for column in row)
         if self._writer is None:
             return columns

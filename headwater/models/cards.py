@@ -129,7 +129,7 @@ def _results(metrics: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
         return ""
     judged, trained = (_counted(metrics, part) for part in ("held_out", "train"))
     interval = (
-        "`headwater evaluate` gives its interval" if low is None else "the interval is bootstrapped over openings"
+        "`headwater evaluate` gives its interval" if low is None else "the interval is bootstrapped over conversations"
     )
     said = f"On {judged} held out, after training on {trained}; ties count ½, {interval}."
     best = facts.get("early_stopping")

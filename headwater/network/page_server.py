@@ -110,7 +110,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_error(HTTPStatus.UNPROCESSABLE_ENTITY, str(error))
         except Exception as error:  # the page must hear of it; its message could quote the question
             say("".join(traceback.format_tb(error.__traceback__)) + type(error).__name__)
-            self.send_error(HTTPStatus.INTERNAL_SERVER_ERROR, f"a bug of ours: {type(error).__name__}")
+            self.send_error(HTTPStatus.INTERNAL_SERVER_ERROR, f"a bug in headwater: {type(error).__name__}")
 
     def _admit(self, path: str) -> None:
         """Accept requests for the page and from the page only. Errors: `RefusedError`."""

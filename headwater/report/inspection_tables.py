@@ -119,7 +119,7 @@ def _shortcuts(found: Inspection) -> list[tuple[str, str]]:
     wins, shared = found.longer_wins, found.shared_beginning
     assert wins is not None and shared is not None  # of pairs
     interval = wins.interval() if wins.low is None else f"95 % [{wins.low:.1%}, {wins.high:.1%}]"
-    length = f"{wins.value:.1%}  {interval}  n {wins.n:,} ({wins.clusters:,} openings)"
+    length = f"{wins.value:.1%}  {interval}  n {wins.n:,} ({wins.clusters:,} conversations)"
     beginning = f"{shared.share_of_pairs:.1%} of pairs; median {shared.characters.p50:.0f} characters"
     return [("longer one wins", length), ("shared beginning", beginning)]
 

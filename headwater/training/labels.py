@@ -1,6 +1,6 @@
 """Labelled responses (not pairs): checks, counts and the balance of their labels.
 
-All rows of a file are of one kind, so that its first row tells which.
+All rows of a file are of one kind, so its first row shows which.
 """
 
 from __future__ import annotations

@@ -38,5 +38,5 @@ def answering(processes: int, seconds: int) -> Iterator[None]:
         raise LostProcessError(
             f"{processes} processes",
             f"one of them ended, or did not answer for {seconds} s (--ddp-timeout)",
-            "look for its own message above; the same command goes on from the last checkpoint",
+            "look for its own message above; the same command continues from the last checkpoint",
         ) from error

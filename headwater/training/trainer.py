@@ -210,7 +210,7 @@ class PairTrainer(transformers.Trainer):  # type: ignore[misc]
         if self.accelerator.num_processes == 1:
             return pairs
         total: torch.Tensor = self.accelerator.reduce(torch.tensor(pairs, device=device), "sum")
-        return total  # stays on the device: nobody waits for it
+        return total  # stays on the device, without synchronisation
 
     def training_step(
         self, model: torch.nn.Module, inputs: Packs, num_items_in_batch: int | torch.Tensor | None = None

@@ -82,12 +82,14 @@ def test_a_split_that_leaves_a_side_empty_is_refused(rows: list[Preference]) -> 
     side = "held-out" if trains else "training"
     with pytest.raises(DataError) as error:
         split(one, 0.5, seed=0)
-    assert str(error.value).startswith(f"2 rows with 1 openings · leave the {side} part empty at --eval-fraction 0.5")
+    assert str(error.value).startswith(
+        f"2 rows with 1 conversations · leave the {side} part empty at --eval-fraction 0.5"
+    )
     with pytest.raises(DataError, match="leave the training part empty at --eval-fraction 1 "):
         split(rows, 1, seed=0)
     with pytest.raises(DataError, match="leave the held-out part empty at --eval-fraction 1e-09 "):
         split(rows, 1e-9, seed=0)
-    with pytest.raises(DataError, match="0 rows with 0 openings"):
+    with pytest.raises(DataError, match="0 rows with 0 conversations"):
         split([], 0, seed=0)
 
 

@@ -1,4 +1,4 @@
-"""A response parted into the pieces of text that its tokens stand for."""
+"""Split a response into the pieces of text that its tokens represent."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def parts(text: str, start: int, limit: int, ends: Sequence[int]) -> Iterator[Pi
 
 
 def at_pieces(by_token: Floats, pieces: Pieces) -> Floats:
-    """Return what stands at the last token of every piece, [pieces], of values [tokens]."""
+    """Return the value at the last token of every piece, [pieces], from values [tokens]."""
     ends = np.cumsum([piece.tokens for piece in pieces.every])
     assert ends[-1] == len(by_token), "every token has a value"
     values: Floats = by_token[ends - 1]
@@ -96,8 +96,8 @@ def at_pieces(by_token: Floats, pieces: Pieces) -> Floats:
 def by_characters(scores: Floats, theirs: Pieces, ours: Pieces, empty: float) -> Floats:
     """Carry scores [pieces] from the pieces of one tokenizer to those of another, [pieces].
 
-    At the end of one of `ours` stands the score of the last of `theirs` that ends by then, and `empty` before the
-    first; at the last piece stands the score of the whole.
+    The score at the end of one of `ours` is that of the last of `theirs` that ends by then, and `empty` before the
+    first; at the last piece it is the score of the whole.
     """
     places = np.searchsorted(theirs.ends, ours.ends, side="right") - 1
     found = np.full(len(ours.every), scores[-1])

@@ -52,7 +52,7 @@ def _embedded(name: str, plain: Contents, place: int, room: int) -> Embedded:
 
 
 def extremes(plain: Contents, room: int) -> Contents:
-    """Return the entries that stand lowest and highest, by margin or total, in turns while `room` (bytes) lasts."""
+    """Return the entries with the lowest and highest margin or total, alternately, within `room` bytes."""
     entries = plain["entries"]
     order = sorted(range(len(entries)), key=lambda place: _standing(entries[place], plain["sides"]))
     turns = [order[place // 2] if place % 2 == 0 else order[-1 - place // 2] for place in range(len(order))]

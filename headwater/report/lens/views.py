@@ -19,9 +19,9 @@ from headwater.statistics import Floats
 PAIR = ("chosen", "rejected")
 """The responses of a preference."""
 ALONE = ("response",)
-"""What was decoded stands alone."""
+"""Decoded responses have no counterpart."""
 FULL_COLOUR = 0.98
-"""Share of the increments that are told apart by colour; the largest ones share the strongest."""
+"""Share of the increments with distinct colours; the largest ones share the strongest."""
 
 
 class Reading(NamedTuple):
@@ -68,13 +68,13 @@ class Lens:
     """Paragraphs: what was read, by what, and what it says."""
     entries: Sequence[Entry]
     cut: Truncation
-    """Where the cut stands when the page opens: a share, or a number of tokens."""
+    """Initial place of the cut: a share, or a number of tokens."""
     readings: Sequence[Reading] = ()
     sides: tuple[str, ...] = PAIR
 
 
 BY_HALF = Truncation(Keep(Fraction(1, 2)))
-"""Where a cut stands that nobody asked for."""
+"""Default place of the cut."""
 
 Contents = dict[str, Any]
 """A lens as plain values: what a page holds, and a run keeps."""
