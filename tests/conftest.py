@@ -15,6 +15,7 @@ from headwater.data.tokenizers import ScratchTokenizer, Tokenizer, texts_of
 from headwater.data.tokens import PairTokens, tokenize
 from tests.faults.matrix import Record
 from tests.support.browser import CHROMIUM, Browser
+from tests.support.scripted import Server, scripted_server
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -75,6 +76,13 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     found = Browser(tmp_path_factory.mktemp("chromium"))
     yield found
     found.close()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """A server that answers as its `script` says, and keeps what it was asked."""
+    with scripted_server() as found:
+        yield found
 
 
 @pytest.fixture(scope="session")

@@ -3,64 +3,15 @@
 from __future__ import annotations
 
 import email.utils
-import http.server
 import json
-import threading
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 
 from headwater.errors import NetworkError, UsageError
 from headwater.network import endpoint
 from headwater.network.endpoint import Endpoint
-
-Reply = tuple[int, dict[str, str], bytes]
-Script = Callable[[dict[str, Any]], Reply]
-
-
-class Server(http.server.ThreadingHTTPServer):
-    """Answers as its script says, and keeps what it was asked."""
-
-    script: Script
-    asked: list[dict[str, Any]]
-    headers: list[dict[str, str]]
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    server: Server
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.asked.append(body)
-        self.server.headers.append(dict(self.headers))
-        status, headers, data = self.server.script(body)
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name, value)
-        if "Content-Length" not in headers:
-            self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *arguments: object) -> None:
-        pass
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    server = Server(("127.0.0.1", 0), Handler)
-    server.asked, server.headers = [], []
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-
-
-def url(server: Server) -> str:
-    return f"http://127.0.0.1:{server.server_port}/v1"
+from tests.support.scripted import Reply, Script, Server, url
 
 
 def ok(value: object = "fine") -> Reply:

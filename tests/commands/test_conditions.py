@@ -8,20 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from headwater import cli
 from headwater.data import reading
 from headwater.data.corpus import Corpus, generate
 from headwater.data.preference import Message, Prompted
 from headwater.data.reading import ReadOptions
 from headwater.errors import UsageError
 from headwater.results import runs
+from tests.support.commands import headwater
 
 TRAIN = ["--model", "scratch(hidden=32, layers=2, vocab=400)", "--precision", "fp32", "--learning-rate", "5e-3"]
 TRAIN += ["--eval-fraction", "0.3", "--per-device-train-batch-size", "16"]
-
-
-def headwater(*arguments: object) -> int:
-    return cli.main([str(argument) for argument in arguments])
 
 
 def test_a_condition_is_the_system_turn_and_no_part_of_the_opening() -> None:

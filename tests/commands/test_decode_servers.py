@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import threading
 import weakref
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +24,8 @@ from headwater.journal import Journal
 from headwater.models import loading
 from headwater.results import runs
 from tests.commands.test_decode import lines
+from tests.support.scripted import Reply, Server, url
 from tests.support.serving import save_policy
-from tests.test_endpoint import Handler, Reply, Server, url
 
 FIRST, MOST = 5, 12
 
@@ -55,16 +54,6 @@ def local(pair: Path, output: Path, *more: object) -> list[dict[str, Any]]:
     given = ["decode", *data, *both, "--strategy", f"length_control(first={FIRST})"]
     assert cli.main([str(each) for each in (*given, *more)]) == 0
     return lines(output / "decoded.jsonl")
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    server = Server(("127.0.0.1", 0), Handler)
-    server.asked, server.headers = [], []
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server
-    server.shutdown()
-    server.server_close()
 
 
 # --- servers -------------------------------------------------------------------------------------------------------

@@ -6,16 +6,12 @@ from typing import Any
 
 import pytest
 
-from headwater import cli
 from headwater.data import reading
 from headwater.data.corpus import Corpus, generate
 from headwater.results import runs
+from tests.support.commands import headwater
 
 QUICK = ["--per-device-train-batch-size", "16", "--precision", "fp32", "--eval-fraction", "0.5"]
-
-
-def headwater(*arguments: object) -> int:
-    return cli.main([str(argument) for argument in arguments])
 
 
 @pytest.fixture(scope="module")

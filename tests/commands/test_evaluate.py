@@ -13,13 +13,10 @@ from headwater.data import reading
 from headwater.data.corpus import Corpus, generate
 from headwater.results import runs
 from headwater.results.evaluation import Diagnostics
+from tests.support.commands import succeed
 
 MODEL = "scratch(hidden=32, layers=1, vocab=400)"
 QUICK = ["--per-device-train-batch-size", "16", "--precision", "fp32", "--eval-fraction", "0.25"]
-
-
-def headwater(*arguments: object) -> None:
-    assert cli.main([str(argument) for argument in arguments]) == 0
 
 
 def diagnostics(run: Path) -> Diagnostics:
@@ -33,12 +30,12 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     reading.write(root / "test.jsonl", generate(Corpus(pairs=200, seed=3)))
     for name, epochs in (("rm", 4), ("weak", 0.1)):
         call = ["--data", root / "train.jsonl", "--output", root / name, "--model", MODEL, *QUICK]
-        headwater("train-reward", *call, "--num-train-epochs", epochs)
+        succeed("train-reward", *call, "--num-train-epochs", epochs)
     judge = ["evaluate", "--allow-leakage", "--dataset"]
-    headwater(*judge, root / "test.jsonl", "--model", root / "weak", "--output", root / "weak-eval")
-    headwater(*judge, root / "train.jsonl", "--model", root / "rm", "--output", root / "rm-on-train")
+    succeed(*judge, root / "test.jsonl", "--model", root / "weak", "--output", root / "weak-eval")
+    succeed(*judge, root / "train.jsonl", "--model", root / "rm", "--output", root / "rm-on-train")
     baselines = ["--against", root / "weak-eval", "--untrained"]
-    headwater(*judge, root / "test.jsonl", "--model", root / "rm", "--output", root / "rm-eval", *baselines)
+    succeed(*judge, root / "test.jsonl", "--model", root / "rm", "--output", root / "rm-eval", *baselines)
     return root
 
 
@@ -86,7 +83,7 @@ def test_a_correction_is_fitted_on_training_pairs_and_shown_before_and_after(
     study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     call = ["evaluate", "--model", study / "rm", "--dataset", study / "test.jsonl", "--allow-leakage"]
-    headwater(*call, "--output", tmp_path / "r", "--correct", f"regress(on='{study / 'rm-on-train'}')")
+    succeed(*call, "--output", tmp_path / "r", "--correct", f"regress(on='{study / 'rm-on-train'}')")
     assert "before" in capsys.readouterr().out
     plain = {record["id"]: record for record in runs.load(study / "rm-eval").records()}
     after = runs.load(tmp_path / "r").records()
@@ -98,7 +95,7 @@ def test_a_correction_is_fitted_on_training_pairs_and_shown_before_and_after(
     assert found is not None
     assert found["accuracy"].before.value == runs.load(study / "rm-eval").metrics["accuracy"]["value"]
     assert found["accuracy"].after.value == runs.load(tmp_path / "r").metrics["accuracy"]["value"]
-    headwater(*call, "--output", tmp_path / "d", "--correct", "divide(alpha=50)")
+    succeed(*call, "--output", tmp_path / "d", "--correct", "divide(alpha=50)")
     record = runs.load(tmp_path / "d").records()[0]
     before = plain[record["id"]]
     assert record["chosen_reward"] == pytest.approx(before["chosen_reward"] / (50 + before["chosen_tokens"]))
@@ -124,7 +121,7 @@ def test_what_cannot_be_compared_or_corrected_is_refused(
 def test_llmbar_evaluates(study: Path, shared_data: Path, tmp_path: Path) -> None:
     """All five parts of LLMBar, 419 pairs; a model of a planted corpus knows nothing of them."""
     data = shared_data / "llmbar" / "*.json"
-    headwater("evaluate", "--model", study / "rm", "--dataset", data, "--output", tmp_path / "llmbar")
+    succeed("evaluate", "--model", study / "rm", "--dataset", data, "--output", tmp_path / "llmbar")
     run = runs.load(tmp_path / "llmbar")
     assert run.row_counts[0]["rows_in"] == 419
     assert run.metrics["accuracy"]["n"] + sum(sum(stage["dropped"].values()) for stage in run.row_counts) == 419
@@ -134,7 +131,7 @@ def test_llmbar_evaluates(study: Path, shared_data: Path, tmp_path: Path) -> Non
 
 def test_hidden_states_are_laid_out_for_the_report(study: Path, tmp_path: Path) -> None:
     call = ["evaluate", "--model", study / "rm", "--dataset", study / "test.jsonl", "--allow-leakage"]
-    headwater(*call, "--output", tmp_path / "r", "--embed", 30)
+    succeed(*call, "--output", tmp_path / "r", "--embed", 30)
     found = json.loads((tmp_path / "r" / "embedding.json").read_text())
     assert found["pairs"] == 30 and found["of"] == "last hidden states, 32 numbers"
     rewards = {record["id"]: record for record in runs.load(tmp_path / "r").records()}

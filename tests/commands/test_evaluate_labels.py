@@ -15,15 +15,12 @@ from headwater.data.corpus import Corpus, generate
 from headwater.data.preference import Unpaired
 from headwater.results import runs
 from tests.data.test_unpaired import labelled
+from tests.support.commands import succeed
 
 MODEL = "scratch(hidden=32, layers=1, vocab=400)"
 QUICK = ["--per-device-train-batch-size", 16, "--precision", "fp32", "--eval-fraction", 0.25, "--learning-rate", 4e-3]
 PAIRS = ("accuracy", "length_accuracy", "length_correlation", "margin_mean", "brier")
 """Figures that only pairs have."""
-
-
-def headwater(*arguments: object) -> None:
-    assert cli.main([str(argument) for argument in arguments]) == 0
 
 
 def llamafactory(row: Unpaired, number: int) -> dict[str, Any]:
@@ -52,16 +49,16 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_llamafactory(root / "kto.jsonl", [row for row in uneven if row.conversation_id not in test])
     write_llamafactory(root / "kto-test.jsonl", [row for row in uneven if row.conversation_id in test])
     train = ["--data", root / "train.jsonl", "--model"]
-    headwater("train-reward", *train, MODEL, "--output", root / "reward", "--seeds", 2, *QUICK)
-    headwater("train-reward", *train, MODEL.replace("scratch", "scratch_encoder"), "--output", root / "encoder", *QUICK)
-    headwater("train-dpo", *train, MODEL, "--output", root / "dpo", *QUICK)
-    headwater("train-dpo", *train, MODEL, "--output", root / "cpo", "--loss", "cpo(beta=0.2)", *QUICK)
+    succeed("train-reward", *train, MODEL, "--output", root / "reward", "--seeds", 2, *QUICK)
+    succeed("train-reward", *train, MODEL.replace("scratch", "scratch_encoder"), "--output", root / "encoder", *QUICK)
+    succeed("train-dpo", *train, MODEL, "--output", root / "dpo", *QUICK)
+    succeed("train-dpo", *train, MODEL, "--output", root / "cpo", "--loss", "cpo(beta=0.2)", *QUICK)
     return root
 
 
 def evaluated(study: Path, model: str, data: str, output: Path, *flags: object) -> runs.Run:
     call = ["--model", study / model, "--dataset", study / data, "--output", output, "--allow-leakage"]
-    headwater("evaluate", *call, *flags)
+    succeed("evaluate", *call, *flags)
     return runs.load(output)
 
 
@@ -69,8 +66,8 @@ def test_llamafactory_rows_train_by_kto_and_tell_labels_apart_on_others(
     study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     call = ["--data", study / "kto.jsonl", "--output", tmp_path / "kto", "--loss", "kto(beta=0.1)", "--keep", "30%"]
-    headwater("train-dpo", *call, "--model", MODEL.replace("hidden=32", "hidden=64"), *QUICK)
-    headwater("evaluate", "--model", tmp_path / "kto", "--dataset", study / "kto-test.jsonl", "--keep", "30%")
+    succeed("train-dpo", *call, "--model", MODEL.replace("hidden=32", "hidden=64"), *QUICK)
+    succeed("evaluate", "--model", tmp_path / "kto", "--dataset", study / "kto-test.jsonl", "--keep", "30%")
     run = runs.load(tmp_path / "kto-on-kto-test")
     rows = reading.load_examples(study / "kto-test.jsonl").preferences
     said, records, found = capsys.readouterr().out, run.records(), run.metrics
@@ -113,7 +110,7 @@ def test_a_response_is_rewarded_as_in_a_pair(model: str, study: Path, tmp_path: 
 
 
 def test_a_policy_without_a_reference_is_scored_by_the_rewards_of_its_loss(study: Path, tmp_path: Path) -> None:
-    headwater("score", "--input", study / "pairs.jsonl", "--output", tmp_path / "s.jsonl", "--model", study / "cpo")
+    succeed("score", "--input", study / "pairs.jsonl", "--output", tmp_path / "s.jsonl", "--model", study / "cpo")
     scored = {row.id: row for row in reading.load(tmp_path / "s.jsonl").preferences}
     for record in evaluated(study, "cpo", "pairs.jsonl", tmp_path / "e").records():
         row = scored[record["id"]]
@@ -168,7 +165,7 @@ def test_one_label_alone_has_nothing_to_be_told_from(
 
 def test_the_report_says_how_far_labels_are_told_apart(study: Path, tmp_path: Path) -> None:
     auc = evaluated(study, "dpo", "labelled.jsonl", tmp_path / "labels").metrics["auc"]
-    headwater("report", tmp_path / "labels", "--output", tmp_path / "page.html")
+    succeed("report", tmp_path / "labels", "--output", tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert f"a desirable one is rewarded above an undesirable one in {auc['value']:.3f} [" in page
     assert "undesirable reward mean" in page

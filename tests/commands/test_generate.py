@@ -16,8 +16,8 @@ from headwater.errors import DataError
 from headwater.evaluation import prompts
 from headwater.evaluation.alpaca_eval import read_answers
 from headwater.results import runs
+from tests.support.scripted import Handler, Reply, Server, url
 from tests.support.serving import save_policy
-from tests.test_endpoint import Handler, Reply, Server, url
 
 SHORT = ("--max-new-tokens", "6")
 

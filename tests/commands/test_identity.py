@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from headwater import cli
 from headwater.data import reading
 from headwater.data.corpus import Corpus, generate
 from headwater.data.preference import Preference
 from headwater.results import runs
+from tests.support.commands import succeed
 from tests.support.serving import save_policy
 
 MODEL = "scratch(hidden=32, layers=1, vocab=400)"
@@ -27,10 +27,6 @@ NAMINGS: dict[str, Callable[[int], Any]] = {
 PAIRS = 24
 
 
-def headwater(*arguments: object) -> None:
-    assert cli.main([str(argument) for argument in arguments]) == 0
-
-
 @pytest.fixture(scope="module")
 def corpus() -> list[Preference]:
     return generate(Corpus(pairs=PAIRS, seed=5))
@@ -41,7 +37,7 @@ def models(tmp_path_factory: pytest.TempPathFactory, corpus: list[Preference]) -
     root = tmp_path_factory.mktemp("models")
     reading.write(root / "train.jsonl", generate(Corpus(pairs=40, seed=6)))
     quick = ["--model", MODEL, "--precision", "fp32", "--num-train-epochs", "1", "--eval-fraction", "0.1"]
-    headwater("train-reward", "--data", root / "train.jsonl", "--output", root / "rm", *quick)
+    succeed("train-reward", "--data", root / "train.jsonl", "--output", root / "rm", *quick)
     save_policy(root / "policy", corpus, MODEL)
     save_policy(root / "reference", corpus, MODEL, seed=1)
     return root
@@ -78,36 +74,36 @@ def everything(run: Path, *files: str) -> Any:
 
 def evaluated(data: Path, models: Path, out: Path) -> Any:
     call = ["evaluate", "--dataset", data, "--model", models / "rm", "--allow-leakage", "--max-length", "400"]
-    headwater(*call, "--output", out / "all")
-    headwater(*call, "--output", out / "cut", "--keep", "50%", "--part", "random-span", "--against", out / "all")
+    succeed(*call, "--output", out / "all")
+    succeed(*call, "--output", out / "cut", "--keep", "50%", "--part", "random-span", "--against", out / "all")
     return [everything(out / name, "diagnostics.json") for name in ("all", "cut")]
 
 
 def policy_evaluated(data: Path, models: Path, out: Path) -> Any:
     both = ["--model", models / "policy", "--reference", models / "reference"]
     call = ["evaluate", "--dataset", data, *both, "--max-length", "400", "--weights", "down_sample()"]
-    headwater(*call, "--output", out / "by-policy")
+    succeed(*call, "--output", out / "by-policy")
     return everything(out / "by-policy", "diagnostics.json")
 
 
 def signalled(data: Path, models: Path, out: Path) -> Any:
     call = ["signal", data, "--model", models / "rm", "--allow-leakage", "--max-length", "400"]
-    headwater(*call, "--ratios", "25%", "50%", "--output", out / "s")
+    succeed(*call, "--ratios", "25%", "50%", "--output", out / "s")
     return everything(out / "s", "curves.json")
 
 
 def seen(data: Path, models: Path, out: Path) -> Any:
     call = ["lens", data, "--model", models / "rm", "--allow-leakage", "--max-length", "400"]
-    headwater(*call, "--output", out / "l")
+    succeed(*call, "--output", out / "l")
     links = [entry["link"] for entry in json.loads((out / "l" / "lens.json").read_text())["entries"]]
     assert len(set(links)) == len(links)
     return everything(out / "l", "lens.json")
 
 
 def selected(data: Path, models: Path, out: Path) -> Any:
-    headwater("score", "--input", data, "--model", models / "rm", "--output", out / "scored.jsonl", "--max-length", 400)
+    succeed("score", "--input", data, "--model", models / "rm", "--output", out / "scored.jsonl", "--max-length", 400)
     call = ["select", "--input", data, "--by", "reward_gap()", "--budget", "50%", "--output", out / "best.jsonl"]
-    headwater(*call, "--rewards", runs.beside(out / "scored.jsonl"), "--export-for-annotation", out / "people.jsonl")
+    succeed(*call, "--rewards", runs.beside(out / "scored.jsonl"), "--export-for-annotation", out / "people.jsonl")
     people = [json.loads(line) for line in (out / "people.jsonl").read_text().splitlines()]
     chosen = [row.fields for row in reading.read_rows(out / "best.jsonl")]
     return numbers([runs.load(runs.beside(out / "scored.jsonl")).records(), people, chosen])
@@ -116,7 +112,7 @@ def selected(data: Path, models: Path, out: Path) -> Any:
 def trained(data: Path, models: Path, out: Path) -> Any:
     call = ["train-dpo", "--data", data, "--model", models / "policy", "--output", out / "dpo", "--precision", "fp32"]
     cut = ["--keep", "50%", "--max-length", "400", "--weights", "down_sample()"]
-    headwater(*call, *cut, "--num-train-epochs", "1", "--logging-steps", "1", "--eval-fraction", "0.25")
+    succeed(*call, *cut, "--num-train-epochs", "1", "--logging-steps", "1", "--eval-fraction", "0.25")
     return [{name: row.get(name) for name in ("loss", "eval_loss")} for row in runs.load(out / "dpo").history]
 
 

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,20 +23,15 @@ from headwater.evaluation.alpaca_eval import answer_to, as_rows
 from headwater.network import endpoint
 from headwater.results import runs
 from tests.evaluation.test_judges import prefers_tuned, said
-from tests.test_endpoint import Handler, Reply, Server, url
+from tests.support.scripted import Reply, Server, url
 
 PAIRWISE = "pairwise(model='m')"
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
-    server = Server(("127.0.0.1", 0), Handler)
-    server.asked, server.headers = [], []
+def server(server: Server) -> Server:
     server.script = prefers_tuned
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server
-    server.shutdown()
-    server.server_close()
+    return server
 
 
 def outputs(path: Path, name: str, count: int, text: str) -> Path:

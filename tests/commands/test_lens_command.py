@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headwater import cli
 from headwater.commands.lens import Config
 from headwater.data import reading
 from headwater.data.corpus import Corpus, generate
@@ -29,13 +28,10 @@ from headwater.signal import tokenwise
 from headwater.signal.prefix_scorers import TokenRewards
 from headwater.signal.tokenwise import settled
 from tests.support.browser import Browser
+from tests.support.commands import headwater
 
 MODEL = "scratch(hidden=32, layers=1, vocab=400)"
 QUICK = ["--per-device-train-batch-size", "16", "--precision", "fp32", "--eval-fraction", "0.5"]
-
-
-def headwater(*arguments: object) -> int:
-    return cli.main([str(argument) for argument in arguments])
 
 
 def shown(run: Path) -> Any:

@@ -17,13 +17,10 @@ from headwater.data import reading
 from headwater.data.corpus import Corpus, generate
 from headwater.results import runs
 from headwater.training.options import TrainingOptions
+from tests.support.commands import succeed
 
 MODEL = "scratch(hidden=32, layers=1, vocab=400)"
 QUICK = ["--per-device-train-batch-size", "16", "--precision", "fp32", "--eval-fraction", "0.25"]
-
-
-def headwater(*arguments: object) -> None:
-    assert cli.main([str(argument) for argument in arguments]) == 0
 
 
 @pytest.fixture(scope="module")
@@ -32,11 +29,11 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("study")
     reading.write(root / "pairs.jsonl", generate(Corpus(pairs=160, seed=2)))
     cut = root / "cut.jsonl"
-    headwater("preprocess", "--input", root / "pairs.jsonl", "--output", cut, "--truncate-percentage", 50)
-    headwater("train-reward", "--data", cut, "--output", root / "rm", "--model", MODEL, *QUICK)
-    headwater("train-dpo", "--data", cut, "--output", root / "dpo", "--model", MODEL, *QUICK)
-    headwater("evaluate", "--model", root / "rm", "--dataset", root / "pairs.jsonl")
-    headwater("evaluate", "--model", root / "dpo", "--dataset", root / "pairs.jsonl", "--output", root / "dpo-eval")
+    succeed("preprocess", "--input", root / "pairs.jsonl", "--output", cut, "--truncate-percentage", 50)
+    succeed("train-reward", "--data", cut, "--output", root / "rm", "--model", MODEL, *QUICK)
+    succeed("train-dpo", "--data", cut, "--output", root / "dpo", "--model", MODEL, *QUICK)
+    succeed("evaluate", "--model", root / "rm", "--dataset", root / "pairs.jsonl")
+    succeed("evaluate", "--model", root / "dpo", "--dataset", root / "pairs.jsonl", "--output", root / "dpo-eval")
     return root
 
 
@@ -123,14 +120,14 @@ def test_figures_have_n_and_an_interval(study: Path) -> None:
 def test_a_stored_config_repeats_the_run_exactly(study: Path, tmp_path: Path) -> None:
     config = study / "rm" / "config.yaml"
     assert "learning_rate: 0.001" in config.read_text()
-    headwater("train-reward", "--config", config, "--output", tmp_path / "again")
+    succeed("train-reward", "--config", config, "--output", tmp_path / "again")
     assert (tmp_path / "again" / "model.safetensors").read_bytes() == (study / "rm" / "model.safetensors").read_bytes()
 
 
 @pytest.fixture(scope="module")
 def base(study: Path) -> Path:
     """A policy with a tokenizer that stays the same over several runs."""
-    headwater("train-sft", "--data", study / "pairs.jsonl", "--output", study / "base", "--model", MODEL, *QUICK)
+    succeed("train-sft", "--data", study / "pairs.jsonl", "--output", study / "base", "--model", MODEL, *QUICK)
     return study / "base"
 
 
@@ -149,10 +146,10 @@ def test_cutting_while_training_equals_training_on_the_cut_file(
     """Flags cut by the model's own tokenizer; with the same one, `preprocess` gives the same token ids."""
     common = ["--model", base, "--learning-rate", "1e-3", *QUICK]
     seed = cut[cut.index("--seed") :] if "--seed" in cut else []
-    headwater("train-reward", "--data", study / "pairs.jsonl", *cut, "--output", tmp_path / "a", *common)
+    succeed("train-reward", "--data", study / "pairs.jsonl", *cut, "--output", tmp_path / "a", *common)
     written = tmp_path / "cut.parquet"
-    headwater("preprocess", "--input", study / "pairs.jsonl", *cut, "--tokenizer", base, "--output", written)
-    headwater("train-reward", "--data", written, "--output", tmp_path / "b", *common, *seed)
+    succeed("preprocess", "--input", study / "pairs.jsonl", *cut, "--tokenizer", base, "--output", written)
+    succeed("train-reward", "--data", written, "--output", tmp_path / "b", *common, *seed)
     one, other = (runs.load(tmp_path / name) for name in "ab")
     for name in ("keep", "kept", "cut", "part"):
         assert one.facts.get(name) == other.facts.get(name)
@@ -163,12 +160,12 @@ def test_cutting_while_training_equals_training_on_the_cut_file(
 
 def test_the_end_rule_of_training_is_the_end_rule_of_judging(study: Path, base: Path, tmp_path: Path) -> None:
     flags = ["--data", study / "cut.jsonl", "--model", base, "--end", "always", *QUICK]
-    headwater("train-reward", *flags, "--output", tmp_path / "rm")
-    headwater("evaluate", "--model", tmp_path / "rm", "--dataset", study / "cut.jsonl", "--output", tmp_path / "e")
+    succeed("train-reward", *flags, "--output", tmp_path / "rm")
+    succeed("evaluate", "--model", tmp_path / "rm", "--dataset", study / "cut.jsonl", "--output", tmp_path / "e")
     facts = runs.load(tmp_path / "e").facts
     assert (facts["end"], facts["evaluated_end"]) == ("always", "always")
     whole = runs.load(tmp_path / "e").records()[0]["chosen_tokens"]
-    headwater(
+    succeed(
         "evaluate", "--model", tmp_path / "rm", "--dataset", study / "cut.jsonl", "--output", tmp_path / "n",
         "--end", "never",
     )  # fmt: skip
@@ -189,13 +186,13 @@ def test_token_weights_change_training_and_their_limit_does_not(study: Path, bas
     common = ["--data", study / "cut.jsonl", "--model", base, "--learning-rate", "1e-3", *QUICK]
     rewards = {}
     for name, weights in {"plain": "uniform()", "limit": "decay(gamma=1.0)", "decay": "decay(gamma=0.5)"}.items():
-        headwater("train-dpo", *common, "--weights", weights, "--output", tmp_path / name)
+        succeed("train-dpo", *common, "--weights", weights, "--output", tmp_path / name)
         rewards[name] = [row.get("rewards/margins") for row in runs.load(tmp_path / name).history]
     assert rewards["plain"] == rewards["limit"] != rewards["decay"]
 
 
 def test_tokens_shows_the_row_with_its_cut(study: Path, base: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    headwater("tokens", study / "pairs.jsonl", "--row", 2, "--tokenizer", base, "--keep", "30%", "--end", "always")
+    succeed("tokens", study / "pairs.jsonl", "--row", 2, "--tokenizer", base, "--keep", "30%", "--end", "always")
     shown = capsys.readouterr().out
     assert "not in the loss" in shown
     assert shown.count("with its end token") == 2
@@ -207,7 +204,7 @@ def test_the_report_is_written_and_says_what_was_found(
     study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     page = tmp_path / "report.html"
-    headwater("report", study / "rm", study / "rm-on-pairs", study / "dpo", study / "dpo-eval", "--output", page)
+    succeed("report", study / "rm", study / "rm-on-pairs", study / "dpo", study / "dpo-eval", "--output", page)
     text = page.read_text()
     accuracy = runs.load(study / "rm-on-pairs").metrics["accuracy"]["value"]
     assert f"{accuracy:.3f}" in text
@@ -228,7 +225,7 @@ def test_verbs_are_plain_python_calls(study: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("keep", ["1.0", "100%"])
 def test_keeping_everything_is_the_identity(study: Path, tmp_path: Path, keep: str) -> None:
-    headwater("preprocess", "--input", study / "pairs.jsonl", "--output", tmp_path / "all.jsonl", "--keep", keep)
+    succeed("preprocess", "--input", study / "pairs.jsonl", "--output", tmp_path / "all.jsonl", "--keep", keep)
     assert (tmp_path / "all.jsonl").read_bytes() == (study / "pairs.jsonl").read_bytes()
 
 
@@ -302,7 +299,7 @@ def test_bad_rows_can_be_set_aside_and_are_kept_in_the_run(study: Path, tmp_path
     call = ["train-reward", "--data", str(tmp_path / "bad.jsonl"), "--output", str(tmp_path / "rm"), "--model", MODEL]
     assert cli.main([*call, *QUICK]) == 3
     assert not (tmp_path / "rm").exists()
-    headwater(*call, *QUICK, "--max-bad-rows", "2")
+    succeed(*call, *QUICK, "--max-bad-rows", "2")
     run = runs.load(tmp_path / "rm")
     assert (run.row_counts[0]["kept"], run.row_counts[0]["quarantined"]) == (158, 2)
     set_aside = [json.loads(line) for line in (tmp_path / "rm" / "quarantine.jsonl").read_text().splitlines()]
@@ -315,7 +312,7 @@ def test_columns_and_formats_can_be_named(study: Path, tmp_path: Path) -> None:
     (tmp_path / "odd.jsonl").write_text("".join(json.dumps(row) + "\n" for row in renamed))
     call = ["preprocess", "--input", tmp_path / "odd.jsonl", "--output", tmp_path / "cut.jsonl", "--keep", "1.0"]
     assert cli.main([str(part) for part in call]) == 3
-    headwater(*call, "--columns", "prompt=q,chosen=good,rejected=bad")
+    succeed(*call, "--columns", "prompt=q,chosen=good,rejected=bad")
     assert len(reading.load(tmp_path / "cut.jsonl").preferences) == 160
 
 
@@ -334,7 +331,7 @@ def test_a_policy_from_elsewhere_needs_its_reference_named(study: Path, tmp_path
     shutil.copytree(study / "dpo", bare, ignore=shutil.ignore_patterns("facts.json", "environment.json", "reference"))
     call = ["evaluate", "--model", str(bare), "--dataset", str(study / "pairs.jsonl"), "--output", str(tmp_path / "e")]
     assert cli.main(call) == 2
-    headwater(*call, "--reference", study / "dpo" / "reference")
+    succeed(*call, "--reference", study / "dpo" / "reference")
     expected = json.loads((study / "dpo-eval" / "metrics.json").read_text())["accuracy"]["value"]
     assert json.loads((tmp_path / "e" / "metrics.json").read_text())["accuracy"]["value"] == expected
 
@@ -343,10 +340,10 @@ def test_the_main_job_on_hh(shared_data: Path, tmp_path: Path) -> None:
     """The four steps on real dialogues run, and nothing leaks. (What they find is in docs/log.md.)"""
     source = shared_data / "hh" / "harmless-base_test.jsonl.gz"
     cut = tmp_path / "cut.jsonl.gz"
-    headwater("preprocess", "--input", source, "--output", cut, "--truncate-percentage", 25)
+    succeed("preprocess", "--input", source, "--output", cut, "--truncate-percentage", 25)
     small = ["--model", "scratch(hidden=32, layers=1, vocab=1000)", "--max-length", "128", *QUICK]
-    headwater("train-reward", "--data", cut, "--output", tmp_path / "rm", *small)
-    headwater("evaluate", "--model", tmp_path / "rm", "--dataset", source, "--max-length", "128")
+    succeed("train-reward", "--data", cut, "--output", tmp_path / "rm", *small)
+    succeed("evaluate", "--model", tmp_path / "rm", "--dataset", source, "--max-length", "128")
     run = runs.load(tmp_path / "rm-on-harmless-base_test")
     assert run.row_counts[0] == {
         "stage": "read",

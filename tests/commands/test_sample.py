@@ -19,7 +19,7 @@ from headwater.errors import UsageError
 from headwater.models import loading
 from headwater.results import runs
 from headwater.rewards import sampling
-from tests.test_endpoint import Handler, Reply, Server, url
+from tests.support.scripted import Reply, Server, url
 
 MODEL = "scratch(hidden=32, layers=1, vocab=400)"
 QUICK = ["--per-device-train-batch-size", "16", "--precision", "fp32", "--eval-fraction", "0.25"]
@@ -185,16 +185,6 @@ def test_a_ledger_of_other_settings_is_not_mixed_in(tmp_path: Path) -> None:
 
 
 # --- from a server -------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    server = Server(("127.0.0.1", 0), Handler)
-    server.asked, server.headers = [], []
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server
-    server.shutdown()
-    server.server_close()
 
 
 def choices(body: dict[str, Any]) -> Reply:

@@ -19,13 +19,10 @@ from headwater.evaluation import scoring
 from headwater.results import runs
 from headwater.rewards import responses
 from headwater.rewards.responses import Reading, load_response_scorer
+from tests.support.commands import succeed
 
 MODEL = "scratch(hidden=32, layers=2, vocab=400)"
 QUICK = ["--per-device-train-batch-size", "16", "--precision", "fp32", "--eval-fraction", "0.25"]
-
-
-def headwater(*arguments: object) -> None:
-    assert cli.main([str(argument) for argument in arguments]) == 0
 
 
 def read(path: Path) -> list[Any]:
@@ -51,17 +48,17 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     reading.write(root / "candidates.jsonl", candidates)
     for name, seed in (("rm", 1), ("rm2", 2)):
         call = ["--data", root / "pairs.jsonl", "--output", root / name, "--model", MODEL, "--seed", seed]
-        headwater("train-reward", *call, *QUICK)
-    headwater("train-dpo", "--data", root / "pairs.jsonl", "--output", root / "dpo", "--model", MODEL, *QUICK)
+        succeed("train-reward", *call, *QUICK)
+    succeed("train-dpo", "--data", root / "pairs.jsonl", "--output", root / "dpo", "--model", MODEL, *QUICK)
     return root
 
 
 def test_pairs_keep_their_order_and_get_the_rewards_that_evaluate_gives(study: Path, tmp_path: Path) -> None:
-    headwater("score", "--input", study / "pairs.jsonl", "--output", tmp_path / "s.jsonl", "--model", study / "rm")
+    succeed("score", "--input", study / "pairs.jsonl", "--output", tmp_path / "s.jsonl", "--model", study / "rm")
     before, after = read(study / "pairs.jsonl"), read(tmp_path / "s.jsonl")
     assert [(p.id, p.prompt, p.chosen.text) for p in after] == [(p.id, p.prompt, p.chosen.text) for p in before]
     call = ["--model", study / "rm", "--dataset", study / "pairs.jsonl", "--output", tmp_path / "e", "--allow-leakage"]
-    headwater("evaluate", *call)
+    succeed("evaluate", *call)
     expected = {r["id"]: (r["chosen_reward"], r["rejected_reward"]) for r in runs.load(tmp_path / "e").records()}
     for row in after:
         assert (row.chosen.score, row.rejected.score) == pytest.approx(expected[row.id], abs=1e-5)
@@ -71,7 +68,7 @@ def test_pairs_keep_their_order_and_get_the_rewards_that_evaluate_gives(study: P
 def test_an_implicit_reward_is_that_of_plain_transformers(study: Path, tmp_path: Path) -> None:
     """β Σ (log π − log π_ref) over the response and the token that ends it (arXiv:2305.18290, eq. 5)."""
     call = ["--input", study / "pairs.jsonl", "--output", tmp_path / "s.jsonl", "--model", study / "dpo"]
-    headwater("score", *call, "--beta", 0.5)
+    succeed("score", *call, "--beta", 0.5)
     policy = transformers.AutoModelForCausalLM.from_pretrained(study / "dpo").eval()
     reference = transformers.AutoModelForCausalLM.from_pretrained(study / "dpo" / "reference").eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(study / "dpo")
@@ -92,7 +89,7 @@ def test_an_implicit_reward_is_that_of_plain_transformers(study: Path, tmp_path:
 
 
 def test_a_score_is_that_of_plain_transformers(study: Path, tmp_path: Path) -> None:
-    headwater(
+    succeed(
         "score", "--input", study / "candidates.jsonl", "--output", tmp_path / "s.jsonl", "--model", study / "rm",
         "--end", "always",
     )  # fmt: skip
@@ -154,7 +151,7 @@ def test_a_prompt_is_read_once_for_all_its_responses(study: Path) -> None:
 
 def test_an_ensemble_gives_the_mean_and_keeps_its_members(study: Path, tmp_path: Path) -> None:
     call = ["score", "--input", study / "candidates.jsonl", "--model", study / "rm", study / "rm2"]
-    headwater(*call, "--output", tmp_path / "both.jsonl")
+    succeed(*call, "--output", tmp_path / "both.jsonl")
     records = runs.load(tmp_path / "both.jsonl.run").records()
     by_model = {name: {r["id"]: r for r in records if r["model"] == str(study / name)} for name in ("rm", "rm2")}
     for row in read(tmp_path / "both.jsonl"):
@@ -170,10 +167,10 @@ def test_an_ensemble_gives_the_mean_and_keeps_its_members(study: Path, tmp_path:
 def test_select_takes_what_score_wrote(study: Path, tmp_path: Path) -> None:
     scored = tmp_path / "scored.jsonl"
     call = ["--input", study / "candidates.jsonl", "--model", study / "rm", study / "rm2"]
-    headwater("score", *call, "--output", scored)
-    headwater("select", "--input", scored, "--output", tmp_path / "a.jsonl", "--budget", "5prompts")
+    succeed("score", *call, "--output", scored)
+    succeed("select", "--input", scored, "--output", tmp_path / "a.jsonl", "--budget", "5prompts")
     ensemble = ["--rewards", f"{scored}.run", "--budget", "5prompts"]
-    headwater("select", "--input", study / "candidates.jsonl", "--output", tmp_path / "b.jsonl", *ensemble)
+    succeed("select", "--input", study / "candidates.jsonl", "--output", tmp_path / "b.jsonl", *ensemble)
     assert {row.id for row in read(tmp_path / "a.jsonl")} == {row.id for row in read(tmp_path / "b.jsonl")}
 
 
@@ -182,7 +179,7 @@ def test_a_stopped_command_goes_on_where_it_was(
 ) -> None:
     monkeypatch.setattr(scoring, "WINDOW", 25)
     call = ["score", "--input", str(study / "pairs.jsonl"), "--model", str(study / "rm"), "--output"]
-    headwater(*call, tmp_path / "whole.jsonl")
+    succeed(*call, tmp_path / "whole.jsonl")
     real, calls = responses.ResponseScorer.__call__, []
 
     def counted(self: Any, records: Any) -> Any:
@@ -198,7 +195,7 @@ def test_a_stopped_command_goes_on_where_it_was(
         handle.write(b'{"key": "torn')
     assert cli.main([*call, str(tmp_path / "part.jsonl"), "--beta", "0.2"]) == 2
     assert "other settings" in capsys.readouterr().err
-    headwater(*call, tmp_path / "part.jsonl")
+    succeed(*call, tmp_path / "part.jsonl")
     assert calls == [25, 25, 10, 10]
     assert not journal.exists()
     assert (tmp_path / "part.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
@@ -211,7 +208,7 @@ def test_what_cannot_be_read_has_no_score_and_is_counted(study: Path, tmp_path: 
     ]
     (tmp_path / "single.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     call = ["--input", tmp_path / "single.jsonl", "--output", tmp_path / "out.jsonl", "--max-length", 100]
-    headwater("score", *call, "--model", study / "rm")
+    succeed("score", *call, "--model", study / "rm")
     short, long = read(tmp_path / "out.jsonl")
     assert short.response.score not in (None, 3.0)
     assert long.response.score is None
@@ -244,7 +241,7 @@ def test_what_cannot_work_is_refused(
 
 
 def test_pairs_and_records_are_what_they_were(study: Path, tmp_path: Path) -> None:
-    headwater("score", "--input", study / "pairs.jsonl", "--output", tmp_path / "run", "--model", study / "rm")
+    succeed("score", "--input", study / "pairs.jsonl", "--output", tmp_path / "run", "--model", study / "rm")
     found = read(tmp_path / "run")
     assert all(isinstance(row, Preference) for row in found)
     assert len(found) == 60
@@ -256,7 +253,7 @@ def test_pairs_and_records_are_what_they_were(study: Path, tmp_path: Path) -> No
 def test_log_probabilities_are_those_of_plain_transformers(study: Path, tmp_path: Path) -> None:
     call = ["score", "--input", study / "pairs.jsonl", "--model", study / "dpo"]
     for value in ("log_prob", "mean_log_prob"):
-        headwater(*call, "--value", value, "--output", tmp_path / f"{value}.jsonl")
+        succeed(*call, "--value", value, "--output", tmp_path / f"{value}.jsonl")
     policy = transformers.AutoModelForCausalLM.from_pretrained(study / "dpo").eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(study / "dpo")
     for row, mean in zip(
@@ -276,25 +273,25 @@ def test_log_probabilities_are_those_of_plain_transformers(study: Path, tmp_path
 
 def test_score_and_select_are_one_pipe(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = study / "candidates.jsonl"
-    headwater("score", "--input", data, "--model", study / "dpo", "--output", tmp_path / "implicit.jsonl")
+    succeed("score", "--input", data, "--model", study / "dpo", "--output", tmp_path / "implicit.jsonl")
     likely = tmp_path / "likely.jsonl"
-    headwater("score", "--input", data, "--model", study / "dpo", "--value", "mean_log_prob", "--output", likely)
+    succeed("score", "--input", data, "--model", study / "dpo", "--value", "mean_log_prob", "--output", likely)
     # PVar of the implicit reward, as the scored data has it and as the run has it
     both = ["--measure-gradients", 8, "--policy", study / "dpo"]
-    headwater("select", "--input", tmp_path / "implicit.jsonl", "--output", tmp_path / "a", *both, "--budget", "30%")
-    headwater("select", "--input", data, "--rewards", tmp_path / "implicit.jsonl.run", "--output", tmp_path / "b.jsonl")
+    succeed("select", "--input", tmp_path / "implicit.jsonl", "--output", tmp_path / "a", *both, "--budget", "30%")
+    succeed("select", "--input", data, "--rewards", tmp_path / "implicit.jsonl.run", "--output", tmp_path / "b.jsonl")
     one, other = (runs.load(tmp_path / name).metrics["score_all"] for name in ("a", "b.jsonl.run"))
     assert one["value"] == pytest.approx(other["value"], rel=1e-9) and one["value"] > 0
     rows = json.loads((tmp_path / "a" / "selection.json").read_text("utf-8"))["gradients"]
     assert len(rows) == 8 and all(0 < row["norm"] <= row["bound"] * 1.00001 for row in rows)
     found = runs.load(tmp_path / "a").metrics
     assert found["gradient_over_bound"]["n"] == 8 and 0 < found["gradient_over_bound"]["value"] < 1
-    headwater("report", tmp_path / "a", "--output", tmp_path / "page.html")
+    succeed("report", tmp_path / "a", "--output", tmp_path / "page.html")
     assert 'id="gradients"' in (tmp_path / "page.html").read_text("utf-8")
     # the same log-likelihoods, as the data's scores and beside them
-    headwater("select", "--input", likely, "--by", "likelihood", "--output", tmp_path / "c.jsonl")
+    succeed("select", "--input", likely, "--by", "likelihood", "--output", tmp_path / "c.jsonl")
     given = ["--input", data, "--by", "likelihood", "--likelihoods", tmp_path / "likely.jsonl.run"]
-    headwater("select", *given, "--output", tmp_path / "d.jsonl")
+    succeed("select", *given, "--output", tmp_path / "d.jsonl")
     assert [row.id for row in read(tmp_path / "c.jsonl")] == [row.id for row in read(tmp_path / "d.jsonl")]
     refused = [
         (["--input", likely], "needs rewards"),

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headwater import cli
 from headwater.commands import signal
 from headwater.data import reading
 from headwater.data.corpus import Corpus, generate
@@ -21,14 +20,11 @@ from headwater.errors import UsageError
 from headwater.report.plots import PLOTS
 from headwater.results import runs
 from headwater.signal.options import ScorerOptions, SignalOptions, parse_ratios
+from tests.support.commands import headwater
 
 FEW = ["--limit", "100"]
 MODEL = "scratch(hidden=32, layers=1, vocab=400)"
 QUICK = ["--per-device-train-batch-size", "16", "--precision", "fp32", "--eval-fraction", "0.5"]
-
-
-def headwater(*arguments: object) -> int:
-    return cli.main([str(argument) for argument in arguments])
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from headwater import cli
 from headwater.data import reading
 from headwater.data.balancing import balanced_by_length
 from headwater.data.corpus import Corpus, generate
@@ -16,6 +15,7 @@ from headwater.errors import DataError
 from headwater.results import runs
 from headwater.results.evaluation import Diagnostics
 from tests.conftest import random_pairs
+from tests.support.commands import succeed
 
 SIZES = [(3, 9, 4)] * 7 + [(3, 4, 9)] * 3 + [(3, 5, 5)] * 2
 
@@ -46,9 +46,6 @@ def test_training_treats_length_bias_and_evaluate_shows_it(tmp_path: Path) -> No
         pairs.append(dataclasses.replace(row, chosen=better, rejected=worse))
     reading.write(tmp_path / "pairs.jsonl", pairs)
 
-    def headwater(*arguments: object) -> None:
-        assert cli.main([str(argument) for argument in arguments]) == 0
-
     common = ["--data", tmp_path / "pairs.jsonl", "--model", "scratch(hidden=32, layers=1, vocab=400)"]
     common += ["--precision", "fp32", "--num-train-epochs", 3, "--eval-fraction", "0.4", "--learning-rate", "5e-3"]
     treatments = {
@@ -57,9 +54,9 @@ def test_training_treats_length_bias_and_evaluate_shows_it(tmp_path: Path) -> No
         "regularised": ["--loss", "length_bradley_terry(alpha=0.06)"],
     }
     for name, flags in treatments.items():
-        headwater("train-reward", *common, *flags, "--output", tmp_path / name)
+        succeed("train-reward", *common, *flags, "--output", tmp_path / name)
         against = [] if name == "plain" else ["--against", tmp_path / "plain-on-pairs"]
-        headwater("evaluate", "--model", tmp_path / name, "--dataset", tmp_path / "pairs.jsonl", *against)
+        succeed("evaluate", "--model", tmp_path / name, "--dataset", tmp_path / "pairs.jsonl", *against)
     row_counts = {stage["stage"]: stage for stage in runs.load(tmp_path / "balanced").row_counts}[
         "choose, training part"
     ]

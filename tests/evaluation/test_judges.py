@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +20,7 @@ from headwater.evaluation.judges import JUDGES, AlpacaEval, ArenaHard, Asking, C
 from headwater.journal import Journal
 from headwater.network import endpoint
 from headwater.network.endpoint import Endpoint
-from tests.test_endpoint import Handler, Reply, Server, url
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    server = Server(("127.0.0.1", 0), Handler)
-    server.asked, server.headers = [], []
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server
-    server.shutdown()
-    server.server_close()
+from tests.support.scripted import Reply, Server, url
 
 
 def comparison(number: int, base: str = "base", tuned: str = "tuned") -> Comparison:

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headwater import cli
 from headwater.data import reading
 from headwater.data.corpus import Corpus, generate
 from headwater.data.preference import Candidates, Message, Response
@@ -19,6 +18,7 @@ from headwater.errors import DataError
 from headwater.evaluation import reward_bench
 from headwater.evaluation.reward_bench import SECTIONS, Item, Spread, best_of, figures, matrix, read, ties_score
 from headwater.results import runs
+from tests.support.commands import headwater
 
 CORE = {subset: weight for name, known in SECTIONS.items() if name != "Prior Sets" for subset, weight in known.items()}
 ROWS = CORE | {"math-prm": 447}
@@ -158,9 +158,6 @@ def test_a_benchmark_is_told_by_its_columns() -> None:
 
 def test_the_command_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A reward model of the planted corpus, asked about the same corpus in the dress of each benchmark."""
-
-    def headwater(*arguments: object) -> int:
-        return cli.main([str(argument) for argument in arguments])
 
     pairs = generate(Corpus(pairs=300, seed=4))
     reading.write(tmp_path / "pairs.jsonl", pairs[:240])

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headwater import cli
 from headwater.commands import train_reward
 from headwater.data import reading
 from headwater.data.corpus import Corpus, generate
@@ -18,13 +17,10 @@ from headwater.results import runs
 from headwater.statistics import RESAMPLES, Estimate
 from headwater.studies import sweep
 from headwater.studies.sweep import summary
+from tests.support.commands import headwater
 
 FLAGS = ["--model", "scratch(hidden=32, layers=1, vocab=400)", "--precision", "fp32", "--eval-fraction", "0.4"]
 FLAGS += ["--keeps", "30%", "60%", "--seeds", "0", "1", "--per-device-train-batch-size", "16"]
-
-
-def headwater(*arguments: object) -> int:
-    return cli.main([str(argument) for argument in arguments])
 
 
 @pytest.fixture(scope="module")

@@ -8,20 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headwater import cli, config
+from headwater import config
 from headwater.data import reading
 from headwater.data.corpus import Corpus, generate
 from headwater.results import runs
 from headwater.results.evaluation import Diagnostics
 from headwater.rewards.responses import Reading, load_response_scorer
 from headwater.training import ensembles
+from tests.support.commands import headwater
 
 SMALL = ["--model", "scratch(hidden=32, layers=1, vocab=400)", "--precision", "fp32", "--eval-fraction", "0.25"]
 SMALL += ["--per-device-train-batch-size", "16", "--seed", "5"]
-
-
-def headwater(*arguments: object) -> int:
-    return cli.main([str(argument) for argument in arguments])
 
 
 def rewards_of(run: Path) -> np.ndarray[Any, Any]:

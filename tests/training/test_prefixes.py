@@ -11,7 +11,6 @@ import pytest
 import torch
 import transformers
 
-from headwater import cli
 from headwater.data import reading
 from headwater.data.corpus import Corpus, generate
 from headwater.data.tokens import PairTokens
@@ -23,6 +22,7 @@ from headwater.results import runs
 from headwater.results.evaluation import Diagnostics
 from headwater.training.prefixes import PREFIX_LOSSES, PrefixScores, parse_cuts
 from tests.conftest import random_pairs
+from tests.support.commands import succeed
 
 CUTS = (Fraction(1, 4), Fraction(1, 2), Fraction(1))
 
@@ -93,19 +93,16 @@ def test_training_on_every_prefix_helps_beginnings_and_costs_whole_responses_not
     reading.write(tmp_path / "train.jsonl", generate(Corpus(pairs=1000, seed=11)))
     reading.write(tmp_path / "test.jsonl", generate(Corpus(pairs=300, seed=12)))
 
-    def headwater(*arguments: object) -> None:
-        assert cli.main([str(argument) for argument in arguments]) == 0
-
     common = ["--data", tmp_path / "train.jsonl", "--model", "scratch(hidden=32, layers=2, vocab=512)"]
     common += ["--num-train-epochs", 3, "--precision", "fp32", "--learning-rate", "3e-3", "--eval-fraction", "0.02"]
-    headwater("train-reward", *common, "--output", tmp_path / "whole")
-    headwater("train-reward", *common, "--output", tmp_path / "prefixes", "--at", "0.25,0.5,1.0")
+    succeed("train-reward", *common, "--output", tmp_path / "whole")
+    succeed("train-reward", *common, "--output", tmp_path / "prefixes", "--at", "0.25,0.5,1.0")
     differences = {}
     for keep in ("25%", "100%"):
         call = ["evaluate", "--dataset", tmp_path / "test.jsonl", "--allow-leakage", "--keep", keep]
-        headwater(*call, "--model", tmp_path / "whole", "--output", tmp_path / f"whole-{keep}")
+        succeed(*call, "--model", tmp_path / "whole", "--output", tmp_path / f"whole-{keep}")
         against = ["--against", tmp_path / f"whole-{keep}"]
-        headwater(*call, "--model", tmp_path / "prefixes", "--output", tmp_path / f"prefixes-{keep}", *against)
+        succeed(*call, "--model", tmp_path / "prefixes", "--output", tmp_path / f"prefixes-{keep}", *against)
         differences[keep] = Diagnostics.read(tmp_path / f"prefixes-{keep}").baselines[0].difference
     accuracy = {
         name: runs.load(tmp_path / name).metrics["accuracy"]["value"] for name in ("whole-100%", "prefixes-25%")
