@@ -15,12 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from packaging.requirements import Requirement
+
 from headwater import masking
 from headwater.console import show_line
 from headwater.errors import ResourceError, first_line
 from headwater.files import caches
 
 EXAMPLE = "headwater doctor --output runs"
+MISSING = "not installed"
 ROOM = 5 * 2**30
 """Bytes of free disk space below which doctor warns."""
 
@@ -31,12 +34,10 @@ class Finding(NamedTuple):
     name: str
     works: bool | None
     """None: it works, with a limitation."""
-    said: str
+    message: str
 
 
-HELP = {
-    "Output": ("output",),
-}
+HELP = {"Output": ("output",)}
 
 
 @dataclass(frozen=True)
@@ -57,45 +58,39 @@ def run(config: Config) -> None:
         ("cache", _cache),
         ("disk", lambda: _disk(config.output or Path())),
     ]
-    broken = []
-    for name, check in checks:
-        for found in _checked(name, check):
-            mark = {True: "ok  ", None: "note", False: "FAIL"}[found.works]
-            show_line(masking.mask(f"{mark} {found.name:13} {found.said}"))
-            broken += [found.name] if found.works is False else []
-    if broken:
+    findings = [found for name, check in checks for found in _shown(name, check)]
+    if broken := [found.name for found in findings if found.works is False]:
         raise ResourceError("doctor", f"does not work: {', '.join(broken)}", "see the lines above")
 
 
-def _checked(name: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
-    """Yield the results of a check; an error of the check is a result too."""
+def _shown(name: str, check: Callable[[], Iterator[Finding]]) -> list[Finding]:
+    """Print and return the results of a check; an error of the check is a result too."""
     try:
-        yield from check()
+        found = list(check())
     except Exception as error:
-        yield Finding(name, False, f"{type(error).__name__}: {first_line(error)}")
+        found = [Finding(name, False, f"{type(error).__name__}: {first_line(error)}")]
+    for each in found:
+        mark = {True: "ok  ", None: "note", False: "FAIL"}[each.works]
+        show_line(masking.mask(f"{mark} {each.name:13} {each.message}"))
+    return found
 
 
 def _installation() -> Iterator[Finding]:
-    missing = []
-    for line in importlib.metadata.requires("headwater") or () if _installed() else ():
-        name = line.split(";")[0].split(">")[0].split("=")[0].split("<")[0].split("[")[0].strip()
-        if "extra ==" not in line and not _installed(name):
-            missing.append(name)
-    said = f"headwater {_version('headwater')}, Python {platform.python_version()}, {platform.system()}"
-    yield Finding("installation", not missing, f"{said}; missing: {', '.join(missing)}" if missing else said)
+    lines = importlib.metadata.requires("headwater") if _version("headwater") != MISSING else None
+    required = [Requirement(line) for line in lines or ()]
+    needed = [each.name for each in required if each.marker is None or each.marker.evaluate({"extra": ""})]
+    missing = [name for name in needed if _version(name) == MISSING]
+    about = f"headwater {_version('headwater')}, Python {platform.python_version()}, {platform.system()}"
+    yield Finding("installation", not missing, about + (f"; missing: {', '.join(missing)}" if missing else ""))
     named = ("torch", "transformers", "tokenizers", "peft", "datasets")
     yield Finding("packages", True, ", ".join(f"{name} {_version(name)}" for name in named))
-
-
-def _installed(name: str = "headwater") -> bool:
-    return _version(name) != "not installed"
 
 
 def _version(name: str) -> str:
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
-        return "not installed"
+        return MISSING
 
 
 def _devices() -> Iterator[Finding]:
@@ -109,10 +104,9 @@ def _devices() -> Iterator[Finding]:
     else:
         yield Finding("device", None, f"CPU alone, {os.cpu_count()} cores, {torch.get_num_threads()} threads for torch")
     for dtype in (torch.float32, torch.bfloat16):
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        ones = torch.ones(8, 8, dtype=dtype, device=device)
+        ones = torch.ones(8, 8, dtype=dtype, device="cuda" if torch.cuda.is_available() else "cpu")
         works = bool((ones @ ones == 8).all())
-        yield Finding("dtype", works, f"{str(dtype).removeprefix('torch.')} on {device}")
+        yield Finding("dtype", works, f"{str(dtype).removeprefix('torch.')} on {ones.device.type}")
 
 
 def _packing() -> Iterator[Finding]:
@@ -125,9 +119,9 @@ def _packing() -> Iterator[Finding]:
     records = generate(Corpus(pairs=4, seed=0))
     model, tokenizer = loading.load("scratch(hidden=32, layers=1, vocab=400)", "policy", records, 0)
     pairs = tokenize(records, tokenizer, 512)[0]
-    layout = row_format_for(model, pairs)
-    said = f"rows of a pair are {layout}, with the log-probabilities of separate ones"
-    yield Finding("packing", True if layout == "shared" else None, said)
+    row_format = row_format_for(model, pairs)
+    said = f"rows of a pair are {row_format}, with the log-probabilities of separate ones"
+    yield Finding("packing", True if row_format == "shared" else None, said)
 
 
 def _hub() -> Iterator[Finding]:
@@ -137,8 +131,9 @@ def _hub() -> Iterator[Finding]:
         yield Finding("hub", None, "HF_HUB_OFFLINE is set: models come from the cache alone")
         return
     try:
-        huggingface_hub.HfApi().whoami() if huggingface_hub.get_token() else huggingface_hub.auth_check("gpt2")
-        yield Finding("hub", True, f"is reached, {'with' if huggingface_hub.get_token() else 'without'} a token")
+        token = huggingface_hub.get_token()
+        huggingface_hub.HfApi().whoami() if token else huggingface_hub.auth_check("gpt2")
+        yield Finding("hub", True, f"is reached, {'with' if token else 'without'} a token")
     except Exception as error:
         fix = "local models work; set HF_ENDPOINT or HTTPS_PROXY for another way, HF_TOKEN for a token"
         yield Finding("hub", None, f"is not reached: {first_line(error)} · {fix}")
@@ -148,8 +143,7 @@ def _cache() -> Iterator[Finding]:
     home = caches.home()
     try:
         home.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=home):
-            pass
+        tempfile.TemporaryFile(dir=home).close()
         yield Finding("cache", True, f"{home} can be written")
     except OSError as error:
         yield Finding("cache", False, f"{home}: {error.strerror} · set HEADWATER_CACHE to a folder that can be written")
