@@ -119,8 +119,6 @@ class TrainingOptions:
         )
         for name in ("eval_steps", "early_stopping_patience", "save_steps", "max_skips"):
             _require(getattr(self, name) is None or getattr(self, name) > 0, name, getattr(self, name), "above 0")
-        if self.save_steps is not None and self.early_stopping_patience is not None:
-            raise UsageError("--save-steps", "does not keep the best weights", "leave --early-stopping-patience out")
         if self.find_learning_rate and self.learning_rate is not None:
             raise UsageError("--find-learning-rate", "has no effect with --learning-rate", "leave one of them out")
         if self.max_skips is not None and self.nan_policy == "stop":

@@ -96,6 +96,15 @@ def test_no_steps_at_all_are_refused(name: str) -> None:
         TrainingOptions(**options)
 
 
-def test_best_weights_are_not_in_a_checkpoint() -> None:
-    with pytest.raises(UsageError, match="does not keep the best weights"):
-        TrainingOptions(save_steps=5, early_stopping_patience=2)
+def test_a_checkpoint_holds_the_best_weights_so_far(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rate so high that the best evaluation comes before the checkpoint: the resumed run ends with its weights."""
+    early = {"early_stopping_patience": 20, "eval_steps": 1, "eval_fraction": 0.3, "learning_rate": 0.5}
+    config = dataclasses.replace(config, training=dataclasses.replace(OPTIONS, **early))
+    whole = train_dpo.run(dataclasses.replace(config, output=config.output.with_name("whole")))
+    assert json.loads((whole / "facts.json").read_text())["early_stopping"]["kept_step"] < 6
+    stop_before(8, config, monkeypatch)
+    resumed = train_dpo.run(config)
+    assert json.loads((resumed / "facts.json").read_text())["resumed_at"] == 6
+    expected, found = (load_file(run / "model.safetensors") for run in (whole, resumed))
+    assert all(torch.equal(found[name], weight) for name, weight in expected.items())
+    assert (resumed / "metrics.json").read_bytes() == (whole / "metrics.json").read_bytes()
