@@ -97,7 +97,7 @@ def texts(model: Any) -> list[PairTokens]:
         return np.asarray([*rng.integers(8, 150, size - len(end)), *end], dtype=np.int32)
 
     return [
-        PairTokens(draw(prompt), draw(chosen, end), draw(rejected, end), id=str(place), source="", opening="")
+        PairTokens(draw(prompt), draw(chosen, end), draw(rejected, end), id=str(place), source="", conversation_id="")
         for place, (prompt, chosen, rejected) in enumerate(LENGTHS)
     ]
 

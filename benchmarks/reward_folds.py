@@ -1,12 +1,13 @@
-"""How good is a reward model from scratch, on all pairs of a file: folds by opening, beside length and a bag of words.
+"""Evaluate a reward model from scratch on all pairs of a file, in folds by conversation, beside length and words.
 
     python benchmarks/reward_folds.py PAIRS OUTPUT [--seed 0] [flags of train-reward]
 
 Openings are dealt to five folds. A model is trained on four of them and judged on the fifth, five times over, so that
-every pair is judged once by a model that has not seen its opening; the bag of words of `headwater signal` is fitted on
+every pair is judged once by a model that has not seen its
+conversation; the bag of words of `headwater signal` is fitted on
 the same folds. Flags that are not this script's go to `headwater train-reward`, with nothing held out by default: what
 trains was chosen before, and nothing is chosen by the judged pairs. Prints accuracy, n and 95 % interval (bootstrap
-over openings) of both and of length either way round, and the paired difference to the words with McNemar's test.
+over conversations) of both and of length either way round, and the paired difference to the words with McNemar's test.
 """
 
 from __future__ import annotations
@@ -49,7 +50,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pairs", type=Path)
     parser.add_argument("output", type=Path)
-    parser.add_argument("--seed", type=int, default=0, help="deals openings to folds, and seeds weights and bootstrap")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="deals conversations to folds, and seeds weights and bootstrap"
+    )
     arguments, flags = parser.parse_known_args()
     preferences = reading.load(arguments.pairs).preferences
     words = Words.read(preferences, arguments.seed)

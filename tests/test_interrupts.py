@@ -73,12 +73,12 @@ def test_a_second_signal_ends_at_once() -> None:
 def test_the_command_line_returns_the_code_and_says_how_to_go_on(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def stopped(arguments: list[str]) -> int:
+    def stopped(name: str) -> str:
         os.kill(os.getpid(), signal.SIGTERM)
         interrupts.check()
-        return 0
+        return name
 
-    monkeypatch.setattr(cli, "_dispatch", stopped)
+    monkeypatch.setattr(cli, "_command", stopped)
     monkeypatch.setattr(sys, "argv", ["headwater", "evaluate", "--model", "my model"])
     assert cli.main(["evaluate"]) == 75
     assert "to go on, repeat: headwater evaluate --model 'my model'" in capsys.readouterr().err

@@ -11,6 +11,7 @@ from headwater.commands import sample, tokens, train_sft
 from headwater.data.sampling import Sampling
 from headwater.data.tokenizers import load_tokenizer
 from headwater.errors import UsageError
+from headwater.rewards.drawing import SamplerOptions
 from headwater.training.options import TrainingOptions
 
 ROWS = '{"prompt": "Say %d.", "chosen": "It is %d.", "rejected": "No."}\n'
@@ -48,7 +49,7 @@ def test_a_server_has_its_own_template(data: Path, tmp_path: Path) -> None:
                 input=data,
                 output=tmp_path / "s.jsonl",
                 model="m",
-                endpoint="http://127.0.0.1:9/v1",
+                sampler=SamplerOptions(endpoint="http://127.0.0.1:9/v1"),
                 chat_template="plain",
                 sampling=Sampling(n=1),
             )

@@ -60,10 +60,10 @@ def test_every_run_is_finished_and_accounted_for(study: Path) -> None:
 
 
 def test_nothing_leaks(study: Path) -> None:
-    """The judged pairs share no opening with the pairs trained on, and all of those are accounted for."""
+    """The judged pairs share no conversation with the pairs trained on, and all of those are accounted for."""
     trained = set((study / "rm" / runs.TRAINED_ON).read_text().split())
     run = runs.load(study / "rm-on-pairs")
-    judged = {record["opening"] for record in run.records()}
+    judged = {record["conversation_id"] for record in run.records()}
     assert judged
     assert not trained & judged
     leaked = next(stage for stage in run.row_counts if stage["stage"] == "leakage")["dropped"]["seen_in_training"]

@@ -130,7 +130,7 @@ def test_a_policy_is_read_with_its_reference(pairs: Path, tmp_path: Path) -> Non
     with pytest.raises(UsageError, match="is a policy, whose one pass scores every span"):
         signal.run(
             signal.Config(
-                pairs, model=str(policy), options=SignalOptions(span_ratios=("20%",)), output=tmp_path / "never"
+                data=pairs, model=str(policy), options=SignalOptions(span_ratios=("20%",)), output=tmp_path / "never"
             )
         )
 
@@ -158,7 +158,9 @@ def test_flags_that_cannot_work_are_refused(
 def test_policy_flags_are_refused_for_a_reward_model(pairs: Path, reward_model: Path) -> None:
     with pytest.raises(UsageError, match="is a reward model"):
         signal.run(
-            signal.Config(pairs, model=str(reward_model), scorer=ScorerOptions(beta=0.2), output=pairs.parent / "never")
+            signal.Config(
+                data=pairs, model=str(reward_model), scorer=ScorerOptions(beta=0.2), output=pairs.parent / "never"
+            )
         )
 
 
@@ -219,7 +221,9 @@ def test_what_is_no_published_curve_is_refused(
     if content is not None:
         file.write_text(content)
     with pytest.raises(UsageError, match=problem):
-        signal.run(signal.Config(pairs, output=tmp_path / "run", options=SignalOptions(published=f"{file}:{name}")))
+        signal.run(
+            signal.Config(data=pairs, output=tmp_path / "run", options=SignalOptions(published=f"{file}:{name}"))
+        )
 
 
 def test_too_few_prompts_are_refused_before_a_run_begins(

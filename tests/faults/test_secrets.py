@@ -250,13 +250,13 @@ def test_what_libraries_print_is_masked(key: str, capfd: pytest.CaptureFixture[s
 def test_a_bug_prints_and_keeps_no_secret(
     flag: tuple[str, ...], key: str, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def broken(arguments: list[str]) -> int:
+    def broken(name: str) -> str:
         try:
             raise ValueError(f"header Authorization: Bearer {CANARY}")
         except ValueError as error:
             raise KeyError(CANARY) from error
 
-    monkeypatch.setattr(cli, "_dispatch", broken)
+    monkeypatch.setattr(cli, "_command", broken)
     assert main(["demo", *flag]) == 1
     printed = "".join(capsys.readouterr())
     assert CANARY not in printed and masking.MASK in printed and not grep(cache)

@@ -121,7 +121,7 @@ def test_other_settings_need_another_directory(pairs: Path, done: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "problem"),
     [
-        ({"keeps": ("100%",)}, "nothing below 100%"),
+        ({"keeps": ("100%",)}, "no ratio below 100%"),
         ({"keeps": ("50tok",)}, "is not a ratio"),
         ({"eval_fraction": 0.0}, "expected a share"),
         ({"seeds": ()}, "--seeds · is empty"),

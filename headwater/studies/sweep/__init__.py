@@ -67,7 +67,7 @@ def _check_settings(config: Config) -> None:
         changed = next((name for name, value in now.items() if before.get(name) != value), None)
         if changed:
             flag = f"--{changed.replace('_', '-')} {now[changed]}"
-            raise UsageError(flag, f"{config.output} has {before.get(changed)}", "choose another --output")
+            raise UsageError(flag, f"{config.output} was begun with {before.get(changed)}", "choose another --output")
     elif config.output.is_dir() and any(config.output.iterdir()):
         raise UsageError(f"--output {config.output}", "holds other files than a sweep's", "choose another directory")
     elif not config.status:
