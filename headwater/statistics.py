@@ -6,6 +6,7 @@ not independent observations. The same seed gives the same interval on any machi
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -16,6 +17,8 @@ Floats = NDArray[np.float64]
 
 RESAMPLES = 2000
 LEVEL = 0.95
+KEPT_DRAWS = 2**22
+"""Largest table of resamples that is kept for the next statistic of the same rows: 16 MiB."""
 
 
 class Estimate(NamedTuple):
@@ -182,6 +185,19 @@ def _resampled_sums(sums: Floats, seed: int) -> Floats:
 
 def _draws(clusters: int, seed: int, resamples: int) -> Iterator[NDArray[np.int64]]:
     """Yield how often each cluster is drawn, [clusters]; the same seed gives the same draws to every statistic."""
+    if clusters * resamples <= KEPT_DRAWS:
+        yield from (row.astype(np.int64) for row in _kept_draws(clusters, seed, resamples))
+        return
     generator = np.random.default_rng(seed)
     for _ in range(resamples):
         yield np.bincount(generator.integers(0, clusters, clusters), minlength=clusters)
+
+
+@functools.lru_cache(maxsize=2)
+def _kept_draws(clusters: int, seed: int, resamples: int) -> NDArray[np.uint32]:
+    """Return the draws as one table, [resamples, clusters]: a run has dozens of statistics of the same rows."""
+    generator = np.random.default_rng(seed)
+    drawn = np.empty((resamples, clusters), dtype=np.uint32)
+    for row in drawn:
+        row[:] = np.bincount(generator.integers(0, clusters, clusters), minlength=clusters)
+    return drawn

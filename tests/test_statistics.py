@@ -117,3 +117,10 @@ def test_resamples_draw_whole_clusters_as_often_as_there_are() -> None:
     assert len({tuple(times) for times in drawn}) > 5
     again = statistics.resamples(clusters, seed=1, count=50)
     assert all((a == b).all() for a, b in zip(drawn, again, strict=True))
+
+
+def test_kept_draws_are_the_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    values, prompts = np.random.default_rng(3).normal(size=60), [str(row // 2) for row in range(60)]
+    kept = statistics.mean(values, prompts, 5)
+    monkeypatch.setattr(statistics, "KEPT_DRAWS", 0)
+    assert statistics.mean(values, prompts, 5) == kept
