@@ -51,7 +51,7 @@ def main() -> None:
         middle = np.median([f.value for f in found])
         widths = [f.high - f.low for f in found if f.low is not None and f.high is not None]
         print(
-            f"planted {planted}, best ruler's D90 {truth:g}: covered {covered} of {len(found)} times; "
+            f"planted {planted}, best scorer's D90 {truth:g}: covered {covered} of {len(found)} times; "
             f"median D90 {middle:.2f}, median width {np.median(widths):.2f}; {options.pairs} pairs, "
             f"{time.perf_counter() - began:.0f} s"
         )

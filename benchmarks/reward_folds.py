@@ -2,12 +2,12 @@
 
     python benchmarks/reward_folds.py PAIRS OUTPUT [--seed 0] [flags of train-reward]
 
-Openings are dealt to five folds. A model is trained on four of them and judged on the fifth, five times over, so that
-every pair is judged once by a model that has not seen its
-conversation; the bag of words of `headwater signal` is fitted on
-the same folds. Flags that are not this script's go to `headwater train-reward`, with nothing held out by default: what
-trains was chosen before, and nothing is chosen by the judged pairs. Prints accuracy, n and 95 % interval (bootstrap
-over conversations) of both and of length either way round, and the paired difference to the words with McNemar's test.
+Conversations are dealt to five folds. A model is trained on four of them and evaluated on the fifth, five times over,
+so that every pair is scored once by a model that has not seen its conversation; the bag of words of `headwater
+signal` is fitted on the same folds. Flags that are not this script's go to `headwater train-reward`, with nothing
+held out by default: settings are chosen before, and none by the evaluated pairs. Prints accuracy, n and 95 % interval
+(bootstrap over conversations) of both and of length either way round, and the paired difference to the words with
+McNemar's test.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ def after(text: str, depth: float) -> list[str]:
     return words[int(depth * len(words)) :]
 
 
-def word_rulers(rows: list[Preference], read: Callable[[str], list[str]]) -> float:
+def word_accuracy(rows: list[Preference], read: Callable[[str], list[str]]) -> float:
     """Accuracy of smoothed log-odds of words, fitted on each half of the openings and read on the other."""
     halves = [[row for row in rows if held_out(row.conversation_id, 0.5, seed=7) is half] for half in (False, True)]
     right = 0.0
@@ -121,8 +121,8 @@ def test_answers_have_the_promised_lengths_and_no_gap_in_a_template(depth):
 
 def test_the_text_after_the_planted_depth_carries_no_signal(rows):
     depth = Corpus().planted_depth
-    assert abs(word_rulers(rows, lambda text: after(text, depth)) - 0.5) < errors(len(rows))
-    assert word_rulers(rows, str.split) > 0.85, "the same ruler finds the signal where there is one"
+    assert abs(word_accuracy(rows, lambda text: after(text, depth)) - 0.5) < errors(len(rows))
+    assert word_accuracy(rows, str.split) > 0.85, "the same scorer finds the signal where there is one"
 
 
 @pytest.mark.parametrize("depth", DEPTHS)

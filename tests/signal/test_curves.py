@@ -15,7 +15,7 @@ HALF = Fraction(1, 2)
 
 
 class Fixed:
-    """A ruler with margins by part; it remembers what it was asked."""
+    """A scorer with margins by part; it remembers what it was asked."""
 
     unit = "tokens"
 
@@ -54,7 +54,7 @@ def test_every_curve_by_hand() -> None:
     assert value[CurveKey("accuracy", "own", half, "some")] == 0.75
     assert curves.points[CurveKey("accuracy", "own", half, "some")].n == 2
     assert CurveKey("suffix", "own", full) not in value  # all of a response is no other part of it
-    assert CurveKey("middle", "own", half) not in value  # this ruler does not read middles
+    assert CurveKey("middle", "own", half) not in value  # this scorer does not read middles
     assert curves.margins.tolist() == [[1, 2], [0, 1], [-1, -1], [-2, 0]]
     assert len(curves.shuffled) == 19
     rows = list(curves.curve("tokens").points)

@@ -26,7 +26,7 @@ KIND = {1.0: {kind for slot in PHRASES for kind, _ in slot}, -1.0: {curt for slo
 
 
 def evidence(response: Response) -> Floats:
-    """What the phrases of an answer add up to after each of its words: the ruler that reads the plan."""
+    """What the phrases of an answer add up to after each of its words: the scorer that reads the plan."""
     words = response.text.lower().split()
     ends = [" ".join(words[end - 2 : end + 1]) for end in range(len(words))]
     return np.cumsum([sum(sign for sign, known in KIND.items() if text in known) for text in ends])
