@@ -24,11 +24,10 @@ from headwater.data.truncation import (
     CutBy,
     Part,
     Truncation,
-    TruncationEffect,
     shortened,
 )
+from headwater.data.truncation_effect import TruncationEffect, truncation_report
 from headwater.data.truncation_options import facts_of, one_keep
-from headwater.data.truncation_report import truncation_report
 from headwater.data.writing import shard_paths
 from headwater.errors import DataError, UsageError
 from headwater.results import runs

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from headwater.data import token_cache, truncation
+from headwater.data import token_cache, truncation_effect
 from headwater.data.preference import Example
 from headwater.data.reading import RowCounts
 from headwater.data.token_cache import Entry
@@ -71,4 +71,4 @@ def flops_saved(pairs: Sequence[PairTokens], kept: float) -> float:
     """Estimate the share of training FLOPs saved by a cut that left these pairs and that share of response tokens."""
     prompt = sum(len(pair.prompt) for pair in pairs)
     responses = sum(len(pair.chosen) + len(pair.rejected) for pair in pairs)
-    return truncation.flops_saved(prompt, responses, responses / kept)
+    return truncation_effect.flops_saved(prompt, responses, responses / kept)

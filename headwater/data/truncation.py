@@ -16,8 +16,8 @@ import random
 import re
 import unicodedata
 from bisect import bisect_right
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -28,8 +28,8 @@ from typing import Generic, Literal, NamedTuple, TypeVar
 from headwater.config.calls import fraction, shown
 from headwater.data import segmentation
 from headwater.data.layouts import NoPreference, check_responses
-from headwater.data.preference import Example, Response, Side, Unpaired
-from headwater.data.reading import RowCounts
+from headwater.data.preference import Example, Response, Unpaired
+from headwater.data.truncation_effect import TruncationEffect
 from headwater.errors import UsageError
 
 TokenEnds = Callable[[Sequence[str]], Sequence[Sequence[int]]]
@@ -49,8 +49,6 @@ UNITS: dict[str, segmentation.Unit | None] = {
 """Unit of an amount; None counts tokens."""
 
 ExampleT = TypeVar("ExampleT", bound=Example)
-LABELS: dict[Side, str] = {"chosen": "desirable", "rejected": "undesirable"}
-"""Names of the sides in rows of one labelled response."""
 
 BATCH = 256
 """Rows encoded at a time: enough to keep all threads of the tokenizer busy, few enough to keep memory flat."""
@@ -221,101 +219,12 @@ def _snapped(marks: Sequence[int], start: int, end: int) -> tuple[int, int]:
 
 
 @dataclass
-class Lengths:
-    """Responses by side and their tokens; of pairs, how often the longer response won (ties count ½)."""
-
-    responses: Counter[Side] = field(default_factory=Counter)
-    tokens: Counter[Side] = field(default_factory=Counter)
-    pairs: int = 0
-    longer_won: float = 0.0
-
-    def add(self, row: Mapping[Side, int]) -> None:
-        """Count one more row: the tokens of its responses."""
-        self.responses.update(row.keys())
-        self.tokens.update(row)
-        if len(row) > 1:
-            self.pairs += 1
-            self.longer_won += 0.5 * ((row["chosen"] > row["rejected"]) + (row["chosen"] >= row["rejected"]))
-
-    def figures(self, when: str) -> dict[str, float | int]:
-        """Return the tokens, the mean difference chosen − rejected, and the share that the longer response won.
-
-        What needs a pair, or responses of both sides, is left out where there are none.
-        """
-        found: dict[str, float | int] = {f"tokens_{when}": self.tokens.total()}
-        if len(self.responses) > 1:
-            chosen, rejected = (self.tokens[side] / self.responses[side] for side in LABELS)
-            found[f"length_difference_{when}"] = chosen - rejected
-        if self.pairs:
-            found[f"longer_won_{when}"] = self.longer_won / self.pairs
-        return found
-
-
-@dataclass
-class TruncationEffect:
-    """Effect of a cut, summed over the rows that went through it."""
-
-    row_counts: RowCounts = field(default_factory=RowCounts)
-    before: Lengths = field(default_factory=Lengths)
-    """Lengths of the responses that were kept, before the cut …"""
-    after: Lengths = field(default_factory=Lengths)
-    """… and after it."""
-    dropped: dict[str, list[str]] = field(default_factory=dict)
-    """Ids of the rows without a preference after the cut, by reason."""
-    prompt_characters: int = 0
-    response_characters: int = 0
-    """Before the cut; like those of prompts, of the rows that were kept."""
-
-    @property
-    def kept(self) -> float:
-        """Return the share of the response tokens that was kept."""
-        before = self.before.tokens.total()
-        return self.after.tokens.total() / before if before else 1.0
-
-    @property
-    def flops_saved(self) -> float:
-        """Estimate the share of training FLOPs saved; prompts are taken to have as many characters a token."""
-        before = self.before.tokens.total()
-        prompt = before * self.prompt_characters / max(1, self.response_characters)
-        return flops_saved(prompt, self.after.tokens.total(), before)
-
-    def figures(self) -> dict[str, float | int]:
-        """Return the effect of a cut on lengths, for `metrics.json`, in tokens; differences are chosen − rejected."""
-        labelled = {label: self.before.responses[side] for side, label in LABELS.items()}
-        counts = {"pairs": self.before.pairs} if self.before.pairs else labelled
-        return counts | self.before.figures("before") | self.after.figures("after") | {"flops_saved": self.flops_saved}
-
-    def keep(self, example: Example, before: Sequence[int], after: Sequence[int]) -> None:
-        """Count a row that was whole before and is now cut, by the tokens of its responses."""
-        self.row_counts.kept += 1
-        for lengths, tokens in ((self.before, before), (self.after, after)):
-            lengths.add(dict(zip(example.sides, tokens, strict=True)))
-        self.prompt_characters += sum(len(message.content) for message in example.prompt)
-        self.response_characters += sum(len(response.text) for response in example.responses)
-
-    def drop(self, example: Example, reason: str) -> None:
-        """Count a row that was not kept."""
-        self.row_counts.dropped[reason] += 1
-        self.dropped.setdefault(reason, []).append(example.id)
-
-
-@dataclass
 class Truncated(TruncationEffect, Generic[ExampleT]):
     """Result of `truncate`: the effect of a cut, and the rows that still hold a preference."""
 
     preferences: list[ExampleT] = field(default_factory=list)
     places: list[int] = field(default_factory=list)
     """Where each of them stood among the rows that came in."""
-
-
-def flops_saved(prompt: float, kept: float, whole: float) -> float:
-    """Estimate the share of training FLOPs that a cut saves: 1 − (prompt + kept) / (prompt + whole), in tokens.
-
-    `prompt` counts once a row, `kept` and `whole` all its responses, after and before the cut. Forward and backward
-    passes cost 6 × parameters a token (arXiv:2001.08361, eq. 2.2). The quadratic term of attention is left out: it
-    depends on the model's shape, and where both responses keep the same share it only adds to what is saved.
-    """
-    return (whole - kept) / (prompt + whole) if prompt + whole else 0.0
 
 
 def truncate(examples: Iterable[ExampleT], truncation: Truncation, token_ends: TokenEnds) -> Truncated[ExampleT]:

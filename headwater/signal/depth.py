@@ -10,7 +10,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from headwater.data.truncation import Keep, Truncation, flops_saved
+from headwater.data.truncation import Keep, Truncation
+from headwater.data.truncation_effect import flops_saved
 from headwater.signal.curves import CurveKey, Curves
 from headwater.signal.prefix_scorers import Ints, kept_of
 from headwater.statistics import LEVEL, Estimate, Floats

@@ -16,7 +16,8 @@ from headwater.data.corpus import Corpus, generate
 from headwater.data.preference import Candidates, Message, Preference, Response
 from headwater.data.tokenizers import ScratchTokenizer, Tokenizer, texts_of
 from headwater.data.tokens import token_ends
-from headwater.data.truncation import Keep, Truncation, TruncationEffect, shortened, truncate
+from headwater.data.truncation import Keep, Truncation, shortened, truncate
+from headwater.data.truncation_effect import TruncationEffect, flops_saved
 from headwater.data.writing import write
 from headwater.results import runs
 
@@ -177,7 +178,7 @@ def test_the_estimate_is_close_to_the_tokens_themselves(rows: list[Preference], 
     result = truncate(rows, Truncation(HALF), token_ends(tokenizer))
     prompts = tokens([message.content for p in rows for message in p.prompt])
     assert len(result.preferences) == len(rows)
-    exact = truncation.flops_saved(prompts, result.after.tokens.total(), result.before.tokens.total())
+    exact = flops_saved(prompts, result.after.tokens.total(), result.before.tokens.total())
     assert result.flops_saved == pytest.approx(exact, abs=0.05)
 
 

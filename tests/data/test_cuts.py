@@ -15,7 +15,8 @@ from headwater.data.preference import Message, Preference, Response
 from headwater.data.preparation import PrepLog, prepare
 from headwater.data.tokenizers import Tokenizer
 from headwater.data.tokens import EncodeOptions, token_ends
-from headwater.data.truncation import Boundary, Keep, Part, Truncation, flops_saved, parse_keep, span, truncate
+from headwater.data.truncation import Boundary, Keep, Part, Truncation, parse_keep, span, truncate
+from headwater.data.truncation_effect import flops_saved
 from headwater.errors import UsageError
 
 HALF = Keep(Fraction(1, 2))
