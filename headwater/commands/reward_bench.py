@@ -47,12 +47,12 @@ def run(config: Config) -> Path:
     from headwater.rewards.responses import Reading, load_response_scorer
 
     runs.check_free(config.output, config.overwrite, config)
-    name, items, files = read_items(config.dataset, config.read_options)
+    name, items, files, row_counts = read_items(config.dataset, config.read_options)
     say(f"data: {config.dataset} · {name} · {len(items):,} rows")
     how = Reading(config.end or end_rule(config.model), config.max_length, config.tokens_per_pass)
     scorer = load_response_scorer(config.model, config.reference, config.beta, how, config.seed, config.reward_head)
     found = evaluate_items(scorer, name, items, config.seed)
-    stages = {"judge": found.row_counts}
+    stages = {"read": row_counts, "judge": found.row_counts}
     say_stages(stages)
     facts = runs.facts_of(Path(config.model)) | {"benchmark": name}
     with recording(config.output, "reward-bench", config, inputs=files, stages=stages, facts=facts) as run:

@@ -7,12 +7,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from headwater.console import track
 from headwater.data import reading
+from headwater.data.layouts import Broken, Unread
 from headwater.data.preference import Candidates
-from headwater.data.reading import ReadOptions, RowCounts
+from headwater.data.reading import ReadOptions, Row, RowCounts
 from headwater.errors import DataError, UsageError
 from headwater.evaluation import reward_bench
 from headwater.evaluation.reward_bench import Item
@@ -32,6 +33,7 @@ class BenchmarkItems(NamedTuple):
     name: str
     items: list[Item]
     files: list[Path]
+    row_counts: RowCounts
 
 
 @dataclass(frozen=True)
@@ -59,14 +61,24 @@ def read_items(data: Path, options: ReadOptions) -> BenchmarkItems:
     if options.max_bad_rows != "0":
         raise UsageError("--max-bad-rows", "has no effect on a benchmark", "a bad row is refused")
     found: dict[str, list[Item]] = {}
+    unread = Unread(reward_bench.COLUMNS, options.ignored, filter(None, [options.condition_column]))
     for row in itertools.islice(reading.read_rows(data, options), options.limit):
-        name, item = reward_bench.read(row)
+        name, item = reward_bench.read(row._replace(fields=_checked(unread, row)))
         item = item._replace(candidates=reading.conditioned(item.candidates, row, options))
         found.setdefault(name, []).append(item)
     if len(found) != 1:
         raise DataError(str(data), f"holds rows of {' and '.join(found) or 'nothing'}", "expected one benchmark")
     ((name, items),) = found.items()
-    return BenchmarkItems(name, items, list(reading.stream(data, options).files))
+    row_counts = RowCounts(len(items), len(items), not_read=unread.names)
+    return BenchmarkItems(name, items, list(reading.stream(data, options).files), row_counts)
+
+
+def _checked(unread: Unread, row: Row) -> dict[str, Any]:
+    """Return the fields of a row without ignored ones. Errors: `DataError` for one that changes what the row means."""
+    try:
+        return dict(unread.check(row.fields))
+    except Broken as problem:
+        raise DataError(row.place, *problem.args) from problem
 
 
 def evaluate_items(scorer: Scorer, name: str, items: Sequence[Item], seed: int) -> BenchmarkResult:

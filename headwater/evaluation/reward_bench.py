@@ -14,12 +14,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from headwater import statistics
 from headwater.data.layouts import Broken, fields, with_messages
+from headwater.data.layouts.unread import Columns
 from headwater.data.preference import Candidates, Response
 from headwater.data.reading import Row
 from headwater.errors import DataError
@@ -62,6 +63,8 @@ STYLES = ("concise", "detailed", "markdown")
 """Styles of RM-Bench's responses, in their order."""
 DOMAINS = ("chat", "code", "math", "safety")
 """Domains of RM-Bench; safety-refuse and safety-response are one."""
+DOMAIN_NAMES = (*DOMAINS, "safety-refuse", "safety-response")
+"""Spellings of the domains in the published files."""
 TIES = "Ties"
 
 
@@ -84,30 +87,62 @@ Rewards = Sequence[float]
 
 
 class Benchmark(NamedTuple):
-    """A benchmark: the columns that identify it, a check of its rows, and its figures."""
+    """A benchmark: what its rows look like, a check of them, and its figures."""
 
-    columns: tuple[str, ...]
+    rows: str
+    """Columns and responses of its rows, for messages."""
     fits: Callable[[Item], bool]
     figures: Callable[[Sequence[Item], Sequence[Rewards], int], dict[str, Estimate]]
 
 
+COLUMNS = Columns(
+    ("prompt", "chosen", "rejected"),
+    (
+        *("subset", "domain", "num_correct", "num_incorrect", "total_completions"),
+        *("system", "models", "chosen_model", "rejected_model", "additional_metadata"),
+    ),
+)
+"""Columns of the published files."""
+
+
 def read(row: Row) -> tuple[str, Item]:
-    """Return the name of the benchmark of a row, by its columns, and the item. Errors: `DataError`."""
-    for name, benchmark in BENCHMARKS.items():
-        if all(column in row.fields for column in benchmark.columns):
-            item = _item(row, several=name != "reward-bench")
-            if not benchmark.fits(item):
-                found = f"{item.correct} right and {len(item.candidates.responses) - item.correct} wrong responses"
-                raise DataError(row.place, found, f"not what {name} has")
-            return name, item
-    known = "; ".join(f"{name} ({', '.join(benchmark.columns)})" for name, benchmark in BENCHMARKS.items())
-    raise DataError(row.place, f"columns {', '.join(row.fields)}", f"expected those of a benchmark: {known}")
+    """Return the name of the benchmark of a row, and the item. Errors: `DataError`."""
+    name = _benchmark_of(row.fields)
+    if name is None:
+        known = "; ".join(f"{name} ({benchmark.rows})" for name, benchmark in BENCHMARKS.items())
+        raise DataError(row.place, f"columns {', '.join(row.fields)}", f"expected those of a benchmark: {known}")
+    item = _item(row, name)
+    if not BENCHMARKS[name].fits(item):
+        found = f"{item.correct} right and {len(item.candidates.responses) - item.correct} wrong responses"
+        raise DataError(row.place, found, f"not what {name} has ({BENCHMARKS[name].rows})")
+    counted = row.fields.get("num_correct")
+    if counted is not None and counted not in (item.correct, str(item.correct)):
+        raise DataError(row.place, f"num_correct is {counted}", f"expected {item.correct}, the responses in chosen")
+    return name, item
 
 
-def _item(row: Row, several: bool) -> Item:
+def _benchmark_of(given: Mapping[str, Any]) -> str | None:
+    """Return the benchmark that a row belongs to; None for a row of none of them.
+
+    Published and converted files share columns: RM-Bench's `domain` is also found as `subset`, and some files have
+    both. The responses decide: RewardBench has one text a side, the others lists; RM-Bench names one of its domains.
+    """
+    if not all(column in given for column in COLUMNS.columns):
+        return None
+    if "num_correct" in given:
+        return "reward-bench-2"
+    lists = isinstance(fields.listed(given, "chosen"), list)
+    if lists and any(given.get(column) in DOMAIN_NAMES for column in ("domain", "subset")):
+        return "rm-bench"
+    if "subset" in given:
+        return "reward-bench-2" if isinstance(given["chosen"], list) else "reward-bench"
+    return "rm-bench" if "domain" in given else None
+
+
+def _item(row: Row, name: str) -> Item:
     """Read a row, of a benchmark with several responses a side or one; their list may be written as text."""
     given = row.fields
-    held = [fields.listed(given, side) if several else given[side] for side in ("chosen", "rejected")]
+    held = [given[side] if name == "reward-bench" else fields.listed(given, side) for side in ("chosen", "rejected")]
     sides = [side if isinstance(side, list) else [side] for side in held]
     texts = [text for side in sides for text in side]
     if not all(isinstance(text, str) for text in texts):
@@ -116,7 +151,7 @@ def _item(row: Row, several: bool) -> Item:
         prompt = fields.prompt(with_messages(given)[0], "prompt")
     except Broken as problem:
         raise DataError(row.place, *problem.args) from problem
-    subset = str(given["subset"] if "subset" in given else given["domain"])
+    subset = str(given["domain"] if name == "rm-bench" and given.get("domain") else given.get("subset"))
     candidates = Candidates(
         prompt=prompt, responses=tuple(map(Response, texts)), id=str(given.get("id", row.place)), source=subset
     )
@@ -331,13 +366,12 @@ def _fits_styles(item: Item) -> bool:
 
 
 BENCHMARKS: dict[str, Benchmark] = {
+    "reward-bench": Benchmark("prompt, chosen, rejected as texts, subset", _fits_pair, _reward_bench),
     "reward-bench-2": Benchmark(
-        ("prompt", "chosen", "rejected", "subset", "num_correct"), _fits_best_of, _reward_bench_2
+        "prompt, lists in chosen and rejected, subset, num_correct", _fits_best_of, _reward_bench_2
     ),
-    "reward-bench": Benchmark(("prompt", "chosen", "rejected", "subset"), _fits_pair, _reward_bench),
-    "rm-bench": Benchmark(("prompt", "chosen", "rejected", "domain"), _fits_styles, _rm_bench),
+    "rm-bench": Benchmark("prompt, 3 styles each in chosen and rejected, domain", _fits_styles, _rm_bench),
 }
-"""Benchmarks by name; a row belongs to the first whose columns it has."""
 
 
 def figures(name: str, items: Sequence[Item], rewards: Sequence[Rewards], seed: int) -> dict[str, Estimate]:

@@ -16,6 +16,7 @@ from headwater.data.preference import Candidates, Message, Response
 from headwater.data.reading import Row
 from headwater.errors import DataError
 from headwater.evaluation import reward_bench
+from headwater.evaluation.benchmark import read_items
 from headwater.evaluation.reward_bench import SECTIONS, Item, Spread, best_of, figures, matrix, read, ties_score
 from headwater.results import runs
 from tests.support.commands import headwater
@@ -142,18 +143,56 @@ def row(**fields: Any) -> Row:
     return Row("file:1", {"id": "7", "prompt": "Q", **fields})
 
 
-def test_a_benchmark_is_told_by_its_columns() -> None:
-    assert read(row(chosen="a", rejected="b", subset="hep-go"))[0] == "reward-bench"
-    name, found = read(row(chosen=["a"], rejected=["b", "c", "d"], subset="Math", num_correct=1))
-    assert (name, found.correct, len(found.candidates.responses)) == ("reward-bench-2", 1, 4)
-    assert read(row(chosen=["a"] * 3, rejected=["b"] * 3, domain="chat"))[0] == "rm-bench"
-    for bad in (
-        {"chosen": "a", "rejected": "b"},
-        {"chosen": ["a"], "rejected": ["b"], "domain": "chat"},
-        {"chosen": 3, "rejected": "b", "subset": "hep-go"},
-    ):
-        with pytest.raises(DataError, match="file:1"):
-            read(row(**bad))
+V1 = {"chosen": "a", "rejected": "b", "chosen_model": "m", "rejected_model": "n", "id": 30, "subset": "hep-go"}
+V2 = {"chosen": ["a"], "rejected": ["b", "c", "d"], "num_correct": 1, "num_incorrect": 3, "total_completions": 4}
+V2 |= {"models": ["m"] * 4, "subset": "Math", "additional_metadata": {"category": None}}
+STYLES = {"chosen": ["a"] * 3, "rejected": ["b"] * 3}
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "subset", "correct"),
+    [
+        ("reward-bench", V1, "hep-go", 1),
+        ("reward-bench", V1 | {"chosen": "[1, 2]"}, "hep-go", 1),
+        ("reward-bench-2", V2, "Math", 1),
+        ("reward-bench-2", V2 | {"id": "tied:3", "chosen": ["a", "e"], "num_correct": 2, "subset": "Ties"}, "Ties", 2),
+        ("reward-bench-2", {"chosen": ["a"], "rejected": ["b", "c", "d"], "subset": "Focus"}, "Focus", 1),
+        ("reward-bench-2", STYLES | {"num_correct": 3, "subset": "Ties"}, "Ties", 3),
+        ("rm-bench", STYLES | {"domain": "chat"}, "chat", 3),
+        ("rm-bench", STYLES | {"domain": "safety-refuse", "subset": "xstest-should-refuse"}, "safety-refuse", 3),
+        ("rm-bench", STYLES | {"subset": "code"}, "code", 3),
+        ("rm-bench", {side: json.dumps(texts) for side, texts in STYLES.items()} | {"domain": "math"}, "math", 3),
+    ],
+)
+def test_a_benchmark_is_told_by_its_rows_as_they_are_published(
+    name: str, fields: dict[str, Any], subset: str, correct: int
+) -> None:
+    found_name, found = read(row(**fields))
+    assert (found_name, found.subset, found.correct) == (name, subset, correct)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"chosen": "a", "rejected": "b"}, "expected those of a benchmark"),
+        ({"chosen": ["a"], "rejected": ["b", "c", "d"], "domain": "chat"}, "1 right and 3 wrong"),
+        ({"chosen": 3, "rejected": "b", "subset": "hep-go"}, "something else than texts"),
+        (V2 | {"num_correct": 2}, "num_correct is 2"),
+    ],
+)
+def test_a_row_of_no_benchmark_is_refused_with_its_place(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=f"file:1 · .*{message}"):
+        read(row(**fields))
+
+
+def test_columns_of_a_benchmark_that_are_not_read_are_named_or_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"prompt": "Q", "votes": 3, **V1}) + "\n")
+    assert read_items(path, reading.ReadOptions()).row_counts.not_read == ["votes"]
+    path.write_text(json.dumps({"prompt": "Q", "images": ["a.png"], **V1}) + "\n")
+    with pytest.raises(DataError, match="images changes what the row means"):
+        read_items(path, reading.ReadOptions())
+    assert len(read_items(path, reading.ReadOptions(ignore_columns="images")).items) == 1
 
 
 def test_the_command_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

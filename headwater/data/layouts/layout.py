@@ -16,6 +16,8 @@ class Cells(dict[str, Any]):
     """Fields of a row of CSV, where every value is a text: a layout converts numbers, booleans and lists itself."""
 
 
+MESSAGE_KEYS = ("role", "content", "from", "value")
+"""Keys of a message that are read."""
 Yields = Literal["preferences", "candidates", "unpaired"]
 
 
@@ -79,7 +81,7 @@ class Layout:
     yields: Yields = "preferences"
     reads: tuple[str, ...] = ()
     """Optional columns that are read as well."""
-    items: tuple[str, ...] = ("role", "content", "from", "value")
+    items: tuple[str, ...] = MESSAGE_KEYS
     """Keys that are read of an object in a list: of a message, or of one of several responses."""
 
     def fits(self, fields: Fields) -> bool:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
-from headwater.data.layouts.layout import Broken, Cells, Fields, Layout
+from headwater.data.layouts.layout import MESSAGE_KEYS, Broken, Cells, Fields
 
 HARMLESS = frozenset(
     (
@@ -115,10 +115,34 @@ def _refusal(found: str, name: str, meaning: Meaning) -> Broken:
     )
 
 
+class Reader(Protocol):
+    """What reads rows: a layout, or `Columns` of rows that have none."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns that are read."""
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Optional columns that are read as well."""
+
+    @property
+    def items(self) -> tuple[str, ...]:
+        """Keys that are read of an object in a list."""
+
+
+class Columns(NamedTuple):
+    """The columns that are read of rows without a layout."""
+
+    columns: tuple[str, ...]
+    reads: tuple[str, ...] = ()
+    items: tuple[str, ...] = MESSAGE_KEYS
+
+
 class Unread:
     """Finds the columns and keys that the rows of a layout hold and the layout does not read."""
 
-    def __init__(self, layout: Layout, ignored: Iterable[str] = (), also_read: Iterable[str] = ()) -> None:
+    def __init__(self, layout: Reader, ignored: Iterable[str] = (), also_read: Iterable[str] = ()) -> None:
         self.reads = frozenset((*layout.columns, *layout.reads, *also_read, *HARMLESS))
         self._keys = frozenset(layout.items)
         self._ignored = frozenset(ignored)
