@@ -7,12 +7,12 @@
     Arena-Hard     judgments: uid or question_id, model, judge, games[2] with a label each (v0.1 and v2.0)
     battles        model_a, model_b, winner (model_a, model_b, tie), question_id
 
+`data/layouts/verdicts.py` has the spellings of verdicts, which are those of preference pairs.
 Upstream writes preferences of 1 to 2 for the second output; here they are shares of 0 to 1, ½ a tie.
 """
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,23 +21,10 @@ from typing import Any
 
 from headwater.data import reading
 from headwater.data.layouts.fields import listed
-from headwater.data.layouts.judged import TIES
+from headwater.data.layouts.layout import Broken
+from headwater.data.layouts.verdicts import ONE_OR_TWO, ONE_TO_TWO, WORDS_ONLY, arena_label, share
 from headwater.data.reading import ReadOptions, RowCounts
 from headwater.errors import DataError, UsageError
-
-LABELS = {
-    "A>>B": (0.0, 3),
-    "A>B": (0.0, 1),
-    "A=B": (0.5, 1),
-    "B>A": (1.0, 1),
-    "B>>A": (1.0, 3),
-    "A<<B": (1.0, 3),
-    "A<B": (1.0, 1),
-    "B=A": (0.5, 1),
-    "B<A": (0.0, 1),
-    "B<<A": (0.0, 3),
-}
-"""Arena-Hard's labels: the preference for B, and the number of votes (lmarena/arena-hard-auto)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +65,8 @@ def read(path: Path) -> tuple[list[Judgement], RowCounts]:
         try:
             fields = {**row.fields, "games": listed(row.fields, "games")}  # a cell of CSV is a text
             judgements = list(_reader(fields)(fields))
+        except Broken as problem:
+            raise DataError(row.place, *problem.args) from None
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(row.place, f"{type(error).__name__}: {error}", "expected a judgement", HINT) from None
         if not judgements:
@@ -142,29 +131,18 @@ def _reader(fields: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], Iterator
     raise ValueError(f"columns {', '.join(name for name in fields if name != 'games')}")
 
 
-def share(preference: Any) -> float | None:
-    """Return a preference of 1 to 2 (0 and 1.5: a tie) as one of 0 to 1, an empty one as None. Errors: ValueError."""
-    if preference is None or preference == "":
-        return None
-    if preference in TIES:
-        return 0.5
-    value = float(preference)
-    if math.isnan(value):
-        return None
-    if value == 0:
-        return 0.5
-    if not 1 <= value <= 2:
-        raise ValueError(f"preference {preference}, expected 1 to 2, or 0 for a tie")
-    return value - 1
-
-
 def _annotation(fields: Mapping[str, Any]) -> Iterator[Judgement]:
-    yield _judgement(fields, share(fields["preference"] if "preference" in fields else fields["label"]))
+    if "preference" in fields:
+        yield _judgement(fields, share(fields, "preference", ONE_TO_TWO))
+    else:
+        yield _judgement(fields, share(fields, "label", ONE_OR_TWO))
 
 
 def _annotated_games(fields: Mapping[str, Any]) -> Iterator[Judgement]:
     """Yield the votes of an LLM judge game by game, as `as_annotations` writes them."""
-    games = [(share(game["preference"]), int(game["weight"]), bool(game["swapped"])) for game in fields["games"]]
+    games = [
+        (share(game, "preference", ONE_TO_TWO), int(game["weight"]), bool(game["swapped"])) for game in fields["games"]
+    ]
     if len(games) > 1 and any(preference is None for preference, _, _ in games):
         return
     for preference, weight, swapped in games:
@@ -206,10 +184,8 @@ def _arena_games(fields: Mapping[str, Any]) -> Iterator[Judgement]:
         raise ValueError(f"{len(labels)} games, expected two")
     if None in labels:
         return
-    for label, swapped in zip(labels, (False, True), strict=True):
-        if label not in LABELS:
-            raise ValueError(f"label {label}, expected one of {', '.join(LABELS)}")
-        of_b, weight = LABELS[label]
+    for spelled, swapped in zip(labels, (False, True), strict=True):
+        of_b, weight = arena_label(spelled)
         yield Judgement(
             prompt=str(fields["uid"] if "uid" in fields else fields["question_id"]),
             judge=str(fields.get("judge") or "judge"),
@@ -224,19 +200,15 @@ def _arena_games(fields: Mapping[str, Any]) -> Iterator[Judgement]:
 
 BASELINE = "baseline"
 """Name of the baseline in Arena-Hard's judgments, which do not name it."""
-_WINNERS = {"model_a": 0.0, "model_b": 1.0}
 
 
 def _battle(fields: Mapping[str, Any]) -> Iterator[Judgement]:
-    winner = str(fields["winner"])
-    if winner not in _WINNERS and winner not in TIES and not winner.startswith("tie"):
-        raise ValueError(f"winner {winner}, expected model_a, model_b or tie")
     yield Judgement(
         prompt=str(fields.get("question_id", fields.get("prompt", ""))),
         judge=str(fields.get("judge") or "human"),
         first=str(fields["model_a"]),
         second=str(fields["model_b"]),
-        preference=_WINNERS.get(winner, 0.5),
+        preference=share(fields, "winner", WORDS_ONLY),
     )
 
 

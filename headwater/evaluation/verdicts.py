@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import xxhash
 
-from headwater.evaluation.judgements import LABELS
+from headwater.data.layouts.verdicts import LABELS
 from headwater.network.replies import after_thoughts
 
 

@@ -216,8 +216,8 @@ EXAMPLES: dict[str, list[Example]] = {
                 **{"score_A": 8, "score_B": 22},
             },
             Draft(QUESTION, Response("Because.", 22), Response("No.", 8)),
-            {"labels": None},
-            "labels is null",
+            {"labels": 2},
+            "labels is 2",
         )
     ],
     "helpsteer2": [
@@ -433,8 +433,19 @@ def test_a_layout_refuses_its_broken_row(name: str, example: Example) -> None:
 
 
 ODD: dict[str, Any] = {"null": None, "number": 5, "ints": [1, 2], "object": {"a": 1}}
+VERDICTS = {
+    "align-anything": "overall_response",
+    "pku-saferlhf": "better_response_id",
+    "shp": "labels",
+    "helpsteer2": "preference_strength",
+    "helpsteer3": "overall_preference",
+    "chatbot-arena": "winner",
+    "alpaca-eval": "preference",
+    "llmbar": "label",
+}
+"""Columns that hold a verdict, which is null where there is none (`test_verdict_spellings.py` has the others)."""
 HARMLESS = {
-    ("alpaca-eval", "preference", "null"): "a judgement that failed",
+    **{(name, column, "null"): "no verdict" for name, column in VERDICTS.items()},
     ("best-of-n", "pref_vs_reference", "ints"): "scores like any other",
     **{("alpaca-eval-responses", "baseline_output", kind): "is not read" for kind in ODD},
 }
@@ -758,9 +769,10 @@ def test_a_drawn_battle_is_no_preference(winner: str) -> None:
         read(good("chatbot-arena", winner=winner))
 
 
-def test_a_judgement_that_failed_is_no_preference() -> None:
+@pytest.mark.parametrize(("name", "column"), VERDICTS.items())
+def test_a_judgement_that_failed_is_no_preference(name: str, column: str) -> None:
     with pytest.raises(NoPreference, match=r"^no_verdict$"):
-        read(good("alpaca-eval", preference=None))
+        read(good(name, **{column: None}))
 
 
 RATED = ["chosen-rating", "chosen_rating", "chosen_avg_rating"]

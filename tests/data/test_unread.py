@@ -15,12 +15,10 @@ from hypothesis import strategies as st
 
 from headwater.cli import main
 from headwater.data.layouts import LAYOUTS, Broken, Unread, json_text
-from headwater.data.layouts.judged import TIES
 from headwater.data.layouts.unread import COLUMNS, KEYS
 from headwater.data.preference import Message, Preference, Response
 from headwater.data.reading import ReadOptions, RowReader, stream, write
 from headwater.errors import DataError
-from headwater.evaluation import judgements
 
 SKIP_BAD = ReadOptions(max_bad_rows="100%")
 CALL = [{"id": "1", "type": "function", "function": {"name": "legs", "arguments": '{"n": 2}'}}]
@@ -245,25 +243,6 @@ def test_content_parts_of_text_are_joined_and_developers_are_systems(tmp_path: P
     parts = [{"type": "text", "text": "How "}, {"type": "text", "text": "many?"}]
     _, (pair,) = read(tmp_path / "a.jsonl", [row(prompt=[*said("developer", "Be kind."), *said("user", parts)])])
     assert pair.prompt == (Message("system", "Be kind."), Message("user", "How many?"))
-
-
-@pytest.mark.parametrize("tie", [0, 1.5, *TIES])
-def test_pairs_and_judgements_know_the_same_ties(tie: Any, tmp_path: Path) -> None:
-    one = {"instruction": "Why?", "output_1": "So.", "output_2": "No.", "preference": tie}
-    rows = [one, one | {"preference": 2, "instruction": "Who?", "input": "cats"}]
-    row_reader, records = read(tmp_path / "a.jsonl", rows)
-    assert row_reader.row_counts.dropped == {"tie": 1} and records[0].chosen.text == "No."
-    found, _ = judgements.read(tmp_path / "a.jsonl")
-    assert [(each.prompt, each.preference) for each in found] == [("Why?", 0.5), ("Who?\ncats", 1.0)]
-
-
-@pytest.mark.parametrize("tie", TIES)
-def test_battles_know_the_same_ties(tie: str, tmp_path: Path) -> None:
-    talk = {f"conversation_{side}": [*said("user", "Hi"), *said("assistant", side)] for side in "ab"}
-    rows = [talk | {"model_a": "m", "model_b": "n", "winner": winner} for winner in ("model_a", tie)]
-    row_reader, records = read(tmp_path / "a.jsonl", rows)
-    assert row_reader.row_counts.dropped == {"tie": 1} and len(records) == 1
-    assert [each.preference for each in judgements.read(tmp_path / "a.jsonl")[0]] == [0.0, 0.5]
 
 
 ASKED = "\n\nHuman: Hi\n\nAssistant: Ho\n\nHuman: Why?\n\nAssistant:"

@@ -26,24 +26,6 @@ def read(path: Path, *rows: dict[str, Any]) -> list[Judgement]:
     return judgements.read(path)[0]
 
 
-@pytest.mark.parametrize(
-    ("written", "share"),
-    [
-        (1, 0.0),
-        (2, 1.0),
-        (1.5, 0.5),
-        (0, 0.5),
-        (1.25, 0.25),
-        ("2", 1.0),
-        (float("nan"), None),
-        (None, None),
-        ("", None),
-    ],
-)
-def test_preferences_of_one_to_two_are_shares(written: float | str | None, share: float | None) -> None:
-    assert judgements.share(written) == share
-
-
 def test_an_annotation_is_read(tmp_path: Path) -> None:
     (one,) = read(tmp_path / "a.jsonl", ANNOTATION)
     assert one == Judgement(

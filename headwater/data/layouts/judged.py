@@ -7,26 +7,35 @@ import re
 
 from headwater.data.layouts.fields import choice, conversation, instructed, messages, number, prompt, text, with_system
 from headwater.data.layouts.layout import Broken, Draft, Fields, NoPreference
+from headwater.data.layouts.verdicts import (
+    ONE_OR_TWO,
+    ONE_OR_ZERO,
+    ONE_TO_TWO,
+    STRENGTH,
+    WORDS_ONLY,
+    ZERO_OR_ONE,
+    share,
+)
 from headwater.data.preference import Message, Response
 
-TIES = ("tie", "tie (bothbad)", "both_bad", "bothbad", "both bad", "both_good", "draw")
-"""Words for a tie, in pairs and in judgements."""
+
+def _draft(asked: tuple[Message, ...], first: Response, second: Response, verdict: float | None) -> Draft:
+    """Return the pair of a `verdict`, the preference for the second. Errors: `NoPreference` for a tie, or without."""
+    if verdict is None or verdict == 0.5:
+        raise NoPreference("no_verdict" if verdict is None else "tie")
+    return Draft(asked, *((first, second) if verdict < 0.5 else (second, first)))
 
 
-def _draft(asked: tuple[Message, ...], first: Response, second: Response, first_is_better: bool) -> Draft:
-    return Draft(asked, *((first, second) if first_is_better else (second, first)))
-
-
-def _texts(fields: Fields, question: str, first: str, second: str, first_is_better: bool) -> Draft:
+def _texts(fields: Fields, question: str, first: str, second: str, verdict: float | None) -> Draft:
     """Return the draft of a question, or an instruction with its input, and two columns of text."""
     asked = instructed(fields) if question == "instruction" else prompt(fields, question)
-    return _draft(asked, Response(text(fields, first)), Response(text(fields, second)), first_is_better)
+    return _draft(asked, Response(text(fields, first)), Response(text(fields, second)), verdict)
 
 
 def align_anything(fields: Fields) -> Draft:
     """align-anything text-to-text: `overall_response` names the better response, 1 or 2."""
-    verdict = choice(fields, "overall_response", 1, 2)
-    return _texts(fields, "question", "response_1", "response_2", verdict == 1)
+    verdict = share(fields, "overall_response", ONE_OR_TWO)
+    return _texts(fields, "question", "response_1", "response_2", verdict)
 
 
 def pku_saferlhf(fields: Fields) -> Draft:
@@ -34,23 +43,23 @@ def pku_saferlhf(fields: Fields) -> Draft:
 
     `safer_response_id`, the other verdict of these rows, is not read.
     """
-    verdict = choice(fields, "better_response_id", 0, 1)
-    return _texts(fields, "prompt", "response_0", "response_1", verdict == 0)
+    verdict = share(fields, "better_response_id", ZERO_OR_ONE)
+    return _texts(fields, "prompt", "response_0", "response_1", verdict)
 
 
 def shp(fields: Fields) -> Draft:
     """Stanford Human Preferences: `labels` is 1 where `human_ref_A` is preferred; scores are upvotes."""
-    verdict = choice(fields, "labels", 1, 0)
+    verdict = share(fields, "labels", ONE_OR_ZERO)
     first = Response(text(fields, "human_ref_A"), number(fields, "score_A"))
     second = Response(text(fields, "human_ref_B"), number(fields, "score_B"))
-    return _draft(with_system(fields, (Message("user", text(fields, "history")),)), first, second, verdict == 1)
+    return _draft(with_system(fields, (Message("user", text(fields, "history")),)), first, second, verdict)
 
 
 def helpsteer2(fields: Fields) -> Draft:
     """HelpSteer2-Preference (NVIDIA): `preference_strength` from -3 (response 1 is much better) to 3; 0 is a tie."""
     asked = with_system(fields, _helpsteer_turns(text(fields, "prompt")))
     first, second = (Response(text(fields, column)) for column in ("response_1", "response_2"))
-    return _draft(asked, first, second, _strength(fields, "preference_strength") < 0)
+    return _draft(asked, first, second, share(fields, "preference_strength", STRENGTH))
 
 
 _HELPSTEER_TURN = re.compile(r"\n?<extra_id_1>(User|Assistant)\n")
@@ -69,18 +78,8 @@ def _helpsteer_turns(prompt: str) -> tuple[Message, ...]:
 def helpsteer3(fields: Fields) -> Draft:
     """HelpSteer3-Preference (NVIDIA): `context` messages; `overall_preference` from -3 (response 1) to 3; 0: tie."""
     first, second = (Response(text(fields, column)) for column in ("response1", "response2"))
-    return _draft(
-        with_system(fields, messages(fields, "context")), first, second, _strength(fields, "overall_preference") < 0
-    )
-
-
-def _strength(fields: Fields, column: str) -> float:
-    strength = number(fields, column)
-    if strength is None or not -3 <= strength <= 3:
-        raise Broken(f"{column} is {'null' if strength is None else strength}", "expected a number from -3 to 3")
-    if strength == 0:
-        raise NoPreference("tie")
-    return strength
+    verdict = share(fields, "overall_preference", STRENGTH)
+    return _draft(with_system(fields, messages(fields, "context")), first, second, verdict)
 
 
 def chatbot_arena(fields: Fields) -> Draft:
@@ -88,14 +87,13 @@ def chatbot_arena(fields: Fields) -> Draft:
 
     The earlier answers of a longer conversation are the model's own, so most of those compare different prompts.
     """
-    winner = choice(fields, "winner", "model_a", "model_b", *TIES)
+    verdict = share(fields, "winner", WORDS_ONLY)
     asked, first = conversation(fields, "conversation_a")
     other, second = conversation(fields, "conversation_b")
-    if winner in TIES:
-        raise NoPreference("tie")
+    draft = _draft(with_system(fields, asked), Response(first), Response(second), verdict)
     if asked != other:
         raise NoPreference("prompts_differ")
-    return _draft(with_system(fields, asked), Response(first), Response(second), winner == "model_a")
+    return draft
 
 
 _WINNERS = ("winner_model_a", "winner_model_b", "winner_tie")
@@ -118,7 +116,7 @@ def arena_human_preference(fields: Fields) -> Draft:
     asked = [Message("user", questions[0])]
     for answer, question in zip(first[:-1], questions[1:], strict=True):
         asked += (Message("assistant", answer), Message("user", question))
-    return _draft(with_system(fields, tuple(asked)), Response(first[-1]), Response(second[-1]), won[0] == 1)
+    return _draft(with_system(fields, tuple(asked)), Response(first[-1]), Response(second[-1]), float(won[1]))
 
 
 def _turns_of_three(fields: Fields) -> list[list[str]]:
@@ -149,23 +147,10 @@ def _json_texts(value: str) -> list[str] | None:
 
 
 def alpaca_eval(fields: Fields) -> Draft:
-    """AlpacaEval annotations: `preference` runs from 1 to 2, and above 1.5 `output_2` is the better one.
-
-    Null is a judgement that failed; 1.5, 0 and the words of `TIES` are ties.
-    """
-    is_tie = fields.get("preference") in TIES
-    preference = 1.5 if is_tie else number(fields, "preference")
-    preference = 1.5 if preference == 0 else preference
-    if preference is not None and not 1 <= preference <= 2:
-        raise Broken(f"preference is {preference}", "expected a number from 1 to 2, 0 for a tie, or null")
-    draft = _texts(fields, "instruction", "output_1", "output_2", preference is not None and preference < 1.5)
-    if preference is None:
-        raise NoPreference("no_verdict")
-    if preference == 1.5:
-        raise NoPreference("tie")
-    return draft
+    """AlpacaEval annotations: `preference` runs from 1 to 2, and above 1.5 `output_2` is the better one; 0 is a tie."""
+    return _texts(fields, "instruction", "output_1", "output_2", share(fields, "preference", ONE_TO_TWO))
 
 
 def llmbar(fields: Fields) -> Draft:
     """LLMBar (RewardBench Chat Hard): `label` names the better of `output_1` and `output_2`, 1 or 2."""
-    return _texts(fields, "input", "output_1", "output_2", choice(fields, "label", 1, 2) == 1)
+    return _texts(fields, "input", "output_1", "output_2", share(fields, "label", ONE_OR_TWO))
