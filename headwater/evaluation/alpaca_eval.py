@@ -16,7 +16,7 @@ import numpy as np
 
 from headwater.data import reading
 from headwater.data.layouts import Broken
-from headwater.data.layouts.fields import messages
+from headwater.data.layouts.messages import messages
 from headwater.data.preference import Message
 from headwater.data.reading import ReadOptions
 from headwater.errors import DataError

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from headwater.data import reading
-from headwater.data.layouts import Broken, fields, with_messages
+from headwater.data.layouts import Broken, fields, messages, with_messages
 from headwater.data.preference import Message, Prompted
 from headwater.data.reading import ReadOptions, Row, RowCounts
 from headwater.data.sampling import Asked, asked
@@ -65,10 +65,10 @@ def _prompt(row: Row, column: str) -> tuple[Message, ...]:
         turns = fields.items(row.fields, column) if _are_objects(turns) else turns
         if len(turns) != 1:
             raise Broken(f"{column} holds {len(turns)}", "expected one: a second turn needs an answer to the first")
-        return fields.prompt({"prompt": turns[0]["content"] if isinstance(turns[0], dict) else turns[0]}, "prompt")
+        return messages.prompt({"prompt": turns[0]["content"] if isinstance(turns[0], dict) else turns[0]}, "prompt")
     # Of our own answers, conversations alone have a list of messages; the others say it all in the instruction.
     place = column if row.fields.get(column) is not None else "instruction"
-    prompt = fields.prompt(row.fields, place)
+    prompt = messages.prompt(row.fields, place)
     if prompt[-1].role != "user":
         raise Broken(f"{place} ends with the turn of the {prompt[-1].role}", "expected a user's")
     return prompt

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from headwater import statistics
-from headwater.data.layouts import Broken, fields, with_messages
+from headwater.data.layouts import Broken, fields, messages, with_messages
 from headwater.data.layouts.unread import Columns
 from headwater.data.preference import Candidates, Response
 from headwater.data.reading import Row
@@ -148,7 +148,7 @@ def _item(row: Row, name: str) -> Item:
     if not all(isinstance(text, str) for text in texts):
         raise DataError(row.place, "chosen and rejected hold something else than texts", "expected texts, or lists")
     try:
-        prompt = fields.prompt(with_messages(given)[0], "prompt")
+        prompt = messages.prompt(with_messages(given)[0], "prompt")
     except Broken as problem:
         raise DataError(row.place, *problem.args) from problem
     subset = str(given["domain"] if name == "rm-bench" and given.get("domain") else given.get("subset"))

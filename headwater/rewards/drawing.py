@@ -9,7 +9,7 @@ from pathlib import Path
 
 from headwater.console import say, track
 from headwater.data import reading
-from headwater.data.layouts import Broken, fields, with_messages
+from headwater.data.layouts import Broken, messages, with_messages
 from headwater.data.preference import Candidates, Prompted
 from headwater.data.reading import ReadOptions
 from headwater.data.sampling import Asked, Drawn, Journal, Sampling, ask_many
@@ -150,7 +150,7 @@ def prompts_of_column(data: Path, column: str, read_options: ReadOptions) -> Ite
     """Yield the prompts in a column of data without responses. Errors: `DataError` at the first row without one."""
     for row in itertools.islice(reading.read_rows(data, read_options), read_options.limit):
         try:
-            prompt = fields.prompt(with_messages(row.fields)[0], column)
+            prompt = messages.prompt(with_messages(row.fields)[0], column)
         except Broken as problem:
             raise DataError(row.place, *problem.args) from problem
         if prompt[-1].role != "user":

@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-from headwater.data.layouts.fields import (
-    complete,
-    dialogue_turns,
-    instructed,
-    items,
-    kind,
-    listed,
-    number,
-    text,
-    with_system,
-)
+from headwater.data.layouts.dialogues import dialogue_turns
+from headwater.data.layouts.fields import complete, items, kind, listed, number, text
 from headwater.data.layouts.layout import Broken, CandidatesDraft, Fields
+from headwater.data.layouts.messages import instructed, with_system
 from headwater.data.preference import Message, Response
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import re
 
-from headwater.data.layouts.fields import choice, conversation, instructed, messages, number, prompt, text, with_system
+from headwater.data.layouts.fields import choice, number, text
 from headwater.data.layouts.layout import Broken, Draft, Fields, NoPreference
+from headwater.data.layouts.messages import conversation, instructed, messages, prompt, with_system
 from headwater.data.layouts.verdicts import (
     ONE_OR_TWO,
     ONE_OR_ZERO,

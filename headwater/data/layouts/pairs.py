@@ -4,25 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from headwater.data.layouts.fields import (
+from headwater.data.layouts.dialogues import begins_a_dialogue, dialogue, dialogue_turns, is_dialogue
+from headwater.data.layouts.fields import complete, listed, number, text
+from headwater.data.layouts.layout import Broken, Draft, Fields, NoPreference
+from headwater.data.layouts.messages import (
     SHAREGPT,
     answer,
-    begins_a_dialogue,
-    complete,
     conversation,
-    dialogue,
-    dialogue_turns,
     instructed,
-    is_dialogue,
-    listed,
     message,
     messages,
-    number,
     prompt,
-    text,
     with_system,
 )
-from headwater.data.layouts.layout import Broken, Draft, Fields, NoPreference
 from headwater.data.preference import PAIR_COLUMNS, Message, Response
 
 SIDES = ("chosen", "rejected")

@@ -2,19 +2,9 @@
 
 from __future__ import annotations
 
-from headwater.data.layouts.fields import (
-    SHAREGPT,
-    answer,
-    complete,
-    conversation,
-    instructed,
-    label,
-    number,
-    prompt,
-    text,
-    with_system,
-)
+from headwater.data.layouts.fields import complete, label, number, text
 from headwater.data.layouts.layout import Fields, UnpairedDraft
+from headwater.data.layouts.messages import SHAREGPT, answer, conversation, instructed, prompt, with_system
 from headwater.data.preference import Response
 
 

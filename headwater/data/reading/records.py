@@ -7,7 +7,8 @@ from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
 from headwater.data.layouts import Broken, Layout, Unread, detect, draft_to_record, renamed, with_messages
-from headwater.data.layouts.fields import begins_a_dialogue, is_dialogue, kind
+from headwater.data.layouts.dialogues import begins_a_dialogue, is_dialogue
+from headwater.data.layouts.fields import kind
 from headwater.data.layouts.layout import Fields, Yields
 from headwater.data.preference import Prompted, Record
 from headwater.data.reading.counts import RowCounts

@@ -1,0 +1,156 @@
+"""From the fields of a row to its turns: lists of messages, prompts and answers, and the columns of Alpaca rows."""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from headwater.data.layouts.dialogues import begins_a_dialogue, dialogue_turns_of_prompt
+from headwater.data.layouts.fields import kind, listed, optional_text, text, without_an_answer
+from headwater.data.layouts.layout import Broken, Fields
+from headwater.data.layouts.unread import TOOL_ROLES, check_keys, code_of_part
+from headwater.data.preference import Message, Role
+
+
+class Tags(NamedTuple):
+    """How a format spells messages: the keys of role and text, and its names for the roles."""
+
+    role: str
+    content: str
+    roles: Mapping[str, Role]
+
+
+CHAT = Tags("role", "content", {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"})
+SHAREGPT = Tags("from", "value", {"system": "system", "human": "user", "gpt": "assistant"})
+
+
+def message(item: Any, column: str, tags: Tags = CHAT) -> Message:
+    """Return one message. Errors: `Broken`, also for a further key that changes its meaning (`unread.py`)."""
+    if isinstance(item, dict):
+        role, content = item.get(tags.role), item.get(tags.content)
+        if len(item) > 2 or content is None:
+            check_keys(item, column)
+        if isinstance(content, list):
+            content = _text_of_parts(content, column)
+        if isinstance(content, str) and isinstance(role, str) and role in tags.roles:
+            return Message(tags.roles[role], content)
+    raise _no_message(item, column, tags)
+
+
+def _text_of_parts(parts: list[Any], column: str) -> str:
+    """Join the texts of `[{"type": "text", "text": …}]`, as chat templates do. Errors: `Broken` for other parts."""
+    texts = []
+    for part in parts:
+        if isinstance(part, dict):
+            check_keys(part, column)
+        kind_of_part, content = (part.get("type"), part.get("text")) if isinstance(part, dict) else (None, part)
+        if kind_of_part not in (None, "text", "input_text", "output_text") or not isinstance(content, str):
+            found = kind(part) if kind_of_part is None else f"of the type {reprlib.repr(kind_of_part)}"
+            raise Broken(
+                f"{column} holds a part of a message that is {found}", "expected texts", code=code_of_part(kind_of_part)
+            )
+        texts.append(content)
+    return "".join(texts)
+
+
+def _no_message(item: Any, column: str, tags: Tags) -> Broken:
+    if isinstance(item, dict) and isinstance(item.get(tags.content), str):
+        role = item.get(tags.role)
+        found = f"{column} has the role {reprlib.repr(role)}"
+        code = "TOOLS" if isinstance(role, str) and role in TOOL_ROLES else "ROLE"
+        return Broken(found, f"expected {' or '.join(tags.roles)}", code=code)
+    form = f'{{"{tags.role}": "{next(iter(tags.roles))}", "{tags.content}": "…"}}'
+    return Broken(f"{column} holds {kind(item)}", f"expected messages like {form}")
+
+
+def messages(fields: Fields, column: str, tags: Tags = CHAT) -> tuple[Message, ...]:
+    """Return the messages of a column, at least one. Errors: `Broken`."""
+    value = listed(fields, column)
+    if not isinstance(value, list):
+        raise Broken(f"{column} is {kind(value)}", "expected a list of messages")
+    if not value:
+        raise Broken(f"{column} is an empty list", "expected a list of messages")
+    return tuple([message(item, column, tags) for item in value])
+
+
+def conversation(fields: Fields, column: str, tags: Tags = CHAT) -> tuple[tuple[Message, ...], str]:
+    """Split a conversation before its last turn: (prompt, answer). Errors: `Broken` for another last turn."""
+    turns = messages(fields, column, tags)
+    if turns[-1].role != "assistant":
+        raise without_an_answer(column, "expected the answer last")
+    return turns[:-1], turns[-1].content
+
+
+def prompt(fields: Fields, column: str) -> tuple[Message, ...]:
+    """Return a prompt, a text or a list of messages, with the text of the `system` column first. Errors: `Broken`."""
+    return with_system(fields, _asked(fields, column))
+
+
+def _asked(fields: Fields, column: str) -> tuple[Message, ...]:
+    value = fields.get(column)
+    if not isinstance(value, str):
+        return _turns_of(fields, column)
+    return dialogue_turns_of_prompt(value, column) if begins_a_dialogue(value) else (Message("user", value),)
+
+
+def answer(fields: Fields, column: str) -> str:
+    """Return an answer: a text, or a list of one assistant message. Errors: `Broken`."""
+    value = fields.get(column)
+    if isinstance(value, str):
+        return value
+    turns = (message(value, column),) if isinstance(value, dict) else _turns_of(fields, column)
+    if len(turns) != 1 or turns[0].role != "assistant":
+        raise Broken(
+            f"{column} has {len(turns)} turns ending in {turns[-1].role}", "expected one assistant turn", code="ROLE"
+        )
+    return turns[0].content
+
+
+def _turns_of(fields: Fields, column: str) -> tuple[Message, ...]:
+    value = fields.get(column)
+    if not isinstance(value, list):
+        raise Broken(f"{column} is {kind(value)}", "expected a text or a list of messages")
+    return messages(fields, column)
+
+
+def instructed(fields: Fields) -> tuple[Message, ...]:
+    r"""Return an Alpaca prompt: system, the [question, answer] pairs of `history`, instruction `\n` input."""
+    asked = _asked(fields, "instruction")
+    given = optional_text(fields, "input")
+    if given:
+        if len(asked) != 1:
+            raise Broken(
+                "input beside an instruction of several turns", "expected a text in instruction", code="CONTEXT"
+            )
+        asked = (Message("user", "\n".join(part for part in (asked[0].content, given) if part)),)
+    return with_system(fields, (*_history(fields), *asked))
+
+
+def _history(fields: Fields) -> list[Message]:
+    history = listed(fields, "history") or []
+    if not isinstance(history, list):
+        raise Broken(f"history is {kind(history)}", "expected [question, answer] pairs")
+    turns: list[Message] = []
+    for pair in history:
+        if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(turn, str) for turn in pair):
+            raise Broken(f"history holds {kind(pair)}", "expected [question, answer] pairs of texts")
+        turns += (Message("user", pair[0]), Message("assistant", pair[1]))
+    return turns
+
+
+def with_system(fields: Fields, turns: tuple[Message, ...]) -> tuple[Message, ...]:
+    """Return the turns behind the text of the `system` column, where there is one. Errors: `Broken` for two of them."""
+    if fields.get("system") is None:
+        return turns
+    system = text(fields, "system")
+    if not system or turns[:1] == (Message("system", system),):
+        return turns
+    if any(turn.role == "system" for turn in turns):
+        raise Broken("a system column and another system turn", "expected one system prompt", code="ROLE")
+    return (Message("system", system), *turns)
+
+
+def is_whole_conversation(value: Any) -> bool:
+    """Return whether a value is a list of messages with a user turn, not an answer alone."""
+    return isinstance(value, list) and any(isinstance(item, dict) and item.get("role") == "user" for item in value)
