@@ -47,19 +47,19 @@ class Entry(NamedTuple):
     """Whether the values stand in a list."""
 
 
-def entries(path: Path) -> list[Entry]:
-    """Read a flat mapping. Errors: `UsageError`, with the line."""
-    text = _text(path)
+def entries(path: Path, flag: str = "--config") -> list[Entry]:
+    """Read a flat mapping; `flag` is the option that names the file. Errors: `UsageError`, with the line."""
+    text = _text(path, flag)
     try:
-        _refuse_tokens(path, text)
+        _refuse_tokens(path, text, flag)
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        where = f"--config {path}" + (f":{mark.line + 1}:{mark.column + 1}" if mark else "")
+        where = f"{flag} {path}" + (f":{mark.line + 1}:{mark.column + 1}" if mark else "")
         problem = " ".join(part for part in (error.context, error.problem) if part)
         raise UsageError(where, f"is no YAML: {problem}", "write one `key: value` a line") from error
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise UsageError(f"--config {path}", f"is no YAML: {first_line(error)}", "write `key: value` lines") from error
+        raise UsageError(f"{flag} {path}", f"is no YAML: {first_line(error)}", "write `key: value` lines") from error
     if node is None:
         return []
     if not isinstance(node, yaml.MappingNode):
@@ -75,9 +75,9 @@ def entries(path: Path) -> list[Entry]:
     return list(found.values())
 
 
-def _text(path: Path) -> str:
+def _text(path: Path, flag: str) -> str:
     """Read a file that is one, and of a size that a config has."""
-    where = f"--config {visible(str(path))}"
+    where = f"{flag} {visible(str(path))}"
     try:
         if path.exists() and not path.is_file():
             raise UsageError(where, "is no file", "name a YAML file")
@@ -86,7 +86,7 @@ def _text(path: Path) -> str:
     except OSError as error:
         raise UsageError(where, error.strerror or "cannot be read", "name a YAML file") from error
     if len(raw) > LARGEST:
-        raise UsageError(where, "is larger than 1 MB", "a config is a short YAML mapping")
+        raise UsageError(where, "is larger than 1 MB", "expected a short YAML mapping")
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -94,7 +94,7 @@ def _text(path: Path) -> str:
         raise UsageError(f"{where}:{line}", f"byte {error.start} is no UTF-8", "save it as UTF-8") from error
 
 
-def _refuse_tokens(path: Path, text: str) -> None:
+def _refuse_tokens(path: Path, text: str, flag: str) -> None:
     """Refuse what plain values have no need of: names for values, which can multiply, and tags, which can run code."""
     refused = {
         yaml.AnchorToken: "an anchor for an alias (&name)",
@@ -107,9 +107,9 @@ def _refuse_tokens(path: Path, text: str) -> None:
         what = refused.get(type(token))
         depth += isinstance(token, _BEGINNINGS) - isinstance(token, _ENDS)
         if depth > DEEPEST:  # the time that PyYAML takes grows with the square of the depth
-            raise UsageError(f"--config {path}:{token.start_mark.line + 1}", "is too deep", "keys are flat, one a flag")
+            raise UsageError(f"{flag} {path}:{token.start_mark.line + 1}", "is too deep", "keys are flat, one a flag")
         if what:
-            raise UsageError(f"--config {path}:{token.start_mark.line + 1}", f"holds {what}", "write the value out")
+            raise UsageError(f"{flag} {path}:{token.start_mark.line + 1}", f"holds {what}", "write the value out")
 
 
 def _entry(path: Path, key: Any, value: Any) -> Entry:

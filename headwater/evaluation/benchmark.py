@@ -55,7 +55,7 @@ def read_items(data: Path, options: ReadOptions) -> BenchmarkItems:
 
     Errors: `DataError` for a row of no benchmark, and for rows of several; `UsageError` for options without effect.
     """
-    for flag, value in {"--format": options.layout, "--columns": options.columns}.items():
+    for flag, value in {"--layout": options.layout, "--columns": options.columns}.items():
         if value is not None:
             raise UsageError(flag, "has no effect on a benchmark", "its columns tell which one it is")
     if options.max_bad_rows != "0":

@@ -163,7 +163,7 @@ def prompts_of_column(data: Path, column: str, read_options: ReadOptions) -> Ite
 def check_column_options(read_options: ReadOptions) -> None:
     """Refuse data options that have no effect beside `--column`. Errors: `UsageError`."""
     given = {
-        "--format": read_options.layout,
+        "--layout": read_options.layout,
         "--columns": read_options.columns,
         "--max-bad-rows": read_options.max_bad_rows != "0" or None,
     }

@@ -90,7 +90,7 @@ def test_a_limit_on_bad_rows_stops_it_all_the_same(made: Path, capsys: pytest.Ca
     assert cli.main(["inspect", str(made), "--max-bad-rows", "0"]) == 3
     assert "1 bad row, more than --max-bad-rows 0" in capsys.readouterr().err
     assert inspected(capsys, made, "--limit", 1)["account"]["rows_in"] == 1
-    assert inspected(capsys, made, "--format", "explicit-prompt")["layout"].endswith("(named by --format)")
+    assert inspected(capsys, made, "--layout", "explicit-prompt")["layout"].endswith("(named by --layout)")
 
 
 def test_a_file_without_a_usable_row_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

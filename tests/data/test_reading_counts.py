@@ -353,7 +353,7 @@ def test_columns_layout_and_limit(tmp_path: Path) -> None:
     path = saved(tmp_path / "a.jsonl", json.dumps(fields).encode(), line(1), b"x")
     row_reader = finished(path, ReadOptions(columns="prompt=q, chosen=good, rejected=bad", limit=1))
     assert row_reader.row_counts == RowCounts(rows_in=1, kept=1)
-    with pytest.raises(UsageError, match=r"--format hhh · no such layout · did you mean hh\?"):
+    with pytest.raises(UsageError, match=r"--layout hhh · no such layout · did you mean hh\?"):
         list(stream(path, ReadOptions(layout="hhh")))
     with pytest.raises(DataError, match=r"columns prompt, .* lack question"):
         list(stream(saved(path, line(1)), ReadOptions(layout="align-anything")))

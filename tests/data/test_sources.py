@@ -22,7 +22,6 @@ from headwater.data.layouts import (
     check_responses,
     detect,
     draft_to_record,
-    renamed,
 )
 from headwater.data.preference import Candidates, Message, Preference, Response, Unpaired
 from headwater.data.reading import read_rows
@@ -532,7 +531,7 @@ def test_a_layout_is_detected_and_says_why(name: str, example: Example) -> None:
 def test_a_layout_is_taken_by_name(name: str) -> None:
     source, reason = detect(good(name), name)
     assert source is LAYOUTS[name]
-    assert reason == f"{name} (named by --format)"
+    assert reason == f"{name} (named by --layout)"
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
@@ -542,7 +541,7 @@ def test_names_are_fit_for_a_flag(name: str) -> None:
 
 
 def test_a_layout_that_is_none_is_met_with_a_near_one() -> None:
-    with pytest.raises(UsageError, match=r"--format helpstear3 · no such layout · did you mean helpsteer3\?"):
+    with pytest.raises(UsageError, match=r"--layout helpstear3 · no such layout · did you mean helpsteer3\?"):
         detect(explicit(), "helpstear3")
 
 
@@ -551,7 +550,7 @@ def test_a_named_layout_needs_its_columns() -> None:
         detect(explicit(), "helpsteer2")
     found, expected = problem.value.args
     assert found == "columns prompt, chosen, rejected lack response_1, response_2, preference_strength"
-    assert expected == "--format helpsteer2 expects them"
+    assert expected == "--layout helpsteer2 expects them"
 
 
 def test_unknown_columns_are_named_with_the_nearest_layouts() -> None:
@@ -567,7 +566,8 @@ def test_unknown_columns_are_named_with_the_nearest_layouts() -> None:
 def test_columns_near_to_nothing_are_met_with_all_layouts(fields: Fields) -> None:
     with pytest.raises(Broken, match="fit no known layout") as problem:
         detect(fields)
-    assert problem.value.args[1] == f"expected one of {', '.join(LAYOUTS)}"
+    assert problem.value.args[1:] == ("expected a known layout (docs/data.md lists them)", problem.value.args[2])
+    assert problem.value.args[2].startswith("or describe it: --columns 'prompt=")
 
 
 @pytest.mark.parametrize("other", [name for name in LAYOUTS if not {"chosen", "prompt"} <= {*LAYOUTS[name].columns}])
@@ -582,65 +582,12 @@ def test_no_layout_is_preferred_in_silence(other: str) -> None:
     found, fix = problem.value.args
     fitting = found.rpartition("fit several layouts (")[2].removesuffix(")").split(", ")
     assert {"explicit-prompt", other} <= set(fitting)
-    assert fix == "choose one with --format NAME"
+    assert fix == "choose one with --layout NAME"
     assert detect(both, other)[0] is LAYOUTS[other]
 
 
 def test_dialogues_beside_a_prompt_are_no_hh_rows() -> None:
     assert detect(good("hh", prompt="Why?"))[0] is LAYOUTS["explicit-prompt"]
-
-
-# --- columns under other names ------------------------------------------------------------------------------------
-
-
-def test_renamed_columns_are_read_as_the_explicit_layout() -> None:
-    fields = {"q": "Why?", "good": "Because.", "bad": "No.", "g": 2, "note": "x", "id": 7, "instruction": "Hm?"}
-    columns = {"prompt": "q", "chosen": "good", "rejected": "bad", "score_chosen": "g"}
-    row = renamed(fields, columns)
-    assert row == {"id": 7, "prompt": "Why?", "chosen": "Because.", "rejected": "No.", "score_chosen": 2}
-    assert read(row) == Preference(prompt=QUESTION, chosen=Response("Because.", 2), rejected=NO, id="7", source="file")
-
-
-def test_columns_that_have_their_name_need_no_naming() -> None:
-    orca = {"system": "Be brief.", "question": "Why?", "chosen": "Because.", "rejected": "No."}
-    with pytest.raises(Broken, match="--columns prompt=NAME"):
-        read(orca)
-    assert read(renamed(orca, {"prompt": "question"})).prompt == (SYSTEM, *QUESTION)
-
-
-def test_renamed_columns_serve_single_responses_too() -> None:
-    fields = {"q": "Why?", "a": "Because.", "good": True}
-    assert record(renamed(fields, {"prompt": "q", "completion": "a", "label": "good"})) == Unpaired(
-        prompt=QUESTION, response=YES, label=True, id="file:1", source="file"
-    )
-
-
-def test_a_single_response_keeps_its_score_unless_it_is_another_one() -> None:
-    fields = {"prompt": "Why?", "completion": "Because.", "label": True, "score": 2, "complete": False, "other": "No."}
-    assert record(fields).response == Response("Because.", 2, complete=False)
-    assert record(renamed(fields, {"prompt": "prompt"})).response == Response("Because.", 2, complete=False)
-    assert record(renamed(fields, {"completion": "other"})).response == NO
-
-
-def test_a_moved_response_does_not_take_the_other_ones_score() -> None:
-    fields = explicit(score_chosen=9, score_rejected=1, rejected_complete=False)
-    flipped = renamed(fields, {"chosen": "rejected", "rejected": "chosen"})
-    assert flipped == {"prompt": "Why?", "chosen": "No.", "rejected": "Because."}
-
-
-def test_a_moved_column_is_not_there_twice() -> None:
-    assert renamed({"chosen": "a", "rejected": "b"}, {"prompt": "chosen"}) == {"prompt": "a", "rejected": "b"}
-
-
-def test_a_renamed_column_must_be_there() -> None:
-    with pytest.raises(Broken) as problem:
-        renamed({"a": 1, "b": 2}, {"prompt": "a", "chosen": "x", "rejected": "y"})
-    assert problem.value.args == ("no column x, y", "the row has a, b")
-
-
-def test_a_name_to_rename_to_must_be_known() -> None:
-    with pytest.raises(UsageError, match=r"--columns chosne=… · no such name · did you mean chosen\?"):
-        renamed({"a": 1}, {"chosne": "a"})
 
 
 # --- prompts, answers, scores -------------------------------------------------------------------------------------

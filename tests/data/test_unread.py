@@ -108,7 +108,7 @@ def test_what_is_unknown_is_named(suffix: str, tmp_path: Path) -> None:
 def test_columns_that_were_left_out_by_columns_are_named_or_refused(tmp_path: Path) -> None:
     rows = [{"q": "Why?", "good": "So.", "bad": "No.", "votes": 3, "prompt": "another"}]
     row_reader, _ = read(tmp_path / "a.jsonl", rows, ReadOptions(columns="prompt=q,chosen=good,rejected=bad"))
-    assert row_reader.row_counts.not_read == ["votes"]
+    assert row_reader.row_counts.not_read == ["prompt", "votes"]
     rows[0]["context"] = "It rains."
     row_reader, kept = read(
         tmp_path / "a.jsonl", rows, ReadOptions(columns="prompt=q,chosen=good,rejected=bad", max_bad_rows="1")

@@ -149,20 +149,20 @@ class Unread:
         self.names: list[str] = []
         """Columns that hold values and are not read, in alphabetical order; a key of list items as `prompt[].name`."""
 
-    def check(self, fields: Fields, left_out: Fields = {}) -> Fields:  # noqa: B006 - never changed
+    def check(self, fields: Fields, left_out: Iterable[tuple[str, Any]] = ()) -> Fields:
         """Add what is not read of a row to `names`, and return its fields without the ignored ones.
 
-        `left_out` are the columns that `--columns` does not name. Errors: `Broken` for a column that is not read and
-        changes what the row means.
+        `left_out` is what `--columns` does not name, by its place (`data.votes`). Errors: `Broken` for what is not
+        read and changes what the row means.
         """
         problem = None
-        for column, value in (*fields.items(), *left_out.items()):
-            if column in self.reads and column not in left_out:
-                if type(value) is list:
-                    self._name_keys(column, value)
-            elif column not in HARMLESS and not is_empty(value):
-                found = self._unread(column, value)
-                problem = problem or found
+        for column, value in fields.items():
+            if column not in self.reads:
+                problem = self._unread(column, value) or problem
+            elif type(value) is list:
+                self._name_keys(column, value)
+        for column, value in left_out:
+            problem = self._unread(column, value) or problem
         if problem:
             raise problem
         return self._without_ignored(fields) if self._ignored else fields
@@ -172,8 +172,12 @@ class Unread:
             bisect.insort(self.names, name)
 
     def _unread(self, column: str, value: Any) -> Broken | None:
-        if column in COLUMNS and column not in self._ignored:
-            return None if is_neutral(column, value) else _refusal(column, column, COLUMNS[column])
+        """Name a column, or a key at a place inside of one. Errors are returned: the other columns are named first."""
+        name = column.rpartition(".")[2]
+        if is_empty(value) or name in HARMLESS:
+            return None
+        if name in COLUMNS and self._ignored.isdisjoint((column, name)):
+            return None if is_neutral(name, value) else _refusal(column, name, COLUMNS[name])
         self._add(column)
         return None
 

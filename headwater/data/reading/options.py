@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 
 from headwater.config.calls import fraction, shown
+from headwater.data.layouts.description import Description, of_file, parse
 from headwater.errors import UsageError
 
 
@@ -15,9 +17,11 @@ class ReadOptions:
     """Data options: how rows are read, and how many malformed ones are skipped."""
 
     layout: str | None = None
-    """Name of the data layout. Default: recognised from the columns of the first well-formed row."""
+    """Name of the data layout, or a YAML file that describes it. Default: recognised from the columns of the first
+    well-formed row."""
     columns: str | None = None
-    """Columns of an unknown layout, such as prompt=question,chosen=best,rejected=worst."""
+    """Description of any other layout, such as prompt=question,chosen=best,rejected=worst or
+    prompt=data.question,a=x,b=y,winner=label{1:a,2:b,0:tie}; see docs/data.md."""
     max_bad_rows: str = "0"
     """Maximum number (10) or share (1%) of malformed rows to skip before failing."""
     condition: str | None = None
@@ -38,7 +42,7 @@ class ReadOptions:
     """Maximum number of rows to read."""
 
     def __post_init__(self) -> None:
-        _ = self.bad_rows, self.names  # refused here, before any work
+        _ = self.bad_rows, self.description  # refused here, before any work
         if self.condition is not None and (self.condition_column is not None or not self.condition.strip()):
             what = "is empty" if self.condition_column is None else "and --condition-column are one too many"
             raise UsageError("--condition", what, "give a text, or the name of a column")
@@ -60,16 +64,23 @@ class ReadOptions:
         """The limit on malformed rows."""
         return BadRows.parse(self.max_bad_rows)
 
+    @functools.cached_property
+    def description(self) -> Description | None:
+        """The layout that `--columns`, or a file of `--layout`, describes. Errors: `UsageError`."""
+        if self.layout is None or self.layout_name is not None:
+            return parse(self.columns) if self.columns is not None else None
+        if self.columns is not None:
+            raise UsageError(f"--layout {self.layout}", "describes the layout, and so does --columns", "leave one out")
+        return of_file(Path(self.layout))
+
     @property
-    def names(self) -> Mapping[str, str]:
-        """The mapping of `--columns`: headwater's name of a column to the data's."""
-        pairs = [part.partition("=") for part in self.columns.split(",")] if self.columns else []
-        names = {name.strip(): column.strip() for name, _, column in pairs}
-        if not all(name and column for name, column in names.items()) or len(names) < len(pairs):
-            raise UsageError(
-                f"--columns {self.columns}", "expected name=column,…", "such as prompt=x,chosen=y,rejected=z"
-            )
-        return names
+    def layout_name(self) -> str | None:
+        """The name of a known layout; None where `--layout` is a file, or not given."""
+        return None if self.layout is None or self.layout.endswith(DESCRIPTIONS) else self.layout
+
+
+DESCRIPTIONS = (".yaml", ".yml")
+"""How the name of a file ends that describes a layout."""
 
 
 @dataclass(frozen=True)

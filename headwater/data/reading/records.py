@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
-from headwater.data.layouts import Broken, Layout, Unread, detect, draft_to_record, renamed, with_messages
+from headwater.data.layouts import Broken, Layout, Unread, described, detect, draft_to_record, with_messages
 from headwater.data.layouts.dialogues import begins_a_dialogue, is_dialogue
 from headwater.data.layouts.fields import kind
 from headwater.data.layouts.layout import Fields, Yields
@@ -30,15 +30,16 @@ class RecordMaker:
         """The kind of its records."""
         self._read_options = read_options
         self._row_counts = row_counts
-        self._names = read_options.names
+        self._description = read_options.description
         self._known: tuple[Layout, Unread] | None = None
 
     def record(self, given: Fields, name: str) -> Record:
         """Return the record of a row, with the id `name` if the row has none. Errors: `NoPreference`, `Broken`."""
-        fields = renamed(given, self._names) if self._names else given
-        fields, held_as_text = with_messages(fields)
-        layout, unread = self._known or self._detected(fields)
-        fields = unread.check(fields, self._left_out(given, fields) if self._names else {})
+        description = self._description
+        fields, held_as_text = with_messages(description.row(given) if description else given)
+        layout, unread = self._known or self._detected(fields, given)
+        left_out = description.left_out(given, self._read_options.condition_column) if description else ()
+        fields = unread.check(fields, left_out)
         self._note(fields, unread.reads.intersection(held_as_text))
         missing = [column for column in layout.columns if column not in fields]
         if missing:
@@ -48,19 +49,18 @@ class RecordMaker:
         # Of `given`: --condition-column names a column of the data, also where --columns renames others.
         return with_condition(record, given, self._read_options)
 
-    def _detected(self, fields: Fields) -> tuple[Layout, Unread]:
+    def _detected(self, fields: Fields, given: Fields) -> tuple[Layout, Unread]:
         """Choose the layout that this row has, for all rows. Errors: `Broken` where none or several fit."""
-        layout, self.layout = detect(fields, self._read_options.layout)
+        options, description = self._read_options, self._description
+        if description and description.kind != "prompts" and options.layout_name is None:
+            layout, self.layout = described.layout_of(description, fields)
+        else:
+            layout, self.layout = detect(fields, options.layout_name, given)
         self.yields = layout.yields
-        unread = Unread(layout, self._read_options.ignored, filter(None, [self._read_options.condition_column]))
+        unread = Unread(layout, options.ignored, filter(None, [options.condition_column]))
         self._row_counts.not_read = unread.names
         self._known = layout, unread
         return self._known
-
-    def _left_out(self, given: Fields, fields: Fields) -> Fields:
-        """Return the columns that `--columns` leaves out: they may change what the row means."""
-        read = {*self._names.values(), *fields, self._read_options.condition_column}
-        return {name: value for name, value in given.items() if name not in read}
 
     def _note(self, fields: Fields, held_as_text: Collection[str]) -> None:
         notes, prompt = self._row_counts.notes, fields.get("prompt")

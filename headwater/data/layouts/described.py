@@ -1,0 +1,110 @@
+"""Layouts of rows that `--columns` describes: pairs, two answers with a verdict, candidates, single responses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from headwater.data.layouts import pairs, unpaired, verdicts
+from headwater.data.layouts.description import ALWAYS, KINDS, Description, Kind
+from headwater.data.layouts.dialogues import is_dialogue
+from headwater.data.layouts.fields import complete, kind, label, listed, number
+from headwater.data.layouts.layout import (
+    Broken,
+    CandidatesDraft,
+    Cells,
+    Draft,
+    Fields,
+    Layout,
+    NoPreference,
+    UnpairedDraft,
+)
+from headwater.data.layouts.messages import answer, conversation, is_whole_conversation, prompt, with_system
+from headwater.data.preference import Response
+
+_NUMBERS = verdicts.Numbers("a number that is given its meaning, such as winner=label{1:a,2:b}", lambda _: None)
+
+
+def pair(fields: Fields) -> Draft:
+    """`chosen` and `rejected`, texts behind a `prompt` or whole conversations."""
+    if fields.get("prompt") is not None:
+        whole = is_whole_conversation(fields["chosen"])
+        return pairs.prompt_and_conversations(fields) if whole else pairs.explicit(fields)
+    return pairs.hh(fields) if all(is_dialogue(fields[side]) for side in pairs.SIDES) else pairs.implicit(fields)
+
+
+def judged(fields: Fields) -> Draft:
+    """Two answers `a` and `b`, texts or conversations, and the `winner`: a, b, tie, or another known spelling."""
+    preference = verdicts.share(fields, "winner", _NUMBERS)
+    sides = ("b", "a") if preference is not None and preference > 0.5 else ("a", "b")
+    row: dict[str, Any] = {name: fields[name] for name in ("prompt", "system") if name in fields}
+    for side, one in zip(pairs.SIDES, sides, strict=True):
+        row |= {side: fields[one], f"score_{side}": fields.get(f"score_{one}")}
+    draft = pair(Cells(row) if isinstance(fields, Cells) else row)
+    if preference is None:
+        raise NoPreference("no_verdict")
+    if preference == 0.5:
+        raise NoPreference("tie")
+    return draft
+
+
+def candidates(fields: Fields) -> CandidatesDraft:
+    """`responses` to a `prompt` with their `scores`, or their `ranks`, 1 for the best (the score is the negative)."""
+    responses, scores = _list(fields, "responses"), _scores(fields)
+    if scores is not None and len(responses) != len(scores):
+        raise Broken(f"{len(responses)} responses and {len(scores)} scores", "expected one for each")
+    texts = [answer({"responses": response}, "responses") for response in responses]
+    both = zip(texts, scores or [None] * len(texts), strict=True)
+    return CandidatesDraft(prompt(fields, "prompt"), tuple(Response(text, score) for text, score in both))
+
+
+def _scores(fields: Fields) -> list[float | None] | None:
+    given = [column for column in ("scores", "ranks") if fields.get(column) is not None]
+    if len(given) > 1:
+        raise Broken("scores and ranks", "expected one of them")
+    for column in given:
+        cells = Cells if isinstance(fields, Cells) else dict
+        values = [number(cells({column: value}), column) for value in _list(fields, column)]
+        return [-value if column == "ranks" and value is not None else value for value in values]
+    return None
+
+
+def _list(fields: Fields, column: str) -> list[Any]:
+    value = listed(fields, column)
+    if not isinstance(value, list):
+        raise Broken(f"{column} is {kind(value)}", f"expected a list, such as {column}=answers[].text")
+    return value
+
+
+def single(fields: Fields) -> UnpairedDraft:
+    """A `completion` and its `label`; without a `prompt`, a whole conversation."""
+    if fields.get("prompt") is not None:
+        return unpaired.unpaired(fields)
+    before, last = conversation(fields, "completion")
+    response = Response(last, number(fields, "score"), complete(fields, "complete"))
+    return UnpairedDraft(with_system(fields, before), response, label(fields, "label"))
+
+
+def _reads(kind: Kind) -> tuple[str, ...]:
+    return (*ALWAYS, *KINDS[kind])
+
+
+LAYOUTS: dict[Kind, Layout] = {
+    "pairs": Layout(pairs.SIDES, pair, reads=_reads("pairs")),
+    "judged": Layout(("a", "b", "winner"), judged, reads=_reads("judged")),
+    "candidates": Layout(("prompt", "responses"), candidates, yields="candidates", reads=_reads("candidates")),
+    "unpaired": Layout(("completion", "label"), single, yields="unpaired", reads=_reads("unpaired")),
+}
+"""Layouts by the kind of data that a description describes."""
+
+
+def layout_of(description: Description, fields: Fields) -> tuple[Layout, str]:
+    """Return the layout of a row that has its described names, and its description.
+
+    Errors: `Broken` where a name that the layout needs is neither described nor a column of the row.
+    """
+    layout = LAYOUTS[description.kind]
+    missing = [name for name in layout.columns if name not in fields]
+    if missing:
+        found = f"{description.flag} names no {' and no '.join(missing)}"
+        raise Broken(found, f"expected {', '.join(layout.columns)}", f"add {missing[0]}=COLUMN", code="UNKNOWN_LAYOUT")
+    return layout, f"described ({description.text})"
