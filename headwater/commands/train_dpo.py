@@ -28,9 +28,10 @@ class Config(TrainingConfig):
     """Loss function. beta in dpo(beta=…) is the strength of the KL penalty; larger keeps the policy closer to the
     reference. docs/losses.md describes all losses.
 
-    With a reference: dpo, robust, ipo, ipo_sum, hinge, r_dpo, dpop, rpo, rpo_sum, wpo. For data with scores: rpo_sq,
-    rpo_bwd_kl, rpo_fwd_kl, bees. Without a reference: simpo, orpo, cpo, slic. With the reference in memory during
-    training: tdpo1, tdpo2, kto."""
+    With a reference: dpo, robust, ipo, ipo_sum, hinge, r_dpo, dpop, rpo, rpo_sum, wpo, f_dpo, exo_pair, discopop,
+    nca_pair, bco_pair, sppo_hard, apo_zero, apo_down, aot, aot_unpaired. For data with scores: rpo_sq, rpo_bwd_kl,
+    rpo_fwd_kl, bees. Without a reference: simpo, orpo, cpo, slic. With the reference in memory during
+    training: tdpo1, tdpo2, kto. A weighted sum: mix(dpo()*0.8 + sft()*0.2)."""
     weights: str = "uniform()"
     """Weight of every token in the loss: uniform(), first(tokens=…), decay(gamma=…), tail(alpha=…), down_sample() or
     mean()."""
@@ -39,13 +40,13 @@ class Config(TrainingConfig):
 def run(config: Config) -> Path:
     """Train a policy and return its run directory; the reference's log-probabilities are computed once, before."""
     from headwater.forward.scores import score_for
-    from headwater.losses import LIVE_REFERENCE_LOSSES, POLICY_LOSSES
+    from headwater.losses import LIVE_REFERENCE_LOSSES, POLICY_LOSSES, loss_of
     from headwater.losses.token_weights import WEIGHTS
     from headwater.training.run import train
     from headwater.training.task import TrainingTask
 
     weights = build(config.weights, WEIGHTS, "weights")
     losses = POLICY_LOSSES | LIVE_REFERENCE_LOSSES
-    loss = build(config.loss, losses, "loss")
+    loss = loss_of(config.loss, losses)
     rate = LEARNING_RATES.get(loss.name, LEARNING_RATE)
     return train(config, TrainingTask("train-dpo", loss.name, "policy", losses, score_for(loss), rate, weights))

@@ -11,7 +11,8 @@ import typing
 import warnings
 from collections.abc import Callable, Mapping
 from fractions import Fraction
-from typing import Any, TypeVar
+from types import MappingProxyType
+from typing import Any, TypeVar, cast
 
 from headwater.errors import UsageError, did_you_mean
 from headwater.marks import visible
@@ -36,14 +37,17 @@ def fraction(text: str) -> Fraction:
         raise ValueError("divides by zero") from error
 
 
-def build(text: str, table: Mapping[str, Callable[..., T]], what: str) -> T:
+def build(
+    text: str, table: Mapping[str, Callable[..., T]], what: str, elsewhere: Mapping[str, str] = MappingProxyType({})
+) -> T:
     """Build the component that a constructor call names: `build("dpo(beta=0.1)", LOSSES, "loss")`.
 
-    Only literals are accepted as keyword arguments; nothing is evaluated. Errors: `UsageError`.
+    Only literals are accepted as keyword arguments; nothing is evaluated. `elsewhere` says for names that other
+    libraries use what to write here. Errors: `UsageError`.
     """
     name, arguments = read_call(text, what)
     if name not in table:
-        raise UsageError(f"unknown {what} {shown(name)}", did_you_mean(name, table))
+        raise UsageError(f"unknown {what} {shown(name)}", elsewhere.get(name) or did_you_mean(name, table))
     maker = table[name]
     parameters = inspect.signature(maker).parameters
     hints = typing.get_type_hints(maker)
@@ -86,14 +90,7 @@ def read_call(text: str, what: str) -> tuple[str, dict[str, Any]]:
     """Read `name` or `name(key=literal, …)` into the name and its arguments. Errors: `UsageError`."""
     example = f'write it as name or name(key=value), such as "{what}(size=1)"'
     place = f"{what} {shown(repr(text))}"
-    if len(text) > LONGEST:
-        raise UsageError(place, f"has {len(text):,} characters", f"expected {LONGEST:,} or fewer")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Python warns of spellings such as 1is
-            node = ast.parse(text.strip(), mode="eval").body
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise UsageError(place, "is not a constructor call", example) from error
+    node = _parsed(text, place, example)
     if isinstance(node, ast.Name):
         return node.id, {}
     if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
@@ -110,6 +107,45 @@ def read_call(text: str, what: str) -> tuple[str, dict[str, Any]]:
         except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
             raise UsageError(place, "has a value that is not a literal", example) from error
     return node.func.id, arguments
+
+
+def read_sum(text: str, what: str) -> list[tuple[str, float]]:
+    """Read `mix(a()*0.8 + b())` into calls with their weights, 1 where none is given. Errors: `UsageError`."""
+    example = "write it as mix(one()*0.8 + other()*0.2)"
+    place = f"{what} {shown(repr(text))}"
+    node = _parsed(text, place, example)
+    if not isinstance(node, ast.Call) or len(node.args) != 1 or node.keywords:
+        raise UsageError(place, "is not one sum", example)
+    terms, rest = [], node.args[0]
+    while isinstance(rest, ast.BinOp) and isinstance(rest.op, ast.Add):
+        terms.append(rest.right)
+        rest = rest.left
+    return [_weighted(term, place, example) for term in (rest, *reversed(terms))]
+
+
+def _weighted(term: ast.expr, place: str, example: str) -> tuple[str, float]:
+    call, weight = term, 1.0
+    if isinstance(term, ast.BinOp) and isinstance(term.op, ast.Mult):
+        call, number = (term.left, term.right) if isinstance(term.right, ast.Constant) else (term.right, term.left)
+        value = number.value if isinstance(number, ast.Constant) else None
+        if not _fits(value, float):
+            raise UsageError(place, "has a weight that is not a number", example)
+        weight = float(cast("float", value))
+    if not isinstance(call, ast.Call | ast.Name):
+        raise UsageError(place, f"has {shown(ast.unparse(call))}, which is not a call", example)
+    return ast.unparse(call), weight
+
+
+def _parsed(text: str, place: str, example: str) -> ast.expr:
+    """Parse an expression without evaluating anything. Errors: `UsageError`."""
+    if len(text) > LONGEST:
+        raise UsageError(place, f"has {len(text):,} characters", f"expected {LONGEST:,} or fewer")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Python warns of spellings such as 1is
+            return ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise UsageError(place, "is not a constructor call", example) from error
 
 
 def shown(text: str) -> str:

@@ -47,6 +47,12 @@ def logistic(margin: torch.Tensor, flipped: float = 0.0) -> torch.Tensor:
     return loss - flipped * F.logsigmoid(-margin) if flipped else loss
 
 
+def coins_kl(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Return the KL divergence of two Bernoulli distributions with log-odds `a` and `b`."""
+    heads = a.sigmoid() * (F.logsigmoid(a) - F.logsigmoid(b))
+    return heads + (-a).sigmoid() * (F.logsigmoid(-a) - F.logsigmoid(-b))
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class DPO(LossBase):
     """Direct preference optimisation, arXiv:2305.18290, eq. 7; smoothed cDPO (Mitchell's note of 2023, eq. 3).
@@ -290,3 +296,31 @@ class WPO(LossBase):
         ratios = log_ratios(policy, reference)
         weight = (policy.chosen.self_likelihood + policy.rejected.self_likelihood).exp().detach()
         return ratios.rewarded(self.beta, weight * logistic(self.beta * ratios.margin))
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class DiscoPOP(LossBase):
+    """The loss that a search by a language model found: DiscoPOP, arXiv:2406.08414, eq. 5.
+
+    loss = −(1 − w) log σ(β h) + w exp(−β h),  w = σ(β h/τ). At the reference its gradient lowers the margin for small τ
+    (0.05 is the paper's): it has a local minimum at β h of about −0.1.
+
+    >>> worked(DiscoPOP(beta=0.5, tau=0.5))  # −σ(−2) log σ(1) + σ(2) e^−1
+    0.3614
+    """
+
+    name: ClassVar[str] = "discopop"
+    beta: float = 0.05
+    tau: float = 0.05
+
+    def __post_init__(self) -> None:
+        self._above_zero("beta")
+        self._require("tau", 0 < self.tau <= 1, "above 0 and at most 1, beyond which the exponential overflows")
+
+    def __call__(self, policy: PairScores, reference: PairScores | None) -> PairLoss:
+        """Return the loss and β Δ of either response as its reward."""
+        ratios = log_ratios(policy, reference)
+        margin = self.beta * ratios.margin
+        # w exp(−x) as one exponential: exp(−x) alone overflows where w is 0.
+        exponential = (F.logsigmoid(margin / self.tau) - margin).exp()
+        return ratios.rewarded(self.beta, exponential - torch.sigmoid(-margin / self.tau) * F.logsigmoid(margin))

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 
-from headwater.losses.pairwise import log_ratios, logistic
+from headwater.losses.pairwise import coins_kl, log_ratios, logistic
 from headwater.losses.types import LossBase, PairLoss, PairScores
 
 SCORE_GAP: frozenset[str] = frozenset({"score_gap"})
@@ -66,7 +65,7 @@ class RPOBackwardKL(RewardAware):
     name: ClassVar[str] = "rpo_bwd_kl"
 
     def _distance(self, margin: torch.Tensor, gap: torch.Tensor) -> torch.Tensor:
-        return _coins_kl(gap, margin)
+        return coins_kl(gap, margin)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -82,13 +81,7 @@ class RPOForwardKL(RewardAware):
     name: ClassVar[str] = "rpo_fwd_kl"
 
     def _distance(self, margin: torch.Tensor, gap: torch.Tensor) -> torch.Tensor:
-        return _coins_kl(margin, gap)
-
-
-def _coins_kl(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Return the KL divergence of two Bernoulli distributions with log-odds `a` and `b`."""
-    heads = a.sigmoid() * (F.logsigmoid(a) - F.logsigmoid(b))
-    return heads + (-a).sigmoid() * (F.logsigmoid(-a) - F.logsigmoid(-b))
+        return coins_kl(margin, gap)
 
 
 @dataclass(frozen=True, slots=True, repr=False)

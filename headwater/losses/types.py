@@ -16,7 +16,7 @@ import torch
 
 from headwater.errors import DataError, UsageError
 
-COMPUTED = frozenset({"self_likelihood", "divergence", "kl_estimate"})
+COMPUTED = frozenset({"self_likelihood", "divergence", "kl_estimate", "sorted_batch"})
 """Needs that are computed with the scores; every other need is a column that the data must have."""
 MEANINGS = {"score_gap": "score of both responses"}
 """Columns that messages do not call by their names."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import torch
 
+from headwater.losses.sorted_batch import SortedBatch
 from headwater.losses.types import Loss, PairScores, Score
 
 
@@ -27,5 +28,8 @@ REFERENCE = PairScores(_score(-1.5, 4, 0.3), _score(-1.5, 2, 0.5))
 
 def worked(loss: Loss) -> float:
     """Return the loss of the pair, rounded to four places."""
-    found = loss(POLICY, REFERENCE if loss.needs_reference else None)
+    policy = POLICY
+    if isinstance(loss, SortedBatch):
+        policy = policy._replace(columns=loss.batch_columns(POLICY, REFERENCE))
+    found = loss(policy, REFERENCE if loss.needs_reference else None)
     return round(found.loss.item(), 4)

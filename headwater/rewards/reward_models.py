@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headwater.config import build
 from headwater.console import say
 from headwater.data.preference import Record
 from headwater.data.tokenizers import Tokenizer
@@ -24,7 +23,7 @@ from headwater.forward.format_check import row_format_for
 from headwater.forward.packing import UNIFORM
 from headwater.forward.passes import score_pairs, with_reference
 from headwater.forward.scores import exact_policy_scores, reward_scores
-from headwater.losses import DPO, POLICY_LOSSES, BradleyTerry, LossBase
+from headwater.losses import DPO, POLICY_LOSSES, BradleyTerry, LossBase, Mix, loss_of
 from headwater.losses.token_weights import Weights
 from headwater.models import loading
 from headwater.models.heads import Head
@@ -105,9 +104,10 @@ def rule_of(policy: str, reference: str | None, beta: float | None) -> LossBase:
 
     A given reference or β selects DPO.
     """
-    own = POLICY_LOSSES.get(str(runs.facts_of(Path(policy)).get("kind")))
-    if own is None or own.needs_reference or reference is not None or beta is not None:
+    kind = str(runs.facts_of(Path(policy)).get("kind"))
+    trained = reference is None and beta is None and kind in (*POLICY_LOSSES, Mix.name)
+    rule: LossBase | None = loss_of(runs.load(Path(policy)).config["loss"], POLICY_LOSSES) if trained else None
+    if rule is None or rule.needs_reference:
         return DPO(0.1 if beta is None else beta)
-    rule: LossBase = build(runs.load(Path(policy)).config["loss"], POLICY_LOSSES, "loss")
     say(f"rewards: those of {rule!r}, by which {policy} was trained without a reference")
     return rule

@@ -10,13 +10,12 @@ from pathlib import Path
 
 from transformers import TrainingArguments
 
-from headwater.config import build
 from headwater.console import silence
 from headwater.data.preparation import PrepLog
 from headwater.data.templates import given_template
 from headwater.data.tokenizers import is_call
 from headwater.files import destinations
-from headwater.losses import Loss
+from headwater.losses import Loss, loss_of
 from headwater.models import precision, publishing
 from headwater.training import processes, resume
 from headwater.training.arguments import arguments_for
@@ -57,7 +56,7 @@ def begin(config: TrainingConfig, task: TrainingTask) -> TrainingJob:
     arguments = arguments_for(config.training, str(config.output))
     if config.training.push_to_hub is not None:
         publishing.check(config.training.push_to_hub)
-    return TrainingJob(config, task, build(config.loss, task.losses, "loss"), arguments)
+    return TrainingJob(config, task, loss_of(config.loss, task.losses), arguments)
 
 
 def _with_defaults(config: TrainingConfig, task: TrainingTask) -> TrainingConfig:

@@ -12,6 +12,7 @@ from typing import Any
 
 from headwater import interrupts
 from headwater.console import say
+from headwater.data.preference import PAIR_COLUMNS
 from headwater.data.tokenizers import Tokenizer, is_call
 from headwater.data.tokens import EncodeOptions
 from headwater.errors import DataError, UsageError
@@ -103,6 +104,8 @@ def _check_needs(job: TrainingJob, pairs: Pairs, model: Any) -> None:
         if lacking:
             problem = f"{len(lacking)} pairs have no {MEANINGS.get(name, name)}, the first is {lacking[0]}"
             raise DataError(f"--loss {loss!r}", problem, "use data that has it, or another loss")
+    if "score_gap" not in needs:
+        _note_unused(job, [name for name in PAIR_COLUMNS if name not in needs], pairs)
     if "kl_estimate" in needs:
         problem = f"{loss!r} needs responses to other prompts"
         if job.options.per_device_train_batch_size < 2:
@@ -111,6 +114,16 @@ def _check_needs(job: TrainingJob, pairs: Pairs, model: Any) -> None:
             if 0 < len(rows) < 2 * job.arguments.world_size:
                 raise DataError(f"{part} part", f"{len(rows)} rows", problem, "2 rows")
     adapters.check_targets(model, job.options.lora)
+
+
+def _note_unused(job: TrainingJob, columns: list[str], pairs: Pairs) -> None:
+    """Print and record columns of the data that the loss does not use, with the number of their rows."""
+    for name in columns:
+        rows = sum(name in pair.columns for pair in (*pairs.train, *pairs.held_out))
+        if rows:
+            note = f"{name} not used by {job.loss!r}"
+            job.log.notes[note] = rows
+            say(f"{note}: {rows} rows")
 
 
 def needs_of(loss: Loss) -> frozenset[str]:

@@ -32,10 +32,10 @@ from headwater.forward.finite import StepGuard, check_scores
 from headwater.forward.packing import UNIFORM, Packs, PairBatch, RowFormat
 from headwater.forward.passes import computed
 from headwater.forward.scores import ScoredLoss, ScoredModel, ScoreFunction, own_scores, pair_loss
-from headwater.losses import Loss
+from headwater.losses import Loss, PairScores
 from headwater.losses.token_weights import Weights
 from headwater.models.saving import check_weights
-from headwater.training import checkpoints, schedules
+from headwater.training import batch_sorting, checkpoints, schedules
 from headwater.training.callbacks import EvaluateBeforeSave, KeepBest
 from headwater.training.kl_estimate import KLEstimate, add_estimate
 from headwater.training.metrics import COLUMNS, WatchedRows, bounds, figures, line, watch, wins
@@ -230,6 +230,7 @@ class PairTrainer(transformers.Trainer):  # type: ignore[misc]
         try:
             packs = self._prepare_inputs(packs)
             kl = self._estimate_kl(packs["partners"])
+            batch_sorting.add_to_passes(self._loss, self._scores, packs["packs"])
             for number, batch in enumerate(packs["packs"], start=1):
                 add_estimate(batch, kl)
                 # Processes average their gradients once, in the backward pass of the last pass.
@@ -272,6 +273,11 @@ class PairTrainer(transformers.Trainer):  # type: ignore[misc]
         mean: torch.Tensor = self.accelerator.reduce(estimate, "mean")
         return mean
 
+    def _scores(self, batch: PairBatch) -> PairScores:
+        """Return the scores of a pass outside the training itself: without the wrapper that joins processes."""
+        with self.accelerator.autocast():
+            return own_scores(self.accelerator.unwrap_model(self.model), self._prepare_inputs(batch))
+
     def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
         """Return the norm of the gradient, after deciding whether the step is taken: no other hook lies in between."""
         norm = super()._get_grad_norm(model, grad_norm)
@@ -305,9 +311,12 @@ class PairTrainer(transformers.Trainer):  # type: ignore[misc]
         places: list[int] = []
         losses: list[torch.Tensor] = []
         watched: list[torch.Tensor] = []
-        passes = (mine, self._passes.max_tokens, self._passes.row_format, "held-out pairs", self._passes.weights)
+        passes = (self._passes.max_tokens, self._passes.row_format, "held-out pairs", self._passes.weights)
         with torch.no_grad(), self.accelerator.autocast():
-            for indices, scored in computed(of_pass, *passes):
+            rows = batch_sorting.with_columns(
+                self._loss, self._scores, mine, lambda read: computed(read, mine, *passes)
+            )
+            for indices, scored in computed(of_pass, rows, *passes):
                 places += indices
                 losses.append(scored.result.loss)
                 watched.append(watch(*scored))

@@ -25,22 +25,34 @@ from headwater.forward.packing import UNIFORM, collate
 from headwater.forward.passes import with_reference
 from headwater.forward.scores import policy_scores, reference_scores, reward_scores, score_for
 from headwater.losses import (
+    AOT,
     CPO,
     DPO,
+    FDPO,
     IPO,
     KTO,
     ORPO,
     RPO,
     SFT,
     WPO,
+    AOTUnpaired,
+    APODown,
+    APOZero,
+    BCOPair,
     BradleyTerry,
+    DiscoPOP,
+    EXOPair,
     Hinge,
     LossBase,
     MarginBradleyTerry,
+    Mix,
+    NCAPair,
     PairScores,
     RobustDPO,
     Score,
     SimPO,
+    SortedBatch,
+    SPPOHard,
 )
 from headwater.losses.token_weights import Mean, Tail, Weights
 from headwater.training.kl_estimate import estimate_kl
@@ -112,7 +124,7 @@ class Theirs:
     def loss(self, **settings: Any) -> float:
         """TRL's loss of the batch, under `settings` of the trainer."""
         given = {"beta": 0.3, "loss_types": ["sigmoid"], "loss_weights": [1.0], "label_smoothing": 0.0}
-        given |= {"use_weighting": False, "ld_alpha": None} | settings
+        given |= {"use_weighting": False, "ld_alpha": None, "f_divergence_type": "reverse_kl"} | settings
         for name, value in given.items():
             assert hasattr(self.trainer, name), "a setting that TRL does not read would test nothing"
             setattr(self.trainer, name, value)
@@ -121,8 +133,10 @@ class Theirs:
 
     def ours(self, loss: LossBase, weights: Weights = UNIFORM) -> torch.Tensor:
         """Our loss of every pair of the batch, from TRL's own token values."""
-        scores = (self.scores(model, weights) for model in (self.policy, self.reference))
-        return loss(*scores).loss
+        policy, reference = (self.scores(model, weights) for model in (self.policy, self.reference))
+        if isinstance(loss, SortedBatch):
+            policy = policy._replace(columns=loss.batch_columns(policy, reference))
+        return loss(policy, reference).loss
 
     def scores(self, model: Any, weights: Weights) -> PairScores:
         response = self.batch["completion_mask"]
@@ -166,6 +180,22 @@ def theirs(corpus: list[Preference], tokenizer: Tokenizer, tmp_path_factory: pyt
         (IPO(beta=0.3), UNIFORM, {"loss_types": ["ipo"]}),
         (Hinge(beta=0.3), UNIFORM, {"loss_types": ["hinge"]}),
         (WPO(beta=0.3), UNIFORM, {"use_weighting": True}),
+        (EXOPair(beta=0.3, label_smoothing=0.01), UNIFORM, {"loss_types": ["exo_pair"], "label_smoothing": 0.01}),
+        (NCAPair(beta=0.3), UNIFORM, {"loss_types": ["nca_pair"]}),
+        (BCOPair(beta=0.3), UNIFORM, {"loss_types": ["bco_pair"]}),
+        (SPPOHard(beta=0.3), UNIFORM, {"loss_types": ["sppo_hard"]}),
+        (AOT(beta=0.3, label_smoothing=0.1), UNIFORM, {"loss_types": ["aot"], "label_smoothing": 0.1}),
+        (AOTUnpaired(beta=0.3, label_smoothing=0.1), UNIFORM, {"loss_types": ["aot_unpaired"], "label_smoothing": 0.1}),
+        (APOZero(beta=0.3), UNIFORM, {"loss_types": ["apo_zero"]}),
+        (APODown(beta=0.3), UNIFORM, {"loss_types": ["apo_down"]}),
+        (DiscoPOP(beta=0.3), UNIFORM, {"loss_types": ["discopop"]}),
+        (FDPO(beta=0.3, divergence="js"), UNIFORM, {"f_divergence_type": "js_divergence"}),
+        (FDPO(beta=0.3, divergence="forward_kl"), UNIFORM, {"f_divergence_type": "forward_kl"}),
+        (
+            Mix(((DPO(beta=0.3), 0.8), (BCOPair(beta=0.3), 0.2))),
+            UNIFORM,
+            {"loss_types": ["sigmoid", "bco_pair"], "loss_weights": [0.8, 0.2]},
+        ),
     ],
     ids=lambda value: repr(value),
 )

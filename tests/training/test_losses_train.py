@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +29,7 @@ from headwater.forward.scores import (
     score_for,
 )
 from headwater.losses import (
+    AOT,
     CPO,
     DPO,
     KTO,
@@ -35,6 +37,7 @@ from headwater.losses import (
     ORPO,
     POLICY_LOSSES,
     REWARD_LOSSES,
+    AOTUnpaired,
     LossBase,
     SimPO,
     SLiC,
@@ -161,7 +164,9 @@ def test_the_notebook_of_the_documentation_trains_a_loss_of_its_own(
     assert names["trainer"].last_evaluation["eval_rewards/accuracies"] > 0.5 + GAIN
 
 
-@pytest.mark.parametrize("call", ["simpo(beta=2.0, gamma=1.0)", "wpo(beta=0.2)", "rpo_sq()"])
+@pytest.mark.parametrize(
+    "call", ["simpo(beta=2.0, gamma=1.0)", "wpo(beta=0.2)", "mix(dpo()*0.8 + sft())", "aot(beta=0.2)"]
+)
 def test_train_dpo_takes_the_call(call: str, tmp_path: Path) -> None:
     data = tmp_path / "pairs.jsonl"
     reading.write(data, corpus()[:60])
@@ -171,6 +176,46 @@ def test_train_dpo_takes_the_call(call: str, tmp_path: Path) -> None:
     assert run.config["loss"] == call
     assert run.facts["kind"] == call.split("(")[0], "policies of two losses are not one curve in a report"
     assert run.history[-1]["rewards/margins"] != run.history[0]["rewards/margins"]
+
+
+def test_a_margin_that_the_loss_does_not_use_is_said_and_recorded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "pairs.jsonl"
+    rows = [
+        {"prompt": f"What is {i} and {i}?", "chosen": f"It is {2 * i}.", "rejected": f"It is {i}.", "margin": 0.5 + i}
+        for i in range(1, 41)
+    ]
+    data.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    for loss, notes in (("dpo()", {"margin not used by dpo(beta=0.1, label_smoothing=0.0)": 40}), ("rpo_sq()", {})):
+        output = tmp_path / loss[:3]
+        command = ["train-dpo", "--data", str(data), "--output", str(output), "--loss", loss]
+        assert main([*command, "--model", "scratch(hidden=32, layers=1, vocab=300)"]) == 0
+        assert runs.load(output).facts["notes"] == notes
+        assert ("margin not used by dpo" in capsys.readouterr().err) == bool(notes)
+
+
+@pytest.mark.parametrize("make", [AOT, AOTUnpaired])
+def test_a_loss_of_the_sorted_batch_does_not_depend_on_the_passes(
+    make: type[LossBase], policy: Start, tmp_path: Path
+) -> None:
+    """Rows of the history, in one pass a batch and in several: they differ by rounding."""
+    histories = []
+    for max_tokens in (100_000, 200):
+        rows: list[dict[str, Any]] = []
+        options = TrainingOptions(learning_rate=3e-3, precision="fp32", warmup_ratio=0.0, logging_steps=1)
+        arguments = arguments_for(options, str(tmp_path / str(max_tokens)))
+        arguments.max_steps = 3
+        model, (train, held_out) = copy.deepcopy(policy.model), (policy.pairs[:60], policy.pairs[-40:])
+        trainer = PairTrainer(
+            model, policy_scores, make(beta=2.0), arguments, train, held_out, policy.row_format, rows.append,
+            max_tokens=max_tokens,
+        )  # fmt: skip
+        trainer.train()
+        trainer.evaluate()
+        histories.append([row[name] for row in rows for name in ("loss", "grad_norm", "eval_loss") if name in row])
+    assert len(histories[0]) >= 7
+    assert histories[0] == pytest.approx(histories[1], rel=1e-4)
 
 
 def test_data_without_scores_is_refused_where_a_loss_needs_them(
