@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from headwater.evaluation import judgements, length_control
+from headwater.evaluation import judgement_files, length_control
 from headwater.evaluation.length_control import CONSTANT, DIFFICULTY, LENGTH, NOTHING, Reference
 from headwater.statistics import Floats
 
@@ -56,7 +56,7 @@ def log_loss(design: Floats, preferences: Floats, weights: dict[str, float]) -> 
 
 def refit(path: Path, published: float, weights: dict[str, float], reference: Reference) -> str:
     """Return a row of the table for the model whose annotations are at `path`."""
-    judged = [one for one in judgements.read(path)[0] if one.preference is not None]
+    judged = [one for one in judgement_files.read(path)[0] if one.preference is not None]
     preferences = np.array([one.preference for one in judged], dtype=np.float64)
     lengths = np.array([[len(text) for text in one.outputs or ()] for one in judged], dtype=np.float64)
     prompts = [one.prompt for one in judged]

@@ -56,7 +56,7 @@ class Config(RunFlags):
 
 def run(config: Config) -> Path:
     """Compare, print what follows and return the run directory."""
-    from headwater.evaluation.judgements import read_all
+    from headwater.evaluation.judgement_files import read_all
     from headwater.evaluation.policy_comparison import compare
 
     _check(config)

@@ -63,7 +63,7 @@ class Config(TemplateFlags):
 def run(config: Config) -> Path:
     """Judge, print the win rates and return the run directory (which a dry run does not write)."""
     from headwater.evaluation import judging, tables
-    from headwater.evaluation.judgements import ANNOTATIONS, as_annotations
+    from headwater.evaluation.judgements import ANNOTATIONS, as_annotations, count_comparisons
 
     judges = _judges(config)
     runs.check_free(config.output, config.overwrite, config)
@@ -78,7 +78,7 @@ def run(config: Config) -> Path:
         return config.output
     judgements = judging.judge(judges, comparisons, server)
     figures = judging.figures(judgements, config.seed)
-    counts = {f"judged by {name}": judging.row_counts(own) for name, own in judging.by_judge(judgements).items()}
+    counts = {f"judged by {name}": count_comparisons(own) for name, own in judging.by_judge(judgements).items()}
     inputs = [config.baseline, *config.answers]
     facts: Facts = {"baseline": judgements[0].first}
     with recording(config.output, "judge", config, inputs=inputs, stages=stages | counts, facts=facts) as run:

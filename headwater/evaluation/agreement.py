@@ -8,11 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from headwater import statistics
-from headwater.evaluation.judgements import Judgement, mean
+from headwater.evaluation.judgements import Compared, Judgement, as_shown_in, mean
 from headwater.statistics import Estimate
-
-Compared = tuple[str, str, str]
-"""A prompt and the two models that answered it."""
 
 
 class Agreement(NamedTuple):
@@ -28,10 +25,16 @@ class Agreement(NamedTuple):
 
 
 def opinions(judgements: Iterable[Judgement]) -> dict[str, dict[Compared, float]]:
-    """Return the mean preference of every judge in every comparison, over its votes with a verdict."""
+    """Return the mean preference of every judge in every comparison, over its votes with a verdict.
+
+    Comparisons are told apart by their answers (`Judgement.compared`), and the preference is for the answer that stands
+    second in the first judgement of them.
+    """
+    shown: dict[Compared, Judgement] = {}
     votes: dict[str, dict[Compared, list[Judgement]]] = {}
     for one in judgements:
-        votes.setdefault(one.judge, {}).setdefault((one.prompt, one.first, one.second), []).append(one)
+        like = shown.setdefault(one.compared, one)
+        votes.setdefault(one.judge, {}).setdefault(one.compared, []).append(as_shown_in(like, one))
     return {
         judge: {key: value for key, each in seen.items() if (value := mean(each)) is not None}
         for judge, seen in votes.items()
@@ -39,7 +42,7 @@ def opinions(judgements: Iterable[Judgement]) -> dict[str, dict[Compared, float]
 
 
 def agreements(judgements: Sequence[Judgement], seed: int = 0) -> list[Agreement]:
-    """Return the agreement of every two judges that share comparisons, on those."""
+    """Return the agreement of every two judges on all comparisons that both made, whatever the models."""
     found = opinions(judgements)
     judges = list(found)
     pairs = [(a, b) for place, a in enumerate(judges) for b in judges[place + 1 :]]

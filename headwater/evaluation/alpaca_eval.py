@@ -16,7 +16,7 @@ import numpy as np
 
 from headwater.data import reading
 from headwater.data.layouts import Broken
-from headwater.data.layouts.messages import messages
+from headwater.data.layouts.messages import instructed, messages
 from headwater.data.preference import Message
 from headwater.data.reading import ReadOptions
 from headwater.errors import DataError
@@ -116,15 +116,17 @@ def _answer(fields: Mapping[str, Any], name: str) -> Answer:
     if "completions" in fields:
         return _sampled(fields, name)
     complete, tokens, turns = (fields.get(column) for column in ("complete", "tokens", "prompt"))
-    return Answer(
-        str(fields["instruction"]),
+    model, category = str(fields.get("generator") or name), str(fields.get("dataset") or "")
+    answer = answer_to(
+        instructed(fields),
         str(fields["output"]),
-        str(fields.get("generator") or name),
-        str(fields.get("dataset") or ""),
+        model,
+        category,
         None if complete is None else bool(complete),
         None if tokens is None else int(tokens),
-        _messages(turns) if isinstance(turns, list) else (),
     )
+    # Of a row that headwater wrote, the instruction is the text of the conversation beside it.
+    return answer._replace(turns=_messages(turns)) if isinstance(turns, list) else answer
 
 
 def _messages(turns: Any) -> tuple[Message, ...]:

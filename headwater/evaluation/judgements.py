@@ -1,30 +1,22 @@
-"""Judgements: a judge's preference between two answers to one prompt, read from the files of several tools.
+"""Judgements: a judge's preference between two answers to one prompt, and what is compared in them.
 
-    AlpacaEval     annotations.json: instruction, output_1, output_2, generator_1, generator_2, annotator, preference
-                   (1 = the first, 2 = the second, anything between as a degree; 0 and 1.5 are ties)
-    human labels   the same columns, generators and annotator as far as known (CSV too); LLMBar's input, output_1,
-                   output_2, label; an empty preference has not been labelled
-    Arena-Hard     judgments: uid or question_id, model, judge, games[2] with a label each (v0.1 and v2.0)
-    battles        model_a, model_b, winner (model_a, model_b, tie), question_id
-
-`data/layouts/verdicts.py` has the spellings of verdicts, which are those of preference pairs.
 Upstream writes preferences of 1 to 2 for the second output; here they are shares of 0 to 1, ½ a tie.
+`judgement_files.py` reads them from the files of several tools.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from headwater.data import reading
-from headwater.data.layouts.fields import listed
-from headwater.data.layouts.layout import Broken
-from headwater.data.layouts.verdicts import ONE_OR_TWO, ONE_TO_TWO, WORDS_ONLY, arena_label, share
-from headwater.data.reading import ReadOptions, RowCounts
-from headwater.errors import DataError, UsageError
+from headwater.data.reading import RowCounts
+
+ANNOTATIONS = "annotations.json"
+"""File of a judge's run that holds its judgements, as `as_annotations` returns them."""
+Compared = tuple[str, str, str]
+"""A prompt and two answers to it; see `Judgement.compared`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,56 +42,25 @@ class Judgement:
     problem: str = ""
     """Why there is no verdict, in a word: `too_long`, `refusal`, `unparsed`, …"""
 
+    @property
+    def answers(self) -> tuple[str, str]:
+        """What tells the answers apart: their texts, or the models' names where the texts are not known."""
+        return self.outputs or (self.first, self.second)
 
-def read(path: Path) -> tuple[list[Judgement], RowCounts]:
-    """Return the judgements in a file, or in a judge run's directory, and the row counts.
+    @property
+    def compared(self) -> Compared:
+        """What is compared: the prompt and both answers, in an order that does not depend on which one is first.
 
-    A row without a verdict is kept, with `preference` None, unless it has two games: one game of two would measure the
-    position of the answers, so both are dropped, by the row's own problem or as `unparsed`. Errors: `DataError` at the
-    first row that is no judgement, by file and line, and where no row is kept.
-    """
-    place = path / ANNOTATIONS if (path / ANNOTATIONS).is_file() else path
-    row_counts, found = RowCounts(), []
-    for row in reading.read_rows(place, ReadOptions()):
-        row_counts.rows_in += 1
-        try:
-            fields = {**row.fields, "games": listed(row.fields, "games")}  # a cell of CSV is a text
-            judgements = list(_reader(fields)(fields))
-        except Broken as problem:
-            raise DataError(row.place, *problem.args) from None
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataError(row.place, f"{type(error).__name__}: {error}", "expected a judgement", HINT) from None
-        if not judgements:
-            row_counts.dropped[_problem(row.fields)] += 1
-            continue
-        row_counts.kept += 1
-        # Battles that do not say what was asked are of prompts of their own.
-        found += [one if one.prompt else replace(one, prompt=row.place) for one in judgements]
-    if row_counts.dropped and not found:
-        raise DataError(str(place), no_verdict(row_counts.dropped), "judge the answers again")
-    if not found:
-        raise DataError(str(place), "holds no judgements", HINT)
-    return found, row_counts
+        Of answers whose texts are not known (Arena-Hard, battles) it is the question's id and both models: several
+        answers of one model to one question are the same to it.
+        """
+        first, second = sorted(self.answers)
+        return self.prompt, first, second
 
-
-def read_all(paths: Sequence[Path]) -> tuple[list[Judgement], dict[str, RowCounts]]:
-    """Return the judgements of several files or judge runs, with the row counts by file and those of all votes.
-
-    Errors: `UsageError` for a path that does not exist; those of `read`; `DataError` where no vote has a verdict.
-    """
-    found: list[Judgement] = []
-    stages = {}
-    for path in paths:
-        if not path.exists():
-            raise UsageError(str(path), "is not there", "name a file of judgements or a judge run")
-        judgements, stages[str(path)] = read(path)
-        found += judgements
-    dropped = without_verdict(found)
-    stages["votes"] = RowCounts(len(found), len(found) - dropped.total(), dropped)
-    if not stages["votes"].kept:
-        where = ", ".join(map(str, paths))
-        raise DataError(where, no_verdict(dropped), "judge the answers again, or name other judgements")
-    return found, stages
+    @property
+    def _vote_on(self) -> tuple[str, Compared, frozenset[str]]:
+        """Votes that share this are on one comparison: of one judge, of the same answers of the same models."""
+        return self.judge, self.compared, frozenset((self.first, self.second))
 
 
 def no_verdict(reasons: Mapping[str, int]) -> str:
@@ -109,107 +70,19 @@ def no_verdict(reasons: Mapping[str, int]) -> str:
 
 def without_verdict(judgements: Sequence[Judgement]) -> Counter[str]:
     """Count the votes of comparisons in which a vote has no verdict, by the reason of that vote; see `whole`."""
-    reasons = {_compared(one): one.problem or "unparsed" for one in judgements if one.preference is None}
-    return Counter(reasons[key] for one in judgements if (key := _compared(one)) in reasons)
+    reasons = _reasons(judgements)
+    return Counter(reasons[one._vote_on] for one in judgements if one._vote_on in reasons)
 
 
-def _problem(fields: Mapping[str, Any]) -> str:
-    return str(fields.get("problem") or "unparsed")
+def count_comparisons(judgements: Sequence[Judgement]) -> RowCounts:
+    """Count comparisons by judge, models and answers; those with a vote without verdict are dropped, by its reason."""
+    every, without = {one._vote_on for one in judgements}, _reasons(judgements)
+    return RowCounts(len(every), len(every) - len(without), Counter(without.values()))
 
 
-ANNOTATIONS = "annotations.json"
-HINT = "AlpacaEval annotations, Arena-Hard judgments, or rows of model_a, model_b and winner"
-
-
-def _reader(fields: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], Iterator[Judgement]]:
-    if fields.get("games"):
-        return _annotated_games if "output_1" in fields else _arena_games
-    if "winner" in fields:
-        return _battle
-    if "preference" in fields or "label" in fields:
-        return _annotation
-    raise ValueError(f"columns {', '.join(name for name in fields if name != 'games')}")
-
-
-def _annotation(fields: Mapping[str, Any]) -> Iterator[Judgement]:
-    if "preference" in fields:
-        yield _judgement(fields, share(fields, "preference", ONE_TO_TWO))
-    else:
-        yield _judgement(fields, share(fields, "label", ONE_OR_TWO))
-
-
-def _annotated_games(fields: Mapping[str, Any]) -> Iterator[Judgement]:
-    """Yield the votes of an LLM judge game by game, as `as_annotations` writes them."""
-    games = [
-        (share(game, "preference", ONE_TO_TWO), int(game["weight"]), bool(game["swapped"])) for game in fields["games"]
-    ]
-    if len(games) > 1 and any(preference is None for preference, _, _ in games):
-        return
-    for preference, weight, swapped in games:
-        yield _judgement(fields, preference, weight, swapped)
-
-
-def _judgement(
-    fields: Mapping[str, Any], preference: float | None, weight: int = 1, swapped: bool | None = None
-) -> Judgement:
-    first, second = (None if fields.get(name) == "" else fields.get(name) for name in ("score_1", "score_2"))
-    return Judgement(
-        prompt=_asked(fields),
-        judge=str(fields.get("annotator") or "human"),
-        first=str(fields.get("generator_1") or "output_1"),
-        second=str(fields.get("generator_2") or "output_2"),
-        preference=preference,
-        weight=weight,
-        swapped=swapped,
-        category=str(fields.get("dataset") or ""),
-        outputs=(str(fields["output_1"]), str(fields["output_2"])),
-        scores=None if first is None or second is None else (float(first), float(second)),
-        problem=str(fields.get("problem") or "") if preference is None else "",
-    )
-
-
-def _asked(fields: Mapping[str, Any]) -> str:
-    """Return the prompt: an instruction with its input."""
-    parts = [str(fields[name]) for name in ("instruction", "input") if fields.get(name)]
-    if not parts:
-        raise KeyError("instruction")
-    return "\n".join(parts)
-
-
-def _arena_games(fields: Mapping[str, Any]) -> Iterator[Judgement]:
-    """Yield two votes per row: the baseline is A in the first game, and B in the second."""
-    games = fields["games"]
-    labels = [game and game["score"] for game in games]
-    if len(labels) != 2:
-        raise ValueError(f"{len(labels)} games, expected two")
-    if None in labels:
-        return
-    for spelled, swapped in zip(labels, (False, True), strict=True):
-        of_b, weight = arena_label(spelled)
-        yield Judgement(
-            prompt=str(fields["uid"] if "uid" in fields else fields["question_id"]),
-            judge=str(fields.get("judge") or "judge"),
-            first=str(fields.get("baseline") or BASELINE),
-            second=str(fields["model"]),
-            preference=1 - of_b if swapped else of_b,
-            weight=weight,
-            swapped=swapped,
-            category=str(fields.get("category") or ""),
-        )
-
-
-BASELINE = "baseline"
-"""Name of the baseline in Arena-Hard's judgments, which do not name it."""
-
-
-def _battle(fields: Mapping[str, Any]) -> Iterator[Judgement]:
-    yield Judgement(
-        prompt=str(fields.get("question_id", fields.get("prompt", ""))),
-        judge=str(fields.get("judge") or "human"),
-        first=str(fields["model_a"]),
-        second=str(fields["model_b"]),
-        preference=share(fields, "winner", WORDS_ONLY),
-    )
+def _reasons(judgements: Iterable[Judgement]) -> dict[Any, str]:
+    """Return the reason of every comparison with a vote that has no verdict."""
+    return {one._vote_on: one.problem or "unparsed" for one in judgements if one.preference is None}
 
 
 def facing(judgements: Iterable[Judgement], baseline: str) -> list[Judgement]:
@@ -227,12 +100,16 @@ def whole(judgements: Sequence[Judgement]) -> list[Judgement]:
 
     One vote of two would measure the position in which answers are shown.
     """
-    incomplete = {_compared(one) for one in judgements if one.preference is None}
-    return [one for one in judgements if _compared(one) not in incomplete]
+    incomplete = _reasons(judgements)
+    return [one for one in judgements if one._vote_on not in incomplete]
 
 
-def _compared(one: Judgement) -> tuple[str, str, str, str]:
-    return one.judge, one.prompt, one.first, one.second
+def as_shown_in(other: Judgement, one: Judgement) -> Judgement:
+    """Return a judgement of the answers that `other` compares, turned so that they stand in its order."""
+    if one.answers[0] != one.answers[1]:
+        return one if one.answers[0] == other.answers[0] else turned(one)
+    # Equal texts: only the models' names tell them apart.
+    return turned(one) if one.first != one.second and one.first == other.second else one
 
 
 def turned(one: Judgement) -> Judgement:
@@ -253,14 +130,15 @@ def turned(one: Judgement) -> Judgement:
 
 
 def as_annotations(judgements: Sequence[Judgement]) -> list[dict[str, Any]]:
-    """Return judgements as AlpacaEval annotations, a row a prompt, judge and pair of answers.
+    """Return judgements as AlpacaEval annotations, a row a judge, pair of models and pair of answers.
 
     Several votes on one pair become one row: its preference is their weighted mean (None if any has no verdict), and
     `games` holds each vote.
     """
-    grouped: dict[tuple[str, str, str, str], list[Judgement]] = {}
+    grouped: dict[Any, list[Judgement]] = {}
     for one in judgements:
-        grouped.setdefault((one.prompt, one.judge, one.first, one.second), []).append(one)
+        votes = grouped.setdefault(one._vote_on, [])
+        votes.append(as_shown_in(votes[0], one) if votes else one)
     return [_row(votes) for votes in grouped.values()]
 
 

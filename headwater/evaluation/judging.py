@@ -23,7 +23,7 @@ from headwater.evaluation import arena_hard
 from headwater.evaluation.agreement import position_bias
 from headwater.evaluation.alpaca_eval import Answer, read_answers
 from headwater.evaluation.judge_client import JudgeClient
-from headwater.evaluation.judgements import Judgement, no_verdict, whole
+from headwater.evaluation.judgements import Judgement, count_comparisons, no_verdict, whole
 from headwater.evaluation.judges import Asking, Comparison, Scoring
 from headwater.journal import Journal
 from headwater.network.endpoint import Endpoint
@@ -110,7 +110,7 @@ def judge(
     """
     found = [one for each in judges for one in _judged(each, comparisons, server)]
     if not whole(found):
-        problem = no_verdict(row_counts(found).dropped)
+        problem = no_verdict(count_comparisons(found).dropped)
         if server is not None:
             message = next(iter(server.refused.values()), "")
             raise NetworkError(server.url, problem, message, "see what the server answers, or name another judge")
@@ -143,16 +143,6 @@ def plan(judges: Sequence[Asking | Scoring], comparisons: Sequence[Comparison], 
     with server.client() as client:
         asking = [judge for judge in judges if isinstance(judge, Asking)]
         return [Requests(judge.name, *client.unpaid(judge, comparisons)) for judge in asking]
-
-
-def row_counts(judgements: Sequence[Judgement]) -> RowCounts:
-    """Count comparisons by judge; those without a verdict are dropped, by the reason."""
-    without: dict[tuple[str, str, str], str] = {}
-    for one in judgements:
-        if one.preference is None:
-            without.setdefault((one.judge, one.prompt, one.second), one.problem or "unparsed")
-    every = len({(one.judge, one.prompt, one.second) for one in judgements})
-    return RowCounts(every, every - len(without), Counter(without.values()))
 
 
 def by_judge(judgements: Sequence[Judgement]) -> Mapping[str, list[Judgement]]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from headwater import statistics
 from headwater.evaluation import length_control
-from headwater.evaluation.judgements import Judgement, facing, mean, whole
+from headwater.evaluation.judgements import Compared, Judgement, facing, mean, whole
 from headwater.evaluation.length_control import Fit, Reference
 from headwater.results.comparison import ExampleAnswers, ModelExamples
 from headwater.statistics import Estimate, Floats
@@ -59,14 +59,14 @@ def standings(judgements: Sequence[Judgement], baseline: str) -> list[Standing]:
 
 
 def _opinions(votes: Sequence[Judgement]) -> list[Opinion]:
-    by_prompt: dict[str, list[Judgement]] = {}
+    by_answers: dict[Compared, list[Judgement]] = {}
     for one in votes:
-        by_prompt.setdefault(one.prompt, []).append(one)
+        by_answers.setdefault(one.compared, []).append(one)
     found = []
-    for prompt, each in by_prompt.items():
+    for each in by_answers.values():
         preference = mean(each)
         assert preference is not None  # `standings` left those out
-        found.append(Opinion(prompt, preference, each[0]))
+        found.append(Opinion(each[0].prompt, preference, each[0]))
     return found
 
 
@@ -100,7 +100,7 @@ def why_undefined(standing: Standing, reference: Reference) -> str:
     if lengths is None:
         return "the judgements do not hold the answers"
     if len(lengths) < 2 * length_control.SPLITS:
-        return f"{len(lengths)} prompts are judged, and {2 * length_control.SPLITS} are needed"
+        return f"{len(lengths)} pairs are judged, and {2 * length_control.SPLITS} are needed"
     if not np.ptp(lengths[:, 0] - lengths[:, 1]):
         return "all answers differ by the same length"
     one_sided = {one.preference for one in standing.opinions}
@@ -125,19 +125,28 @@ def at_equal_length(standing: Standing, reference: Reference, seed: int) -> Fit 
 def differences(found: Sequence[Standing], seed: int) -> dict[tuple[str, str, str], Estimate]:
     """Return by (judge, model, other) the difference in preference on the prompts that both models answered.
 
-    Differences are taken prompt by prompt, so that the difficulty of a prompt cancels out.
+    Differences are taken prompt by prompt, so that the difficulty of a prompt cancels out; of a prompt with several
+    answers of one model, their mean is taken.
     """
     result = {}
     for place, one in enumerate(found):
         for other in found[place + 1 :]:
             if one.judge != other.judge:
                 continue
-            theirs = {opinion.prompt: opinion.preference for opinion in other.opinions}
-            shared = [(o.prompt, o.preference - theirs[o.prompt]) for o in one.opinions if o.prompt in theirs]
-            if shared:
-                prompts, values = zip(*shared, strict=True)
+            own, theirs = _by_prompt(one), _by_prompt(other)
+            prompts = [prompt for prompt in own if prompt in theirs]
+            if prompts:
+                values = np.array([own[prompt] - theirs[prompt] for prompt in prompts])
                 result[one.judge, one.model, other.model] = statistics.mean(values, prompts, seed)
     return result
+
+
+def _by_prompt(standing: Standing) -> dict[str, float]:
+    """Return the mean preference for a model on every prompt."""
+    found: dict[str, list[float]] = {}
+    for one in standing.opinions:
+        found.setdefault(one.prompt, []).append(one.preference)
+    return {prompt: float(np.mean(values)) for prompt, values in found.items()}
 
 
 def mismatches(rates: dict[tuple[str, str], Estimate]) -> list[tuple[str, str, str]]:

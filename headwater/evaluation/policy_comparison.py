@@ -4,7 +4,7 @@
     found.figures.of_model("win_rate", "reward", "dpo")       # Estimate(value=…, low=…, high=…, n=…, clusters=…)
     found.sentences                                           # ["By reward, dpo is better than base: …", …]
 
-Judgements are read by `judgements.read`, from AlpacaEval, Arena-Hard, human labels, or a judge run.
+Judgements are read by `judgement_files.read`, from AlpacaEval, Arena-Hard, human labels, or a judge run.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def compare(judgements: Sequence[Judgement], options: ComparisonOptions | None =
         for one in standings
         if (fit := policies.at_equal_length(one, options.reference, options.seed))
     }
-    found = agreements([vote for standing in standings for vote in standing.votes], options.seed)
+    found = agreements(usable, options.seed)
     differences = policies.differences(standings, options.seed)
     figures = dict(_model_figures(standings, fits, options))
     figures |= dict(_between(found, differences))

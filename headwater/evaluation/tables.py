@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from rich.table import Table
 
 from headwater.evaluation.agreement import Agreement
-from headwater.evaluation.judgements import Judgement
-from headwater.evaluation.judging import Requests, by_judge, row_counts
+from headwater.evaluation.judgements import Judgement, count_comparisons
+from headwater.evaluation.judging import Requests, by_judge
 from headwater.evaluation.policies import Standing
 from headwater.marks import visible
 from headwater.results.comparison import (
@@ -55,7 +55,7 @@ def judged(judgements: Sequence[Judgement], figures: JudgedFigures) -> Table:
         for model in dict.fromkeys(one.second for one in own):
             rate = figures.of_model("win_rate", judge, model)
             cells = (f"{rate.value:.4f}", rate.interval(), str(rate.n)) if rate else ("–", "–", "0")
-            missing = row_counts([one for one in own if one.second == model]).dropped
+            missing = count_comparisons([one for one in own if one.second == model]).dropped
             table.add_row(judge, model, *cells, ", ".join(f"{name} {count}" for name, count in missing.items()) or "0")
     return table
 
@@ -84,7 +84,7 @@ def standings(found: Sequence[Standing], figures: JudgedFigures, judge: str, hea
 
     models = sorted((one for one in found if one.judge == judge), key=strength)
     shown = {f: h for f, h in heads.items() if any(figures.of_model(f, judge, one.model) for one in models)}
-    table = _table(f"by {judge}", "model", *shown.values(), "prompts")
+    table = _table(f"by {judge}", "model", *shown.values(), "pairs")
     for one in models:
         cells = [cell(figures.of_model(figure, judge, one.model)) for figure in shown]
         table.add_row(one.model, *cells, str(len(one.opinions)))

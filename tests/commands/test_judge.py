@@ -18,7 +18,7 @@ from headwater import cli
 from headwater.data import reading
 from headwater.data.corpus import Corpus, generate
 from headwater.data.preference import Message
-from headwater.evaluation import judgements
+from headwater.evaluation import judgement_files
 from headwater.evaluation.alpaca_eval import answer_to, as_rows
 from headwater.network import endpoint
 from headwater.results import runs
@@ -73,7 +73,7 @@ def test_win_rates_annotations_and_accounts(
     rate = run.metrics["win_rate/pairwise:m/t"]
     assert (rate["value"], rate["n"], rate["clusters"]) == (1.0, 98, 49)
     assert run.metrics["prefers_first/pairwise:m"]["value"] == 0.5
-    found, row_counts = judgements.read(output)
+    found, row_counts = judgement_files.read(output)
     assert len(found) == 98 and row_counts.dropped["unparsed"] == 1
     rows = json.loads((output / "annotations.json").read_text())
     assert {"instruction", "output_1", "output_2", "generator_1", "generator_2", "annotator"} < set(rows[0])
@@ -254,7 +254,7 @@ def test_reward_models_and_policies_judge_as_score_scores(tmp_path: Path) -> Non
         files[side].write_text(json.dumps(as_rows(said)), encoding="utf-8")
     given = ["--baseline", str(files["rejected"]), "--answers", str(files["chosen"]), "--output", str(tmp_path / "j")]
     assert cli.main(["judge", *given, "--judge", f"reward(model='{reward}')", f"reward(model='{dpo}')"]) == 0
-    found, _ = judgements.read(tmp_path / "j")
+    found, _ = judgement_files.read(tmp_path / "j")
     assert {one.judge for one in found} == {str(reward), str(dpo)} and len(found) == 2 * len(rows)
     assert all(one.scores and one.preference == float(one.scores[1] > one.scores[0]) for one in found)
     reading.write(tmp_path / "few.jsonl", rows)

@@ -11,7 +11,7 @@ from headwater import cli
 from headwater.data import reading
 from headwater.data.corpus import Corpus, generate
 from headwater.data.preference import Candidates, Message, Preference, Response
-from headwater.evaluation import judgements
+from headwater.evaluation import judgement_files
 from headwater.evaluation.alpaca_eval import read_answers
 from headwater.evaluation.judge_client import JudgeRequest, votes
 from headwater.evaluation.judges import AlpacaEval, Comparison, Pairwise
@@ -121,7 +121,7 @@ def test_probabilities_of_names_are_those_of_the_model(tmp_path: Path) -> None:
     with llama_server(write_gguf(tmp_path / "m", tmp_path / "m.gguf"), tmp_path / "log.txt") as address:
         given = ("--baseline", tmp_path / "base.json", "--answers", tmp_path / "tuned.json", "--endpoint", address)
         command("judge", *given, "--judge", "alpaca_eval(model='m')", "--output", tmp_path / "judged")
-    found = {one.prompt: one for one in judgements.read(tmp_path / "judged")[0]}
+    found = {one.prompt: one for one in judgement_files.read(tmp_path / "judged")[0]}
     shares = []
     for call, messages in zip(calls, asked, strict=True):
         ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt")["input_ids"]

@@ -24,7 +24,7 @@ from headwater.data.layouts.verdicts import (
 )
 from headwater.data.reading import ReadOptions, RowReader
 from headwater.errors import DataError
-from headwater.evaluation import judgements
+from headwater.evaluation import judgement_files
 
 FIRST = ("A", "a", "[[A]]", "(A)", "model_a", "Model A", "response_a", "first", "left", "A>B", "A>>B", "B<A")
 SECOND = ("B", "b", "[[B]]", "model_b", "assistant_b", "answer B", "second", "right", "B>A", "B >> A", "A<B")
@@ -117,7 +117,7 @@ def test_pairs_and_judgements_read_a_preference_alike(value: Any, tmp_path: Path
     path.write_text("".join(json.dumps(row) + "\n" for row in (one, other)), encoding="utf-8")
     reader = RowReader(path, ReadOptions())
     records: list[Any] = list(reader)
-    found = [each.preference for each in judgements.read(path)[0]]
+    found = [each.preference for each in judgement_files.read(path)[0]]
     assert found == [share(one, "preference", ONE_TO_TWO), 1.0]
     if found[0] is None:
         assert reader.row_counts.dropped == {"no_verdict": 1}
@@ -143,7 +143,7 @@ def test_pairs_and_judgements_read_a_battle_alike(winner: Any, tmp_path: Path) -
     reader = RowReader(path, ReadOptions())
     records: list[Any] = list(reader)
     meant = of(winner)
-    assert [each.preference for each in judgements.read(path)[0]] == [meant, 0.0]
+    assert [each.preference for each in judgement_files.read(path)[0]] == [meant, 0.0]
     assert len(records) == 2 - (meant in (None, 0.5))
 
 
@@ -151,4 +151,4 @@ def test_a_judgement_with_an_unknown_verdict_is_refused_by_line(tmp_path: Path) 
     path = tmp_path / "b.jsonl"
     path.write_text(json.dumps({"model_a": "x", "model_b": "y", "winner": "x"}), encoding="utf-8")
     with pytest.raises(DataError, match=r"b\.jsonl:1 · winner is 'x' · expected no number; A, model_a"):
-        judgements.read(path)
+        judgement_files.read(path)

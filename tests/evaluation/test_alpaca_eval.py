@@ -11,7 +11,7 @@ import pytest
 from headwater.data import reading
 from headwater.data.preference import Candidates, Message, Response
 from headwater.errors import DataError
-from headwater.evaluation import alpaca_eval, judgements
+from headwater.evaluation import alpaca_eval, judgement_files
 from headwater.evaluation.alpaca_eval import Answer, read_answers
 
 
@@ -22,7 +22,7 @@ def test_recorded_annotations_give_the_leaderboards_figures(name: str, shared_da
     data = shared_data / "alpaca_eval2"
     with (data / "weighted_alpaca_eval_gpt4_turbo_leaderboard.csv").open(encoding="utf-8", newline="") as handle:
         published = {row[""]: row for row in csv.DictReader(handle)}[name]
-    judged, row_counts = judgements.read(data / f"annotations_{name}.json.gz")
+    judged, row_counts = judgement_files.read(data / f"annotations_{name}.json.gz")
     found = alpaca_eval.win_rate([one.preference for one in judged if one.preference is not None])
     assert row_counts.kept == found.n_total == int(published["n_total"])
     for figure in ("win_rate", "standard_error", "discrete_win_rate"):

@@ -7,7 +7,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from headwater.errors import DataError
-from headwater.evaluation import bradley_terry, judgements
+from headwater.evaluation import bradley_terry, judgement_files
 from headwater.evaluation.bradley_terry import fit, rank, win_matrix
 from headwater.evaluation.judgements import Judgement
 from headwater.statistics import Floats
@@ -63,7 +63,7 @@ def test_strengths_are_those_of_an_independent_fit() -> None:
 
 
 def test_real_battles_agree_with_an_independent_fit_and_so_does_a_resample(shared_data: Path) -> None:
-    judged, row_counts = judgements.read(shared_data / "arena_hard" / "arena_hard_battles.jsonl.gz")
+    judged, row_counts = judgement_files.read(shared_data / "arena_hard" / "arena_hard_battles.jsonl.gz")
     assert (row_counts.rows_in, row_counts.kept) == (2136, 2136)
     baseline = "claude-3-haiku-20240307"
     ranking = rank(judged, baseline)

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from headwater.data.reading import ReadOptions, RowReader
 from headwater.errors import DataError
-from headwater.evaluation import judgements
+from headwater.evaluation import alpaca_eval, judgement_files, judgements
 from headwater.evaluation.judgements import Judgement, facing, mean, turned
+from headwater.evaluation.prompts import as_text
 
 ANNOTATION = {
     "instruction": "Why?",
@@ -23,7 +26,7 @@ ANNOTATION = {
 
 def read(path: Path, *rows: dict[str, Any]) -> list[Judgement]:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return judgements.read(path)[0]
+    return judgement_files.read(path)[0]
 
 
 def test_an_annotation_is_read(tmp_path: Path) -> None:
@@ -40,6 +43,67 @@ def test_labels_of_people_need_no_generators(tmp_path: Path) -> None:
         ("human", "output_1", "output_2", 0.0),
         ("human", "output_1", "output_2", 1.0),
     ]
+
+
+@pytest.mark.parametrize(
+    ("more", "asked"),
+    [
+        ({}, "Why?"),
+        ({"input": ""}, "Why?"),
+        ({"input": "cats"}, "Why?\ncats"),
+        ({"system": "Be brief."}, "[system]\nBe brief.\n\n[user]\nWhy?"),
+        ({"history": [["Hi", "Ho"]]}, "[user]\nHi\n\n[assistant]\nHo\n\n[user]\nWhy?"),
+    ],
+)
+def test_the_prompt_is_that_of_the_pair(tmp_path: Path, more: dict[str, Any], asked: str) -> None:
+    """Judgements, answers and pairs read one row alike: rows that differ in input or system have different prompts."""
+    (one,) = read(tmp_path / "a.jsonl", ANNOTATION | more)
+    assert one.prompt == asked
+    (record,) = RowReader(tmp_path / "a.jsonl", ReadOptions())
+    assert as_text(record.prompt) == asked
+    answers = {"instruction": "Why?", "output": "So.", "generator": "b"} | more
+    (tmp_path / "b.json").write_text(json.dumps([answers, answers | {"input": "dogs"}]), encoding="utf-8")
+    found = [answer.prompt for answer in alpaca_eval.read_answers(tmp_path / "b.json")]
+    assert found[0] == asked and found[1].endswith("Why?\ndogs")
+
+
+def test_columns_that_are_not_read_are_named_or_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps(ANNOTATION | {"raw_completion": "…", "tools": [], "votes": None}), encoding="utf-8")
+    assert judgement_files.read(path)[1].not_read == ["raw_completion"]
+    path.write_text(json.dumps(ANNOTATION | {"context": "In 1990."}), encoding="utf-8")
+    with pytest.raises(DataError, match=r"a\.jsonl:1 · context changes what the row means"):
+        judgement_files.read(path)
+
+
+def test_people_who_name_no_models_judged_those_of_the_same_answers(tmp_path: Path) -> None:
+    """A sheet of labels with the answers alone: whichever stands first, the models are found by the texts."""
+    texts = {"instruction": "Why?", "output_1": "tuned", "output_2": "base", "preference": 1}
+    other = {"instruction": "Who?", "output_1": "tuned", "output_2": "base", "preference": 1}
+    for name, rows in (("a", [ANNOTATION]), ("b", [texts, other])):
+        (tmp_path / f"{name}.json").write_text(json.dumps(rows), encoding="utf-8")
+    _, label, unknown = judgement_files.read_all([tmp_path / "a.json", tmp_path / "b.json"])[0]
+    assert (label.first, label.second, label.preference) == ("t", "b", 0.0)
+    assert (unknown.first, unknown.second) == ("output_1", "output_2")
+
+
+def test_votes_without_a_verdict_leave_other_answers_to_the_prompt_alone() -> None:
+    one = Judgement(prompt="p", judge="j", first="b", second="t", preference=1.0, outputs=("x", "y"))
+    other = replace(one, outputs=("x", "z"))
+    failed = replace(other, preference=None, problem="refusal")
+    votes = [one, other, failed, turned(failed)]
+    assert judgements.whole(votes) == [one]
+    counts = judgements.count_comparisons(votes)
+    assert (counts.rows_in, counts.kept, counts.dropped) == (2, 1, {"refusal": 1})
+    assert judgements.without_verdict(votes) == {"refusal": 3}
+    assert [row["preference"] for row in judgements.as_annotations(votes)] == [2.0, None]
+
+
+def test_annotations_of_one_pair_are_one_row_whichever_answer_comes_first() -> None:
+    one = Judgement(prompt="p", judge="j", first="b", second="t", preference=0.25, swapped=False, outputs=("x", "y"))
+    (row,) = judgements.as_annotations([one, turned(replace(one, preference=0.75, swapped=True))])
+    assert (row["output_1"], row["generator_2"], row["preference"]) == ("x", "t", 1.5)
+    assert [game["preference"] for game in row["games"]] == [1.25, 1.75]
 
 
 def game(label: str | None) -> dict[str, Any]:
@@ -61,7 +125,7 @@ def test_half_a_pair_of_games_is_dropped_and_counted(tmp_path: Path, games: list
     whole = {"uid": "q0", "model": "t", "games": [game("A=B"), game("A=B")]}
     path = tmp_path / "a.jsonl"
     path.write_text(json.dumps(whole) + "\n" + json.dumps(whole | {"games": games}), encoding="utf-8")
-    found, row_counts = judgements.read(path)
+    found, row_counts = judgement_files.read(path)
     assert len(found) == 2
     assert (row_counts.rows_in, row_counts.kept, dict(row_counts.dropped)) == (2, 1, {"unparsed": 1})
 
@@ -126,5 +190,5 @@ def test_facing_turns_what_stands_the_other_way() -> None:
 def test_battles_that_do_not_say_what_was_asked_are_of_prompts_of_their_own(tmp_path: Path) -> None:
     row = {"model_a": "x", "model_b": "y", "winner": "model_a"}
     (tmp_path / "b.jsonl").write_text("\n".join(json.dumps(row) for _ in range(3)), encoding="utf-8")
-    found, _ = judgements.read(tmp_path / "b.jsonl")
+    found, _ = judgement_files.read(tmp_path / "b.jsonl")
     assert len({one.prompt for one in found}) == 3

@@ -8,7 +8,7 @@ import pytest
 from scipy.optimize import minimize
 
 from headwater.errors import DataError, UsageError
-from headwater.evaluation import judgements, length_control
+from headwater.evaluation import judgement_files, length_control
 from headwater.evaluation.length_control import DIFFICULTY, Reference, from_weights, is_extreme, win_rate
 from headwater.statistics import Floats
 
@@ -49,7 +49,7 @@ def test_a_refit_without_the_gamed_baselines_is_near_the_published_figure(name: 
     """It differs by what upstream's regularisation does, 0.1 to 1.1 points, well inside its interval."""
     data = shared_data / "alpaca_eval2"
     reference = length_control.read_reference(data / "instruction_difficulty_recovered.csv")
-    judged, _ = judgements.read(data / f"annotations_{name}.json.gz")
+    judged, _ = judgement_files.read(data / f"annotations_{name}.json.gz")
     preferences = np.array([one.preference for one in judged])
     lengths = np.array([[len(text) for text in one.outputs or ()] for one in judged], dtype=np.float64)
     found = win_rate(preferences, lengths, [one.prompt for one in judged], reference)

@@ -15,7 +15,7 @@ KINDS = {
     "all won": (20, lambda n: (1, "x" * (n + 1), "y" * (2 * n + 3)), "every prompt is lost"),
     "all lost": (20, lambda n: (2, "x" * (n + 1), "y" * (2 * n + 3)), "every prompt is won"),
     "one length": (20, lambda n: (1 + n % 2, "x" * 5, "y" * 9), "all answers differ by the same length"),
-    "few": (6, lambda n: (1 + n % 2, "x" * (n + 1), "y" * (2 * n + 3)), "6 prompts are judged, and 10 are needed"),
+    "few": (6, lambda n: (1 + n % 2, "x" * (n + 1), "y" * (2 * n + 3)), "6 pairs are judged, and 10 are needed"),
 }
 
 
