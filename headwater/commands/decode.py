@@ -15,8 +15,8 @@ from headwater import config as configs
 from headwater.config import POSITIONAL
 from headwater.console import say_stages, show
 from headwater.data import reading
+from headwater.data.prompts import check_column, read_prompts
 from headwater.data.reading import ReadOptions, RowCounts
-from headwater.data.sampling import asked
 from headwater.data.templates import renders_conversations
 from headwater.decoding.options import DecodingOptions, ServerOptions
 from headwater.decoding.summary import candidates, position_means, summary
@@ -30,7 +30,7 @@ from headwater.results.recording import recording
 EXAMPLE = 'headwater decode runs/dpo pairs.jsonl --output runs/decoded --strategy "length_control(first=20)"'
 
 HELP = {
-    "Input": ("model", "input", "reference", "split", "limit"),
+    "Input": ("model", "input", "column", "reference", "split", "limit"),
     "Output": ("output", "overwrite"),
     "Decoding": ("strategy", "n", "temperature", "top_p", "max_new_tokens", "seed"),
     "Computation": ("batch_size", "release_policy", "endpoint"),
@@ -49,6 +49,8 @@ class Config:
     output: Path
     """Directory of the run, which is also a data set for `headwater judge` and, with --n 2 or more, for score and
     select. A command that was stopped continues when it is repeated."""
+    column: str | None = None
+    """Column that holds the prompt, a text or a list of messages, in data without responses."""
     strategy: str = "length_control(first=20)"
     """Which model generates which tokens: length_control(first=…), kl_threshold(threshold=…, below=…),
     interpolate(weight=…), policy or reference."""
@@ -74,6 +76,7 @@ class Config:
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work. Errors: `UsageError`."""
+        check_column(self.column, self.read_options)
         if self.draws < 0:
             raise UsageError(f"--draws {self.draws}", "expected 0 or more")
         self.servers.check(self.reference, self.draws, self.decoding.draft, self.release_policy)
@@ -87,11 +90,7 @@ def run(config: Config) -> Path:
 
     strategy = parse_strategy(config.strategy, config.servers, config.release_policy)
     runs.check_free(config.output, config.overwrite, config)
-    row_reader = reading.stream(config.input, config.read_options)
-    prompts, row_counts = asked(row_reader)
-    if not prompts:
-        raise row_reader.no_usable_rows()
-    stages = {"read": row_reader.row_counts, "prompts": row_counts}
+    prompts, stages, row_reader = read_prompts(config.input, config.read_options, config.column)
     journal = Journal(config.output.with_name(config.output.name + ".ledger"), _settings(config))
     try:
         decoder = load_decoder(

@@ -15,9 +15,8 @@ from typing import Annotated, Any
 from headwater import config as configs
 from headwater.config import POSITIONAL
 from headwater.console import say_stages, show
-from headwater.data import reading
+from headwater.data.prompts import check_column, read_prompts
 from headwater.data.reading import ReadOptions, RowCounts
-from headwater.data.sampling import asked
 from headwater.data.templates import renders_conversations
 from headwater.decoding.frontier import FrontierOptions, best_within, frontier
 from headwater.decoding.options import DecodingOptions
@@ -58,12 +57,15 @@ class Config:
     decoding: DecodingOptions = field(default_factory=DecodingOptions)
     seed: int = 42
     """Random seed of the responses, the same at every point, and of the bootstrap intervals."""
+    column: str | None = None
+    """Column that holds the prompt, a text or a list of messages, in data without responses."""
     chat_template: str | None = None
     """Chat template to use instead of the model's own: plain, chatml, or a Jinja file."""
     read_options: ReadOptions = field(default_factory=ReadOptions)
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work. Errors: `UsageError`."""
+        check_column(self.column, self.read_options)
         if not self.reward_model:
             raise UsageError("--reward-model", "is empty", "name one or more")
         if self.options.best_of and self.decoding.temperature == 0:
@@ -86,12 +88,8 @@ def run(config: Config) -> Path:
         configs.build(point.name, STRATEGIES, "strategy")
     study.check_settings(config.output, config.common())
     published = config.options.published_points()
-    row_reader = reading.stream(config.input, config.read_options)
-    prompts, row_counts = asked(row_reader)
-    if not prompts:
-        raise row_reader.no_usable_rows()
+    prompts, stages, row_reader = read_prompts(config.input, config.read_options, config.column)
     decoder = PairDecoder(load_pair(config.model, config.reference, config.seed), prompts, config.decoding)
-    stages = {"read": row_reader.row_counts, "prompts": row_counts}
     stages["decode"] = RowCounts(len(prompts), len(decoder.prompts), +Counter(decoder.dropped))
     say_stages(stages)
     if not decoder.prompts:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from headwater import files
-from headwater.commands._flags import RunFlags, TemplateFlags
+from headwater.commands._flags import DataFlags, RunFlags
 from headwater.config import POSITIONAL
 from headwater.console import say, say_stages, show
 from headwater.data.reading import RowCounts
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 EXAMPLE = "headwater generate alpaca_eval.json --model runs/sft runs/dpo --output runs/answers"
 
 HELP = {
-    "Input": ("prompts", "model"),
+    "Input": ("prompts", "model", "columns", "split", "limit"),
     "Output": ("output", "overwrite"),
     "Generation": ("temperature", "top_p", "max_new_tokens", "seed"),
     "Computation": ("endpoint", "concurrency", "batch_size"),
@@ -38,7 +38,7 @@ HELP = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(TemplateFlags, RunFlags):
+class Config(DataFlags, RunFlags):
     """Flags of `headwater generate`."""
 
     prompts: Annotated[Path, POSITIONAL]
@@ -82,7 +82,7 @@ def run(config: Config) -> Path:
 
     sampling = Sampling(1, config.temperature, config.top_p, config.max_new_tokens)
     runs.check_free(config.output, config.overwrite, config)
-    asked, stages = prompts.read(config.prompts)
+    asked, stages = prompts.read(config.prompts, config.read_options)
     if not asked:
         raise DataError(str(config.prompts), "holds no prompts")
     say_stages(stages)

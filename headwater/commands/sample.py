@@ -12,9 +12,10 @@ from headwater.commands._flags import DataFlags, RunFlags
 from headwater.config import POSITIONAL
 from headwater.console import say, say_stages
 from headwater.data import reading
+from headwater.data.prompts import check_column, read_prompts
 from headwater.data.reading import RowCounts
 from headwater.data.recorded import RowName
-from headwater.data.sampling import Journal, Sampling, asked
+from headwater.data.sampling import Journal, Sampling
 from headwater.data.templates import renders_conversations
 from headwater.errors import DataError, NetworkError, UsageError
 from headwater.network.endpoint import Refusals
@@ -27,7 +28,7 @@ from headwater.rewards.drawing import SamplerOptions
 EXAMPLE = "headwater sample runs/sft pairs.jsonl --output candidates.jsonl --n 8"
 
 HELP = {
-    "Input": ("model", "input", "split", "limit"),
+    "Input": ("model", "input", "column", "split", "limit"),
     "Output": ("output", "overwrite"),
     "Sampling": ("n", "temperature", "top_p", "max_new_tokens", "seed"),
     "Rewards": ("reward_model",),
@@ -61,8 +62,7 @@ class Config(DataFlags, RunFlags):
         if len(set(self.reward_model)) < len(self.reward_model):
             raise UsageError("--reward-model", "names a model twice", "name each one once")
         self.sampler.check(self.chat_template, scores=bool(self.reward_model))
-        if self.column:
-            drawing.check_column_options(self.read_options)
+        check_column(self.column, self.read_options)
 
 
 @renders_conversations
@@ -70,13 +70,7 @@ def run(config: Config) -> Path:
     """Draw the responses and return the data file."""
     endpoint = config.sampler.endpoint
     target, home = free_places(config.output, config.input, config.overwrite, config)
-    row_reader = reading.stream(config.input, config.read_options)
-    column = config.column and drawing.prompts_of_column(config.input, config.column, config.read_options)
-    prompts, row_counts = asked(column or row_reader)
-    if not prompts:
-        raise row_reader.no_usable_rows()
-    stages = {} if config.column else {"read": row_reader.row_counts}
-    stages["prompts"] = row_counts
+    prompts, stages, row_reader = read_prompts(config.input, config.read_options, config.column)
     journal = Journal(target.with_name(target.name + ".ledger"), _settings(config))
     try:
         refusals = Refusals(answered=len(journal) > 0)

@@ -10,6 +10,7 @@ preferences    data of any kind that headwater reads, each prompt once
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,10 @@ from typing import Any
 from headwater.data import reading
 from headwater.data.layouts import Broken, fields, messages, with_messages
 from headwater.data.preference import Message, Prompted
+from headwater.data.prompts import check_column, read_prompts
 from headwater.data.reading import ReadOptions, Row, RowCounts
 from headwater.data.sampling import Asked, asked
-from headwater.errors import DataError
+from headwater.errors import DataError, UsageError
 
 COLUMNS = ("prompt", "instruction", "turns")
 """Columns of a prompt, in order of preference: answers written by headwater have a conversation beside its text."""
@@ -27,19 +29,22 @@ _BESIDE = {"dataset", "datasplit", "category", "subcategory", "cluster", "id", "
 _ANSWERED = {"output", "generator", "complete", "tokens"}
 
 
-def read(path: Path) -> tuple[list[Asked], dict[str, RowCounts]]:
+def read(place: Path, read_options: ReadOptions | None = None) -> tuple[list[Asked], dict[str, RowCounts]]:
     """Return every distinct prompt once, named by its data set or category, with the row counts.
 
     Errors: `DataError` for a row of evaluation prompts that holds none, and for data of unknown layout.
     """
-    first = next(iter(reading.read_rows(path, ReadOptions())), None)
+    options = read_options or ReadOptions()
+    check_column(None, options)
+    first = next(iter(reading.read_rows(place, options)), None)
     column = first and _column(first.fields)
-    if column:
-        prompts, row_counts = asked(_prompts(path, column))
-        return prompts, {"prompts": row_counts}
-    row_reader = reading.stream(path)
-    prompts, row_counts = asked(row_reader)
-    return prompts, {"read": row_reader.row_counts, "prompts": row_counts}
+    if not column or options.layout or options.columns:
+        found = read_prompts(place, options)
+        return found.asked, found.stages
+    if options.max_bad_rows != "0":
+        raise UsageError("--max-bad-rows", "has no effect on evaluation prompts", "leave it out")
+    prompts, row_counts = asked(_prompts(place, column, options))
+    return prompts, {"prompts": row_counts}
 
 
 def _column(row: Mapping[str, Any]) -> str | None:
@@ -48,15 +53,16 @@ def _column(row: Mapping[str, Any]) -> str | None:
     return next((column for column in COLUMNS if row.get(column) and set(row) <= known), None)
 
 
-def _prompts(path: Path, column: str) -> Iterator[Prompted]:
-    for row in reading.read_rows(path, ReadOptions()):
+def _prompts(place: Path, column: str, options: ReadOptions) -> Iterator[Prompted]:
+    for row in itertools.islice(reading.read_rows(place, options), options.limit):
         try:
             prompt = _prompt(row._replace(fields=dict(with_messages(row.fields)[0])), column)
         except Broken as problem:
             raise DataError(row.place, *problem.args) from problem
         source = row.fields.get("dataset") or row.fields.get("category") or ""
         name = row.fields.get("id") or row.fields.get("uid") or row.fields.get("question_id")
-        yield Prompted(prompt=prompt, id=str(name or Path(row.place).name), source=str(source))
+        one = Prompted(prompt=prompt, id=str(name or Path(row.place).name), source=str(source))
+        yield reading.conditioned(one, row, options)
 
 
 def _prompt(row: Row, column: str) -> tuple[Message, ...]:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from headwater.console import say, track
-from headwater.data import reading
-from headwater.data.layouts import Broken, messages, with_messages
-from headwater.data.preference import Candidates, Prompted
-from headwater.data.reading import ReadOptions
+from headwater.data.preference import Candidates
 from headwater.data.sampling import Asked, Drawn, Journal, Sampling, ask_many
 from headwater.data.templates import given_template
-from headwater.errors import DataError, UsageError
+from headwater.errors import UsageError
 from headwater.network.endpoint import Endpoint, Refusals
 
 AT_ONCE = 8
@@ -144,29 +140,3 @@ def counts(rows: Sequence[Candidates]) -> dict[str, int]:
         "different": sum(len({response.text for response in row.responses}) for row in rows),
         "scored": sum(response.score is not None for response in responses),
     }
-
-
-def prompts_of_column(data: Path, column: str, read_options: ReadOptions) -> Iterator[Prompted]:
-    """Yield the prompts in a column of data without responses. Errors: `DataError` at the first row without one."""
-    for row in itertools.islice(reading.read_rows(data, read_options), read_options.limit):
-        try:
-            prompt = messages.prompt(with_messages(row.fields)[0], column)
-        except Broken as problem:
-            raise DataError(row.place, *problem.args) from problem
-        if prompt[-1].role != "user":
-            raise DataError(row.place, f"{column} ends with the turn of the {prompt[-1].role}", "expected a user's")
-        name = str(row.fields.get("id") or Path(row.place).name)
-        one = Prompted(prompt=prompt, id=name, source=str(row.fields.get("source") or data.name))
-        yield reading.conditioned(one, row, read_options)
-
-
-def check_column_options(read_options: ReadOptions) -> None:
-    """Refuse data options that have no effect beside `--column`. Errors: `UsageError`."""
-    given = {
-        "--layout": read_options.layout,
-        "--columns": read_options.columns,
-        "--max-bad-rows": read_options.max_bad_rows != "0" or None,
-    }
-    for flag, value in given.items():
-        if value is not None:
-            raise UsageError(flag, "has no effect with --column", "leave one of them out")

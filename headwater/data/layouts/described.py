@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
 from headwater.data.layouts import pairs, unpaired, verdicts
 from headwater.data.layouts.description import ALWAYS, KINDS, Description, Kind
@@ -84,6 +84,11 @@ def single(fields: Fields) -> UnpairedDraft:
     return UnpairedDraft(with_system(fields, before), response, label(fields, "label"))
 
 
+def prompt_alone(fields: Fields) -> NoReturn:
+    """No draft: a prompt without responses is read by `data/prompts.py`. Errors: `Broken`."""
+    raise Broken("a prompt without responses", "expected responses")
+
+
 def _reads(kind: Kind) -> tuple[str, ...]:
     return (*ALWAYS, *KINDS[kind])
 
@@ -95,6 +100,8 @@ LAYOUTS: dict[Kind, Layout] = {
     "unpaired": Layout(("completion", "label"), single, yields="unpaired", reads=_reads("unpaired")),
 }
 """Layouts by the kind of data that a description describes."""
+PROMPTS = Layout(("prompt",), prompt_alone, reads=ALWAYS)
+"""The layout of described prompts without responses."""
 
 
 def layout_of(description: Description, fields: Fields) -> tuple[Layout, str]:

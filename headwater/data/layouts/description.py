@@ -27,7 +27,17 @@ from typing import Any, Literal, NamedTuple, NoReturn
 
 from headwater.config.yaml_files import entries
 from headwater.data.layouts.layout import Broken, Cells, Fields
-from headwater.data.layouts.paths import SPECIAL, Step, Steps, check_columns, joined, left_out, spelled, value_at
+from headwater.data.layouts.paths import (
+    SPECIAL,
+    Step,
+    Steps,
+    check_columns,
+    joined,
+    left_out,
+    spelled,
+    value_at,
+    written,
+)
 from headwater.data.preference import PAIR_COLUMNS
 from headwater.errors import UsageError, did_you_mean
 
@@ -183,6 +193,11 @@ def parse(text: str) -> Description:
         if not parser.goes_on(","):
             parser.end()
             return Description(text, sources)
+
+
+def of_column(column: str) -> Description:
+    """Return the description of prompts in a column, which is named as it is."""
+    return Description(f"prompt={written(column)}", {"prompt": Source(written(column), ((column,),))}, "--column")
 
 
 def of_file(path: Path) -> Description:
