@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from headwater.commands._flags import RunFlags
 from headwater.config import POSITIONAL
 from headwater.console import say_stages, show
+from headwater.data.reading import LayoutOptions
 from headwater.errors import UsageError
 from headwater.results import runs
 from headwater.results.comparison import ModelFigure
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 EXAMPLE = "headwater compare runs/judged annotations.json --output runs/compared"
 
 HELP = {
-    "Input": ("judgements", "baseline"),
+    "Input": ("judgements", "columns", "baseline"),
     "Output": ("output", "overwrite"),
     "Length and style": ("lc_data", "style_control"),
     "Statistics": ("compat", "seed"),
@@ -36,6 +37,7 @@ class Config(RunFlags):
     """Files of judgements, and runs of judge, on the same answers."""
     output: Path
     """Directory of the run."""
+    layout_options: LayoutOptions = field(default_factory=LayoutOptions)
     baseline: str | None = None
     """Model to compare with. Default: the one that comes first in all judgements."""
     lc_data: Path | None = None
@@ -60,7 +62,7 @@ def run(config: Config) -> Path:
     from headwater.evaluation.policy_comparison import compare
 
     _check(config)
-    judgements, stages = read_all(config.judgements)
+    judgements, stages = read_all(config.judgements, config.layout_options.description)
     found = compare(judgements, _options(config))
     if config.lc_data and found.length_control is None:
         raise UsageError(
@@ -79,6 +81,8 @@ def _check(config: Config) -> None:
     """Refuse flags that cannot work. Errors: `UsageError`."""
     if not config.judgements:
         raise UsageError("no judgements are named", "headwater compare RUN … --output runs/compared")
+    if config.layout_options.layout_name:
+        raise UsageError(f"--layout {config.layout_options.layout}", "expected a .yaml file", "or see --columns")
     if config.answers and not config.style_control:
         raise UsageError("--answers", "has no effect without --style-control", "add it, or leave --answers out")
     if config.examples < 0:

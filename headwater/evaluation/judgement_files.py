@@ -20,9 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from headwater.data import reading
-from headwater.data.layouts import Broken, Unread
+from headwater.data.layouts import Broken, NoPreference, Unread, described, with_messages
+from headwater.data.layouts.description import ALWAYS, KINDS, Description
 from headwater.data.layouts.fields import listed
 from headwater.data.layouts.messages import instructed, prompt
+from headwater.data.layouts.suggestion import suggest
 from headwater.data.layouts.unread import Columns
 from headwater.data.layouts.verdicts import ONE_OR_TWO, ONE_TO_TWO, WORDS_ONLY, arena_label, share
 from headwater.data.reading import ReadOptions, RowCounts
@@ -31,25 +33,25 @@ from headwater.evaluation.judgements import ANNOTATIONS, Judgement, no_verdict, 
 from headwater.evaluation.prompts import as_text
 
 
-def read(path: Path) -> tuple[list[Judgement], RowCounts]:
+def read(path: Path, description: Description | None = None) -> tuple[list[Judgement], RowCounts]:
     """Return the judgements in a file, or in a judge run's directory, and the row counts.
 
-    A row without a verdict is kept, with `preference` None, unless it has two games: one game of two would measure the
-    position of the answers, so both are dropped, by the row's own problem or as `unparsed`. Errors: `DataError` at the
-    first row that is no judgement or has a column that changes its meaning and is not read, by file and line, and where
-    no row is kept.
+    `description` is that of `--columns`, for a file of another form. A row without a verdict is kept, with `preference`
+    None, unless it has two games: one game of two would measure the position of the answers, so both are dropped, by
+    the row's own problem or as `unparsed`. Errors: `DataError` at the first row that is no judgement or has a column
+    that changes its meaning and is not read, by file and line, and where no row is kept.
     """
-    place = path / ANNOTATIONS if (path / ANNOTATIONS).is_file() else path
+    is_run = (path / ANNOTATIONS).is_file()
+    reader = FileReader(None if is_run else description)
+    place = path / ANNOTATIONS if is_run else path
     row_counts, found = RowCounts(), []
-    unread: dict[Reader, Unread] = {}
     for row in reading.read_rows(place, ReadOptions()):
         row_counts.rows_in += 1
         try:
-            fields = {**row.fields, "games": listed(row.fields, "games")}  # a cell of CSV is a text
-            read_row = _reader(fields)
-            if read_row not in unread:
-                unread[read_row] = Unread(READS[read_row])
-            judgements = list(read_row(unread[read_row].check(fields)))
+            judgements = reader.judgements(row.fields)
+        except NoPreference as problem:
+            row_counts.dropped[str(problem)] += 1
+            continue
         except Broken as problem:
             raise DataError(row.place, *problem.args) from None
         except (KeyError, TypeError, ValueError) as error:
@@ -60,7 +62,7 @@ def read(path: Path) -> tuple[list[Judgement], RowCounts]:
         row_counts.kept += 1
         # Battles that do not say what was asked are of prompts of their own.
         found += [one if one.prompt else replace(one, prompt=row.place) for one in judgements]
-    row_counts.not_read = sorted({name for each in unread.values() for name in each.names})
+    row_counts.not_read = reader.not_read
     if row_counts.dropped and not found:
         raise DataError(str(place), no_verdict(row_counts.dropped), "judge the answers again")
     if not found:
@@ -68,17 +70,51 @@ def read(path: Path) -> tuple[list[Judgement], RowCounts]:
     return found, row_counts
 
 
-def read_all(paths: Sequence[Path]) -> tuple[list[Judgement], dict[str, RowCounts]]:
+class FileReader:
+    """Reads the rows of one file, each by its form, or all by a description; and remembers what it does not read."""
+
+    def __init__(self, description: Description | None) -> None:
+        self._description = description
+        self._unread: dict[Reader, Unread] = {}
+
+    @property
+    def not_read(self) -> list[str]:
+        """Columns that hold values and were not read."""
+        return sorted({name for each in self._unread.values() for name in each.names})
+
+    def judgements(self, row: Mapping[str, Any]) -> list[Judgement]:
+        """Return the judgements of a row. Errors: `Broken`, `NoPreference`, KeyError, TypeError, ValueError."""
+        if self._description:
+            fields: Mapping[str, Any] = with_messages(self._description.row(row))[0]
+            left_out = self._description.left_out(row)
+            return list(_described(self._unread_of(_described).check(fields, left_out)))
+        fields = {**row, "games": listed(row, "games")}  # a cell of CSV is a text
+        read_row = _reader(fields)
+        return list(read_row(self._unread_of(read_row).check(fields)))
+
+    def _unread_of(self, read_row: Reader) -> Unread:
+        return self._unread.setdefault(read_row, Unread(READS[read_row]))
+
+
+def read_all(
+    paths: Sequence[Path], description: Description | None = None
+) -> tuple[list[Judgement], dict[str, RowCounts]]:
     """Return the judgements of several files or judge runs, with the row counts by file and those of all votes.
 
-    Errors: `UsageError` for a path that does not exist; those of `read`; `DataError` where no vote has a verdict.
+    `description` holds for files, not for judge runs. Errors: `UsageError` for a path that does not exist, and for a
+    description of other data; those of `read`; `DataError` where no vote has a verdict.
     """
+    if description and description.kind != "judged":
+        found_names = ", ".join(description.sources)
+        raise UsageError(
+            f"{description.flag} names {found_names}", "expected winner, and a and b, or model_a and model_b"
+        )
     found: list[Judgement] = []
     stages = {}
     for path in paths:
         if not path.exists():
             raise UsageError(str(path), "is not there", "name a file of judgements or a judge run")
-        judgements, stages[str(path)] = read(path)
+        judgements, stages[str(path)] = read(path, description)
         found += judgements
     found = _with_names(found)
     dropped = without_verdict(found)
@@ -128,7 +164,8 @@ def _reader(fields: Mapping[str, Any]) -> Reader:
         return _battle
     if "preference" in fields or "label" in fields:
         return _annotation
-    raise ValueError(f"columns {', '.join(name for name in fields if name != 'games')}")
+    named = {name: value for name, value in fields.items() if name != "games"}
+    raise Broken(f"columns {', '.join(named)}", f"expected {HINT}", f"or describe the row: {suggest(named)}")
 
 
 def _annotation(fields: Mapping[str, Any]) -> Iterator[Judgement]:
@@ -212,6 +249,29 @@ def _battle(fields: Mapping[str, Any]) -> Iterator[Judgement]:
     )
 
 
+def _described(fields: Mapping[str, Any]) -> Iterator[Judgement]:
+    """Yield the judgement of a row that `--columns` describes: with its two answers, or the names of two models."""
+    has_answers = {"a", "b"} <= set(fields)
+    if "winner" not in fields or not (has_answers or {"model_a", "model_b"} <= set(fields)):
+        raise Broken(f"{', '.join(fields)} are described", f"expected {DESCRIBED}")
+    first, second = (str(fields.get(f"model_{side}") or name) for side, name in zip("ab", _UNNAMED, strict=True))
+    found = described.compared(fields) if has_answers else None
+    one = Judgement(
+        prompt=as_text(found.prompt if found else prompt(fields, "prompt") if fields.get("prompt") else ()),
+        judge=str(fields.get("judge") or "human"),
+        first=first,
+        second=second,
+        preference=found.preference if found else described.verdict(fields),
+        category=str(fields.get("category") or ""),
+        outputs=(found.first.text, found.second.text) if found else None,
+    )
+    scores = (found.first.score, found.second.score) if found else (None, None)
+    yield one if scores[0] is None or scores[1] is None else replace(one, scores=(scores[0], scores[1]))
+
+
+DESCRIBED = "winner, and a and b, or model_a and model_b"
+"""What a description of judgements names."""
+
 _ANNOTATION_COLUMNS = (
     *("instruction", "input", "system", "history", "output_1", "output_2", "generator_1", "generator_2"),
     *("annotator", "preference", "label", "score_1", "score_2", "problem", "games"),
@@ -222,6 +282,7 @@ READS: Mapping[Reader, Columns] = {
     _arena_games: Columns(
         ("uid", "question_id", "model", "judge", "baseline", "category", "games", "problem"), items=("score",)
     ),
+    _described: Columns((*ALWAYS, *KINDS["judged"])),
     _battle: Columns(("question_id", "prompt", "model_a", "model_b", "winner", "judge", "games")),
 }
 """Columns that are read of every form."""

@@ -108,7 +108,7 @@ def test_prompts_without_responses(study: Path, tmp_path: Path, capsys: pytest.C
     assert [message.content for message in found[1].prompt] == ["Be brief.", "Why?"]
     assert runs.load(tmp_path / "c.jsonl.run").row_counts[0]["dropped"] == {"repeated_prompt": 1}
     sample(*given, "prompt", "--output", tmp_path / "d.jsonl", code=3)
-    assert "q.jsonl:1 · prompt is null" in capsys.readouterr().err
+    assert "q.jsonl:1 · no column prompt · the row has q, id" in capsys.readouterr().err
     sample(*given, "q", "--output", tmp_path / "d.jsonl", "--format", "hh", code=2)
     (tmp_path / "q.jsonl").write_text(json.dumps({"q": [*turns, {"role": "assistant", "content": "So."}]}))
     sample(*given, "q", "--output", tmp_path / "d.jsonl", code=3)

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from headwater.data.layouts.description import parse
 from headwater.data.reading import ReadOptions, RowReader
-from headwater.errors import DataError
+from headwater.errors import DataError, UsageError
 from headwater.evaluation import alpaca_eval, judgement_files, judgements
 from headwater.evaluation.judgements import Judgement, facing, mean, turned
 from headwater.evaluation.prompts import as_text
@@ -192,3 +193,71 @@ def test_battles_that_do_not_say_what_was_asked_are_of_prompts_of_their_own(tmp_
     (tmp_path / "b.jsonl").write_text("\n".join(json.dumps(row) for _ in range(3)), encoding="utf-8")
     found, _ = judgement_files.read(tmp_path / "b.jsonl")
     assert len({one.prompt for one in found}) == 3
+
+
+# --- described by --columns ---------------------------------------------------------------------------------------
+
+MINE = {"data": {"q": "Why?"}, "x": "So.", "y": "No.", "label": 2, "who": "ann", "m1": "base", "m2": "dpo", "s1": 1}
+
+
+def described(path: Path, columns: str, *rows: dict[str, Any]) -> tuple[list[Judgement], Any]:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return judgement_files.read(path, parse(columns))
+
+
+def test_a_described_row_is_a_judgement(tmp_path: Path) -> None:
+    columns = "prompt=data.q, a=x, b=y, winner=label{1:a,2:b,0:tie,null:none}, judge=who, model_a=m1, model_b=m2"
+    rows = [{**MINE, "label": label} for label in (2, 0, None)]
+    found, counts = described(tmp_path / "j.jsonl", columns, *rows)
+    about: dict[str, Any] = {"prompt": "Why?", "first": "base", "second": "dpo", "preference": 1.0}
+    assert found[0] == Judgement(judge="ann", outputs=("So.", "No."), **about)
+    assert [one.preference for one in found] == [1.0, 0.5, None] and counts.not_read == ["s1"]
+    (scored,), _ = described(tmp_path / "j.jsonl", f"{columns}, score_a=s1, score_b=label", MINE)
+    assert scored.scores == (1.0, 2.0)
+
+
+def test_a_described_battle_needs_no_answers(tmp_path: Path) -> None:
+    columns = "prompt=data.q, winner=label{1:a,2:b}, model_a=m1, model_b=m2"
+    (one,), _ = described(tmp_path / "j.jsonl", columns, MINE)
+    assert one == Judgement(prompt="Why?", judge="human", first="base", second="dpo", preference=1.0)
+    (one,), _ = described(tmp_path / "j.jsonl", columns.removeprefix("prompt=data.q, "), {**MINE, "data": ""})
+    assert one.prompt == f"{tmp_path / 'j.jsonl'}:1"
+
+
+def test_a_judge_run_is_not_described(tmp_path: Path) -> None:
+    about: dict[str, Any] = {"prompt": "Why?", "first": "base", "second": "dpo", "outputs": ("So.", "No.")}
+    one = Judgement(judge="r", preference=1.0, **about)
+    (tmp_path / judgements.ANNOTATIONS).write_text(json.dumps(judgements.as_annotations([one])), encoding="utf-8")
+    assert judgement_files.read(tmp_path, parse("a=x,b=y,winner=l"))[0] == [one]
+
+
+@pytest.mark.parametrize(
+    ("columns", "problem"),
+    [
+        (
+            "prompt=data.q,a=x,winner=label{2:a}",
+            r"j.jsonl:1 · prompt, a, winner are described · expected winner",
+        ),
+        ("prompt=data.q,a=x,b=y", r"j.jsonl:1 · prompt, a, b are described · expected winner"),
+        ("prompt=data.q,a=x,b=y,winner=label", r"j.jsonl:1 · winner is 2 · .*winner=label\{1:a,2:b\}"),
+        ("prompt=data.p,a=x,b=y,winner=label{2:a}", "j.jsonl:1 · no p in data · data has q"),
+    ],
+)
+def test_a_broken_description_of_judgements_is_refused(columns: str, problem: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=problem):
+        described(tmp_path / "j.jsonl", columns, MINE)
+
+
+def test_a_description_of_other_data_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--columns names chosen, rejected · expected winner, and a and b"):
+        judgement_files.read_all([tmp_path], parse("chosen=x,rejected=y"))
+
+
+def test_an_unknown_file_is_refused_with_a_description(tmp_path: Path) -> None:
+    row = {"question": "Why is it so?", "answer_x": "Because it is so.", "answer_y": "No idea at all.", "verdict": "a"}
+    with pytest.raises(
+        DataError, match=r"or describe the row: --columns 'prompt=question, a=answer_x, b=answer_y, win"
+    ):
+        read(tmp_path / "j.jsonl", row)
+    (one,), _ = described(tmp_path / "j.jsonl", "prompt=question, a=answer_x, b=answer_y, winner=verdict", row)
+    assert one.preference == 0.0

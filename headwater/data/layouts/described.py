@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import Any, NamedTuple
 
 from headwater.data.layouts import pairs, unpaired, verdicts
 from headwater.data.layouts.description import ALWAYS, KINDS, Description, Kind
@@ -19,7 +19,8 @@ from headwater.data.layouts.layout import (
     UnpairedDraft,
 )
 from headwater.data.layouts.messages import answer, conversation, is_whole_conversation, prompt, with_system
-from headwater.data.preference import Response
+from headwater.data.layouts.unread import Columns
+from headwater.data.preference import Message, Response
 
 _NUMBERS = verdicts.Numbers("a number that is given its meaning, such as winner=label{1:a,2:b}", lambda _: None)
 
@@ -32,19 +33,39 @@ def pair(fields: Fields) -> Draft:
     return pairs.hh(fields) if all(is_dialogue(fields[side]) for side in pairs.SIDES) else pairs.implicit(fields)
 
 
-def judged(fields: Fields) -> Draft:
+class Compared(NamedTuple):
+    """Two answers and a verdict."""
+
+    prompt: tuple[Message, ...]
+    first: Response
+    second: Response
+    preference: float | None
+    """Preference for the second answer, 0 to 1; None without a verdict."""
+
+
+def verdict(fields: Fields) -> float | None:
+    """Return the preference for the second answer, 0 to 1, by the `winner`; None without a verdict."""
+    return verdicts.share(fields, "winner", _NUMBERS)
+
+
+def compared(fields: Fields) -> Compared:
     """Two answers `a` and `b`, texts or conversations, and the `winner`: a, b, tie, or another known spelling."""
-    preference = verdicts.share(fields, "winner", _NUMBERS)
-    sides = ("b", "a") if preference is not None and preference > 0.5 else ("a", "b")
+    preference = verdict(fields)
     row: dict[str, Any] = {name: fields[name] for name in ("prompt", "system") if name in fields}
-    for side, one in zip(pairs.SIDES, sides, strict=True):
+    for side, one in zip(pairs.SIDES, "ab", strict=True):
         row |= {side: fields[one], f"score_{side}": fields.get(f"score_{one}")}
-    draft = pair(Cells(row) if isinstance(fields, Cells) else row)
+    prompt, first, second = pair(Cells(row) if isinstance(fields, Cells) else row)
+    return Compared(prompt, first, second, preference)
+
+
+def judged(fields: Fields) -> Draft:
+    """The better and the other one of two answers."""
+    asked, first, second, preference = compared(fields)
     if preference is None:
         raise NoPreference("no_verdict")
     if preference == 0.5:
         raise NoPreference("tie")
-    return draft
+    return Draft(asked, second, first) if preference > 0.5 else Draft(asked, first, second)
 
 
 def candidates(fields: Fields) -> CandidatesDraft:
@@ -84,11 +105,6 @@ def single(fields: Fields) -> UnpairedDraft:
     return UnpairedDraft(with_system(fields, before), response, label(fields, "label"))
 
 
-def prompt_alone(fields: Fields) -> NoReturn:
-    """No draft: a prompt without responses is read by `data/prompts.py`. Errors: `Broken`."""
-    raise Broken("a prompt without responses", "expected responses")
-
-
 def _reads(kind: Kind) -> tuple[str, ...]:
     return (*ALWAYS, *KINDS[kind])
 
@@ -100,8 +116,8 @@ LAYOUTS: dict[Kind, Layout] = {
     "unpaired": Layout(("completion", "label"), single, yields="unpaired", reads=_reads("unpaired")),
 }
 """Layouts by the kind of data that a description describes."""
-PROMPTS = Layout(("prompt",), prompt_alone, reads=ALWAYS)
-"""The layout of described prompts without responses."""
+PROMPTS = Columns(ALWAYS)
+"""What is read of described prompts without responses."""
 
 
 def layout_of(description: Description, fields: Fields) -> tuple[Layout, str]:

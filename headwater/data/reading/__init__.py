@@ -41,7 +41,7 @@ from __future__ import annotations
 from headwater.data.preference import Record
 from headwater.data.reading.counts import QUARANTINE, Quarantine, RowCounts
 from headwater.data.reading.formats import FORMATS, format_of
-from headwater.data.reading.options import ReadOptions
+from headwater.data.reading.options import LayoutOptions, ReadOptions
 from headwater.data.reading.places import PREFERENCES, data_file
 from headwater.data.reading.reader import (
     Loaded,
@@ -60,6 +60,7 @@ __all__ = [
     "FORMATS",
     "PREFERENCES",
     "QUARANTINE",
+    "LayoutOptions",
     "Loaded",
     "Quarantine",
     "ReadOptions",

@@ -11,10 +11,13 @@ from headwater.config.calls import fraction, shown
 from headwater.data.layouts.description import Description, of_file, parse
 from headwater.errors import UsageError
 
+DESCRIPTIONS = (".yaml", ".yml")
+"""How the name of a file ends that describes a layout."""
+
 
 @dataclass(frozen=True)
-class ReadOptions:
-    """Data options: how rows are read, and how many malformed ones are skipped."""
+class LayoutOptions:
+    """Data options: which layout the rows have."""
 
     layout: str | None = None
     """Name of the data layout, or a YAML file that describes it. Default: recognised from the columns of the first
@@ -22,6 +25,29 @@ class ReadOptions:
     columns: str | None = None
     """Description of any other layout, such as prompt=question,chosen=best,rejected=worst or
     prompt=data.question,a=x,b=y,winner=label{1:a,2:b,0:tie}; see docs/data.md."""
+
+    def __post_init__(self) -> None:
+        _ = self.description  # refused here, before any work
+
+    @functools.cached_property
+    def description(self) -> Description | None:
+        """The layout that `--columns`, or a file of `--layout`, describes. Errors: `UsageError`."""
+        if self.layout is None or self.layout_name is not None:
+            return parse(self.columns) if self.columns is not None else None
+        if self.columns is not None:
+            raise UsageError(f"--layout {self.layout}", "describes the layout, and so does --columns", "leave one out")
+        return of_file(Path(self.layout))
+
+    @property
+    def layout_name(self) -> str | None:
+        """The name of a known layout; None where `--layout` is a file, or not given."""
+        return None if self.layout is None or self.layout.endswith(DESCRIPTIONS) else self.layout
+
+
+@dataclass(frozen=True)
+class ReadOptions(LayoutOptions):
+    """Data options: how rows are read, and how many malformed ones are skipped."""
+
     max_bad_rows: str = "0"
     """Maximum number (10) or share (1%) of malformed rows to skip before failing."""
     condition: str | None = None
@@ -42,7 +68,8 @@ class ReadOptions:
     """Maximum number of rows to read."""
 
     def __post_init__(self) -> None:
-        _ = self.bad_rows, self.description  # refused here, before any work
+        super().__post_init__()
+        _ = self.bad_rows
         if self.condition is not None and (self.condition_column is not None or not self.condition.strip()):
             what = "is empty" if self.condition_column is None else "and --condition-column are one too many"
             raise UsageError("--condition", what, "give a text, or the name of a column")
@@ -63,24 +90,6 @@ class ReadOptions:
     def bad_rows(self) -> BadRows:
         """The limit on malformed rows."""
         return BadRows.parse(self.max_bad_rows)
-
-    @functools.cached_property
-    def description(self) -> Description | None:
-        """The layout that `--columns`, or a file of `--layout`, describes. Errors: `UsageError`."""
-        if self.layout is None or self.layout_name is not None:
-            return parse(self.columns) if self.columns is not None else None
-        if self.columns is not None:
-            raise UsageError(f"--layout {self.layout}", "describes the layout, and so does --columns", "leave one out")
-        return of_file(Path(self.layout))
-
-    @property
-    def layout_name(self) -> str | None:
-        """The name of a known layout; None where `--layout` is a file, or not given."""
-        return None if self.layout is None or self.layout.endswith(DESCRIPTIONS) else self.layout
-
-
-DESCRIPTIONS = (".yaml", ".yml")
-"""How the name of a file ends that describes a layout."""
 
 
 @dataclass(frozen=True)
