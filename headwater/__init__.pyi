@@ -332,6 +332,7 @@ def evaluate(
     weights: str | None = None,
     correct: str | None = None,
     against: Sequence[str | Path] = (),
+    margin: float = 2.0,
     untrained: bool = False,
     embed: int | None = None,
     allow_leakage: bool = False,
@@ -422,6 +423,7 @@ def compare(
     answers: Sequence[str | Path] = (),
     compat: Literal["upstream"] | None = None,
     examples: int = 5,
+    margin: float = 2.0,
     seed: int = 42,
 ) -> Run: ...
 def reward_bench(
@@ -477,7 +479,7 @@ def measure_signal(
     ratios: Sequence[str] = ("5%", "10%", "20%", "30%", "40%", "50%", "60%", "70%", "80%", "90%"),
     amounts: Sequence[int] = (5, 10, 20, 50, 100, 200),
     span_ratios: Sequence[str] | None = None,
-    margin: float = 1.0,
+    margin: float = 2.0,
     published: str | None = None,
     allow_leakage: bool = False,
     seed: int = 42,
@@ -491,6 +493,7 @@ def sweep(
     keeps: Sequence[str] = ("10%", "25%", "50%", "100%"),
     seeds: Sequence[int] = (0, 1, 2),
     equal: Sequence[Literal["examples", "tokens"]] = ("examples", "tokens"),
+    margin: float = 2.0,
     num_train_epochs: float = 1.0,
     learning_rate: float | None = None,
     per_device_train_batch_size: int = 8,
@@ -640,5 +643,6 @@ def write_report(
     runs: Sequence[str | Path],
     *,
     output: str | Path = ...,
+    margin: float = 2.0,
     figures: str | Path | None = None,
 ) -> Path: ...

@@ -33,6 +33,7 @@ FLOORS = {
     "headwater.data": 3,
     "headwater.losses": 3,
     "headwater.network": 2,
+    "headwater.noninferiority": 2,
     "headwater.config": 1,
     "headwater.console": 1,
     "headwater.files": 1,

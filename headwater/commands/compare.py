@@ -11,6 +11,7 @@ from headwater.config import POSITIONAL
 from headwater.console import say_stages, show
 from headwater.data.reading import LayoutOptions
 from headwater.errors import UsageError
+from headwater.noninferiority import MARGIN, check_margin
 from headwater.results import runs
 from headwater.results.comparison import ModelFigure
 from headwater.results.recording import recording
@@ -25,7 +26,7 @@ HELP = {
     "Input": ("judgements", "columns", "baseline"),
     "Output": ("output", "overwrite"),
     "Length and style": ("lc_data", "style_control"),
-    "Statistics": ("compat", "seed"),
+    "Statistics": ("compat", "margin", "seed"),
 }
 
 
@@ -52,6 +53,8 @@ class Config(RunFlags):
     not independent."""
     examples: int = 5
     """Number of most improved prompts, and of most degraded ones, to keep."""
+    margin: float = MARGIN
+    """Percentage points of win rate by which a model may be below the baseline and still count as not worse."""
     seed: int = 42
     """Random seed of the bootstrap intervals."""
 
@@ -79,6 +82,7 @@ def run(config: Config) -> Path:
 
 def _check(config: Config) -> None:
     """Refuse flags that cannot work. Errors: `UsageError`."""
+    check_margin(config.margin)
     if not config.judgements:
         raise UsageError("no judgements are named", "headwater compare RUN … --output runs/compared")
     if config.layout_options.layout_name:
@@ -101,6 +105,7 @@ def _options(config: Config) -> ComparisonOptions:
         styles=arena_hard.read_styles(config.answers),
         upstream=config.compat == "upstream",
         examples=config.examples,
+        margin=config.margin,
         seed=config.seed,
     )
 

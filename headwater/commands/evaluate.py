@@ -13,6 +13,7 @@ from headwater.data import reading
 from headwater.data.preparation import PrepLog
 from headwater.data.templates import renders_conversations
 from headwater.data.truncation_options import TruncationOptions
+from headwater.noninferiority import MARGIN, check_margin
 from headwater.results import runs
 from headwater.results.facts import Facts
 from headwater.results.outputs import default_run
@@ -28,7 +29,7 @@ HELP = {
     "Output": ("output", "overwrite"),
     "Policies": ("reference", "beta"),
     "Truncation": ("keep", "max_length"),
-    "Comparison": ("against", "untrained"),
+    "Comparison": ("against", "untrained", "margin"),
     "Computation": ("tokens_per_pass", "allow_leakage", "seed"),
 }
 
@@ -54,6 +55,8 @@ class Config(RewardFlags, DataFlags, RunFlags):
     after."""
     against: tuple[Path, ...] = ()
     """Runs of evaluate on the same pairs to compare with, by a paired bootstrap and McNemar's test."""
+    margin: float = MARGIN
+    """Percentage points of accuracy by which a model may be worse and still count as not worse."""
     untrained: bool = False
     """Compare a reward model with itself before training: its initial weights and a new head."""
     embed: int | None = None
@@ -70,6 +73,7 @@ def run(config: Config) -> Path:
     """Score the rows, print the tables and return the run directory."""
     from headwater.evaluation import pairs
 
+    check_margin(config.margin)
     output = config.output or default_run(config.model, config.dataset)
     runs.check_free(output, config.overwrite, config)
     options = _options(config)
@@ -113,10 +117,10 @@ def _show(found: Evaluation, config: Config) -> None:
     """Print the figures, and for pairs where the model is right and how it compares with others."""
     from headwater.evaluation import figure_tables
 
-    show(figure_tables.figure_table(f"{config.model} on {config.dataset}", found.figures.known()))
+    show(figure_tables.evaluation_table(f"{config.model} on {config.dataset}", found.figures))
     if found.diagnostics is None:
         return
     for part in figure_tables.diagnostics_parts(found.diagnostics, found.records, config.model, config.correct):
         show(part)
-    for line in figure_tables.diagnostics_lines(found.diagnostics):
+    for line in figure_tables.diagnostics_lines(found.diagnostics, config.margin):
         say(line)

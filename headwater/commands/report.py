@@ -10,6 +10,7 @@ from headwater.config import POSITIONAL
 from headwater.console import say, show
 from headwater.errors import UsageError
 from headwater.files import destinations
+from headwater.noninferiority import MARGIN, check_margin
 from headwater.report import figures, page
 from headwater.report.findings import distinct, findings
 from headwater.report.terminal import key_figures
@@ -19,6 +20,7 @@ EXAMPLE = "headwater report runs/reward runs/reward-on-pairs --output report.htm
 
 HELP = {
     "Input": ("runs",),
+    "Findings": ("margin",),
     "Output": ("output", "figures"),
 }
 
@@ -31,6 +33,8 @@ class Config:
     """Run directories, in the order in which they should appear."""
     output: Path = Path("report.html")
     """HTML file to write; an existing report there is replaced."""
+    margin: float = MARGIN
+    """Percentage points of accuracy by which a model may be worse and still count as not worse."""
     figures: Path | None = None
     """Directory to write every figure to as SVG, PDF and PNG; existing files of the same names are replaced."""
 
@@ -41,13 +45,14 @@ def run(config: Config) -> Path:
         raise UsageError("no run is named", "headwater report RUN… --output report.html")
     if config.output.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"--output {config.output}", "is not a page's name", "end it in .html")
+    check_margin(config.margin)
     destinations.check_file(config.output)
     if config.figures:
         destinations.check_directory(config.figures, "--figures")
     loaded = [runs.load(path) for path in config.runs]
-    written = page.write(loaded, config.output)
+    written = page.write(loaded, config.output, config.margin)
     show(key_figures(distinct(loaded)))
-    show(" ".join(findings(loaded)))
+    show(" ".join(findings(loaded, config.margin)))
     say(f"report: {written}")
     if config.figures:
         say(f"figures: {len(figures.write(distinct(loaded), config.figures))} files in {config.figures}")

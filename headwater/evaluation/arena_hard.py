@@ -39,9 +39,12 @@ STYLES = AnswerStyle._fields
 
 
 def score(judgements: Sequence[Judgement], seed: int = 0) -> Estimate:
-    """Return the share of votes for the second answer, 0 to 1, with an interval over prompts."""
+    """Return the share of votes for the second answer, 0 to 1, with an interval over prompts.
+
+    The interval is widened for small numbers (`statistics.widened`): a bootstrap of three won prompts has none.
+    """
     preferences, votes, prompts = _votes(judgements)
-    return statistics.weighted_mean(preferences, votes, prompts, seed)
+    return statistics.widened(statistics.weighted_mean(preferences, votes, prompts, seed), span=1)
 
 
 def upstream(judgements: Sequence[Judgement], seed: int = 0) -> Estimate:

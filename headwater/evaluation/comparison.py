@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import scipy.stats
 
-from headwater import statistics
+from headwater import noninferiority, statistics
 from headwater.evaluation.calibration import brier
 from headwater.results.evaluation import BaselineComparison, EvaluationFigures, Group
 from headwater.statistics import Estimate, Floats
@@ -25,15 +25,18 @@ def summarise_rewards(
     """Return the figures of rewards [pairs, 2] of chosen and rejected responses of `lengths` [pairs, 2] tokens.
 
     Mean and standard deviation (ddof = 1) are pooled over chosen and rejected, as align-anything prints them.
-    `length_accuracy`, of always preferring the longer response, is the baseline that a model has to beat;
-    `length_correlation` is 0 for a model whose rewards do not depend on length. Intervals are bootstrapped over
-    `conversation_ids` [pairs].
+    The baseline that a model has to beat is the better of always preferring the longer response, `length_accuracy`,
+    and always the shorter one; `length_gain` is how far it is above that. `length_correlation` is 0 for a model whose
+    rewards do not depend on length. Intervals are bootstrapped over `conversation_ids` [pairs].
     """
     chosen, rejected = rewards.T
+    won, longer = wins(chosen, rejected), wins(*lengths.T)
+    by_length: Floats = longer if longer.sum() >= len(longer) / 2 else 1 - longer
     pooled, twice = rewards.T.reshape(-1), [*conversation_ids, *conversation_ids]
     return EvaluationFigures(
-        accuracy=statistics.mean(wins(chosen, rejected), conversation_ids, seed),
-        length_accuracy=statistics.mean(wins(*lengths.T), conversation_ids, seed),
+        accuracy=statistics.mean(won, conversation_ids, seed),
+        length_accuracy=statistics.mean(longer, conversation_ids, seed),
+        length_gain=noninferiority.paired(won, by_length, conversation_ids, seed=seed).difference,
         length_correlation=length_correlation(rewards, lengths, conversation_ids, seed),
         margin_mean=statistics.mean(chosen - rejected, conversation_ids, seed),
         reward_mean=statistics.mean(pooled, twice, seed),
@@ -85,5 +88,5 @@ def compare(name: str, won: Floats, theirs: Floats, conversation_ids: Sequence[s
     """Compare a model with the model `name`, by what each `won` of the same pairs: 1, ½ or 0, [pairs]."""
     better, worse = int((won > theirs).sum()), int((won < theirs).sum())
     p_value = float(scipy.stats.binomtest(better, better + worse).pvalue) if better + worse else 1.0
-    difference = statistics.mean(won - theirs, conversation_ids, seed)
+    difference = noninferiority.paired(won, theirs, conversation_ids, seed=seed).difference
     return BaselineComparison(name, float(theirs.mean()), difference, better, worse, p_value)

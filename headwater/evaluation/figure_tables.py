@@ -9,7 +9,7 @@ from rich.console import RenderableType
 from rich.table import Table
 
 from headwater.console import sparkline
-from headwater.results.evaluation import BeforeAfter, Diagnostics, ScoredRows
+from headwater.results.evaluation import BeforeAfter, Diagnostics, EvaluationFigures, ScoredRows
 from headwater.statistics import LEVEL, Estimate
 
 INTERVAL = f"{LEVEL:.0%} interval"
@@ -24,6 +24,16 @@ def figure_table(title: str, figures: Mapping[str, object]) -> Table:
         if isinstance(found, Estimate):
             table.add_row(name, *_cells(found))
     return table
+
+
+def evaluation_table(title: str, figures: EvaluationFigures) -> Table:
+    """Return the table of the figures of an evaluation; length alone is shown in its better direction."""
+    shown: dict[str, Estimate] = {}
+    rules = {"length_accuracy": figures.length_rule, "length_auc": figures.length_auc_rule}
+    for name, found in figures.known().items():
+        rule = rules.get(name)
+        shown |= {name: found} if rule is None else {f"{name} ({rule.wins} wins)": rule.accuracy}
+    return figure_table(title, shown)
 
 
 def diagnostics_parts(
@@ -61,15 +71,17 @@ def _groups(found: Diagnostics) -> Table:
     return table
 
 
-def diagnostics_lines(found: Diagnostics) -> Iterator[str]:
-    """Yield the calibration error, and the comparison with every baseline, as a line each."""
+def diagnostics_lines(found: Diagnostics, margin: float) -> Iterator[str]:
+    """Yield the calibration error, and the comparison with every baseline, as a line each.
+
+    `margin` is in percentage points.
+    """
     error = found.calibration_error
     yield f"calibration error: {error.value:.4f} {error.interval()}, n = {error.n} (not corrected for chance)"
     for baseline in found.baselines:
-        difference = baseline.difference
         yield (
             f"against {baseline.name} ({baseline.accuracy:.4f}): "
-            f"{difference.value:+.4f} {difference.interval()}; "
+            f"the model {baseline.comparison(margin).says('it')}; "
             f"right alone on {baseline.only_first} pairs, wrong alone on {baseline.only_second}, "
             f"McNemar p = {baseline.p_value:.3g}"
         )

@@ -22,8 +22,9 @@ def summarise_labels(
     """Return the figures of `rewards` [rows] of responses of `lengths` [rows] tokens; `desirable` [rows] are labels.
 
     `auc` is how often a desirable response is rewarded above an undesirable one, whatever their prompts, ties ½;
-    `length_auc`, of taking the longer response, is the baseline that a model has to beat. Figures that need both
-    labels are None where one is missing. Intervals are bootstrapped over `conversation_ids` [rows].
+    `length_auc`, of taking the longer response, or 1 less it, is the baseline that a model has to beat.
+    Figures that need both labels are None where one is missing. Intervals are bootstrapped over `conversation_ids`
+    [rows].
     """
     found: dict[str, Estimate] = {}
     if desirable.any() and not desirable.all():

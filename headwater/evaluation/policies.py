@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from headwater import statistics
+from headwater import noninferiority, statistics
 from headwater.evaluation import length_control
 from headwater.evaluation.judgements import Compared, Judgement, facing, mean, whole
 from headwater.evaluation.length_control import Fit, Reference
@@ -43,6 +43,11 @@ class Standing(NamedTuple):
     def prompts(self) -> list[str]:
         """Return the prompt of every opinion."""
         return [one.prompt for one in self.opinions]
+
+    @property
+    def all_ties(self) -> bool:
+        """Whether every comparison is a tie."""
+        return all(one.preference == 0.5 for one in self.opinions)
 
     def lengths(self) -> Floats | None:
         """Return the characters of both answers, [n, 2]; None where the judgements do not hold them."""
@@ -80,7 +85,7 @@ def figures(standing: Standing, seed: int) -> dict[str, Estimate]:
     votes = np.array([one.weight for one in standing.votes], dtype=np.float64)
     shares = np.array([one.preference for one in standing.votes], dtype=np.float64)
     rate = statistics.weighted_mean(shares, votes, [one.prompt for one in standing.votes], seed)
-    found = {"win_rate": rate}
+    found = {"win_rate": statistics.widened(rate, span=1)}
     gains = np.array([one.gain for one in standing.opinions])
     if all(one.vote.scores for one in standing.opinions):
         found["score_difference"] = statistics.mean(gains, standing.prompts, seed)
@@ -136,8 +141,9 @@ def differences(found: Sequence[Standing], seed: int) -> dict[tuple[str, str, st
             own, theirs = _by_prompt(one), _by_prompt(other)
             prompts = [prompt for prompt in own if prompt in theirs]
             if prompts:
-                values = np.array([own[prompt] - theirs[prompt] for prompt in prompts])
-                result[one.judge, one.model, other.model] = statistics.mean(values, prompts, seed)
+                first, second = (np.array([by[prompt] for prompt in prompts]) for by in (own, theirs))
+                compared = noninferiority.paired(first, second, prompts, seed=seed)
+                result[one.judge, one.model, other.model] = compared.difference
     return result
 
 

@@ -2,7 +2,7 @@
 
     found = compare(judgements, ComparisonOptions(baseline="base"))
     found.figures.of_model("win_rate", "reward", "dpo")       # Estimate(value=…, low=…, high=…, n=…, clusters=…)
-    found.sentences                                           # ["By reward, dpo is better than base: …", …]
+    found.sentences                                           # ["By reward, dpo is better than base: win rate …", …]
 
 Judgements are read by `judgement_files.read`, from AlpacaEval, Arena-Hard, human labels, or a judge run.
 """
@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from headwater import noninferiority
 from headwater.data.reading import RowCounts
 from headwater.errors import DataError, UsageError
 from headwater.evaluation import alpaca_eval, arena_hard, bradley_terry, length_control, policies
@@ -22,6 +23,7 @@ from headwater.evaluation.arena_hard import AnswerStyle
 from headwater.evaluation.judgements import Judgement, whole
 from headwater.evaluation.length_control import Fit, Reference
 from headwater.evaluation.policies import Standing
+from headwater.noninferiority import MARGIN
 from headwater.results.comparison import (
     ComparedAnswers,
     ComparedPrompts,
@@ -55,6 +57,8 @@ class ComparisonOptions:
     """Whether win rates are computed as Arena-Hard does, with 90 % intervals over single votes."""
     examples: int = 5
     """Number of most improved, and of most degraded, prompts to keep."""
+    margin: float = MARGIN
+    """Percentage points of win rate by which a model may be below ½ and still count as not worse."""
     seed: int = 42
 
 
@@ -116,7 +120,10 @@ def compare(judgements: Sequence[Judgement], options: ComparisonOptions | None =
         records=ComparedPrompts(tuple(row for standing in standings for row in _records(standing, baseline))),
         agreements=found,
         differences=differences,
-        sentences=[*_sentences(standings, figures, fits, baseline), *_undefined(standings, fits, options.reference)],
+        sentences=[
+            *_sentences(standings, figures, fits, baseline, options.margin),
+            *_undefined(standings, fits, options.reference),
+        ],
         length_control=next((fit.mode for fit in fits.values()), None),
         row_counts=RowCounts(len(usable), votes, +Counter({"without_baseline": len(usable) - votes})),
     )
@@ -191,18 +198,15 @@ def _style_differences(judgements: Sequence[Judgement], known: Mapping[tuple[str
 
 
 def _sentences(
-    standings: Sequence[Standing], figures: Mapping[str, Estimate], fits: Fits, baseline: str
+    standings: Sequence[Standing], figures: Mapping[str, Estimate], fits: Fits, baseline: str, margin: float
 ) -> Iterator[str]:
     """Yield what follows, with numbers: who is better, whether judges contradict each other, extreme fits."""
     rates = {(one.judge, one.model): figures[of_model("win_rate", one.judge, one.model)] for one in standings}
-    for (judge, model), rate in rates.items():
-        if rate.low is None or rate.high is None:
-            verdict = "has been judged on too few prompts"
-        elif rate.low > 0.5:
-            verdict = f"is better than {baseline}"
-        else:
-            verdict = f"is worse than {baseline}" if rate.high < 0.5 else f"is not distinguishable from {baseline}"
-        yield f"By {judge}, {model} {verdict}: win rate {rate.value:.3f} {rate.interval()}, n = {rate.n}."
+    for one in standings:
+        rate = rates[one.judge, one.model]
+        compared = noninferiority.with_a_half(rate, margin)._replace(same=one.all_ties)
+        shown = f"win rate {rate.value:.3f} {rate.interval()}"
+        yield f"By {one.judge}, {one.model} {compared.says(baseline, 'votes', shown)}."
     for model, judge, other in policies.mismatches(rates):
         yield f"The judges contradict each other on {model}: {judge} prefers it, {other} does not."
     for (judge, model), fit in fits.items():

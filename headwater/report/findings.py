@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from headwater.results.evaluation import EvaluationFigures
+from headwater import noninferiority
+from headwater.noninferiority import MARGIN, Comparison
+from headwater.report.accuracy_comparison import Passed, shortest_not_worse
+from headwater.results.evaluation import Diagnostics, EvaluationFigures, better_rule
 from headwater.results.runs import Run
 from headwater.results.training import Column
 from headwater.statistics import Estimate
@@ -57,23 +60,32 @@ class Point(NamedTuple):
     run: Run
 
 
-def findings(runs: Sequence[Run]) -> list[str]:
-    """Return the findings of runs, one sentence an entry; [] where they have no figures."""
+def findings(runs: Sequence[Run], margin: float = MARGIN) -> list[str]:
+    """Return the findings of runs, one an entry; [] where they have no figures.
+
+    Models are compared by `noninferiority`, at a `margin` in percentage points.
+    """
     runs = distinct(runs)
     names = labels(runs)
     curves = {kind: points for kind, points in accuracy_points(runs).items() if _lengths(points) > 1}
-    sentences = [_as_good_as_all(kind, points) for kind, points in curves.items()]
+    sentences = [_kept_ratios(kind, points, margin) for kind, points in curves.items()]
     sentences += _planted_depth(point.run for points in curves.values() for point in points)
     sentences += [f"{names[run.path]}: {run.facts['says']}" for run in runs if run.command == "signal"]
+    sentences += [f"{names[run.path]}: {said}" for run in runs if run.command == "sweep" for said in _said(run)]
     on_a_curve = {point.run.path for points in curves.values() for point in points}
-    sentences += [_held_out(run, names) for run in evaluated(runs) if run.path not in on_a_curve]
+    sentences += [_held_out(run, names, margin) for run in evaluated(runs) if run.path not in on_a_curve]
     sentences += [_auc_finding(run, names) for run in runs if figures_of(run).auc]
     sentences += [_selected(run, names) for run in runs if run.command == "select" and estimate(run, "score_all")]
-    sentences += [_shortcut(run, names) for run in runs if run.command == "inspect" and estimate(run, "longer_wins")]
     sentences += [
-        f"{names[run.path]}: {said}" for run in runs if run.command == "compare" for said in run.facts["says"]
+        _shortcut(run, names, margin) for run in runs if run.command == "inspect" and estimate(run, "longer_wins")
     ]
+    sentences += [f"{names[run.path]}: {said}" for run in runs if run.command == "compare" for said in _said(run)]
     return sentences + _displacement(runs, names)
+
+
+def _said(run: Run) -> list[str]:
+    """Return the sentences that a command stored; none of versions that stored none."""
+    return list(run.facts.get("says") or ())
 
 
 def distinct(runs: Sequence[Run]) -> list[Run]:
@@ -164,35 +176,47 @@ def _lengths(points: Sequence[Point]) -> int:
     return len({point.keep for point in points})
 
 
-def _as_good_as_all(kind: str, points: Sequence[Point]) -> str:
-    """Compare each shorter beginning with the longest one.
-
-    Where a kept ratio was run more than once, its worst run is compared with the best run of the longest prefix, so
-    that repeated runs cannot favour a short prefix.
-    """
-    longest = max(points, key=lambda point: (point.keep, point.accuracy.value))
-    shorter: dict[float, Point] = {}
+def _kept_ratios(kind: str, points: Sequence[Point], margin: float) -> str:
+    """Compare models trained on each shorter beginning with those trained on the longest one, pair by pair."""
+    by_ratio: dict[float, list[Point]] = {}
     for point in points:
-        if point.keep < longest.keep:
-            worst = shorter.setdefault(point.keep, point)
-            shorter[point.keep] = min(worst, point, key=lambda p: p.accuracy.value)
-    whole = "all of it" if longest.keep == 1 else f"the first {percent(longest.keep)}"
-    reference = f"{with_interval(longest.accuracy)} (n = {longest.accuracy.n})"
-    low = longest.accuracy.low
-    if low is None:
-        return f"{kind}: trained on {whole}, held-out accuracy is {reference}: too few pairs to compare lengths."
-    enough = [point for point in shorter.values() if point.accuracy.value >= low]
-    if not enough:
-        best = max(shorter.values(), key=lambda point: point.accuracy.value)
-        return (
-            f"{kind}: no shorter beginning is as good as {whole}: held-out accuracy is {reference} on {whole}, "
-            f"and at best {with_interval(best.accuracy)} on the first {percent(best.keep)}."
-        )
-    return (
-        f"{kind}: training on the first {percent(enough[0].keep)} of each response is as good as on {whole}: "
-        f"{with_interval(enough[0].accuracy)} against {reference}. It is the shortest beginning tried "
-        f"whose held-out accuracy is not below that interval."
-    )
+        by_ratio.setdefault(point.keep, []).append(point)
+    found = shortest_not_worse({keep: [point.run for point in these] for keep, these in by_ratio.items()}, margin)
+    longest = by_ratio[max(by_ratio)]
+    reference = f"held-out accuracy on {_whole(longest[0].keep)} is {_accuracies(longest)}"
+    if found is None:
+        return f"{kind}: {reference}. Kept ratios are not compared: the runs have no scored pairs in common."
+    sentences = [ratio_sentence(kind, found), f"{reference[0].upper()}{reference[1:]}"]
+    if found.shortest is not None:
+        sentences[1] += f", and on the first {percent(found.shortest)} {_accuracies(by_ratio[found.shortest])}"
+    return ". ".join(sentences) + "."
+
+
+def ratio_sentence(kind: str, found: Passed) -> str:
+    """Return what the comparison of kept ratios says, without its full stop."""
+    whole = f"training on {_whole(found.longest)}"
+    *_, last = found.tested.items()
+    ending = f"training on the first {percent(last[0])} {last[1].says(whole)}"
+    if found.shortest is None:
+        return f"{kind}: {ending}. It is the longest shorter beginning tried, so nothing is said of shorter ones"
+    passed = f"training on the first {percent(found.shortest)} of each response"
+    says = f"{kind}: {passed} {found.tested[found.shortest].says(whole)}"
+    if last[0] == found.shortest:
+        return f"{says}. It is the shortest beginning tried"
+    return f"{says}. Of the next shorter one: {ending}"
+
+
+def _whole(keep: float) -> str:
+    return "all of it" if keep == 1 else f"the first {percent(keep)}"
+
+
+def _accuracies(points: Sequence[Point]) -> str:
+    """Return the accuracy of a kept ratio; of several runs, their mean and range."""
+    if len(points) == 1:
+        return with_interval(points[0].accuracy)
+    values = [point.accuracy.value for point in points]
+    mean, low, high = (number(value) for value in (float(np.mean(values)), min(values), max(values)))
+    return f"{mean} (mean of {len(points)} runs, {low} to {high})"
 
 
 def _planted_depth(runs: Iterable[Run]) -> list[str]:
@@ -202,24 +226,36 @@ def _planted_depth(runs: Iterable[Run]) -> list[str]:
     return [f"In this data the signal was planted in the first {percent(depth)} of each response."]
 
 
-def _held_out(run: Run, names: Mapping[Any, str]) -> str:
+def _held_out(run: Run, names: Mapping[Any, str], margin: float) -> str:
     figures = figures_of(run)
-    accuracy, by_length = figures.accuracy, figures.length_accuracy
+    accuracy = figures.accuracy
     assert accuracy is not None  # `evaluated` chose the run for it
-    baseline = f"; always preferring the longer response gives {with_interval(by_length)}" if by_length else ""
-    return (
-        f"{names[run.path]}: held-out accuracy is {with_interval(accuracy)} on {accuracy.n} pairs{baseline}. "
-        f"{_against_chance(accuracy)}"
-    )
+    said = [f"{names[run.path]}: held-out accuracy is {with_interval(accuracy)} on {accuracy.n} pairs."]
+    said += [_against_chance(accuracy), *_length_alone(figures)]
+    found = Diagnostics.find(run.path)
+    said += [f"The model {one.comparison(margin).says(one.name)}." for one in (found.baselines if found else ())]
+    return " ".join(said)
+
+
+def _length_alone(figures: EvaluationFigures) -> Iterator[str]:
+    """Yield what length alone gives, in the direction that is right more often, and how rewards follow length."""
+    rule, gain, follows = figures.length_rule, figures.length_gain, figures.length_correlation
+    if rule is None:
+        return
+    yield f"Always preferring the {rule.wins} response gives {with_interval(rule.accuracy)}."
+    if gain is not None:
+        yield f"The model {Comparison(gain, MARGIN / 100).says_if_better('that')}."
+    if follows is not None and not np.isnan(follows.value):
+        yield f"The correlation of its rewards with length, within pairs, is {with_interval(follows)}."
 
 
 def _auc_finding(run: Run, names: Mapping[Any, str]) -> str:
     figures = figures_of(run)
-    auc, by_length = figures.auc, figures.length_auc
-    assert auc is not None and by_length is not None  # written together
+    auc, rule = figures.auc, figures.length_auc_rule
+    assert auc is not None and rule is not None  # written together
     return (
         f"{names[run.path]}: of {auc.n} held-out responses, a desirable one is rewarded above an undesirable one in "
-        f"{with_interval(auc)} of all comparisons; taking the longer one gives {with_interval(by_length)}. "
+        f"{with_interval(auc)} of all comparisons; taking the {rule.wins} one gives {with_interval(rule.accuracy)}. "
         f"{_against_chance(auc)}"
     )
 
@@ -234,15 +270,23 @@ def _selected(run: Run, names: Mapping[Any, str]) -> str:
     )
 
 
-def _shortcut(run: Run, names: Mapping[Any, str]) -> str:
-    wins = estimate(run, "longer_wins")
-    assert wins is not None  # chosen for it
-    found = f"{names[run.path]}: the longer response is the preferred one in {with_interval(wins)} of {wins.n} pairs."
-    if wins.low is None or wins.high is None:
+def _shortcut(run: Run, names: Mapping[Any, str], margin: float) -> str:
+    longer = estimate(run, "longer_wins")
+    assert longer is not None  # chosen for it
+    rule = better_rule(longer)
+    found = (
+        f"{names[run.path]}: the {rule.wins} response is the preferred one in {with_interval(rule.accuracy)} of "
+        f"{longer.n} pairs."
+    )
+    compared = noninferiority.with_a_half(rule.accuracy, margin)
+    if compared.difference.low is None or compared.difference.high is None:
         return found
-    if wins.low <= CHANCE <= wins.high:
-        return f"{found} The interval holds 0.5: length alone does not predict which one is preferred."
-    return f"{found} The interval excludes 0.5: length alone partly predicts which one is preferred."
+    if compared.better:
+        return f"{found} The interval excludes 0.5: length alone partly predicts which one is preferred."
+    if compared.not_worse and compared.difference.high < compared.margin:
+        within = noninferiority.points(compared.margin)
+        return f"{found} Length alone predicts which one is preferred by less than {within} above chance."
+    return f"{found} The interval holds 0.5: whether length alone predicts which one is preferred is not decided."
 
 
 def _against_chance(accuracy: Estimate) -> str:
@@ -252,7 +296,7 @@ def _against_chance(accuracy: Estimate) -> str:
         return "The interval excludes 0.5: the model is better than chance."
     if accuracy.high < CHANCE:
         return "The interval excludes 0.5: the model is worse than chance."
-    return "The interval holds 0.5: the model is not distinguishable from chance."
+    return "The interval holds 0.5: whether the model is better than chance is not decided."
 
 
 def _displacement(runs: Sequence[Run], names: Mapping[Any, str]) -> list[str]:

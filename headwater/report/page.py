@@ -18,6 +18,7 @@ import yaml
 from markupsafe import Markup
 
 from headwater.files import write_text
+from headwater.noninferiority import MARGIN
 from headwater.report.cells import MISSING, Cell, duration
 from headwater.report.costs import costs
 from headwater.report.figures import figures, of_data, sections
@@ -29,7 +30,7 @@ from headwater.report.plots import PLOTS
 from headwater.report.plots.drawing import BETTER, DARK, WORSE
 from headwater.report.scripts import embedded, own, source, vega
 from headwater.results.comparison import ComparisonTables, ExampleAnswers
-from headwater.results.evaluation import Diagnostics, ExamplePair
+from headwater.results.evaluation import Diagnostics, ExamplePair, better_rule
 from headwater.results.runs import Run
 from headwater.results.training import TrainingFigures
 from headwater.statistics import Estimate
@@ -38,14 +39,17 @@ EXAMPLE_LENGTH = 140
 """Characters of a text in a table; its tooltip shows the whole."""
 
 
-def write(runs: Sequence[Run], output: Path) -> Path:
+def write(runs: Sequence[Run], output: Path, margin: float = MARGIN) -> Path:
     """Write the page of `runs` to `output` atomically and return its path."""
-    write_text(output, render(runs))
+    write_text(output, render(runs, margin))
     return output
 
 
-def render(runs: Sequence[Run]) -> str:
-    """Return the page of `runs` as HTML; the same runs always give the same page."""
+def render(runs: Sequence[Run], margin: float = MARGIN) -> str:
+    """Return the page of `runs` as HTML; the same runs always give the same page.
+
+    Findings compare models at a `margin` in percentage points.
+    """
     runs = distinct(runs)
     names = labels(runs)
     template = _environment().get_template("page.html")
@@ -55,7 +59,7 @@ def render(runs: Sequence[Run]) -> str:
     scripts = ([vega(), own("page.js")] if charts else []) + ([lens_script()] if lenses else [])
     return template.render(
         title=runs[0].name if len(runs) == 1 else f"{len(runs)} runs",
-        findings=findings(runs),
+        findings=findings(runs, margin),
         overview=[_overview(run, names) for run in runs],
         accounts=[_row_counts(stage, names[run.path]) for run in runs for stage in run.row_counts],
         metrics=_metrics(runs, names),
@@ -188,6 +192,9 @@ def _metric_rows(runs: Sequence[Run], names: Mapping[Any, str]) -> list[dict[str
 def _estimate_cell(run: Run, metric: str) -> Cell:
     """Return a value above its interval, and its n where it differs from the run's usual one."""
     found, usual = estimate(run, metric), _usual(run)
+    if found and metric in ("length_accuracy", "length_auc"):
+        rule = better_rule(found)
+        return Cell(number(rule.accuracy.value), f"{rule.wins} wins", with_interval(rule.accuracy))
     if found is None:
         return Cell(_plain(run.metrics.get(metric)))
     parts = [] if found.low is None or found.high is None else [f"{number(found.low)}, {number(found.high)}"]

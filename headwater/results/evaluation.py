@@ -8,8 +8,25 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
+from headwater.noninferiority import MARGIN, Comparison
 from headwater.results.stored import StoredResult
 from headwater.statistics import Estimate, Floats
+
+
+class LengthRule(NamedTuple):
+    """The rule that looks at length alone, in the direction that is right more often."""
+
+    wins: Literal["longer", "shorter"]
+    """Which response it prefers."""
+    accuracy: Estimate
+
+
+def better_rule(longer: Estimate) -> LengthRule:
+    """Return the better of "the longer one wins", whose accuracy is `longer`, and "the shorter one wins"."""
+    if not longer.value < 0.5:  # NaN too, which has no direction
+        return LengthRule("longer", longer)
+    low, high = (None if end is None else 1 - end for end in (longer.high, longer.low))
+    return LengthRule("shorter", longer._replace(value=1 - longer.value, low=low, high=high))
 
 
 @dataclass(frozen=True)
@@ -24,7 +41,9 @@ class EvaluationFigures(StoredResult):
     accuracy: Estimate | None = None
     """Share of pairs whose chosen response has the higher reward."""
     length_accuracy: Estimate | None = None
-    """Accuracy of always preferring the longer response."""
+    """Accuracy of always preferring the longer response; `length_rule` is the better direction."""
+    length_gain: Estimate | None = None
+    """Accuracy of the model less that of `length_rule`, pair by pair."""
     length_correlation: Estimate | None = None
     """Pearson's correlation of reward and length within pairs."""
     margin_mean: Estimate | None = None
@@ -32,7 +51,7 @@ class EvaluationFigures(StoredResult):
     auc: Estimate | None = None
     """Share of (desirable, undesirable) responses in which the desirable one has the higher reward."""
     length_auc: Estimate | None = None
-    """The same for taking the longer response."""
+    """The same for taking the longer response; `length_auc_rule` is the better direction."""
     reward_difference: Estimate | None = None
     """Mean reward of desirable responses less that of undesirable ones."""
     reward_mean: Estimate | None = None
@@ -46,6 +65,16 @@ class EvaluationFigures(StoredResult):
     undesirable_reward_mean: Estimate | None = None
     ensemble_std: Estimate | None = None
     """Mean over responses of the standard deviation over the members of an ensemble (ddof = 1)."""
+
+    @property
+    def length_rule(self) -> LengthRule | None:
+        """Accuracy of length alone on pairs, in the direction that is right more often."""
+        return better_rule(self.length_accuracy) if self.length_accuracy else None
+
+    @property
+    def length_auc_rule(self) -> LengthRule | None:
+        """AUC of length alone on labelled responses, in the direction that is right more often."""
+        return better_rule(self.length_auc) if self.length_auc else None
 
     def known(self) -> dict[str, Estimate]:
         """Return the figures that are not None, by name."""
@@ -126,13 +155,17 @@ class BaselineComparison(NamedTuple):
     accuracy: float
     """Accuracy of the other model."""
     difference: Estimate
-    """Accuracy of the model less that of the other one; the bootstrap is paired."""
+    """Accuracy of the model less that of the other one; the bootstrap is paired (`noninferiority.paired`)."""
     only_first: int
     """Pairs on which the model does better than the other one."""
     only_second: int
     p_value: float
     """McNemar's exact test of whether these two counts differ (Psychometrika 12, 1947); it takes pairs as independent,
     which the interval does not."""
+
+    def comparison(self, margin: float = MARGIN) -> Comparison:
+        """Return what the difference says against a margin in percentage points."""
+        return Comparison(self.difference, margin / 100, same=self.only_first == self.only_second == 0)
 
 
 class BeforeAfter(NamedTuple):

@@ -10,8 +10,10 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from headwater import noninferiority
 from headwater.data.truncation import Keep, Truncation
 from headwater.data.truncation_effect import flops_saved
+from headwater.noninferiority import Comparison
 from headwater.signal.curves import CurveKey, Curves
 from headwater.signal.prefix_scorers import Ints, kept_of
 from headwater.statistics import LEVEL, Estimate, Floats
@@ -24,8 +26,9 @@ ROUNDING = 1e-12
 """Tolerance by which an accuracy equal to its threshold counts as having reached it."""
 
 Verdict = Literal["keep", "keep_all", "chance", "length", "too_few"]
-"""keep: a shorter beginning is as good as the whole response. keep_all: none is. chance, length, too_few: no
-conclusion: accuracy cannot be told from chance, is not above that of length alone, or rests on too few pairs."""
+"""keep: a shorter beginning is not worse than the whole response by more than the margin. keep_all: even the longest
+one is worse. chance, length, too_few: no conclusion, because accuracy is not shown to be above chance, is not shown to
+be above that of length alone, or rests on too few pairs."""
 
 
 def signal_depth(ratios: Sequence[Fraction], accuracy: Floats, draws: Floats, share: float, n: Estimate) -> Estimate:
@@ -62,22 +65,28 @@ def depth_metrics(curves: Curves, ratios: Sequence[Fraction]) -> dict[str, Estim
     return {"accuracy": n, "length_accuracy": curves.points[full._replace(curve="length")], **depths}
 
 
-class AccuracyDrop(NamedTuple):
-    """Accuracy lost by keeping `ratio` instead of everything, with one-sided confidence bounds at `LEVEL`."""
+def accuracy_changes(
+    ratios: Sequence[Fraction], accuracy: Floats, draws: Floats, n: Estimate, margin: float
+) -> list[tuple[Fraction, Comparison]]:
+    """Return every ratio compared with the last one, from paired resamples; the longest ratio first.
 
-    ratio: Fraction
-    value: float
-    at_least: float
-    at_most: float
+    `accuracy` [k] and `draws` [resamples, k] are a curve and its resamples, `n` an estimate with their counts, and
+    `margin` is in percentage points.
+    """
+    last = len(ratios) - 1
+    return [
+        (ratios[row], _compared(accuracy[row] - accuracy[last], draws[:, row] - draws[:, last], n, margin))
+        for row in reversed(range(last))
+    ]
 
 
-def accuracy_drops(ratios: Sequence[Fraction], accuracy: Floats, draws: Floats) -> list[AccuracyDrop]:
-    """Return the accuracy drop of every ratio against the last one, from paired resamples; the longest ratio first."""
-    found = []
-    for row in reversed(range(len(ratios) - 1)):
-        low, high = np.quantile(draws[:, -1] - draws[:, row], [1 - LEVEL, LEVEL])
-        found.append(AccuracyDrop(ratios[row], float(accuracy[-1] - accuracy[row]), float(low), float(high)))
-    return found
+def _compared(difference: float, draws: Floats, n: Estimate, margin: float) -> Comparison:
+    if n.low is None:
+        return noninferiority.against(Estimate(float(difference), None, None, n.n, n.clusters), margin)
+    tail = (1 - LEVEL) / 2
+    low, high = np.quantile(draws, [tail, 1 - tail])
+    found = Estimate(float(difference), float(low), float(high), n.n, n.clusters)
+    return noninferiority.against(found, margin)
 
 
 @dataclass(frozen=True)
@@ -92,32 +101,28 @@ class Recommendation:
 
 
 def recommend(curves: Curves, ratios: Sequence[Fraction], margin: float) -> Recommendation:
-    """Recommend the smallest ratio that is not worse than all by more than `margin`, at one-sided 95 % confidence.
+    """Recommend the smallest ratio that is not worse than all by more than `margin` percentage points.
 
     Ratios are tested from long to short, and the first that fails ends it: tested in a fixed order, each at the full
-    level, the chance of recommending a ratio that is worse by more stays at 5 % (Maurer, Hothorn and Lehmacher 1995).
+    level, the chance of recommending a ratio that is worse by more stays that of one test, at most 2.5 % (Maurer,
+    Hothorn and Lehmacher 1995).
     """
     full = curves.points[CurveKey("accuracy", "own", Keep(ratios[-1]))]
     if full.low is None or full.low <= CHANCE or full.value <= curves.shuffled.max():
         return Recommendation("chance", None, _at_chance(full, curves.shuffled))
-    length = length_baseline(curves, ratios)
-    if length.gain.low <= 0:
+    length = length_baseline(curves, ratios, margin)
+    if not length.gain.better:
         return Recommendation("length", None, _no_better_than_length(full, length))
-    tested = accuracy_drops(ratios, *curves.along("accuracy", ratios))
-    passed = list(itertools.takewhile(lambda drop: drop.at_most <= margin, tested))
+    tested = accuracy_changes(ratios, *curves.along("accuracy", ratios), full, margin)
+    passed = list(itertools.takewhile(lambda each: each[1].not_worse, tested))
     if passed:
-        kept = curves.points[CurveKey("accuracy", "own", Keep(passed[-1].ratio))]
-        return Recommendation("keep", passed[-1].ratio, _keep(passed[-1], kept, full, margin))
-    if tested[0].at_least > 0:
-        return Recommendation("keep_all", ratios[-1], _keep_all(tested[0], full))
-    return Recommendation("too_few", None, _too_few(tested[0], full, margin))
-
-
-class AccuracyGain(NamedTuple):
-    """Difference of two accuracies on the same pairs, with its one-sided lower bound at `LEVEL`."""
-
-    value: float
-    low: float
+        ratio, found = passed[-1]
+        kept = curves.points[CurveKey("accuracy", "own", Keep(ratio))]
+        return Recommendation("keep", ratio, _keep(ratio, found, kept, full))
+    verdict: Verdict = "keep_all" if tested[0][1].worse else "too_few"
+    return Recommendation(
+        verdict, ratios[-1] if verdict == "keep_all" else None, _none_shorter(*tested[0], full, verdict)
+    )
 
 
 class LengthBaseline(NamedTuple):
@@ -126,17 +131,19 @@ class LengthBaseline(NamedTuple):
     wins: Literal["longer", "shorter"]
     """Which responses are preferred more often."""
     accuracy: float
-    gain: AccuracyGain
+    gain: Comparison
+    """The scorer compared with it, on the same pairs."""
 
 
-def length_baseline(curves: Curves, ratios: Sequence[Fraction]) -> LengthBaseline:
+def length_baseline(curves: Curves, ratios: Sequence[Fraction], margin: float) -> LengthBaseline:
     """Compare the scorer with length alone on full responses, in whichever direction length predicts the preference."""
+    full = curves.points[CurveKey("accuracy", "own", Keep(ratios[-1]))]
     accuracy, draws = curves.along("accuracy", ratios[-1:])
     length, length_draws = curves.along("length", ratios[-1:])
     longer = bool(length[0] >= CHANCE)
     if not longer:
         length, length_draws = 1 - length, 1 - length_draws
-    gain = AccuracyGain(float(accuracy[0] - length[0]), float(np.quantile(draws - length_draws, 1 - LEVEL)))
+    gain = _compared(float(accuracy[0] - length[0]), (draws - length_draws)[:, 0], full, margin)
     return LengthBaseline("longer" if longer else "shorter", float(length[0]), gain)
 
 
@@ -153,30 +160,24 @@ def _percent(share: Fraction | float) -> str:
     return f"{100 * float(share):.4g} %"
 
 
-def _points(share: float) -> str:
-    points = f"{100 * share:.1f}".replace("-", "−")
-    return f"{points} point" if points == "1.0" else f"{points} points"
-
-
 def _figure(found: Estimate) -> str:
     interval = "" if found.low is None else f" [{found.low:.3f}, {found.high:.3f}]"
     return f"{found.value:.3f}{interval} (n = {found.n})"
 
 
-def _keep(drop: AccuracyDrop, kept: Estimate, full: Estimate, margin: float) -> str:
-    bound = f"a loss of at most {_points(drop.at_most)}" if drop.at_most > 0 else "no loss"
+def _keep(ratio: Fraction, found: Comparison, kept: Estimate, full: Estimate) -> str:
     return (
-        f"Keep the first {_percent(drop.ratio)} of each response: accuracy there is {kept.value:.3f} against "
-        f"{_figure(full)} on full responses, {bound} with 95 % confidence. It is the shortest beginning tried that "
-        f"loses no more than {_points(margin)}."
+        f"Keep the first {_percent(ratio)} of each response: accuracy there is {kept.value:.3f} against "
+        f"{_figure(full)} on full responses. It {found.says('on full responses')}. It is the shortest beginning tried "
+        "of which that is shown."
     )
 
 
-def _keep_all(longest: AccuracyDrop, full: Estimate) -> str:
+def _none_shorter(ratio: Fraction, found: Comparison, full: Estimate, verdict: Verdict) -> str:
+    opening = "Keep all" if verdict == "keep_all" else "No conclusion"
     return (
-        f"Keep all: the first {_percent(longest.ratio)} of each response, the longest beginning tried, already loses "
-        f"at least {_points(longest.at_least)} of the accuracy on full responses, {_figure(full)}, with 95 % "
-        "confidence."
+        f"{opening}: accuracy on full responses is {_figure(full)}. On the first {_percent(ratio)} of each response, "
+        f"the longest beginning tried, it {found.says('on full responses')}."
     )
 
 
@@ -189,15 +190,8 @@ def _at_chance(full: Estimate, shuffled: Floats) -> str:
 
 
 def _no_better_than_length(full: Estimate, length: LengthBaseline) -> str:
+    says = length.gain.says_if_better("that of length alone")
     return (
-        f"No conclusion: accuracy on full responses, {_figure(full)}, is not above that of length alone "
-        f"({length.wins} wins: {length.accuracy:.3f}) with 95 % confidence, so the curve may show nothing but length."
-    )
-
-
-def _too_few(longest: AccuracyDrop, full: Estimate, margin: float) -> str:
-    return (
-        f"No conclusion: accuracy on full responses is {_figure(full)}, but these are too few pairs to tell a loss of "
-        f"{_points(margin)}. At {_percent(longest.ratio)} of each response the loss is between "
-        f"{_points(longest.at_least)} and {_points(longest.at_most)}."
+        f"No conclusion: accuracy on full responses is {_figure(full)}. It {says} ({length.wins} wins: "
+        f"{length.accuracy:.3f}), so the curve may show nothing but length."
     )

@@ -31,6 +31,7 @@ from headwater.report.lens import decodes
 from headwater.report.lens.page import page
 from headwater.report.lens.views import PAIR, Lens, contents
 from headwater.results import runs
+from headwater.results.evaluation import better_rule
 from headwater.results.facts import Facts
 from headwater.signal import tokenwise
 from headwater.signal.options import ScorerOptions
@@ -259,9 +260,10 @@ def _accuracy_note(models: Sequence[str], metrics: Mapping[str, Estimate]) -> st
         for prefix, model in zip(PREFIXES, models, strict=False)
     ]
     accuracy = metrics["accuracy"]
-    longer = f"the longer one is the chosen one in {_share(metrics['length_accuracy'])}"
+    rule = better_rule(metrics["length_accuracy"])
+    by_length = f"the {rule.wins} one is the chosen one in {_share(rule.accuracy)}"
     size = f"n = {accuracy.n} pairs of {accuracy.clusters} prompts, {LEVEL:.0%} intervals."
-    return f"{'; '.join([*right, longer])}. {size}"
+    return f"{'; '.join([*right, by_length])}. {size}"
 
 
 def _score_notes(readers: Sequence[TokenReader]) -> list[str]:

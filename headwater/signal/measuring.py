@@ -142,7 +142,7 @@ def measure_input(read: SignalInput, options: SignalOptions, grid: Grid) -> Sign
     scorer = read.score()
     groups = groups_of(read.preferences, scorer.lengths)
     curves = measure(scorer, read.conversation_ids, groups.members, grid)
-    advice = recommend(curves, grid.ratios, options.margin / 100)
+    advice = recommend(curves, grid.ratios, options.margin)
     points = list(curves.curve(scorer.unit).points)
     if scorer.unit != Words.unit:
         points += _words_curve(read, grid)

@@ -12,6 +12,7 @@ from headwater.data.published import published_points
 from headwater.data.tokens import TOKENS_PER_PASS, EndToken
 from headwater.data.truncation import Truncation, parse_keep
 from headwater.errors import UsageError
+from headwater.noninferiority import MARGIN, check_margin
 from headwater.results.signal import CurvePoint
 from headwater.signal.curves import Grid
 
@@ -69,15 +70,14 @@ class SignalOptions:
     span_ratios: tuple[str, ...] | None = None
     """Kept ratios at which a reward model also scores the end, the middle and a random span; without a value, none.
     Default: 20% 50%."""
-    margin: float = 1.0
+    margin: float = MARGIN
     """Percentage points of accuracy that the recommended ratio may lose."""
     published: str | None = None
     """Curve to draw behind, as FILE.json:NAME, where NAME holds [kept share or tokens, accuracy] pairs."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work. Errors: `UsageError`."""
-        if self.margin <= 0:
-            raise UsageError(f"--margin {self.margin:g}", "expected points of accuracy above 0", "such as 1")
+        check_margin(self.margin)
         if any(amount < 1 for amount in self.amounts):
             raise UsageError("--amounts", "expected whole numbers above 0")
 

@@ -11,7 +11,7 @@ from headwater.data.truncation import Keep
 from headwater.signal.bootstrap import Bootstrap
 from headwater.signal.curves import CurveKey, Curves, Grid, measure
 from headwater.signal.depth import (
-    accuracy_drops,
+    accuracy_changes,
     depth_metrics,
     length_baseline,
     recommend,
@@ -79,7 +79,7 @@ LENGTH = [outcomes(0.5)] * 3
 def test_it_keeps_the_shortest_ratio_that_loses_no_more_than_the_margin() -> None:
     full = outcomes(0.8)
     worse = full * (np.arange(2000) % 10 > 0)  # a tenth of the wins lost
-    advice = recommend(curves([worse, full, full], LENGTH), TENTHS[-3:], 0.01)
+    advice = recommend(curves([worse, full, full], LENGTH), TENTHS[-3:], 1.0)
     assert (advice.verdict, advice.keep) == ("keep", Fraction(9, 10))
     assert "first 90 %" in advice.sentence
     assert "0.800" in advice.sentence
@@ -90,18 +90,18 @@ def test_it_stops_at_the_first_ratio_that_fails() -> None:
     """A dip on the way down ends the search: the fixed order of tests keeps the error at 5 %."""
     full = outcomes(0.8)
     dip = full * (np.arange(2000) % 10 > 0)
-    assert recommend(curves([full, dip, full], LENGTH), TENTHS[-3:], 0.01).verdict == "keep_all"
+    assert recommend(curves([full, dip, full], LENGTH), TENTHS[-3:], 1.0).verdict == "keep_all"
 
 
 def test_it_says_when_nothing_shorter_is_as_good() -> None:
     full = outcomes(0.8)
     worse = full * (np.arange(2000) % 5 > 0)
-    advice = recommend(curves([worse, worse, full], LENGTH), TENTHS[-3:], 0.01)
+    advice = recommend(curves([worse, worse, full], LENGTH), TENTHS[-3:], 1.0)
     assert (advice.verdict, advice.keep) == ("keep_all", Fraction(1))
 
 
 def test_it_says_when_the_accuracy_is_at_chance() -> None:
-    advice = recommend(curves([outcomes(0.51)] * 3, LENGTH), TENTHS[-3:], 0.01)
+    advice = recommend(curves([outcomes(0.51)] * 3, LENGTH), TENTHS[-3:], 1.0)
     assert (advice.verdict, advice.keep) == ("chance", None)
     assert advice.sentence.startswith("No conclusion")
 
@@ -109,29 +109,30 @@ def test_it_says_when_the_accuracy_is_at_chance() -> None:
 def test_chance_is_also_where_shuffled_labels_lie() -> None:
     found = curves([outcomes(0.55, 20_000)] * 3, [outcomes(0.5, 20_000)] * 3)
     above = Curves(found.points, found.draws, found.margins, np.array([0.45, 0.56]))
-    assert recommend(found, TENTHS[-3:], 0.01).verdict == "keep"
-    assert recommend(above, TENTHS[-3:], 0.01).verdict == "chance"
+    assert recommend(found, TENTHS[-3:], 1.0).verdict == "keep"
+    assert recommend(above, TENTHS[-3:], 1.0).verdict == "chance"
 
 
 @pytest.mark.parametrize("longer_wins", [0.62, 0.38])
 def test_it_says_when_length_alone_does_as_well(longer_wins: float) -> None:
     found = curves([outcomes(0.62)] * 3, [outcomes(longer_wins)] * 3)
-    advice = recommend(found, TENTHS[-3:], 0.01)
+    advice = recommend(found, TENTHS[-3:], 1.0)
     assert (advice.verdict, advice.keep) == ("length", None)
-    assert length_baseline(found, TENTHS[-3:]).wins == ("longer" if longer_wins > 0.5 else "shorter")
-    assert length_baseline(found, TENTHS[-3:]).accuracy == pytest.approx(0.62)
+    assert length_baseline(found, TENTHS[-3:], 1.0).wins == ("longer" if longer_wins > 0.5 else "shorter")
+    assert length_baseline(found, TENTHS[-3:], 1.0).accuracy == pytest.approx(0.62)
 
 
 def test_it_says_when_there_are_too_few_pairs() -> None:
     rng = np.random.default_rng(0)
     rows = [(rng.random(60) < 0.8).astype(float) for _ in range(3)]
-    advice = recommend(curves(rows, [outcomes(0.5, 60)] * 3), TENTHS[-3:], 0.01)
+    advice = recommend(curves(rows, [outcomes(0.5, 60)] * 3), TENTHS[-3:], 1.0)
     assert (advice.verdict, advice.keep) == ("too_few", None)
-    assert "too few pairs" in advice.sentence
+    assert "may or may not be worse than on full responses" in advice.sentence
+    assert "pairs would decide it" in advice.sentence
 
 
 def test_one_opening_is_no_sample() -> None:
-    advice = recommend(curves([outcomes(0.9)] * 3, LENGTH, conversation_ids=1), TENTHS[-3:], 0.01)
+    advice = recommend(curves([outcomes(0.9)] * 3, LENGTH, conversation_ids=1), TENTHS[-3:], 1.0)
     assert advice.verdict == "chance"
     assert "too few prompts" in advice.sentence
 
@@ -155,9 +156,12 @@ def test_there_is_no_depth_below_chance() -> None:
 def test_losses_are_paired() -> None:
     """Two rows that rise and fall together lose exactly what they lose, however wide either is."""
     draws = np.random.default_rng(0).normal(0.7, 0.1, (500, 1)) + np.array([-0.02, 0.0])
-    (loss,) = accuracy_drops(TENTHS[-2:], np.array([0.68, 0.7]), draws)
-    assert loss.at_least == pytest.approx(0.02)
-    assert loss.at_most == pytest.approx(0.02)
+    ((ratio, found),) = accuracy_changes(
+        TENTHS[-2:], np.array([0.68, 0.7]), draws, Estimate(0.7, 0.5, 0.9, 10**9, 10**9), 1.0
+    )
+    assert ratio == TENTHS[-2]
+    assert found.difference[:3] == pytest.approx((-0.02, -0.02, -0.02), abs=1e-6)
+    assert found.verdict == "worse"
 
 
 def test_what_is_saved_counts_prompts_once() -> None:

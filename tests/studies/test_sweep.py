@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,19 @@ def test_the_correlation_counts_ratios(done: Path) -> None:
         f"rank_correlation_equal_{equal}_on_{seen}" for equal in ("examples", "tokens") for seen in ("full", "same")
     }
     assert all(found["n"] == 3 for found in metrics.values())
+
+
+def test_what_less_costs_is_said_of_every_budget_by_the_rule(done: Path) -> None:
+    """Pair by pair over both seeds: as many pairs as both evaluations hold."""
+    says = runs.load(done / "summary").facts["says"]
+    assert [sentence.split(":")[0] for sentence in says] == [
+        f"Equal {equal}, judged on {responses}"
+        for equal in ("examples", "tokens")
+        for responses in ("full responses", "equally short responses")
+    ]
+    n = sum(runs.load(done / f"keep-100-equal-examples-seed-{s}-on-100").metrics["accuracy"]["n"] for s in (0, 1))
+    assert all("training on the first 60 %" in sentence and f"{n} pairs" in sentence for sentence in says)
+    assert says[0] in html.unescape((done / "report.html").read_text(encoding="utf-8"))
 
 
 def test_status_only_looks(pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

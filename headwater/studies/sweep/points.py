@@ -12,13 +12,14 @@ from headwater.config import POSITIONAL
 from headwater.data.tokens import EndToken
 from headwater.data.truncation import parse_keep
 from headwater.errors import UsageError
+from headwater.noninferiority import MARGIN, check_margin
 
 Budget = Literal["examples", "tokens"]
 
 HELP = {
     "Input": ("data",),
     "Output": ("output", "status"),
-    "Study": ("train", "model", "keeps", "seeds", "equal"),
+    "Study": ("train", "model", "keeps", "seeds", "equal", "margin"),
     "Training": (
         "num_train_epochs",
         "learning_rate",
@@ -48,6 +49,8 @@ class Config:
     """Random seeds of weights, order and held-out share; intervals are over them."""
     equal: tuple[Budget, ...] = ("examples", "tokens")
     """What every ratio gets as much of as full responses: examples, or tokens (which means more examples)."""
+    margin: float = MARGIN
+    """Percentage points of accuracy that a kept ratio may lose and still count as not worse than all."""
     num_train_epochs: float = 1.0
     """Number of passes over the training pairs with full responses."""
     learning_rate: float | None = None
@@ -71,6 +74,7 @@ class Config:
         """Refuse values that cannot work. Errors: `UsageError`."""
         if not self.seeds or not self.equal:
             raise UsageError("--seeds" if not self.seeds else "--equal", "is empty", "give one or more")
+        check_margin(self.margin)
         if not 0 < self.eval_fraction < 1:
             raise UsageError(f"--eval-fraction {self.eval_fraction:g}", "expected a share in (0, 1)", "such as 0.2")
         if len(self.ratios) < 2:
@@ -89,7 +93,9 @@ class Config:
         """Return the settings that every point shares."""
         own = configs.flatten(self)
         return {
-            name: value for name, value in own.items() if name not in ("output", "keeps", "seeds", "equal", "status")
+            name: value
+            for name, value in own.items()
+            if name not in ("output", "keeps", "seeds", "equal", "margin", "status")
         }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
@@ -13,6 +14,8 @@ from rich.table import Table
 
 from headwater.commands import report, signal
 from headwater.console import show
+from headwater.report.accuracy_comparison import shortest_not_worse
+from headwater.report.findings import ratio_sentence
 from headwater.results import runs
 from headwater.results.signal import SignalCurve
 from headwater.results.sweep import OnePassPoint, SweepResult, SweepRow
@@ -59,15 +62,18 @@ def summarise(sweep: Sweep) -> Path:
     curve = _one_pass(sweep, first)
     rows = list(_rows(sweep))
     correlations = dict(_correlations(rows, curve, _resamples(sweep), config.seeds[0]))
-    writer = runs.start(config.output / "summary", "sweep", config, facts={"kind": config.train})
+    says = list(_sentences(sweep))
+    writer = runs.start(config.output / "summary", "sweep", config, facts={"kind": config.train, "says": says})
     points = (SweepRow(**row._asdict() | {"keep": float(row.keep)}, accuracy=row.accuracy) for row in rows)
     one_pass = (OnePassPoint(keep=keep, **estimate._asdict()) for keep, estimate in curve.items())
     SweepResult(tuple(points), tuple(one_pass)).write(writer.path)
     writer.write_metrics(correlations)
     summary = writer.finish()
     _show(rows, curve, correlations)
+    for sentence in says:
+        show(sentence)
     page = config.output / "report.html"
-    report.run(report.Config(runs=(summary, config.output / "one-pass"), output=page))
+    report.run(report.Config(runs=(summary, config.output / "one-pass"), output=page, margin=config.margin))
     return summary
 
 
@@ -78,7 +84,7 @@ def _one_pass(sweep: Sweep, point: Point) -> dict[float, Estimate]:
         data=config.data,
         output=output,
         model=str(sweep.trained(point)),
-        options=SignalOptions(ratios=tuple(str(float(keep)) for keep in config.ratios[:-1])),
+        options=SignalOptions(ratios=tuple(str(float(keep)) for keep in config.ratios[:-1]), margin=config.margin),
         scorer=ScorerOptions(max_length=config.max_length),
         seed=point.seed,
         overwrite=True,
@@ -110,6 +116,24 @@ def _rows(sweep: Sweep) -> Iterator[Row]:
             share = Fraction(1) if seen == "full" else keep
             judged = [runs.load(sweep.judged(point, share)).metrics["accuracy"]["value"] for point in members]
             yield Row(keep, equal, seen, tokens, flops, seconds, tuple(judged))
+
+
+def _sentences(sweep: Sweep) -> Iterator[str]:
+    """Yield what training on less loses, for every budget and kind of evaluation: all seeds together, pair by pair.
+
+    The interval is that of the pairs, for these trained models; how seeds differ is in the table.
+    """
+    done = [point for point in sweep.points() if sweep.is_done(point)]
+    for equal, seen in itertools.product(dict.fromkeys(point.equal for point in done), ("full", "same")):
+        by_ratio: dict[float, list[runs.Run]] = {}
+        for point in done:
+            if point.equal == equal or point.keep == 1:
+                judged = sweep.judged(point, Fraction(1) if seen == "full" else point.keep)
+                by_ratio.setdefault(float(point.keep), []).append(runs.load(judged))
+        found = shortest_not_worse(by_ratio, sweep.config.margin) if len(by_ratio) > 1 else None
+        if found:
+            responses = "full responses" if seen == "full" else "equally short responses"
+            yield f"{ratio_sentence(f'Equal {equal}, judged on {responses}', found)}."
 
 
 def over_seeds(values: Sequence[float]) -> Estimate:
