@@ -39,6 +39,20 @@ def _table(title: str, *heads: str) -> Table:
     return table
 
 
+def _by_judge(title: str, heads: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> Table:
+    """Return a table of rows of a judge each; a single judge stands in the title, so that columns have more room."""
+    judges = {judge for judge, _ in rows}
+    if len(judges) == 1:
+        table = _table(f"{title}, by {judges.pop()}", *heads)
+        for _, cells in rows:
+            table.add_row(*cells)
+        return table
+    table = _table(title, "judge", *heads)
+    for judge, cells in rows:
+        table.add_row(judge, *cells)
+    return table
+
+
 def requests(found: Sequence[Requests]) -> Table:
     """Return the number of requests that each LLM judge takes."""
     table = _table("plan", "judge", "requests", "of them in the journal", "to make")
@@ -92,15 +106,19 @@ def standings(found: Sequence[Standing], figures: JudgedFigures, judge: str, hea
 
 
 def official(found: Sequence[OfficialFigures]) -> Table:
-    """Return AlpacaEval's own figures, in per cent with its standard errors."""
-    heads = ("win rate", "standard error", "discrete", "at equal length", "its standard error", "won", "lost", "drawn")
-    table = _table("as AlpacaEval counts", "judge", "model", *heads)
+    """Return AlpacaEval's own figures, in per cent, with its standard errors."""
+    heads = ("model", "win rate (error)", "discrete", "at equal length (error)", "won", "lost", "drawn")
+    rows = []
     for one in found:
-        at_equal_length = (one.length_controlled_winrate, one.lc_standard_error)
-        rates = (one.win_rate, one.standard_error, one.discrete_win_rate, *at_equal_length)
-        counts = (one.n_wins, one.n_wins_base, one.n_draws)
-        table.add_row(one.judge, one.model, *("–" if r is None else f"{r:.2f}" for r in rates), *map(str, counts))
-    return table
+        rates = _with_error(one.win_rate, one.standard_error), f"{one.discrete_win_rate:.2f}"
+        at_equal_length = _with_error(one.length_controlled_winrate, one.lc_standard_error)
+        counts = map(str, (one.n_wins, one.n_wins_base, one.n_draws))
+        rows.append((one.judge, (one.model, *rates, at_equal_length, *counts)))
+    return _by_judge("as AlpacaEval counts, in per cent (standard error)", heads, rows)
+
+
+def _with_error(rate: float | None, error: float | None) -> str:
+    return "–" if rate is None else f"{rate:.2f}" if error is None else f"{rate:.2f} ({error:.2f})"
 
 
 def lengths(found: Sequence[Standing], figures: JudgedFigures) -> Table | None:
@@ -110,13 +128,14 @@ def lengths(found: Sequence[Standing], figures: JudgedFigures) -> Table | None:
         "length_difference": "characters longer",
         "length_correlation": "rank correlation of length and gain",
     }
-    rows = [[figures.of_model(figure, one.judge, one.model) for figure in heads] for one in found]
-    if not any(figure for row in rows for figure in row):
+    known = {f: h for f, h in heads.items() if any(figures.of_model(f, one.judge, one.model) for one in found)}
+    if not known:
         return None
-    table = _table("score and length", "judge", "model", *heads.values())
-    for one, row in zip(found, rows, strict=True):
-        table.add_row(one.judge, one.model, *map(cell, row))
-    return table
+    rows = [
+        (one.judge, (one.model, *(cell(figures.of_model(figure, one.judge, one.model)) for figure in known)))
+        for one in found
+    ]
+    return _by_judge("score and length", ("model", *known.values()), rows)
 
 
 def agreement(found: Sequence[Agreement]) -> Table | None:
@@ -133,10 +152,11 @@ def differences(found: Mapping[tuple[str, str, str], Estimate]) -> Table | None:
     """Return how much more a judge prefers one model than another, on the same prompts; None for a single model."""
     if not found:
         return None
-    table = _table(f"preferred more, prompt by prompt ({LEVEL:.0%} interval)", "judge", "models", "by", "n")
-    for (judge, model, other), estimate in found.items():
-        table.add_row(judge, f"{model} − {other}", cell(estimate), str(estimate.n))
-    return table
+    rows = [
+        (judge, (f"{model} − {other}", cell(estimate), str(estimate.n)))
+        for (judge, model, other), estimate in found.items()
+    ]
+    return _by_judge(f"preferred more, prompt by prompt ({LEVEL:.0%} interval)", ("models", "by", "n"), rows)
 
 
 def wins(found: Sequence[WinShare], judge: str) -> Table | None:
@@ -156,10 +176,8 @@ def extremes(found: Sequence[ModelExamples]) -> Table | None:
     """Return the prompt on which each model gained and lost most; None where no examples are kept."""
     if not any(one.improved or one.degraded for one in found):
         return None
-    table = _table("most improved and most degraded", "judge", "model", "gained most on", "lost most on")
-    for one in found:
-        table.add_row(one.judge, one.model, _prompt(one.improved), _prompt(one.degraded))
-    return table
+    rows = [(one.judge, (one.model, _prompt(one.improved), _prompt(one.degraded))) for one in found]
+    return _by_judge("most improved and most degraded", ("model", "gained most on", "lost most on"), rows)
 
 
 def _prompt(side: Sequence[ExampleAnswers]) -> str:
