@@ -5,7 +5,7 @@ from __future__ import annotations
 from headwater.data.layouts.dialogues import dialogue_turns
 from headwater.data.layouts.fields import complete, items, kind, listed, number, text
 from headwater.data.layouts.layout import Broken, CandidatesDraft, Fields
-from headwater.data.layouts.messages import instructed, with_system
+from headwater.data.layouts.messages import instructed, prompt, with_system
 from headwater.data.preference import Message, Response
 
 
@@ -81,3 +81,32 @@ def _list(fields: Fields, column: str) -> list[object]:
     if not isinstance(value, list):
         raise Broken(f"{column} is {kind(value)}", "expected a list")
     return value
+
+
+def distilabel(fields: Fields) -> CandidatesDraft:
+    """distilabel: `generations` of several models, and their `ratings` (in early versions `rating`)."""
+    column = "ratings" if "ratings" in fields else "rating"
+    texts, ratings = _list(fields, "generations"), _list(fields, column)
+    if len(texts) != len(ratings):
+        raise Broken(f"{len(texts)} generations and {len(ratings)} {column}", "expected one for each")
+    rows = [{"generations": output, column: rating} for output, rating in zip(texts, ratings, strict=True)]
+    asked = instructed(fields) if "instruction" in fields else prompt(fields, "input")
+    return CandidatesDraft(
+        asked, tuple(Response(text(row, "generations"), number(row, column)) for row in rows if _said(row))
+    )
+
+
+def _said(row: Fields) -> bool:
+    """Return whether a model answered: distilabel stores null where it failed."""
+    return row["generations"] is not None
+
+
+def stack_exchange(fields: Fields) -> CandidatesDraft:
+    """Stack Exchange (HuggingFaceH4/stack-exchange-preferences): `answers` with `pm_score`, from votes and acceptance.
+
+    Texts are HTML, as published.
+    """
+    return CandidatesDraft(
+        prompt(fields, "question"),
+        tuple(Response(text(item, "text"), number(item, "pm_score")) for item in items(fields, "answers")),
+    )

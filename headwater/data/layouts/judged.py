@@ -20,7 +20,7 @@ from headwater.data.layouts.verdicts import (
 from headwater.data.preference import Message, Response
 
 
-def _draft(asked: tuple[Message, ...], first: Response, second: Response, verdict: float | None) -> Draft:
+def judged_draft(asked: tuple[Message, ...], first: Response, second: Response, verdict: float | None) -> Draft:
     """Return the pair of a `verdict`, the preference for the second. Errors: `NoPreference` for a tie, or without."""
     if verdict is None or verdict == 0.5:
         raise NoPreference("no_verdict" if verdict is None else "tie")
@@ -30,7 +30,7 @@ def _draft(asked: tuple[Message, ...], first: Response, second: Response, verdic
 def _texts(fields: Fields, question: str, first: str, second: str, verdict: float | None) -> Draft:
     """Return the draft of a question, or an instruction with its input, and two columns of text."""
     asked = instructed(fields) if question == "instruction" else prompt(fields, question)
-    return _draft(asked, Response(text(fields, first)), Response(text(fields, second)), verdict)
+    return judged_draft(asked, Response(text(fields, first)), Response(text(fields, second)), verdict)
 
 
 def align_anything(fields: Fields) -> Draft:
@@ -53,20 +53,20 @@ def shp(fields: Fields) -> Draft:
     verdict = share(fields, "labels", ONE_OR_ZERO)
     first = Response(text(fields, "human_ref_A"), number(fields, "score_A"))
     second = Response(text(fields, "human_ref_B"), number(fields, "score_B"))
-    return _draft(with_system(fields, (Message("user", text(fields, "history")),)), first, second, verdict)
+    return judged_draft(with_system(fields, (Message("user", text(fields, "history")),)), first, second, verdict)
 
 
 def helpsteer2(fields: Fields) -> Draft:
     """HelpSteer2-Preference (NVIDIA): `preference_strength` from -3 (response 1 is much better) to 3; 0 is a tie."""
-    asked = with_system(fields, _helpsteer_turns(text(fields, "prompt")))
+    asked = with_system(fields, helpsteer_turns(text(fields, "prompt")))
     first, second = (Response(text(fields, column)) for column in ("response_1", "response_2"))
-    return _draft(asked, first, second, share(fields, "preference_strength", STRENGTH))
+    return judged_draft(asked, first, second, share(fields, "preference_strength", STRENGTH))
 
 
 _HELPSTEER_TURN = re.compile(r"\n?<extra_id_1>(User|Assistant)\n")
 
 
-def _helpsteer_turns(prompt: str) -> tuple[Message, ...]:
+def helpsteer_turns(prompt: str) -> tuple[Message, ...]:
     """Return the turns of a HelpSteer2 prompt, which begins with the user's; `<extra_id_1>` marks the others."""
     start, *parts = _HELPSTEER_TURN.split(prompt)
     later = [
@@ -80,7 +80,7 @@ def helpsteer3(fields: Fields) -> Draft:
     """HelpSteer3-Preference (NVIDIA): `context` messages; `overall_preference` from -3 (response 1) to 3; 0: tie."""
     first, second = (Response(text(fields, column)) for column in ("response1", "response2"))
     verdict = share(fields, "overall_preference", STRENGTH)
-    return _draft(with_system(fields, messages(fields, "context")), first, second, verdict)
+    return judged_draft(with_system(fields, messages(fields, "context")), first, second, verdict)
 
 
 def chatbot_arena(fields: Fields) -> Draft:
@@ -91,7 +91,7 @@ def chatbot_arena(fields: Fields) -> Draft:
     verdict = share(fields, "winner", WORDS_ONLY)
     asked, first = conversation(fields, "conversation_a")
     other, second = conversation(fields, "conversation_b")
-    draft = _draft(with_system(fields, asked), Response(first), Response(second), verdict)
+    draft = judged_draft(with_system(fields, asked), Response(first), Response(second), verdict)
     if asked != other:
         raise NoPreference("prompts_differ")
     return draft
@@ -117,7 +117,7 @@ def arena_human_preference(fields: Fields) -> Draft:
     asked = [Message("user", questions[0])]
     for answer, question in zip(first[:-1], questions[1:], strict=True):
         asked += (Message("assistant", answer), Message("user", question))
-    return _draft(with_system(fields, tuple(asked)), Response(first[-1]), Response(second[-1]), float(won[1]))
+    return judged_draft(with_system(fields, tuple(asked)), Response(first[-1]), Response(second[-1]), float(won[1]))
 
 
 def _turns_of_three(fields: Fields) -> list[list[str]]:

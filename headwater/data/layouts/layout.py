@@ -1,8 +1,8 @@
-"""What a layout is: the columns that identify it, its reader, and the three kinds of drafts that a reader returns."""
+"""What a layout is: the columns that identify it, its reader, and the kinds of drafts that a reader returns."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -16,8 +16,8 @@ class Cells(dict[str, Any]):
     """Fields of a row of CSV, where every value is a text: a layout converts numbers, booleans and lists itself."""
 
 
-MESSAGE_KEYS = ("role", "content", "from", "value")
-"""Keys of a message that are read."""
+MESSAGE_KEYS = ("role", "content", "from", "value", "type", "text")
+"""Keys of a message, and of the parts of its content, that are read."""
 Yields = Literal["preferences", "candidates", "unpaired"]
 
 
@@ -66,14 +66,33 @@ class UnpairedDraft(NamedTuple):
 AnyDraft = Draft | CandidatesDraft | UnpairedDraft
 
 
+class Part(NamedTuple):
+    """What one row gives to the records of several rows: a rated response, or a message of a tree."""
+
+    key: Hashable
+    """The same for the rows that belong together."""
+    content: Any
+    """What `Together.join` takes."""
+
+
+@dataclass(frozen=True)
+class Together:
+    """How rows that belong together become records. All rows of the data are held in memory until the last is read."""
+
+    join: Callable[[Sequence[Any]], Sequence[CandidatesDraft]]
+    """Contents of the parts with one key, in the order of the data, to drafts."""
+    note: str
+    """Name under which the rows are counted with the row counts."""
+
+
 @dataclass(frozen=True)
 class Layout:
     """A public form of preference data: which rows have it, and how such a row is read."""
 
     columns: tuple[str, ...]
     """Columns that every row must have."""
-    read: Callable[[Fields], AnyDraft]
-    """Returns the draft of a row. Errors: `NoPreference`, `Broken`."""
+    read: Callable[[Fields], AnyDraft | Part]
+    """Returns the draft of a row, or its part in the drafts of several. Errors: `NoPreference`, `Broken`."""
     recognise: Callable[[Fields], bool] = lambda fields: True
     """Tells layouts apart that have the same columns."""
     without: tuple[str, ...] = ()
@@ -82,7 +101,11 @@ class Layout:
     reads: tuple[str, ...] = ()
     """Optional columns that are read as well."""
     items: tuple[str, ...] = MESSAGE_KEYS
-    """Keys that are read of an object in a list: of a message, or of one of several responses."""
+    """Keys that are read of the objects in a column: of a message, or of one of several responses."""
+    skips: tuple[str, ...] = ()
+    """Columns that hold what other columns hold as well: named and not refused, whatever their name."""
+    together: Together | None = None
+    """How several rows become records; None where every row is one."""
 
     def fits(self, fields: Fields) -> bool:
         """Return whether a row has this layout."""

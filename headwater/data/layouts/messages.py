@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from headwater.data.layouts.dialogues import begins_a_dialogue, dialogue_turns_of_prompt
-from headwater.data.layouts.fields import kind, listed, optional_text, text, without_an_answer
+from headwater.data.layouts.fields import kind, listed, optional_text, without_an_answer
 from headwater.data.layouts.layout import Broken, Fields
-from headwater.data.layouts.unread import TOOL_ROLES, check_keys, code_of_part
+from headwater.data.layouts.unread import SYSTEM_COLUMNS, TOOL_ROLES, check_keys, code_of_part
 from headwater.data.preference import Message, Role
 
 
@@ -22,12 +22,21 @@ class Tags(NamedTuple):
 
 
 CHAT = Tags("role", "content", {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"})
-SHAREGPT = Tags("from", "value", {"system": "system", "human": "user", "gpt": "assistant"})
+SHAREGPT = Tags(
+    "from",
+    "value",
+    {"system": "system", "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"},
+)
 
 
-def message(item: Any, column: str, tags: Tags = CHAT) -> Message:
-    """Return one message. Errors: `Broken`, also for a further key that changes its meaning (`unread.py`)."""
+def message(item: Any, column: str) -> Message:
+    """Return one message, `{"role", "content"}` or `{"from", "value"}`.
+
+    Errors: `Broken`, also for a further key that changes its meaning (`unread.py`).
+    """
+    tags = CHAT
     if isinstance(item, dict):
+        tags = SHAREGPT if "from" in item and "role" not in item else CHAT
         role, content = item.get(tags.role), item.get(tags.content)
         if len(item) > 2 or content is None:
             check_keys(item, column)
@@ -64,19 +73,19 @@ def _no_message(item: Any, column: str, tags: Tags) -> Broken:
     return Broken(f"{column} holds {kind(item)}", f"expected messages like {form}")
 
 
-def messages(fields: Fields, column: str, tags: Tags = CHAT) -> tuple[Message, ...]:
+def messages(fields: Fields, column: str) -> tuple[Message, ...]:
     """Return the messages of a column, at least one. Errors: `Broken`."""
     value = listed(fields, column)
     if not isinstance(value, list):
         raise Broken(f"{column} is {kind(value)}", "expected a list of messages")
     if not value:
         raise Broken(f"{column} is an empty list", "expected a list of messages")
-    return tuple([message(item, column, tags) for item in value])
+    return tuple([message(item, column) for item in value])
 
 
-def conversation(fields: Fields, column: str, tags: Tags = CHAT) -> tuple[tuple[Message, ...], str]:
+def conversation(fields: Fields, column: str) -> tuple[tuple[Message, ...], str]:
     """Split a conversation before its last turn: (prompt, answer). Errors: `Broken` for another last turn."""
-    turns = messages(fields, column, tags)
+    turns = messages(fields, column)
     if turns[-1].role != "assistant":
         raise without_an_answer(column, "expected the answer last")
     return turns[:-1], turns[-1].content
@@ -114,15 +123,13 @@ def _turns_of(fields: Fields, column: str) -> tuple[Message, ...]:
     return messages(fields, column)
 
 
-def instructed(fields: Fields) -> tuple[Message, ...]:
+def instructed(fields: Fields, question: str = "instruction") -> tuple[Message, ...]:
     r"""Return an Alpaca prompt: system, the [question, answer] pairs of `history`, instruction `\n` input."""
-    asked = _asked(fields, "instruction")
+    asked = _asked(fields, question)
     given = optional_text(fields, "input")
     if given:
         if len(asked) != 1:
-            raise Broken(
-                "input beside an instruction of several turns", "expected a text in instruction", code="CONTEXT"
-            )
+            raise Broken(f"input beside {question} of several turns", f"expected a text in {question}", code="CONTEXT")
         asked = (Message("user", "\n".join(part for part in (asked[0].content, given) if part)),)
     return with_system(fields, (*_history(fields), *asked))
 
@@ -140,10 +147,11 @@ def _history(fields: Fields) -> list[Message]:
 
 
 def with_system(fields: Fields, turns: tuple[Message, ...]) -> tuple[Message, ...]:
-    """Return the turns behind the text of the `system` column, where there is one. Errors: `Broken` for two of them."""
-    if fields.get("system") is None:
-        return turns
-    system = text(fields, "system")
+    """Return the turns behind the text of the `SYSTEM_COLUMNS`, where there is one.
+
+    Errors: `Broken` for two system prompts.
+    """
+    system = _system(fields)
     if not system or turns[:1] == (Message("system", system),):
         return turns
     if any(turn.role == "system" for turn in turns):
@@ -151,6 +159,19 @@ def with_system(fields: Fields, turns: tuple[Message, ...]) -> tuple[Message, ..
     return (Message("system", system), *turns)
 
 
+def _system(fields: Fields) -> str:
+    if fields.keys().isdisjoint(SYSTEM_COLUMNS):
+        return ""
+    given = dict.fromkeys(filter(None, (optional_text(fields, column) for column in SYSTEM_COLUMNS)))
+    if len(given) > 1:
+        named = " and ".join(column for column in SYSTEM_COLUMNS if fields.get(column))
+        raise Broken(f"{named} hold different texts", "expected one system prompt", code="ROLE")
+    return next(iter(given), "")
+
+
 def is_whole_conversation(value: Any) -> bool:
     """Return whether a value is a list of messages with a user turn, not an answer alone."""
-    return isinstance(value, list) and any(isinstance(item, dict) and item.get("role") == "user" for item in value)
+    return isinstance(value, list) and any(
+        isinstance(item, dict) and (item.get("role") == "user" or item.get("from") in ("human", "user"))
+        for item in value
+    )

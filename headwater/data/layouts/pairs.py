@@ -8,15 +8,13 @@ from headwater.data.layouts.dialogues import begins_a_dialogue, dialogue, dialog
 from headwater.data.layouts.fields import complete, listed, number, text
 from headwater.data.layouts.layout import Broken, Draft, Fields, NoPreference
 from headwater.data.layouts.messages import (
-    SHAREGPT,
     answer,
     conversation,
     instructed,
-    message,
-    messages,
     prompt,
     with_system,
 )
+from headwater.data.layouts.unread import SYSTEM_COLUMNS
 from headwater.data.preference import PAIR_COLUMNS, Message, Response
 
 SIDES = ("chosen", "rejected")
@@ -24,6 +22,7 @@ _RATINGS = [
     ("chosen-rating", "rejected-rating"),
     ("chosen_rating", "rejected_rating"),
     ("chosen_avg_rating", "rejected_avg_rating"),
+    ("rating_chosen", "rating_rejected"),
 ]
 _SCORES = {
     side: [f"score_{side}", f"{side}_score", *(columns[place] for columns in _RATINGS)]
@@ -33,54 +32,57 @@ _ABOUT_RESPONSES = frozenset(
     ("metadata", *(f"{side}_complete" for side in SIDES), *(column for side in SIDES for column in _SCORES[side]))
 )
 """Columns that hold scores, ratings and completeness of responses. Most rows have none, which is tested first."""
-READS = ("system", *PAIR_COLUMNS, *sorted(_ABOUT_RESPONSES))
+READS = (*SYSTEM_COLUMNS, *PAIR_COLUMNS, *sorted(_ABOUT_RESPONSES))
 """Optional columns of all layouts with `chosen` and `rejected`."""
 ALPACA = ("input", "history")
 """Optional columns that belong to the prompt, in layouts with an `instruction`."""
 
 
-def explicit(fields: Fields) -> Draft:
+def explicit(fields: Fields, question: str = "prompt") -> Draft:
     """TRL, explicit prompt: `prompt`, and in `chosen` and `rejected` the answers alone; texts or messages.
+
+    `question` is the name of the column with the prompt.
 
     Scores are taken from `score_chosen` (or `chosen_score`, a rating, or `metadata.score_chosen`), as in all layouts
     with these columns. A prompt with the markers of HH-RLHF is read as a dialogue (Dahoas/full-hh-rlhf), and the
     answers may repeat it.
     """
     if all(is_dialogue(fields.get(side)) for side in SIDES):
-        return _prompt_and_dialogues(fields)
-    asked = prompt(fields, "prompt")
+        return _prompt_and_dialogues(fields, question)
+    asked = prompt(fields, question)
     chosen, rejected = (_response(fields, side) for side in SIDES)
-    if begins_a_dialogue(fields.get("prompt")):
+    if begins_a_dialogue(fields.get(question)):
         chosen, rejected = (replace(side, text=side.text.strip()) for side in (chosen, rejected))
     return _rated(Draft(asked, chosen, rejected), fields)
 
 
-def _prompt_and_dialogues(fields: Fields) -> Draft:
+def _prompt_and_dialogues(fields: Fields, question: str) -> Draft:
     draft = hh(fields)
-    asked = prompt(fields, "prompt")
+    asked = prompt(fields, question)
     if asked != draft.prompt and not _asks(draft.prompt, asked[-1]):
         raise NoPreference("prompts_differ")
     return draft
 
 
-def implicit(fields: Fields) -> Draft:
+def implicit(fields: Fields, sides: tuple[str, str] = SIDES) -> Draft:
     """TRL, implicit prompt; Skywork-Reward-Preference, RLHFlow, OpenRLHF, Argilla's dpo-mix: two whole conversations.
+
+    `sides` are the names of their columns.
 
     Both are split before their last assistant turn, not where their characters begin to differ: answers that start
     alike stay whole. Plain texts show no place to split at, and are refused.
     """
-    for side in SIDES:
+    for side in sides:
         if isinstance(fields.get(side), str):
             raise Broken(
                 f"{side} is a text that shows no place where the prompt ends",
                 r"expected messages, \n\nHuman: … \n\nAssistant: … dialogues, or a prompt in a column of its own",
                 "name it with --columns prompt=NAME",
             )
-    before, chosen = conversation(fields, "chosen")
-    other, rejected = conversation(fields, "rejected")
+    before, chosen = conversation(fields, sides[0])
+    other, rejected = conversation(fields, sides[1])
     _check_same(before, other)
-    draft = Draft(with_system(fields, before), _scored(chosen, fields, "chosen"), _scored(rejected, fields, "rejected"))
-    return _rated(draft, fields)
+    return pair(fields, with_system(fields, before), chosen, rejected)
 
 
 def prompt_and_conversations(fields: Fields) -> Draft:
@@ -108,30 +110,17 @@ def hh(fields: Fields) -> Draft:
     turns = dialogue_turns(before, "chosen")
     if before != other:  # white space around turns does not count
         _check_same(turns, dialogue_turns(other, "rejected"))
-    draft = Draft(with_system(fields, turns), _scored(chosen, fields, "chosen"), _scored(rejected, fields, "rejected"))
-    return _rated(draft, fields)
+    return pair(fields, with_system(fields, turns), chosen, rejected)
 
 
 def argilla(fields: Fields) -> Draft:
     """Argilla's UltraFeedback: `instruction`, `chosen_response`, `rejected_response`; equal ratings prefer nothing."""
-    asked = instructed(fields)
-    chosen, rejected = (_scored(text(fields, f"{side}_response"), fields, side) for side in SIDES)
-    return _rated(Draft(asked, chosen, rejected), fields)
+    return pair(fields, instructed(fields), *(text(fields, f"{side}_response") for side in SIDES))
 
 
-def llamafactory_alpaca(fields: Fields) -> Draft:
-    """LLaMA-Factory ranking, alpaca form: `instruction`, and `input`, `system`, `history` where they are given."""
-    return Draft(instructed(fields), _response(fields, "chosen"), _response(fields, "rejected"))
-
-
-def llamafactory_sharegpt(fields: Fields) -> Draft:
-    """LLaMA-Factory ranking, sharegpt form: `conversations`, and one message each in `chosen` and `rejected`."""
-    turns = with_system(fields, messages(fields, "conversations", SHAREGPT))
-    chosen, rejected = (message(fields.get(side), side, SHAREGPT) for side in SIDES)
-    for side, turn in (("chosen", chosen), ("rejected", rejected)):
-        if turn.role != "assistant":
-            raise Broken(f"{side} is a {turn.role} turn", "expected an assistant turn", code="ROLE")
-    return Draft(turns, _scored(chosen.content, fields, "chosen"), _scored(rejected.content, fields, "rejected"))
+def pair(fields: Fields, asked: tuple[Message, ...], chosen: str, rejected: str) -> Draft:
+    """Return a pair with the scores that the row holds. Errors: `NoPreference` where both have the same rating."""
+    return _rated(Draft(asked, _scored(chosen, fields, "chosen"), _scored(rejected, fields, "rejected")), fields)
 
 
 def _check_same(prompt: tuple[Message, ...], other: tuple[Message, ...]) -> None:

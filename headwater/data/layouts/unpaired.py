@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from headwater.data.layouts.fields import complete, label, number, text
 from headwater.data.layouts.layout import Fields, UnpairedDraft
-from headwater.data.layouts.messages import SHAREGPT, answer, conversation, instructed, prompt, with_system
+from headwater.data.layouts.messages import answer, conversation, instructed, prompt, with_system
 from headwater.data.preference import Response
 
 
@@ -25,10 +25,15 @@ def llamafactory_kto(fields: Fields) -> UnpairedDraft:
 
 def llamafactory_kto_sharegpt(fields: Fields) -> UnpairedDraft:
     """LLaMA-Factory KTO, sharegpt form: `conversations` that end in the answer, and `kto_tag`."""
-    before, last = conversation(fields, "conversations", SHAREGPT)
+    before, last = conversation(fields, "conversations")
     return UnpairedDraft(with_system(fields, before), Response(last), label(fields, "kto_tag"))
 
 
 def llamafactory_kto_alpaca(fields: Fields) -> UnpairedDraft:
     """LLaMA-Factory KTO, alpaca form: `instruction` (and `input`, `system`, `history`), `output`, `kto_tag`."""
     return UnpairedDraft(instructed(fields), Response(text(fields, "output")), label(fields, "kto_tag"))
+
+
+def beavertails(fields: Fields) -> UnpairedDraft:
+    """BeaverTails (PKU): `prompt`, `response`, and `is_safe`, which is the label."""
+    return UnpairedDraft(prompt(fields, "prompt"), Response(text(fields, "response")), label(fields, "is_safe"))

@@ -16,19 +16,9 @@ from headwater.data.layouts.layout import MESSAGE_KEYS, Broken, Cells, Fields
 HARMLESS = frozenset(
     (
         *("id", "ids", "_id", "uid", "uuid", "idx", "index", "row_id", "prompt_id", "question_id", "conversation_id"),
-        *(
-            "source",
-            "dataset",
-            "dataset_name",
-            "datasplit",
-            "subset",
-            "split",
-            "metadata",
-            "model",
-            "model_a",
-            "model_b",
-            "__index_level_0__",
-        ),
+        *("message_id", "parent_id", "message_tree_id", "__index_level_0__"),
+        *("source", "dataset", "dataset_name", "datasplit", "subset", "split", "metadata"),
+        *("model", "model_a", "model_b"),
     )
 )
 """Columns that identify a row or its origin."""
@@ -50,6 +40,8 @@ _CONTEXT = Meaning("CONTEXT", "text that belongs to the prompt")
 _WEIGHT = Meaning("WEIGHT", "what the row weighs in training")
 _NAME = Meaning("NAME", "the name of a speaker")
 
+SYSTEM_COLUMNS = ("system", "system_prompt", "system_message")
+"""Columns with the text of the system turn, which all layouts read."""
 _OF_ALL = {
     **dict.fromkeys(("tools", "tool_calls", "tool_call", "function_call", "functions", "tool_choice"), _TOOLS),
     **dict.fromkeys(("images", "image", "videos", "video", "audios", "audio", "image_url", "input_audio"), _MEDIA),
@@ -58,7 +50,7 @@ _OF_ALL = {
 }
 COLUMNS: Mapping[str, Meaning] = _OF_ALL | {
     **dict.fromkeys(("input", "context", "contexts", "history", "chat_history", "documents"), _CONTEXT),
-    **dict.fromkeys(("system", "system_prompt", "system_message", "developer"), _CONTEXT),
+    **dict.fromkeys((*SYSTEM_COLUMNS, "developer"), _CONTEXT),
     "margin": Meaning("WEIGHT", "by how much the chosen response is better"),
     "chat_template_kwargs": Meaning("CONTEXT", "settings of the chat template"),
 }
@@ -128,7 +120,11 @@ class Reader(Protocol):
 
     @property
     def items(self) -> tuple[str, ...]:
-        """Keys that are read of an object in a list."""
+        """Keys that are read of the objects in a column."""
+
+    @property
+    def skips(self) -> tuple[str, ...]:
+        """Columns that are named and not refused, whatever their name."""
 
 
 class Columns(NamedTuple):
@@ -137,17 +133,19 @@ class Columns(NamedTuple):
     columns: tuple[str, ...]
     reads: tuple[str, ...] = ()
     items: tuple[str, ...] = MESSAGE_KEYS
+    skips: tuple[str, ...] = ()
 
 
 class Unread:
     """Finds the columns and keys that the rows of a layout hold and the layout does not read."""
 
     def __init__(self, layout: Reader, ignored: Iterable[str] = (), also_read: Iterable[str] = ()) -> None:
-        self.reads = frozenset((*layout.columns, *layout.reads, *also_read, *HARMLESS))
+        self.reads = frozenset((*layout.columns, *layout.reads, *also_read, *HARMLESS)).difference(layout.skips)
+        self._skips = frozenset(layout.skips)
         self._keys = frozenset(layout.items)
         self._ignored = frozenset(ignored)
         self.names: list[str] = []
-        """Columns that hold values and are not read, in alphabetical order; a key of list items as `prompt[].name`."""
+        """Columns and keys that hold values and are not read, in alphabetical order: `votes`, `prompt[].name`."""
 
     def check(self, fields: Fields, left_out: Iterable[tuple[str, Any]] = ()) -> Fields:
         """Add what is not read of a row to `names`, and return its fields without the ignored ones.
@@ -159,8 +157,8 @@ class Unread:
         for column, value in fields.items():
             if column not in self.reads:
                 problem = self._unread(column, value) or problem
-            elif type(value) is list:
-                self._name_keys(column, value)
+            elif (type(value) is list or type(value) is dict) and column not in HARMLESS:
+                problem = self._in_objects(column, value) or problem
         for column, value in left_out:
             problem = self._unread(column, value) or problem
         if problem:
@@ -176,26 +174,52 @@ class Unread:
         name = column.rpartition(".")[2]
         if is_empty(value) or name in HARMLESS:
             return None
-        if name in COLUMNS and self._ignored.isdisjoint((column, name)):
+        if name in COLUMNS and self._ignored.isdisjoint((column, name)) and column not in self._skips:
             return None if is_neutral(name, value) else _refusal(column, name, COLUMNS[name])
         self._add(column)
         return None
 
-    def _name_keys(self, column: str, items: list[Any]) -> None:
-        for item in items:
+    def _in_objects(self, place: str, value: Any) -> Broken | None:
+        """Add the keys that are not read of the objects in a list or an object, at any depth.
+
+        Returns the refusal of a key that changes what the row means. Those of messages are refused by their reader.
+        """
+        problem = None
+        objects = value if type(value) is list else [value]
+        place = f"{place}[]" if type(value) is list else place
+        for item in objects:
             if type(item) is dict:
-                for key in item.keys() - self._keys:
-                    if not is_empty(item[key]) and (key not in KEYS or key in self._ignored):
-                        self._add(f"{column}[].{key}")
+                for key, inner in item.items():
+                    found = None
+                    if key not in self._keys:
+                        found = self._unread_key(f"{place}.{key}", key, inner, item)
+                    elif type(inner) is list or type(inner) is dict:
+                        found = self._in_objects(f"{place}.{key}", inner)
+                    problem = problem or found
+            elif type(item) is list:
+                problem = problem or self._in_objects(place, item)
+        return problem
+
+    def _unread_key(self, name: str, key: str, value: Any, item: Mapping[str, Any]) -> Broken | None:
+        if is_empty(value) or key in HARMLESS:
+            return None
+        if key in self._ignored or key not in KEYS:
+            self._add(name)
+            return None
+        is_message = ("role" in item and "content" in item) or ("from" in item and "value" in item)
+        if is_message or key not in _OF_ALL:  # `name` and others change a message only
+            if not is_message:
+                self._add(name)
+            return None
+        return None if is_neutral(key, value) else _refusal(name, key, KEYS[key])
 
     def _without_ignored(self, fields: Fields) -> Fields:
         kept = {name: self._stripped(value) for name, value in fields.items() if name not in self._ignored}
         return Cells(kept) if isinstance(fields, Cells) else kept
 
     def _stripped(self, value: Any) -> Any:
-        if not isinstance(value, list):
-            return value
-        return [
-            {key: inner for key, inner in item.items() if key not in self._ignored} if isinstance(item, dict) else item
-            for item in value
-        ]
+        if isinstance(value, list):
+            return [self._stripped(item) for item in value]
+        if isinstance(value, dict):
+            return {key: self._stripped(inner) for key, inner in value.items() if key not in self._ignored}
+        return value

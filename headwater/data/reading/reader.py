@@ -15,10 +15,11 @@ from headwater.data.layouts.layout import Yields
 from headwater.data.preference import Candidates, Example, Preference, Record, Unpaired
 from headwater.data.reading.counts import Quarantine, RowCounts
 from headwater.data.reading.formats import RawRow
+from headwater.data.reading.groups import Group, shortened
 from headwater.data.reading.options import ReadOptions
 from headwater.data.reading.places import Part, locate, parts_of
 from headwater.data.reading.reasons import in_words, no_usable_rows
-from headwater.data.reading.records import PromptedT, RecordMaker, with_condition
+from headwater.data.reading.records import Held, PromptedT, RecordMaker, with_condition
 from headwater.errors import DataError
 from headwater.files import stamp
 
@@ -33,7 +34,8 @@ class RowReader:
 
     A row takes four steps: its format parses it (`formats.py`), its layout makes a record of it (`records.py`), its
     texts are compared with those of all earlier rows, and it is counted. Records are not kept: memory grows by about
-    110 bytes a row, for the hashes by which duplicates are found.
+    110 bytes a row, for the hashes by which duplicates are found. Only rows that belong together (`Layout.together`)
+    are held until the last is read; each of their records is counted as a row, and a note counts the rows of the data.
 
     Errors while iterating: `DataError` for more malformed rows than `--max-bad-rows`, or an unreadable file.
     """
@@ -47,6 +49,9 @@ class RowReader:
         self._stamps = {path: stamp(path) for path in self.files}
         self._allowed = read_options.bad_rows
         self._maker = RecordMaker(read_options, self.row_counts)
+        self._rows = 0
+        """Rows that were read, also of those that are counted together."""
+        self._groups: dict[Any, Group] = {}
         self._labels: dict[bytes, bool] = {}
         """Digest of the texts of every row so far, and which way the row's label points."""
         self._records = self._read()
@@ -80,33 +85,67 @@ class RowReader:
         with console.meter(sum(part.size for part in self.parts), "reading") as advance:
             numbered = ((part, *row) for part in self.parts for row in enumerate(part.rows(advance), start=1))
             for part, number, row in itertools.islice(numbered, self.read_options.limit):
+                self._rows += 1
                 record = self._counted(part, row, f"{part.name}:{number}")
                 if record is not None:
                     yield record
+        for group in self._groups.values():
+            yield from self._joined(group)
         self._check_bad_rows(at_end=True)
         self._check_unchanged()
 
     def _counted(self, part: Part, row: RawRow, name: str) -> Record | None:
-        """Count a row, and return its record if it is kept. Errors: `DataError` for one malformed row too many."""
-        counts = self.row_counts
-        counts.rows_in += 1
+        """Count a row, and return its record if it is kept; a row that belongs with others is counted with them.
+
+        Errors: `DataError` for one malformed row too many.
+        """
         try:
             if isinstance(row.fields, Broken):
                 raise row.fields
             record = self._maker.record(row.fields, name)
+            if isinstance(record, Held):
+                self._groups.setdefault(record.key, Group(part, shortened(row), name)).held.append(record)
+                return None
             self._check_new(record)
         except NoPreference as problem:
-            reason = str(problem)
-            counts.dropped[reason] += 1
-            self.quarantine.add("dropped", part, row, reason, in_words(reason))
+            self._drop(part, row, str(problem))
         except Broken as problem:
-            counts.quarantined += 1
-            self.quarantine.add("quarantined", part, row, problem.code, *problem.args, column=problem.column)
-            self._check_bad_rows(at_end=False)
+            self._quarantine(part, row, problem)
         else:
-            counts.kept += 1
+            self._keep()
             return record
         return None
+
+    def _joined(self, group: Group) -> Iterator[Record]:
+        """Yield the records of rows that belong together, each counted as a row. Errors: as `_counted`."""
+        drafts = self._maker.drafts(group.held)
+        for number, draft in enumerate(drafts, start=1):
+            name = group.name if len(drafts) == 1 else f"{group.name}#{number}"
+            try:
+                record = self._maker.joined(draft, group.held[0], name)
+                self._check_new(record)
+            except NoPreference as problem:
+                self._drop(group.part, group.row, str(problem))
+            except Broken as problem:
+                self._quarantine(group.part, group.row, problem)
+            else:
+                self._keep()
+                yield record
+
+    def _keep(self) -> None:
+        self.row_counts.rows_in += 1
+        self.row_counts.kept += 1
+
+    def _drop(self, part: Part, row: RawRow, reason: str) -> None:
+        self.row_counts.rows_in += 1
+        self.row_counts.dropped[reason] += 1
+        self.quarantine.add("dropped", part, row, reason, in_words(reason))
+
+    def _quarantine(self, part: Part, row: RawRow, problem: Broken) -> None:
+        self.row_counts.rows_in += 1
+        self.row_counts.quarantined += 1
+        self.quarantine.add("quarantined", part, row, problem.code, *problem.args, column=problem.column)
+        self._check_bad_rows(at_end=False)
 
     def _check_new(self, record: Record) -> None:
         """Remember the texts of a record. Errors: `NoPreference` where an earlier row has the same."""
@@ -118,7 +157,7 @@ class RowReader:
             raise NoPreference("duplicate" if earlier is label else "flipped_label")
 
     def _check_bad_rows(self, at_end: bool) -> None:
-        bad, rows = self.row_counts.quarantined, self.row_counts.rows_in
+        bad, rows = self.row_counts.quarantined, self._rows
         if self._allowed.passed(bad, rows, at_end):
             of = f" of {rows}" if at_end else ""
             found = f"{bad} bad row{'s' if bad > 1 else ''}{of}, more than --max-bad-rows {self._allowed.text}"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping
-from typing import Any, TypeVar
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 from headwater.data.layouts import Broken, Layout, Unread, described, detect, draft_to_record, with_messages
 from headwater.data.layouts.dialogues import begins_a_dialogue, is_dialogue
 from headwater.data.layouts.fields import kind
-from headwater.data.layouts.layout import Fields, Yields
+from headwater.data.layouts.layout import CandidatesDraft, Fields, Part, Together, Yields
 from headwater.data.preference import Prompted, Record
 from headwater.data.reading.counts import RowCounts
 from headwater.data.reading.options import ReadOptions
@@ -33,8 +33,11 @@ class RecordMaker:
         self._description = read_options.description
         self._known: tuple[Layout, Unread] | None = None
 
-    def record(self, given: Fields, name: str) -> Record:
-        """Return the record of a row, with the id `name` if the row has none. Errors: `NoPreference`, `Broken`."""
+    def record(self, given: Fields, name: str) -> Record | Held:
+        """Return the record of a row, with the id `name` if the row has none; or its part in those of several rows.
+
+        Errors: `NoPreference`, `Broken`.
+        """
         description = self._description
         fields, held_as_text = with_messages(description.row(given) if description else given)
         layout, unread = self._known or self._detected(fields, given)
@@ -45,9 +48,25 @@ class RecordMaker:
         if missing:
             expected = f"the first row has {', '.join(layout.columns)}"
             raise Broken(f"no {', '.join(missing)}", expected, code="MISSING")
-        record = draft_to_record(layout.read(fields), fields, name)
+        draft = layout.read(fields)
         # Of `given`: --condition-column names a column of the data, also where --columns renames others.
-        return with_condition(record, given, self._read_options)
+        condition = condition_of(given, self._read_options)
+        if isinstance(draft, Part):
+            self._row_counts.notes[together_of(layout).note] += 1
+            return Held((draft.key, condition), draft.content, {name: fields.get(name) for name in ("id", "source")})
+        record = draft_to_record(draft, fields, name)
+        return record if condition is None else dataclasses.replace(record, condition=condition)
+
+    def drafts(self, group: Sequence[Held]) -> Sequence[CandidatesDraft]:
+        """Return the drafts of rows that belong together."""
+        assert self._known is not None
+        return together_of(self._known[0]).join([held.content for held in group])
+
+    def joined(self, draft: CandidatesDraft, first: Held, name: str) -> Record:
+        """Return the record of a draft of several rows, with the id of the first or `name`. Errors: `NoPreference`."""
+        record = draft_to_record(draft, first.origin, name)
+        condition = first.key[1]
+        return record if condition is None else dataclasses.replace(record, condition=condition)
 
     def _detected(self, fields: Fields, given: Fields) -> tuple[Layout, Unread]:
         """Choose the layout that this row has, for all rows. Errors: `Broken` where none or several fit."""
@@ -70,11 +89,33 @@ class RecordMaker:
             notes["markers_kept_as_text"] += 1
 
 
+def together_of(layout: Layout) -> Together:
+    """Return how the rows of a layout whose reader returns parts become records."""
+    assert layout.together is not None
+    return layout.together
+
+
+class Held(NamedTuple):
+    """The part of a row in the records of several rows."""
+
+    key: tuple[Hashable, str | None]
+    """The same for the rows that belong together: the layout's key, and the condition."""
+    content: Any
+    origin: Fields
+    """Id and source of the row."""
+
+
 def with_condition(record: PromptedT, fields: Mapping[str, Any], read_options: ReadOptions) -> PromptedT:
     """Return a record with the condition of `--condition` or of its row's `--condition-column`. Errors: `Broken`."""
-    text = read_options.condition
-    if read_options.condition_column is not None:
-        text = fields.get(read_options.condition_column)
-        if not isinstance(text, str) or not text.strip():
-            raise Broken(f"{read_options.condition_column} is {kind(text)}", "expected a text: the row's condition")
+    text = condition_of(fields, read_options)
     return record if text is None else dataclasses.replace(record, condition=text)
+
+
+def condition_of(fields: Mapping[str, Any], read_options: ReadOptions) -> str | None:
+    """Return the condition that the options give a row, None without one. Errors: `Broken`."""
+    if read_options.condition_column is None:
+        return read_options.condition
+    text = fields.get(read_options.condition_column)
+    if not isinstance(text, str) or not text.strip():
+        raise Broken(f"{read_options.condition_column} is {kind(text)}", "expected a text: the row's condition")
+    return text

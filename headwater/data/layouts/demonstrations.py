@@ -1,0 +1,50 @@
+"""Layouts with one response a row and no label: demonstrations, on which `train-sft` trains.
+
+They are read as desirable responses.
+"""
+
+from __future__ import annotations
+
+from headwater.data.layouts.fields import complete, text
+from headwater.data.layouts.layout import Fields, UnpairedDraft
+from headwater.data.layouts.messages import answer, conversation, instructed, prompt, with_system
+from headwater.data.preference import Message, Response
+
+
+def messages(fields: Fields) -> UnpairedDraft:
+    """Chat messages that end in the answer (OpenAI, ms-swift, axolotl, UltraChat): `messages`."""
+    return _shown(*_before(fields, "messages"))
+
+
+def conversations(fields: Fields) -> UnpairedDraft:
+    """ShareGPT: `conversations` that end in the answer."""
+    return _shown(*_before(fields, "conversations"))
+
+
+def _before(fields: Fields, column: str) -> tuple[tuple[Message, ...], str]:
+    before, last = conversation(fields, column)
+    return with_system(fields, before), last
+
+
+def alpaca(fields: Fields) -> UnpairedDraft:
+    """Alpaca: `instruction` (and `input`, `system`, `history`) and `output`."""
+    return UnpairedDraft(instructed(fields), Response(text(fields, "output"), None, complete(fields, "complete")), True)
+
+
+def query_response(fields: Fields) -> UnpairedDraft:
+    """ms-swift: `query` (and `system`, `history`) and `response`."""
+    return _shown(instructed(fields, "query"), text(fields, "response"))
+
+
+def prompt_completion(fields: Fields) -> UnpairedDraft:
+    """TRL, prompt and completion: texts or messages."""
+    return _shown(prompt(fields, "prompt"), answer(fields, "completion"))
+
+
+def prompt_response(fields: Fields) -> UnpairedDraft:
+    """`prompt` and `response`: texts or messages."""
+    return _shown(prompt(fields, "prompt"), answer(fields, "response"))
+
+
+def _shown(asked: tuple[Message, ...], response: str) -> UnpairedDraft:
+    return UnpairedDraft(asked, Response(response), True)
