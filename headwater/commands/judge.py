@@ -63,7 +63,7 @@ class Config(TemplateFlags):
 def run(config: Config) -> Path:
     """Judge, print the win rates and return the run directory (which a dry run does not write)."""
     from headwater.evaluation import judging, tables
-    from headwater.evaluation.judgements import ANNOTATIONS, as_annotations, count_comparisons
+    from headwater.evaluation.judgements import ANNOTATIONS, as_annotations, count_comparisons, say_identical
 
     judges = _judges(config)
     runs.check_free(config.output, config.overwrite, config)
@@ -80,7 +80,8 @@ def run(config: Config) -> Path:
     figures = judging.figures(judgements, config.seed)
     counts = {f"judged by {name}": count_comparisons(own) for name, own in judging.by_judge(judgements).items()}
     inputs = [config.baseline, *config.answers]
-    facts: Facts = {"baseline": judgements[0].first}
+    says = say_identical(judgements)
+    facts: Facts = {"baseline": judgements[0].first, "says": says}
     with recording(config.output, "judge", config, inputs=inputs, stages=stages | counts, facts=facts) as run:
         files.write_json(run.path / ANNOTATIONS, as_annotations(judgements))
         run.write(figures)
@@ -89,6 +90,8 @@ def run(config: Config) -> Path:
         if bias := figures.of_judge("prefers_first", name):
             say(f"{name}: prefers what it is shown first in {bias.value:.4f} {bias.interval()}; 0.5 is no bias")
     show(tables.judged(judgements, figures))
+    for sentence in says:
+        show(sentence)
     say(f"written: {run.path / ANNOTATIONS}")
     return run.path
 

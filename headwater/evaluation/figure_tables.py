@@ -9,6 +9,7 @@ from rich.console import RenderableType
 from rich.table import Table
 
 from headwater.console import sparkline
+from headwater.evaluation import noise
 from headwater.results.evaluation import BeforeAfter, Diagnostics, EvaluationFigures, ScoredRows
 from headwater.statistics import LEVEL, Estimate
 
@@ -72,12 +73,14 @@ def _groups(found: Diagnostics) -> Table:
 
 
 def diagnostics_lines(found: Diagnostics, margin: float) -> Iterator[str]:
-    """Yield the calibration error, and the comparison with every baseline, as a line each.
+    """Yield the calibration error, the noise of rewards, and the comparison with every baseline, as a line each.
 
     `margin` is in percentage points.
     """
     error = found.calibration_error
     yield f"calibration error: {error.value:.4f} {error.interval()}, n = {error.n} (not corrected for chance)"
+    if found.noise is not None:
+        yield noise.sentence(found.noise, error.n)
     for baseline in found.baselines:
         yield (
             f"against {baseline.name} ({baseline.accuracy:.4f}): "

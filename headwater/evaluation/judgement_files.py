@@ -202,6 +202,7 @@ def _judgement(
         outputs=(str(fields["output_1"]), str(fields["output_2"])),
         scores=None if first is None or second is None else (float(first), float(second)),
         problem=str(fields.get("problem") or "") if preference is None else "",
+        noise=None if fields.get("noise") in (None, "") else float(fields["noise"]),
     )
 
 
@@ -274,7 +275,7 @@ DESCRIBED = "winner, and a and b, or model_a and model_b"
 
 _ANNOTATION_COLUMNS = (
     *("instruction", "input", "system", "history", "output_1", "output_2", "generator_1", "generator_2"),
-    *("annotator", "preference", "label", "score_1", "score_2", "problem", "games"),
+    *("annotator", "preference", "label", "score_1", "score_2", "problem", "noise", "games"),
 )
 READS: Mapping[Reader, Columns] = {
     _annotation: Columns(_ANNOTATION_COLUMNS),

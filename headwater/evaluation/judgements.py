@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from headwater.data.reading import RowCounts
@@ -41,6 +41,13 @@ class Judgement:
     """Rewards of both answers, of a judge that gives them."""
     problem: str = ""
     """Why there is no verdict, in a word: `too_long`, `refusal`, `unparsed`, …"""
+    noise: float | None = None
+    """Change of a difference of `scores` in another batch, as measured; smaller differences are ties. See `noise`."""
+
+    @property
+    def is_identical(self) -> bool:
+        """Whether both answers are known to be the same text."""
+        return self.outputs is not None and self.outputs[0] == self.outputs[1]
 
     @property
     def answers(self) -> tuple[str, str]:
@@ -104,6 +111,33 @@ def whole(judgements: Sequence[Judgement]) -> list[Judgement]:
     return [one for one in judgements if one._vote_on not in incomplete]
 
 
+def identical_are_ties(judgements: Iterable[Judgement]) -> list[Judgement]:
+    """Return the judgements with a tie wherever both answers are the same text, whatever the judge said.
+
+    A judge that prefers one of two equal texts tells only of itself.
+    """
+    return [
+        replace(one, preference=0.5) if one.is_identical and one.preference is not None else one for one in judgements
+    ]
+
+
+def say_identical(judgements: Iterable[Judgement]) -> list[str]:
+    """Return a sentence for every model some of whose answers are the same texts as those it is compared with."""
+    same: dict[tuple[str, str], dict[Compared, bool]] = {}
+    for one in judgements:
+        if one.outputs is not None:
+            same.setdefault((one.second, one.first), {})[one.compared] = one.is_identical
+    found = []
+    for (model, other), answers in same.items():
+        count, n = sum(answers.values()), len(answers)
+        if count == n:
+            found.append(f"All {n:,} answers of {model} are identical to those of {other}: ties for every judge.")
+        elif count:
+            share = f"{100 * count / n:.1f} % of the answers of {model} ({count:,} of {n:,})"
+            found.append(f"{share} are identical to those of {other}: ties for every judge.")
+    return found
+
+
 def as_shown_in(other: Judgement, one: Judgement) -> Judgement:
     """Return a judgement of the answers that `other` compares, turned so that they stand in its order."""
     if one.answers[0] != one.answers[1]:
@@ -126,6 +160,7 @@ def turned(one: Judgement) -> Judgement:
         outputs=one.outputs and (one.outputs[1], one.outputs[0]),
         scores=one.scores and (one.scores[1], one.scores[0]),
         problem=one.problem,
+        noise=one.noise,
     )
 
 
@@ -160,6 +195,8 @@ def _row(votes: Sequence[Judgement]) -> dict[str, Any]:
         row["problem"] = problem
     if one.scores:
         row |= {"score_1": one.scores[0], "score_2": one.scores[1]}
+    if one.noise is not None:
+        row["noise"] = one.noise
     if one.swapped is not None:
         row["games"] = [
             {"swapped": each.swapped, "preference": _annotated(each.preference), "weight": each.weight}

@@ -7,19 +7,23 @@ with their leaderboards. An LLM judge is shown both orders of the answers, or on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
+import numpy as np
 import xxhash
 
+from headwater.console import say
 from headwater.data.preference import Candidates, Message, Response
 from headwater.errors import ModelError
-from headwater.evaluation import verdicts
+from headwater.evaluation import noise, verdicts
 from headwater.evaluation.alpaca_eval import Answer
 from headwater.evaluation.judgements import Judgement
 from headwater.evaluation.verdicts import FIVE, LETTERS, Shown, Verdict
 from headwater.marks import visible
+from headwater.results.evaluation import RewardNoise
+from headwater.statistics import Floats
 
 BOTH_ORDERS = (False, True)
 
@@ -260,19 +264,58 @@ class Reward:
             _candidates(prompt, list(each), f"{number} ({_beginning(prompt)})")
             for number, (prompt, each) in enumerate(answers.items(), start=1)
         ]
-        found = {
-            answer: reward
-            for each, row in zip(answers.values(), rewards(rows), strict=True)
-            for answer, reward in zip(each, row, strict=True)
-        }
-        return [self._judgement(one, found[one.first], found[one.second]) for one in comparisons]
+        found = _by_answer(answers, rewards(rows))
+        own = [(found[one.first], found[one.second]) for one in comparisons]
+        differ = [
+            place
+            for place, (one, scores) in enumerate(zip(comparisons, own, strict=True))
+            if one.first.text != one.second.text and None not in scores
+        ]
 
-    def _judgement(self, comparison: Comparison, first: float | None, second: float | None) -> Judgement:
+        def again(places: list[int]) -> Floats:
+            wanted = dict.fromkeys(comparisons[place].first.conversation for place in places)
+            numbers = {conversation: number for number, conversation in enumerate(answers)}
+            some = {conversation: answers[conversation] for conversation in wanted}
+            scored = _by_answer(some, rewards([rows[numbers[conversation]] for conversation in wanted]))
+            return _differences([(scored[comparisons[p].first], scored[comparisons[p].second]) for p in places])
+
+        measured = noise.measured(_differences(own), again, differ)
+        if measured.pairs:
+            say(f"{self.name}: {noise.sentence(measured, len(differ))}")
+        return [self._judgement(one, *scores, measured) for one, scores in zip(comparisons, own, strict=True)]
+
+    def _judgement(
+        self, comparison: Comparison, first: float | None, second: float | None, measured: RewardNoise
+    ) -> Judgement:
+        known = measured.largest if measured.pairs else None
+        if comparison.first.text == comparison.second.text:
+            # Scores of one text differ by noise alone; a text that cannot be scored is as good as itself, too.
+            both = None if first is None or second is None else ((first + second) / 2,) * 2
+            return comparison.judgement(self.name, 0.5, scores=both, noise=known)
         if first is None or second is None:
             empty = any(one.text.strip() == "" for one in comparison)
             return comparison.judgement(self.name, None, problem="empty_answer" if empty else "too_long")
-        preference = 0.5 if first == second else float(second > first)
-        return comparison.judgement(self.name, preference, scores=(first, second))
+        preference = 0.5 if abs(first - second) <= measured.largest else float(second > first)
+        return comparison.judgement(self.name, preference, scores=(first, second), noise=known)
+
+
+Answers = Mapping[tuple[Message, ...], Iterable[Answer]]
+"""Answers by what they answer."""
+
+
+def _by_answer(answers: Answers, rewards: Sequence[Sequence[float | None]]) -> dict[Answer, float | None]:
+    """Return the reward of every answer, from those of the rows [conversations] of answers."""
+    return {
+        answer: reward
+        for each, row in zip(answers.values(), rewards, strict=True)
+        for answer, reward in zip(each, row, strict=True)
+    }
+
+
+def _differences(scores: Sequence[tuple[float | None, float | None]]) -> Floats:
+    """Return the second score less the first, [comparisons]; NaN where one is missing."""
+    both = np.array(scores, dtype=np.float64).reshape(-1, 2)  # None becomes NaN
+    return np.asarray(both[:, 1] - both[:, 0])
 
 
 def _beginning(prompt: tuple[Message, ...], characters: int = 40) -> str:

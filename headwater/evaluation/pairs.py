@@ -31,6 +31,7 @@ from headwater.data.splitting import unseen
 from headwater.data.tokens import TOKENS_PER_PASS, PairTokens
 from headwater.data.truncation_options import TruncationOptions, facts_of
 from headwater.errors import UsageError
+from headwater.evaluation import noise
 from headwater.evaluation.baselines import Baseline
 from headwater.evaluation.comparison import summarise_rewards, wins
 from headwater.evaluation.diagnostics import ScoredPairs, diagnose
@@ -49,6 +50,7 @@ from headwater.results.evaluation import (
     Diagnostics,
     EvaluationFigures,
     LengthBiasComparison,
+    RewardNoise,
     ScoredRow,
     ScoredRows,
 )
@@ -230,7 +232,7 @@ def prepare(
 def score(encoded: EncodedRows) -> Evaluation:
     """Score encoded rows and return their evaluation."""
     options = encoded.options
-    by_member = encoded.model.rewards(encoded.pairs, options.tokens_per_pass, options.weights or UNIFORM)
+    by_member, found_noise = _rewards(encoded, encoded.model, options.weights or UNIFORM)
     columns: dict[str, NDArray[Any]] = {}
     diagnostics = None
     if encoded.labelled:
@@ -239,6 +241,7 @@ def score(encoded: EncodedRows) -> Evaluation:
     else:
         before = _untrained(encoded) if options.untrained else None
         rewards, figures, diagnostics = _figures_of_pairs(encoded, by_member, before)
+        diagnostics = dataclasses.replace(diagnostics, noise=found_noise)
         columns |= {} if before is None else {"reward_untrained": before}
     if len(by_member) > 1:
         spread: Floats = by_member.std(axis=0, ddof=1)
@@ -246,6 +249,28 @@ def score(encoded: EncodedRows) -> Evaluation:
         figures = dataclasses.replace(figures, ensemble_std=_mean_of_responses(encoded, spread))
     columns |= {"reward": rewards, "tokens": encoded.lengths.astype(np.int64)}
     return Evaluation(figures, _records(encoded, columns), diagnostics, _embedding(encoded))
+
+
+def _rewards(encoded: EncodedRows, model: Rewarding, weights: Weights) -> tuple[Floats, RewardNoise | None]:
+    """Return rewards [members, rows, 2], in which pairs closer than the noise of the model are ties, and the noise."""
+
+    def scored(pairs: Sequence[PairTokens]) -> Floats:
+        return model.rewards(pairs, encoded.options.tokens_per_pass, weights)
+
+    rewards = scored(encoded.pairs)
+    if encoded.labelled:
+        return rewards, None
+
+    def again(places: list[int]) -> Floats:
+        found = scored([encoded.pairs[place] for place in places])
+        # Of an ensemble, the member that changes most.
+        changes = found - rewards[:, places]
+        worst = np.abs(changes[..., 0] - changes[..., 1]).max(axis=0)
+        return np.asarray(margins[places] + worst)
+
+    margins = rewards[..., 0].mean(axis=0) - rewards[..., 1].mean(axis=0)
+    found = noise.measured(margins, again, range(len(margins)))
+    return np.stack([noise.with_ties(each, found.largest) for each in rewards]), found
 
 
 def _figures_of_pairs(
@@ -301,8 +326,9 @@ def _untrained(encoded: EncodedRows) -> Floats:
     facts, options = encoded.facts, encoded.options
     fresh = loading.untrained(encoded.model.members[0], facts.get("base"), options.seed, facts.get("reward_head"))
     untrained = dataclasses.replace(encoded.model, members=[fresh])
-    rewards: Floats = untrained.rewards(encoded.pairs, options.tokens_per_pass)[0]
-    return rewards
+    rewards, _ = _rewards(encoded, untrained, UNIFORM)
+    first: Floats = rewards[0]
+    return first
 
 
 def _embedding(encoded: EncodedRows) -> Embedding | None:

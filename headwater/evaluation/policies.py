@@ -26,8 +26,10 @@ class Opinion(NamedTuple):
 
     @property
     def gain(self) -> float:
-        """Return the score difference where the judge gives scores, else the preference above ½."""
+        """Return the score difference where the judge gives scores, else the preference above ½; 0 for a tie."""
         scores = self.vote.scores
+        if self.preference == 0.5:
+            return 0.0
         return scores[1] - scores[0] if scores else self.preference - 0.5
 
 

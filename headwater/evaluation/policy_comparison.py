@@ -20,7 +20,7 @@ from headwater.errors import DataError, UsageError
 from headwater.evaluation import alpaca_eval, arena_hard, bradley_terry, length_control, policies
 from headwater.evaluation.agreement import Agreement, agreements
 from headwater.evaluation.arena_hard import AnswerStyle
-from headwater.evaluation.judgements import Judgement, whole
+from headwater.evaluation.judgements import Judgement, identical_are_ties, say_identical, whole
 from headwater.evaluation.length_control import Fit, Reference
 from headwater.evaluation.policies import Standing
 from headwater.noninferiority import MARGIN
@@ -91,10 +91,12 @@ class PolicyComparison:
 def compare(judgements: Sequence[Judgement], options: ComparisonOptions | None = None) -> PolicyComparison:
     """Compare every model with the baseline under every judge.
 
-    Comparisons with a vote that has no verdict are left out. Errors: `UsageError` where the baseline is ambiguous or
-    met no other model, `DataError` for models that cannot be ranked, and where the reference does not fit.
+    Comparisons with a vote that has no verdict are left out, and answers of the same text are ties. Errors:
+    `UsageError` where the baseline is ambiguous or met no other model, `DataError` for models that cannot be ranked,
+    and where the reference does not fit.
     """
     options = options or ComparisonOptions()
+    judgements = identical_are_ties(judgements)
     usable = whole(judgements)
     baseline = options.baseline or _baseline(judgements)
     standings = policies.standings(judgements, baseline)
@@ -121,6 +123,7 @@ def compare(judgements: Sequence[Judgement], options: ComparisonOptions | None =
         agreements=found,
         differences=differences,
         sentences=[
+            *say_identical(vote for standing in standings for vote in standing.votes),
             *_sentences(standings, figures, fits, baseline, options.margin),
             *_undefined(standings, fits, options.reference),
         ],

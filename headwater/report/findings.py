@@ -21,6 +21,8 @@ from headwater.results.training import Column
 from headwater.statistics import Estimate
 
 CHANCE = 0.5
+JUDGED = ("judge", "compare")
+"""Commands that store sentences about models under judges."""
 SAME = ", scored on equally short responses"
 """Suffix of the kind of a model that was trained and scored on the same prefixes."""
 CONTROLS = {"cut": "own", "part": "prefix"}
@@ -79,7 +81,7 @@ def findings(runs: Sequence[Run], margin: float = MARGIN) -> list[str]:
     sentences += [
         _shortcut(run, names, margin) for run in runs if run.command == "inspect" and estimate(run, "longer_wins")
     ]
-    sentences += [f"{names[run.path]}: {said}" for run in runs if run.command == "compare" for said in _said(run)]
+    sentences += [f"{names[run.path]}: {said}" for run in runs if run.command in JUDGED for said in _said(run)]
     return sentences + _displacement(runs, names)
 
 

@@ -168,6 +168,17 @@ class BaselineComparison(NamedTuple):
         return Comparison(self.difference, margin / 100, same=self.only_first == self.only_second == 0)
 
 
+class RewardNoise(NamedTuple):
+    """How much the difference of rewards of a pair changes when pairs are scored again in another batch."""
+
+    largest: float
+    """Largest change that was seen; a difference no larger than that is a tie."""
+    pairs: int
+    """Number of pairs that were scored again."""
+    ties: int
+    """Number of all pairs that differ by no more than that."""
+
+
 class BeforeAfter(NamedTuple):
     """A figure before and after a length correction, or of another model and of this one."""
 
@@ -228,6 +239,7 @@ class Diagnostics(StoredResult):
     corrected: Mapping[str, BeforeAfter] | None = None
     """Figures of length bias before and after a correction."""
     length_bias: tuple[LengthBiasComparison, ...] = ()
+    noise: RewardNoise | None = None
 
     @classmethod
     def migrate(cls, stored: Any) -> Any:

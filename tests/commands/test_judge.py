@@ -236,7 +236,7 @@ MODEL = "scratch(hidden=32, layers=1, vocab=400)"
 QUICK = ["--per-device-train-batch-size", "16", "--precision", "fp32", "--eval-fraction", "0.25"]
 
 
-def test_reward_models_and_policies_judge_as_score_scores(tmp_path: Path) -> None:
+def test_reward_models_and_policies_judge_as_score_scores(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The course report's question: is one model's answer better under two rewards? Their scores are `score`'s."""
     reading.write(tmp_path / "pairs.jsonl", generate(Corpus(pairs=48, seed=2)))
     sft, dpo, reward = (tmp_path / name for name in ("sft", "dpo", "reward"))
@@ -251,10 +251,21 @@ def test_reward_models_and_policies_judge_as_score_scores(tmp_path: Path) -> Non
     for side in ("rejected", "chosen"):
         files[side] = tmp_path / f"{side}.json"
         said = [answer_to(row.prompt, getattr(row, side).text, side) for row in rows]
+        said.append(answer_to((Message("user", "What is equal?"),), "The same words in both.", side))
         files[side].write_text(json.dumps(as_rows(said)), encoding="utf-8")
     given = ["--baseline", str(files["rejected"]), "--answers", str(files["chosen"]), "--output", str(tmp_path / "j")]
     assert cli.main(["judge", *given, "--judge", f"reward(model='{reward}')", f"reward(model='{dpo}')"]) == 0
     found, _ = judgement_files.read(tmp_path / "j")
+    equal = [one for one in found if one.prompt == "What is equal?"]
+    assert [one.preference for one in equal] == [0.5, 0.5]
+    assert all(one.scores and one.scores[0] == one.scores[1] for one in equal)
+    assert all(one.noise is not None and 0 <= one.noise < 1e-4 for one in found)
+    told = capsys.readouterr()
+    assert f"(1 of {len(rows) + 1}) are identical to those of rejected: ties for every judge." in " ".join(
+        told.out.split()
+    )
+    assert told.err.count("noise: scored again in another batch") == 2
+    found = [one for one in found if one.prompt != "What is equal?"]
     assert {one.judge for one in found} == {str(reward), str(dpo)} and len(found) == 2 * len(rows)
     assert all(one.scores and one.preference == float(one.scores[1] > one.scores[0]) for one in found)
     reading.write(tmp_path / "few.jsonl", rows)
