@@ -5,15 +5,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from headwater.data.preference import Preference
+from headwater.data.reading.memory import Rows
 from headwater.results.inspection import Inspection
 from headwater.results.runs import Run
 
 __version__: str
 
-def load_pairs(data: str | Path, **options: Any) -> list[Preference]: ...
+def load_pairs(data: str | Path | Rows, **options: Any) -> list[Preference]: ...
 def load_run(path: str | Path) -> Run: ...
 def inspect_data(
-    data: str | Path,
+    data: str | Path | Rows,
     *,
     overwrite: bool = False,
     layout: str | None = None,
@@ -34,7 +35,7 @@ def inspect_data(
     output: str | Path | None = None,
 ) -> Inspection: ...
 def preprocess(
-    data: str | Path,
+    data: str | Path | Rows,
     *,
     output: str | Path,
     overwrite: bool = False,
@@ -60,7 +61,7 @@ def preprocess(
 ) -> Run: ...
 def sample(
     model: str | Path,
-    data: str | Path,
+    data: str | Path | Rows,
     *,
     output: str | Path,
     overwrite: bool = False,
@@ -88,7 +89,7 @@ def sample(
     seed: int = 42,
 ) -> Run: ...
 def select(
-    data: str | Path,
+    data: str | Path | Rows,
     *,
     output: str | Path,
     overwrite: bool = False,
@@ -120,7 +121,7 @@ def select(
     limit: int | None = None,
 ) -> Run: ...
 def train_sft(
-    data: str | Path,
+    data: str | Path | Rows,
     *,
     output: str | Path,
     model: str | Path = "scratch(hidden=256, layers=4)",
@@ -167,7 +168,7 @@ def train_sft(
     eval_fraction: float | None = None,
     eval_steps: int | None = None,
     early_stopping_patience: int | None = None,
-    eval_data: str | Path | None = None,
+    eval_data: str | Path | Rows | None = None,
     eval_split: str | None = None,
     leakage: Literal["refuse", "drop", "allow"] = "refuse",
     save_steps: int | None = None,
@@ -181,7 +182,7 @@ def train_sft(
     push_to_hub: str | None = None,
 ) -> Run: ...
 def train_reward(
-    data: str | Path,
+    data: str | Path | Rows,
     *,
     output: str | Path,
     model: str | Path = "scratch(hidden=256, layers=4)",
@@ -228,7 +229,7 @@ def train_reward(
     eval_fraction: float | None = None,
     eval_steps: int | None = None,
     early_stopping_patience: int | None = None,
-    eval_data: str | Path | None = None,
+    eval_data: str | Path | Rows | None = None,
     eval_split: str | None = None,
     leakage: Literal["refuse", "drop", "allow"] = "refuse",
     save_steps: int | None = None,
@@ -246,7 +247,7 @@ def train_reward(
     reward_head: int | None = None,
 ) -> Run: ...
 def train_dpo(
-    data: str | Path,
+    data: str | Path | Rows,
     *,
     output: str | Path,
     model: str | Path = "scratch(hidden=256, layers=4)",
@@ -293,7 +294,7 @@ def train_dpo(
     eval_fraction: float | None = None,
     eval_steps: int | None = None,
     early_stopping_patience: int | None = None,
-    eval_data: str | Path | None = None,
+    eval_data: str | Path | Rows | None = None,
     eval_split: str | None = None,
     leakage: Literal["refuse", "drop", "allow"] = "refuse",
     save_steps: int | None = None,
@@ -309,7 +310,7 @@ def train_dpo(
 ) -> Run: ...
 def evaluate(
     model: str | Path,
-    data: str | Path,
+    data: str | Path | Rows,
     *,
     overwrite: bool = False,
     chat_template: str | None = None,
@@ -345,7 +346,7 @@ def evaluate(
     max_length: int | None = None,
 ) -> Run: ...
 def score(
-    data: str | Path,
+    data: str | Path | Rows,
     *,
     output: str | Path,
     model: Sequence[str | Path],
@@ -372,7 +373,7 @@ def score(
     seed: int = 42,
 ) -> Run: ...
 def generate(
-    prompts: str | Path,
+    prompts: str | Path | Rows,
     *,
     model: Sequence[str | Path],
     output: str | Path,
@@ -398,9 +399,9 @@ def generate(
     seed: int = 42,
 ) -> Run: ...
 def judge(
-    answers: Sequence[str | Path],
+    answers: Sequence[str | Path | Rows] | Rows,
     *,
-    baseline: str | Path,
+    baseline: str | Path | Rows,
     judge: Sequence[str],
     output: str | Path,
     chat_template: str | None = None,
@@ -411,7 +412,7 @@ def judge(
     overwrite: bool = False,
 ) -> Run: ...
 def compare(
-    judgements: Sequence[str | Path],
+    judgements: Sequence[str | Path | Rows] | Rows,
     *,
     output: str | Path,
     overwrite: bool = False,
@@ -420,7 +421,7 @@ def compare(
     baseline: str | None = None,
     lc_data: str | Path | None = None,
     style_control: bool = False,
-    answers: Sequence[str | Path] = (),
+    answers: Sequence[str | Path | Rows] | Rows = (),
     compat: Literal["upstream"] | None = None,
     examples: int = 5,
     margin: float = 2.0,
@@ -428,7 +429,7 @@ def compare(
 ) -> Run: ...
 def reward_bench(
     model: str | Path,
-    data: str | Path,
+    data: str | Path | Rows,
     *,
     output: str | Path,
     overwrite: bool = False,
@@ -453,7 +454,7 @@ def reward_bench(
     seed: int = 42,
 ) -> Run: ...
 def measure_signal(
-    data: str | Path,
+    data: str | Path | Rows,
     *,
     overwrite: bool = False,
     chat_template: str | None = None,
@@ -485,7 +486,7 @@ def measure_signal(
     seed: int = 42,
 ) -> Run: ...
 def sweep(
-    data: str | Path,
+    data: str | Path | Rows,
     *,
     output: str | Path = ...,
     train: Literal["reward", "dpo"] = "reward",
@@ -505,7 +506,7 @@ def sweep(
 ) -> Run: ...
 def measure_divergence(
     model: str | Path,
-    data: str | Path,
+    data: str | Path | Rows,
     *,
     overwrite: bool = False,
     chat_template: str | None = None,
@@ -531,7 +532,7 @@ def measure_divergence(
 ) -> Run: ...
 def decode(
     model: str | Path,
-    data: str | Path,
+    data: str | Path | Rows,
     *,
     output: str | Path,
     column: str | None = None,
@@ -570,7 +571,7 @@ def decode(
 ) -> Run: ...
 def frontier(
     model: str | Path,
-    data: str | Path,
+    data: str | Path | Rows,
     *,
     reward_model: Sequence[str | Path],
     output: str | Path = ...,
@@ -621,7 +622,7 @@ def write_lens(
     streaming: bool = False,
     limit: int | None = None,
     model: str | Path | None = None,
-    data: str | Path | None = None,
+    data: str | Path | Rows | None = None,
     output: str | Path | None = None,
     reference: str | Path | None = None,
     beta: float | None = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import textwrap
@@ -16,6 +17,8 @@ from headwater.config.help import docs_of
 from headwater.config.options import SHOWN_AS, Option, Options
 from headwater.data import reading
 from headwater.data.preference import Preference
+from headwater.data.reading import memory
+from headwater.data.reading.memory import Rows
 from headwater.files import locks
 from headwater.results import runs
 
@@ -42,17 +45,21 @@ FUNCTIONS = {
     "write_report": "report",
 }
 """Commands by the name of their function; a function cannot have the name of a package, as `headwater.signal` has."""
+DATA = {"data", "input", "dataset", "prompts", "eval_data", "judgements", "answers", "baseline"}
+"""Options that name data, by a path or, in Python, by the data itself."""
 MODELS = {"model", "reference", "against", "reward_model", "policy"}
 """Options that name a model, by a path or a text."""
 
 
-def load_pairs(data: str | Path, **options: Any) -> list[Preference]:
-    """Return the preference pairs of `data`: a file, directory, pattern, run, or name on the hub.
+def load_pairs(data: str | Path | Rows, **options: Any) -> list[Preference]:
+    """Return the preference pairs of `data`: a file, directory, pattern, run, or name on the hub, or rows in memory.
 
     `options` are those of reading, such as `limit=100`, `split="test"` or `columns="prompt=question,…"`.
     Errors: `DataError` for rows that are no pairs, unless `max_bad_rows` lets them be skipped.
     """
-    return list(reading.load(Path(data), configure(reading.ReadOptions, options)).preferences)
+    with contextlib.ExitStack() as stack:
+        place = _place(data, options.get("limit"), stack) if memory.is_rows(data) else Path(str(data))
+        return list(reading.load(place, configure(reading.ReadOptions, options)).preferences)
 
 
 def load_run(path: str | Path) -> runs.Run:
@@ -69,14 +76,44 @@ def function(name: str) -> Callable[..., Any]:
     def call(*arguments: Any, **options: Any) -> Any:
         named = {key: value for key, value in options.items() if key in signature.parameters}
         given = signature.bind_partial(*arguments, **named).arguments
-        with locks.released():
-            return _finished(module.run(configure(module.Config, options | given)))
+        with locks.released(), contextlib.ExitStack() as stack:
+            values = _with_places(options | given, Options(module.Config), stack)
+            return _finished(module.run(configure(module.Config, values)))
 
     call.__name__ = call.__qualname__ = name
     call.__module__ = "headwater"
     call.__doc__ = _documentation(module, command, signature)
     call.__signature__ = signature  # type: ignore[attr-defined]
     return call
+
+
+def _with_places(values: dict[str, Any], options: Options, stack: contextlib.ExitStack) -> dict[str, Any]:
+    """Return the values of options with names of places in place of data in memory, which is held until `stack` ends.
+
+    Errors: `UsageError` for objects that hold no rows.
+    """
+    limit = next((values[word] for word in values if options.names.get(word) == "limit"), None)
+    found = dict(values)
+    for word, value in values.items():
+        option = options.get(options.names.get(word, ""))
+        if option is None or not takes_rows(option):
+            continue
+        if memory.is_rows(value):
+            found[word] = _place(value, limit, stack)
+        elif option.several and isinstance(value, list | tuple):
+            found[word] = [one if isinstance(one, str | Path) else _place(one, limit, stack) for one in value]
+        elif value is not None and not isinstance(value, str | Path | list | tuple):
+            _place(value, limit, stack)
+    return found
+
+
+def _place(data: Any, limit: int | None, stack: contextlib.ExitStack) -> Path:
+    return stack.enter_context(memory.held(data, limit))
+
+
+def takes_rows(option: Option) -> bool:
+    """Return whether a function takes data in memory for an option."""
+    return option.kind is Path and option.name in DATA
 
 
 def _finished(result: Any) -> Any:
@@ -108,7 +145,9 @@ def _signature(config_class: type[Any]) -> inspect.Signature:
 def _annotation(option: Option) -> Any:
     """Return the type that a function takes for an option: paths as text too, several values as a sequence."""
     kind: Any = str | Path if option.kind is Path or option.name in MODELS else option.kind
-    kind = Sequence[kind] if option.several else kind
+    kind = kind | Rows if takes_rows(option) else kind
+    if option.several:
+        kind = Sequence[kind] | Rows if takes_rows(option) else Sequence[kind]
     return kind | None if option.optional else kind
 
 

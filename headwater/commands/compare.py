@@ -72,8 +72,7 @@ def run(config: Config) -> Path:
             "--lc-data", "has no effect: the judgements hold no answers of different lengths", "leave it out"
         )
     stages[f"against {found.baseline}"] = found.row_counts
-    inputs = [path for path in config.judgements if path.is_file()]
-    with recording(config.output, "compare", config, inputs=inputs, stages=stages) as run:
+    with recording(config.output, "compare", config, inputs=config.judgements, stages=stages) as run:
         found.write(run)
     say_stages(stages)
     _show(found, config)

@@ -59,7 +59,7 @@ def run(config: Config) -> Path:
     from headwater.signal.divergence import SAMPLE_TOKENS, distinct_prompts, measure_divergence
 
     options = config.options
-    output = config.output or Path(f"{Path(config.model).name}-divergence-on-{config.dataset.name.split('.')[0]}")
+    output = config.output or Path(f"{Path(config.model).name}-divergence-on-{reading.name_of(config.dataset)}")
     runs.check_free(output, config.overwrite, config)
     if passes.head_of(config.model) == "reward":
         raise ModelError(config.model, "is a reward model", "name a policy")

@@ -100,8 +100,7 @@ def run(config: Config) -> Path:
     for name, found in answers.items():
         dropped = +(refusals[name].counts or Counter({"too_long": len(asked) - len(found)}))
         stages[f"answers of {name}"] = RowCounts(len(asked), len(found), dropped)
-    inputs = [config.prompts] if config.prompts.is_file() else []
-    with recording(config.output, "generate", config, stages=stages, inputs=inputs) as writer:
+    with recording(config.output, "generate", config, stages=stages, inputs=[config.prompts]) as writer:
         written = {name: writer.path / (name.strip("/").replace("/", "-") + ".json") for name in answers}
         for name, found in answers.items():
             files.write_json(written[name], alpaca_eval.as_rows(found))

@@ -90,7 +90,7 @@ def run(config: Config) -> Path | None:
         assert config.model is not None, "refused before"
         serve(empty_lens(config.model, config.options, config.scorer, config.seed), config.port)
         return None
-    name = f"{config.data.name.split('.')[0]}-lens"
+    name = f"{reading.name_of(config.data)}-lens"
     output = config.output or Path(f"{name}-by-{Path(config.model).name}" if config.model else name)
     if runs.command_of(config.data) == "decode" and not config.serve:
         return _run_decoded(config, runs.load(config.data), output)

@@ -95,7 +95,7 @@ def run(config: Config) -> Path:
 
 
 def _default_output(config: Config) -> Path:
-    name = f"{config.data.name.split('.')[0]}-signal"
+    name = f"{reading.name_of(config.data)}-signal"
     return Path(f"{name}-by-{Path(config.model).name}" if config.model else name)
 
 

@@ -71,8 +71,12 @@ def _coerced(value: Any, option: Option) -> Any:
     if value is None:
         return None
     items = tuple(value) if isinstance(value, tuple | list) else (value,)
+    if not option.several and len(items) != 1:
+        raise UsageError(f"{option.name} has {len(items)} values", "expected one")
     if option.kind in (str, Path):
         items = tuple(option.kind(item) if isinstance(item, str | Path) else item for item in items)
+    if option.kind is str:  # a number where a text of one is meant, as in max_bad_rows=1
+        items = tuple(str(item) if type(item) in (int, float) else item for item in items)
     return items if option.several else items[0]
 
 

@@ -89,7 +89,7 @@ def read_answers(path: Path, name: str | None = None) -> list[Answer]:
     found: dict[str, Answer] = {}
     for row in reading.read_rows(path, ReadOptions()):
         try:
-            answer = _answer(row.fields, name or path.name.split(".")[0])
+            answer = _answer(row.fields, name or reading.name_of(path))
         except Broken as problem:
             raise DataError(row.place, *problem.args) from None
         except (KeyError, TypeError, IndexError) as error:

@@ -27,7 +27,7 @@ from headwater.data.layouts.messages import instructed, prompt
 from headwater.data.layouts.suggestion import suggest
 from headwater.data.layouts.unread import Columns
 from headwater.data.layouts.verdicts import ONE_OR_TWO, ONE_TO_TWO, WORDS_ONLY, arena_label, share
-from headwater.data.reading import ReadOptions, RowCounts
+from headwater.data.reading import ReadOptions, RowCounts, memory
 from headwater.errors import DataError, UsageError
 from headwater.evaluation.judgements import ANNOTATIONS, Judgement, no_verdict, without_verdict
 from headwater.evaluation.prompts import as_text
@@ -112,7 +112,7 @@ def read_all(
     found: list[Judgement] = []
     stages = {}
     for path in paths:
-        if not path.exists():
+        if not memory.find(path) and not path.exists():
             raise UsageError(str(path), "is not there", "name a file of judgements or a judge run")
         judgements, stages[str(path)] = read(path, description)
         found += judgements

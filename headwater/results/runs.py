@@ -35,6 +35,7 @@ import pyarrow.parquet
 
 from headwater import config as configs
 from headwater.console import RowAccount, say
+from headwater.data.reading import memory
 from headwater.errors import DataError, UsageError
 from headwater.files import (
     destinations,
@@ -215,7 +216,7 @@ def start(
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "versions": {"python": platform.python_version(), **_versions()},
         "machine": {"system": platform.platform(), "processor": platform.machine(), "cpus": os.cpu_count()},
-        "inputs": {str(p): sha256(p) for p in inputs if p.is_file()},
+        "inputs": {str(path): found for path in inputs if (found := _input_digest(path))},
     }
     write_json(begun_at / "environment.json", environment)
     begun_at.replace(path)
@@ -231,9 +232,14 @@ def take_up(path: Path, *, inputs: Iterable[Path] = (), facts: Facts | None = No
         write_text(path / "config.yaml", configs.to_yaml(mask_all(configs.flatten(config), mask)))
     before = _read_json(path / "environment.json", {})["inputs"]
     for file in inputs:
-        if file.is_file() and before.get(str(file)) != sha256(file):
+        if (now := _input_digest(file)) and before.get(str(file)) != now:
             raise DataError(str(file), f"has changed since {path} was begun", "start anew with --overwrite")
     return RunWriter(path, facts or {})
+
+
+def _input_digest(path: Path) -> str | None:
+    """Return the SHA-256 of a file, or of the rows of data in memory; None for any other input."""
+    return memory.digest_of(path) or (sha256(path) if path.is_file() else None)
 
 
 def _versions() -> dict[str, str]:

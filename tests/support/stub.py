@@ -10,6 +10,7 @@ import re
 
 import headwater
 from headwater import interface
+from headwater.data.reading import memory
 from tests.support.tree import ROOT
 
 STUB = ROOT / "headwater" / "__init__.pyi"
@@ -20,14 +21,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from headwater.data.preference import Preference
+from headwater.data.reading.memory import Rows
 from headwater.results.inspection import Inspection
 from headwater.results.runs import Run
 
 __version__: str
 
-def load_pairs(data: str | Path, **options: Any) -> list[Preference]: ...
+def load_pairs(data: str | Path | Rows, **options: Any) -> list[Preference]: ...
 def load_run(path: str | Path) -> Run: ...
 '''
+ROWS = str(memory.Rows)
+"""How a signature spells the type of data in memory."""
 RETURNED = {"inspect_data": "Inspection", "write_lens": "Run | None", "write_report": "Path"}
 """What functions return that do not return a run."""
 
@@ -44,7 +48,8 @@ def _definition(name: str) -> str:
     for place, parameter in enumerate(parameters):
         if parameter.kind is parameter.KEYWORD_ONLY and (place == 0 or parameters[place - 1].kind != parameter.kind):
             lines.append("    *,")
-        text = re.sub(r"\b(pathlib|typing|collections\.abc)\.", "", str(parameter)).replace("'", '"')
+        text = str(parameter).replace(ROWS, "Rows")
+        text = re.sub(r"\b(pathlib|typing|collections\.abc)\.", "", text).replace("'", '"')
         text = re.sub(r"Optional\[(Literal\[[^\]]*\])\]", r"\1 | None", text)
         text = re.sub(r"PosixPath\(.*\)", "...", text)
         lines.append(f"    {text},")

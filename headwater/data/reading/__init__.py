@@ -6,6 +6,7 @@
     row_reader.row_counts, row_reader.layout, row_reader.quarantine.save(path)
 
     places.py    where data is: a file, a folder, a data set on the hub  →  parts
+    memory.py    lists, data frames and data sets in memory               →  rows
     formats.py   JSON lines, JSON, CSV, Parquet, Arrow                   →  rows (strict.py, arrays.py: JSON)
     records.py   the layout of the first good row (`data/layouts/`)      →  records
     reader.py    duplicates, limits, and what becomes of every row       →  counts.py, reasons.py
@@ -41,6 +42,7 @@ from __future__ import annotations
 from headwater.data.preference import Record
 from headwater.data.reading.counts import QUARANTINE, Quarantine, RowCounts
 from headwater.data.reading.formats import FORMATS, format_of
+from headwater.data.reading.memory import name_of
 from headwater.data.reading.options import LayoutOptions, ReadOptions
 from headwater.data.reading.places import PREFERENCES, data_file
 from headwater.data.reading.reader import (
@@ -76,6 +78,7 @@ __all__ = [
     "format_of",
     "load",
     "load_examples",
+    "name_of",
     "read_rows",
     "stream",
     "write",

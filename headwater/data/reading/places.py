@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from headwater.data.reading import cards, splits
+from headwater.data.reading import cards, memory, splits
 from headwater.data.reading.formats import Advance, RawRow, format_of, read_file
 from headwater.data.reading.options import ReadOptions
 from headwater.errors import DataError, NetworkError, UsageError, first_line
@@ -40,6 +40,8 @@ class Part(NamedTuple):
     """Whether rows are named by their lines."""
     rows: Callable[[Advance], Iterator[RawRow]]
     path: Path | None = None
+    first: int = 1
+    """The number of its first row: 0 for data in memory, whose rows are named by their position."""
 
     @property
     def size(self) -> int:
@@ -47,7 +49,12 @@ class Part(NamedTuple):
         return self.path.stat().st_size if self.path else 0
 
     def place(self, number: int, column: int | None = None) -> str:
-        """Return the place of a row: its line (`a.jsonl:5`, with a column `a.jsonl:5:7`) or number (`a.parquet[5]`)."""
+        """Return the place of a row: its line (`a.jsonl:5`, with a column `a.jsonl:5:7`) or number (`a.parquet[5]`).
+
+        A row in memory is named by its position from 0 (`row 4 of list`).
+        """
+        if self.first == 0:
+            return f"row {number} of {self.file}"
         if not self.lines:
             return f"{self.file}[{number}]"
         return f"{self.file}:{number}" + (f":{column}" if column else "")
@@ -68,6 +75,8 @@ def parts_of(place: Path | str, read_options: ReadOptions) -> list[Part]:
 
 def locate(place: Path | str, read_options: ReadOptions) -> Located:
     """Return the parts of the data at `place`, and which split they are. Errors: `UsageError`, `NetworkError`."""
+    if data := memory.find(place):
+        return _in_memory(data, str(place), read_options)
     path = Path(place)
     if path.exists():
         _refuse_flags_without_effect(path, read_options)
@@ -98,16 +107,46 @@ def _fitting(pattern: str, read_options: ReadOptions) -> Located:
 
 def _refuse_flags_without_effect(path: Path, read_options: ReadOptions) -> None:
     """Refuse options that only data on the hub, or of several files, can have."""
+    _refuse_hub_flags(f"{path} lies on this machine", read_options, config_counts=path.is_dir())
+    if read_options.split and (path.is_file() or (path / PREFERENCES).is_file()):
+        raise UsageError(f"--split {read_options.split}", f"{path} is one file", "leave --split out")
+
+
+def _refuse_hub_flags(why: str, read_options: ReadOptions, config_counts: bool = False) -> None:
     for_the_hub = {
-        "--dataset-config": None if path.is_dir() else read_options.dataset_config,
+        "--dataset-config": None if config_counts else read_options.dataset_config,
         "--revision": read_options.revision,
         "--streaming": read_options.streaming,
     }
     for flag, given in for_the_hub.items():
         if given:
-            raise UsageError(flag, f"{path} lies on this machine", f"{flag} is for datasets on the hub; leave it out")
-    if read_options.split and (path.is_file() or (path / PREFERENCES).is_file()):
-        raise UsageError(f"--split {read_options.split}", f"{path} is one file", "leave --split out")
+            raise UsageError(flag, why, f"{flag} is for datasets on the hub; leave it out")
+
+
+def _in_memory(data: memory.Held, place: str, read_options: ReadOptions) -> Located:
+    """Return the data that is held under a name, of several splits the one that is asked for, or the training split."""
+    _refuse_hub_flags("the data is in memory", read_options)
+    if "" in data.splits:
+        if read_options.split:
+            raise UsageError(f"--split {read_options.split}", f"{place} has no splits", "leave --split out")
+        return Located([_rows(data.splits[""], data.kind, data.kind)])
+    split, said = _split_of(place, list(data.splits), read_options)
+    return Located([_rows(data.splits[split], split, f"{split} ({data.kind})")], said)
+
+
+def _rows(split: memory.Split, name: str, file: str) -> Part:
+    def rows(advance: Advance) -> Iterator[RawRow]:
+        yield from (RawRow(number, fields) for number, fields in enumerate(split.rows()))
+
+    return Part(name, file, False, rows, first=0)
+
+
+def _split_of(place: str, known: Sequence[str], read_options: ReadOptions) -> tuple[str, str]:
+    """Return the split that is asked for, or the training split, and what to say of the others."""
+    asked = read_options.split or (splits.DEFAULT if splits.DEFAULT in known else None)
+    split = _chosen(place, asked, known, _SPLIT)
+    others = ", ".join(name for name in known if name != split)
+    return split, f"{split} (not {others})" if others else ""
 
 
 def data_file(path: Path) -> Path:
@@ -132,11 +171,8 @@ def _directory(path: Path, read_options: ReadOptions) -> Located:
         return Located([_file(path / PREFERENCES)])
     if (path / "dataset_dict.json").is_file():
         known = json.loads((path / "dataset_dict.json").read_text("utf-8"))["splits"]
-        split = _chosen(
-            str(path), read_options.split or (splits.DEFAULT if splits.DEFAULT in known else None), known, _SPLIT
-        )
-        others = ", ".join(name for name in known if name != split)
-        return Located(_saved(path / split, f"{path.name}-{split}"), f"{split} (not {others})" if others else "")
+        split, said = _split_of(str(path), known, read_options)
+        return Located(_saved(path / split, f"{path.name}-{split}"), said)
     if (path / "state.json").is_file() and (path / "dataset_info.json").is_file():
         return Located(_saved(path, path.name))
     files = _with_splits(path, read_options)

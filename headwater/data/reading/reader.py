@@ -13,6 +13,7 @@ from headwater import console
 from headwater.data.layouts import Broken, NoPreference
 from headwater.data.layouts.layout import Yields
 from headwater.data.preference import Candidates, Example, Preference, Record, Unpaired
+from headwater.data.reading import memory
 from headwater.data.reading.counts import Quarantine, RowCounts
 from headwater.data.reading.formats import RawRow
 from headwater.data.reading.groups import Group, shortened
@@ -64,7 +65,9 @@ class RowReader:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The files that are read; none for data on the hub."""
+        """The files that are read, or the name of data in memory; none for data on the hub."""
+        if memory.find(self.place):
+            return (Path(self.place),)
         return tuple(part.path for part in self.parts if part.path)
 
     @property
@@ -83,7 +86,7 @@ class RowReader:
 
     def _read(self) -> Iterator[Record]:
         with console.meter(sum(part.size for part in self.parts), "reading") as advance:
-            numbered = ((part, *row) for part in self.parts for row in enumerate(part.rows(advance), start=1))
+            numbered = ((part, *row) for part in self.parts for row in enumerate(part.rows(advance), start=part.first))
             for part, number, row in itertools.islice(numbered, self.read_options.limit):
                 self._rows += 1
                 record = self._counted(part, row, f"{part.name}:{number}")
@@ -216,7 +219,7 @@ class Loaded(NamedTuple, Generic[ExampleT]):
     """The file that was read, or the place that holds several."""
     quarantine: Quarantine
     files: tuple[Path, ...] = ()
-    """The files that were read; none for data on the hub."""
+    """The files that were read, or the name of data in memory; none for data on the hub."""
 
 
 def load(place: Path | str, read_options: ReadOptions = DEFAULT) -> Loaded[Preference]:
