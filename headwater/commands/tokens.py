@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -15,11 +16,12 @@ from headwater.data import reading
 from headwater.data.preference import Preference, Response
 from headwater.data.templates import renders_conversations
 from headwater.data.tokenizers import Tokenizer, load_tokenizer
-from headwater.data.tokens import Ids, token_ends, tokenize
+from headwater.data.tokens import render, token_ends, tokenize
 from headwater.data.truncation import truncate
 from headwater.data.truncation_options import TruncationOptions
 from headwater.data.turns import closing_of, turn_end
 from headwater.errors import UsageError
+from headwater.report.lens.pieces import Piece, pieces_of_row
 
 EXAMPLE = "headwater tokens pairs.jsonl --row 3 --tokenizer Qwen/Qwen2.5-0.5B-Instruct --keep 40%"
 
@@ -63,7 +65,10 @@ def run(config: Config) -> str:
 
 
 def marked(whole: Preference, kept: Preference, tokenizer: Tokenizer, config: Config) -> Text:
-    """Mark a row: `|` separates tokens, `✂` marks the cut; only response tokens are in the loss."""
+    """Mark a row: `|` separates tokens, `✂` marks the cut; only response tokens are in the loss.
+
+    The text is that of the rendered row, as it was encoded: `{2}` follows characters that are two tokens together.
+    """
     encode_options = config.truncation.encode_options(config.seed)
     pairs, row_counts, notes = tokenize([kept], tokenizer, encode_options.longest, encode_options.end)
     if not pairs:
@@ -77,23 +82,27 @@ def marked(whole: Preference, kept: Preference, tokenizer: Tokenizer, config: Co
         "bold",
     )
     text.append(f"\nprompt · {len(pair.prompt)} tokens, not in the loss\n", "bold")
-    text.append(_pieces(pair.prompt, tokenizer) + "\n", "dim")
-    for side, ids, part, full in (
-        ("chosen", pair.chosen, kept.chosen, whole.chosen),
-        ("rejected", pair.rejected, kept.rejected, whole.rejected),
+    rows = [render(kept, each, tokenizer, encode_options.end) for each in kept.responses]
+    pieces = [pieces_of_row(row, tokenizer, len(pair.prompt)) for row in rows]
+    text.append(_joined(pieces[0][0]) + "\n", "dim")
+    for side, ids, part, full, (_, said) in (
+        ("chosen", pair.chosen, kept.chosen, whole.chosen, pieces[0]),
+        ("rejected", pair.rejected, kept.rejected, whole.rejected, pieces[1]),
     ):
         ends = "with its end token" if closing_of(ids, end.ids) else "no end token"
         text.append(f"\n{side} · {len(ids)} tokens, all in the loss, {ends}\n", "bold")
         before, after = _cut_off(part, full)
         text.append(f"{before} ✂ " if before else "", "strike dim")
-        text.append(_pieces(ids, tokenizer), "green" if side == "chosen" else "yellow")
+        text.append(_joined(said), "green" if side == "chosen" else "yellow")
         text.append(f" ✂ {after}" if after else "", "strike dim")
         text.append("\n")
     return text
 
 
-def _pieces(ids: Ids, tokenizer: Tokenizer) -> str:
-    return "|".join(tokenizer.decode([token]).replace("\n", "⏎") for token in ids)
+def _joined(pieces: Sequence[Piece]) -> str:
+    """Join pieces; a piece of several tokens, which share characters, is followed by their number."""
+    shown = (piece.text.replace("\n", "⏎") + (f"{{{piece.tokens}}}" if piece.tokens > 1 else "") for piece in pieces)
+    return "|".join(shown)
 
 
 def _cut_off(part: Response, full: Response) -> tuple[str, str]:

@@ -260,22 +260,6 @@ def _continued(row: Rendered, begun: int) -> Rendered:
     return row._replace(start=begin, body=(begin, row.body[1]), skipped=skipped, notes=notes)
 
 
-def words_of(tokens: Sequence[int], tokenizer: Tokenizer, opening: str) -> str:
-    """Return a generated response without the template's `opening`, if the model generated that first.
-
-    The template writes the opening again where the response is read; an empty reasoning block, a channel header or a
-    space would otherwise be repeated.
-    """
-    for place in range(1, min(len(tokens), len(opening)) + 1) if opening else ():
-        begun = tokenizer.decode(tokens[:place], skip_special_tokens=False)
-        if begun == opening:
-            return str(tokenizer.decode(tokens[place:], skip_special_tokens=True))
-        if not opening.startswith(begun.rstrip("\ufffd")):
-            break
-    text = str(tokenizer.decode(tokens, skip_special_tokens=True))
-    return text.removeprefix(opening) if opening.isspace() else text
-
-
 def notes_of(rows: Sequence[Rendered]) -> Counter[str]:
     """Count the rules that were applied, by the responses that they were applied to."""
     return Counter(note for row in rows for note in row.notes)

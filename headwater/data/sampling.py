@@ -54,6 +54,8 @@ class Drawn(NamedTuple):
     """Whether the model ended it."""
     tokens: int | None = None
     """Its length without the end token (local models); None where a server does not report it."""
+    same_tokens: bool | None = None
+    """Whether the text is encoded into the tokens that were generated; None where a server does not return them."""
 
     def response(self, score: float | None = None) -> Response:
         """Return it as a response of a data set."""

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from headwater.console import say, track
+from headwater.data.generated import ResponseTexts
 from headwater.data.preference import conversation_id_of
 from headwater.data.sampling import Asked, Drawn, Sampling
 from headwater.data.templates import given_template
@@ -48,13 +49,13 @@ class MeasuredResponse(NamedTuple):
 
     @classmethod
     def of(
-        cls, asked: Asked, found: DecodedTokens, tokenizer: Tokenizer, statistics: TokenStatistics
+        cls, asked: Asked, found: DecodedTokens, texts: ResponseTexts, statistics: TokenStatistics
     ) -> MeasuredResponse:
         """Return the answer to a prompt that was decoded locally."""
-        tokens = found.tokens + ([] if found.end is None else [found.end])
-        text = tokenizer.decode(found.tokens, skip_special_tokens=True)
-        response = Drawn(text, found.end is not None)
-        return cls(asked, found.request.draw, response, tokens, ends_in(text, tokens, tokenizer), statistics)
+        prompt, tokens = found.request.prompt, found.tokens + ([] if found.end is None else [found.end])
+        text, same_tokens = texts.of(asked.prompt, prompt, found.tokens)
+        response = Drawn(text, found.end is not None, len(found.tokens), same_tokens)
+        return cls(asked, found.request.draw, response, tokens, texts.ends(text, prompt, tokens), statistics)
 
     def stored(self, rewards: dict[str, float | None]) -> DecodedResponse:
         """Return what a run stores of it, with `rewards` by model; unknown values are None."""
@@ -71,6 +72,7 @@ class MeasuredResponse(NamedTuple):
             draw=self.draw,
             response=self.response.text,
             complete=self.response.complete,
+            same_tokens=self.response.same_tokens,
             response_tokens=len(share),
             policy_share=sum(share) / max(1, len(share)),
             **totals,
@@ -79,24 +81,6 @@ class MeasuredResponse(NamedTuple):
             token_ends=None if self.tokens is None else self.ends,
             **{f"token_{name}": values for name, values in statistics.items()},
         )
-
-
-def ends_in(text: str, tokens: Sequence[int], tokenizer: Tokenizer) -> list[int]:
-    """Return the character offset at which each token ends in `text`, the decoded text of all.
-
-    A token is decoded after the last tokens that formed complete text: its text can depend on them (a leading space,
-    the bytes of a character), but not on earlier ones.
-    """
-    ends: list[int] = []
-    first = read = reached = 0
-    for place in range(1, len(tokens) + 1):
-        before, now = (tokenizer.decode(tokens[first:end], skip_special_tokens=True) for end in (read, place))
-        if now.endswith("\ufffd") and place < len(tokens):  # bytes of a character that is not complete
-            continue
-        reached = len(text) if place == len(tokens) else min(len(text), reached + max(0, len(now) - len(before)))
-        ends += [reached] * (place - len(ends))
-        first, read = read, place
-    return ends
 
 
 def load_pair(model: str, reference: str | None, seed: int) -> ModelPair:
@@ -183,8 +167,9 @@ class PairDecoder:
         order = [(one, found[key_of(one.key, draw)]) for one in self.prompts for draw in range(options.n)]
         reader = StatisticsReader(pair.policy, pair.reference, strategy, options)
         measured = reader.read([decoded for _, decoded in order], draws, seed)
+        texts = ResponseTexts(pair.tokenizer)
         for (one, decoded), statistics in zip(order, measured, strict=True):
-            yield MeasuredResponse.of(one, decoded, pair.tokenizer, statistics)
+            yield MeasuredResponse.of(one, decoded, texts, statistics)
 
     def _decoded(self, loop: Loop, asked: Sequence[DecodeRequest]) -> dict[str, DecodedTokens]:
         """Return all responses by their keys; each is in the journal before the next one is decoded."""

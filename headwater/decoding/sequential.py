@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 
 from headwater.console import track
+from headwater.data.generated import ResponseTexts
 from headwater.data.sampling import Asked
 from headwater.data.tokenizers import load_tokenizer
 from headwater.decoding.decoders import MeasuredResponse, Prompts, ends_of, key_of, longest_of
@@ -52,6 +53,7 @@ class SequentialDecoder:
         """Load the reference for its limits, release it, and load the policy. Errors: `UsageError`, `ModelError`."""
         self._names, self._seed, self._options, self._journal = (policy, reference), seed, options, journal
         self._tokenizer = load_tokenizer(policy, ())
+        self._texts = ResponseTexts(self._tokenizer)
         other = self._load_reference()
         ends, longest = ends_of(other, self._tokenizer), longest_of(other, options)
         del other
@@ -86,7 +88,7 @@ class SequentialDecoder:
             first = firsts[key_of(one.key, draw)].log_probs
             share = [1.0] * len(first) + [0.0] * (len(used) - len(first))
             ratio = [a - b for a, b in zip([*first, *used[len(first) :]], plain, strict=True)]
-            yield MeasuredResponse.of(one, found, self._tokenizer, TokenStatistics(share, [], [], ratio, []))
+            yield MeasuredResponse.of(one, found, self._texts, TokenStatistics(share, [], [], ratio, []))
 
     def _decode_first(self, asked: Sequence[DecodeRequest], first: int, seed: int) -> dict[str, PolicyTokens]:
         """Decode up to `first` tokens of every response with the policy."""

@@ -19,9 +19,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from headwater.console import say, track
+from headwater.data.generated import HALF, ResponseTexts
 from headwater.data.sampling import Asked, Drawn, seed_of
 from headwater.data.tokenizers import Tokenizer, load_tokenizer
-from headwater.decoding.decoders import MeasuredResponse, Prompts, ends_in, key_of
+from headwater.data.turns import turn_end
+from headwater.decoding.decoders import MeasuredResponse, Prompts, key_of
 from headwater.decoding.options import DecodingOptions, ServerOptions
 from headwater.decoding.strategies import LengthControl, Strategy
 from headwater.decoding.token_statistics import TokenStatistics
@@ -30,8 +32,6 @@ from headwater.journal import Journal
 from headwater.network.endpoint import Endpoint, Refusals, RefusedError, in_parallel
 
 AT_ONCE = 8
-HALF = "\ufffd"
-"""Replacement character, which stands for an incomplete character."""
 
 
 class Completion(NamedTuple):
@@ -71,6 +71,7 @@ class ServerDecoder:
         self._policy = Endpoint(address), names[0]
         self._reference = Endpoint(servers.reference_endpoint or address), names[1]
         encoded = Prompts(prompts, self._tokenizer, 10**9)
+        self._texts, self._encoded = ResponseTexts(self._tokenizer), encoded.ids
         self._given: dict[str, str | list[int]] = dict(encoded.ids)
         if self._as_text:
             _check_pieces(self._tokenizer)
@@ -183,12 +184,14 @@ class ServerDecoder:
         share = [1.0] * first.tokens + [0.0] * (rest.tokens if rest else 0)
         ids = None if self._as_text else [token for part in parts for token in part.ids or []]
         text = _whole(first.text) + rest.text if rest and self._as_text else "".join(part.text for part in parts)
+        same_tokens, ends = None, []
         if ids is not None:  # pieces that were decoded apart may have lost a space
-            text = self._tokenizer.decode(ids, skip_special_tokens=True)
-        ends = [] if ids is None else ends_in(text, ids, self._tokenizer)
-        return MeasuredResponse(
-            one, draw, Drawn(text, parts[-1].complete), ids, ends, TokenStatistics(share, [], [], [], [])
-        )
+            prompt = self._encoded[one.key]
+            said = ids[:-1] if parts[-1].complete and ids and ids[-1] in turn_end(self._tokenizer).stop_ids else ids
+            text, same_tokens = self._texts.of(one.prompt, prompt, said)
+            ends = self._texts.ends(text, prompt, ids)
+        response = Drawn(text, parts[-1].complete, None, same_tokens)
+        return MeasuredResponse(one, draw, response, ids, ends, TokenStatistics(share, [], [], [], []))
 
 
 def _whole(text: str) -> str:

@@ -9,6 +9,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from headwater.data.generated import differences
 from headwater.marks import visible
 from headwater.results.decoding import DecodedResponse, FrontierPoint
 from headwater.statistics import LEVEL, Estimate
@@ -31,6 +32,8 @@ def decode_tables(
     models = [each for each in ("policy", "reference") if f"tokens_read_by_{each}" in speed]
     read = "".join(f"; {each} read {speed[f'tokens_read_by_{each}']:,.0f}" for each in models)
     yield f"{speed['tokens']:,.0f} tokens, {speed['tokens_per_second']:.1f} a second{read}{accepted}"
+    if others := differences([one.same_tokens for one in responses]):
+        yield others
     for one in responses[:SHOWN]:
         yield Text(f"{one.id}: {visible(one.response)[:200]}")
 

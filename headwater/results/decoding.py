@@ -39,6 +39,8 @@ class DecodedResponse:
     """Monte-Carlo estimate of `kl_policy`."""
     rewards: dict[str, float | None] = field(default_factory=dict)
     """Reward by reward model; None for a response that is empty or too long."""
+    same_tokens: bool | None = None
+    """Whether `response` is encoded into `tokens` again, without the one that ended it; None where they are unknown."""
     tokens: list[int] | None = None
     """Token ids, with the one that ended the response."""
     token_ends: list[int] | None = None

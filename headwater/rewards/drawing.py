@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from headwater.console import say, track
+from headwater.data.generated import differences
 from headwater.data.preference import Candidates
 from headwater.data.sampling import Asked, Drawn, Journal, Sampling, ask_many
 from headwater.data.templates import given_template
@@ -77,7 +78,10 @@ def draw_missing(
         say(f"resumed: {len(prompts) - len(left):,} of {len(prompts):,} {what[0]} are in {journal.path}")
     for one, responses in track(_draws(model, left, sampling, options, seed, refusals), what[1], len(left)):
         journal.add(key(one), responses)
-    return [one for one in prompts if key(one) in journal]
+    drawn = [one for one in prompts if key(one) in journal]
+    if told := differences([each.same_tokens for one in drawn for each in journal.drawn(key(one))]):
+        say(f"{what[0]}: {told}")
+    return drawn
 
 
 def _draws(

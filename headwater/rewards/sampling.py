@@ -15,10 +15,9 @@ import transformers
 from numpy.typing import NDArray
 
 from headwater.console import say_refusals
-from headwater.data.conversations import words_of
+from headwater.data.generated import ResponseTexts
 from headwater.data.preference import Preference, Response
 from headwater.data.sampling import Asked, Drawn, Sampling, uniforms
-from headwater.data.templates import ChatTemplate
 from headwater.data.tokenizers import Tokenizer
 from headwater.data.tokens import TOKENS_PER_PASS, EndToken, Ids, PairTokens, tokenize
 from headwater.errors import ModelError
@@ -103,7 +102,7 @@ def draw(
 
     Errors: `ModelError` for a model that cannot be sampled correctly (rewards/generation.py).
     """
-    ends, opening = end_tokens(model, tokenizer), ChatTemplate(tokenizer).opening
+    ends, texts = end_tokens(model, tokenizer), ResponseTexts(tokenizer)
     ordered = sorted(prompts, key=lambda one: len(one[1]))
     model.eval()
     longest = max((len(ids) for _, ids in ordered), default=0) + sampling.max_new_tokens
@@ -112,9 +111,9 @@ def draw(
     for start in range(0, len(ordered), batch):
         chunk = ordered[start : start + batch]
         tokens = _generate(model, chunk, sampling, seed, ends, way)
-        texts = [_drawn(row, tokenizer, ends, opening) for row in tokens.tolist()]
-        for place, (one, _) in enumerate(chunk):
-            yield one, texts[place * sampling.n : (place + 1) * sampling.n]
+        drawn = iter(tokens.tolist())
+        for one, prompt in chunk:
+            yield one, [_drawn(one, prompt.tolist(), next(drawn), texts, ends) for _ in range(sampling.n)]
 
 
 def _generate(
@@ -134,10 +133,13 @@ def _generate(
     return tokens
 
 
-def _drawn(tokens: Sequence[int], tokenizer: Tokenizer, ends: Sequence[int], opening: str = "") -> Drawn:
+def _drawn(
+    one: Asked, prompt: Sequence[int], tokens: Sequence[int], texts: ResponseTexts, ends: Sequence[int]
+) -> Drawn:
     """Cut new tokens at the first end token, and decode them."""
     end = next((place for place, token in enumerate(tokens) if token in ends), len(tokens))
-    return Drawn(words_of(tokens[:end], tokenizer, opening), end < len(tokens), end)
+    text, same_tokens = texts.of(one.prompt, prompt, tokens[:end])
+    return Drawn(text, end < len(tokens), end, same_tokens)
 
 
 def scores(

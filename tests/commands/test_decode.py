@@ -69,6 +69,7 @@ def test_decode_writes_responses_with_their_accounts(place: Path, tmp_path: Path
         names = ("policy_share", "kl", "kl_policy", "log_ratio", "monte_carlo")
         assert {len(row[f"token_{name}"]) for name in names} == {tokens} == {len(row["tokens"])}
         assert row["kl"] == pytest.approx(sum(row["token_kl"]))
+        assert row["same_tokens"] in (True, False) and row["token_ends"][-1] == len(row["response"])
     assert run.metrics["kl"]["n"] == len(rows)
     assert run.metrics["kl"]["value"] == pytest.approx(np.mean([row["kl"] for row in rows]))
     assert run.metrics["kl"]["low"] < run.metrics["kl"]["value"] < run.metrics["kl"]["high"]

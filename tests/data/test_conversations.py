@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from headwater.data import templates
-from headwater.data.conversations import Chat, words_of
+from headwater.data.conversations import Chat
+from headwater.data.generated import ResponseTexts
 from headwater.data.preference import Message, Preference, Response
 from headwater.data.sampling import Asked
 from headwater.data.templates import SENTINEL
@@ -183,8 +184,8 @@ def test_what_a_model_writes_is_read_as_it_was_written(name: str) -> None:
         found = tokens(name, pair(name, (USER,), answer))
         end = tokenizer(turn_end(tokenizer).text, add_special_tokens=False)["input_ids"]
         drawn = found.chosen.tolist()[: -len(end)]
-        said = words_of(drawn, tokenizer, Chat(tokenizer).opening)
-        assert said == answer
+        said, same_tokens = ResponseTexts(tokenizer).of((USER,), found.prompt.tolist(), drawn)
+        assert said == answer and same_tokens
         assert tokens(name, pair(name, (USER,), said)).chosen.tolist() == found.chosen.tolist()
 
 
@@ -192,9 +193,10 @@ def test_a_model_that_thinks_is_quoted_in_full() -> None:
     tokenizer = tokenizer_of("Qwen 3, an empty block of thoughts")
     opening = Chat(tokenizer).opening
     assert opening == "<think>\n\n</think>\n\n"
+    prompt = tokens("Qwen 3, an empty block of thoughts", pair("…", (USER,), "Yes.")).prompt.tolist()
     for text in (THOUGHT, "<think>\n", "<", "Yes."):
-        assert words_of(tokenizer(text)["input_ids"], tokenizer, opening) == text
-    assert words_of(tokenizer(opening)["input_ids"], tokenizer, opening) == ""
+        assert ResponseTexts(tokenizer).of((USER,), prompt, tokenizer(text)["input_ids"]).text == text
+    assert ResponseTexts(tokenizer).of((USER,), prompt, tokenizer(opening)["input_ids"]).text == ""
 
 
 def test_an_answer_behind_a_tag_is_kept_with_what_stands_before_it() -> None:

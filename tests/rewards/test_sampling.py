@@ -10,6 +10,7 @@ import pytest
 import torch
 import transformers
 
+from headwater.data.generated import ResponseTexts
 from headwater.data.preference import Message, Preference, Response
 from headwater.data.sampling import Asked, Drawn, Sampling, asked, uniforms
 from headwater.data.tokenizers import Tokenizer
@@ -141,11 +142,20 @@ def test_a_models_own_generation_settings_do_not_count(tokenizer: Tokenizer, pro
     assert loaded.generation_config.repetition_penalty == 5.0
 
 
-def test_a_response_that_ends_is_complete(tokenizer: Tokenizer) -> None:
-    ends = [tokenizer.eos_token_id]
+def test_a_response_that_ends_is_complete(tokenizer: Tokenizer, prompts: list[Asked]) -> None:
+    ends, texts, one = [tokenizer.eos_token_id], ResponseTexts(tokenizer), prompts[0]
+    (prompt,) = sampling.prompt_ids([one], tokenizer, 10**6)
+    assert prompt is not None
     words = tokenizer("fine", add_special_tokens=False)["input_ids"]
-    assert sampling._drawn([*words, ends[0], ends[0]], tokenizer, ends, "") == Drawn("fine", True, len(words))
-    assert sampling._drawn(words, tokenizer, ends, "") == Drawn("fine", False, len(words))
+
+    def drawn(tokens: list[int]) -> Drawn:
+        return sampling._drawn(one, prompt.tolist(), tokens, texts, ends)
+
+    assert drawn([*words, ends[0], ends[0]]) == Drawn("fine", True, len(words), True)
+    assert drawn(words) == Drawn("fine", False, len(words), True)
+    letters = [token for letter in "fine" for token in tokenizer(letter, add_special_tokens=False)["input_ids"]]
+    if letters != words:
+        assert drawn(letters) == Drawn("fine", False, len(letters), False)
 
 
 def test_ends_are_found_in_a_batch(tokenizer: Tokenizer, prompts: list[Asked]) -> None:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from headwater.data.conversations import Rendered
 from headwater.data.preference import Preference, Response
 from headwater.data.tokenizers import Tokenizer
 from headwater.data.tokens import EndToken, Ids, encode, render
@@ -73,6 +74,17 @@ def pieces_of(
     whole = response.text
     after = whole[row.skipped + limit - begin :]
     return Pieces(whole[: row.skipped], text, list(parts(row.text, limit, len(row.text), ends[split:])), after)
+
+
+def pieces_of_row(row: Rendered, tokenizer: Tokenizer, prompt: int) -> tuple[list[Piece], list[Piece]]:
+    """Part a rendered row at the ends of its tokens: the first `prompt` tokens, and those of the response.
+
+    The pieces join to the text that was encoded.
+    """
+    (encoded,) = encode([row], tokenizer)
+    ends = [end for _, end in encoded.offsets]
+    place = ends[prompt - 1] if prompt else 0
+    return list(parts(row.text, 0, place, ends[:prompt])), list(parts(row.text, place, len(row.text), ends[prompt:]))
 
 
 def parts(text: str, start: int, limit: int, ends: Sequence[int]) -> Iterator[Piece]:
