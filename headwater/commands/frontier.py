@@ -18,7 +18,8 @@ from headwater.console import say_stages, show
 from headwater.data.prompts import check_column, read_prompts
 from headwater.data.reading import ReadOptions, RowCounts
 from headwater.data.templates import renders_conversations
-from headwater.decoding.frontier import FrontierOptions, best_within, frontier
+from headwater.decoding.advice import advise
+from headwater.decoding.frontier import FrontierOptions, StrategyResponses, frontier
 from headwater.decoding.options import DecodingOptions
 from headwater.decoding.tables import frontier_table
 from headwater.errors import DataError, UsageError
@@ -105,29 +106,30 @@ def run(config: Config) -> Path:
         picker, points = config.reward_model[0], []
         metrics: dict[str, Estimate | str | float] = {}
         for model in config.reward_model:
-            columns = study.strategy_responses(config.options, responses, model, picker)
+            columns = list(study.strategy_responses(config.options, responses, model, picker))
             own = frontier(columns, config.seed, model)
             points += own
             for part in frontier_table(own, model):
                 show(part)
-            metrics |= _recommend(own, model, config.options.budget)
+            metrics |= _advise(own, columns, model, config)
         Frontier(tuple(points)).write(writer.path)
         published.write(writer.path)
         writer.write_metrics(metrics)
     return output
 
 
-def _recommend(points: Sequence[FrontierPoint], model: str, budget: float | None) -> dict[str, Estimate | str | float]:
-    """Print and return the strategy with the highest reward within the budget."""
+def _advise(
+    points: Sequence[FrontierPoint], responses: Sequence[StrategyResponses], model: str, config: Config
+) -> dict[str, Estimate | str | float]:
+    """Print the strategy with the highest reward within the budget, and return its figures."""
     spent = next(point for point in points if point.name == "policy").kl.value
+    budget = config.options.budget
     given = "half of what the policy spends" if budget is None else "--budget"
     budget = spent / 2 if budget is None else budget
-    found = best_within(points, budget)
+    found = advise(points, responses, budget, config.seed)
     if found is None:
         show(f"within {budget:.4g} nats ({given}): no point of the grid")
         return {}
-    reward, kl = found.reward, found.kl
-    figures = f"reward {reward.value:.4f} {reward.interval()} at {kl.value:.4f} nats {kl.interval()}, n = {reward.n}"
-    show(f"within {budget:.4g} nats ({given}): {found.name}, {figures}")
-    key = Path(model).name
-    return {f"recommended_by_{key}": found.name, f"budget_{key}": budget, f"reward_{key}": reward, f"kl_{key}": kl}
+    for line in found.sentences(given, model, config.reward_model[0]):
+        show(line)
+    return found.metrics(model)

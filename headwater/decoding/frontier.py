@@ -178,12 +178,3 @@ def _on_line(x: Floats, xs: Floats, ys: Floats) -> Floats:
         inside = (xs[left] <= x) & (x <= xs[left + 1])
         found = np.where(inside, ys[left] + share * (ys[left + 1] - ys[left]), found)
     return found
-
-
-def best_within(points: Sequence[FrontierPoint], budget: float) -> FrontierPoint | None:
-    """Return the strategy with the highest mean reward whose mean KL is at most `budget`; None where there is none.
-
-    Best-of-n is excluded: it costs n responses, and its picker may be the model that scores it.
-    """
-    within = [row for row in points if row.family != "best_of" and row.kl.value <= budget]
-    return max(within, key=lambda row: row.reward.value, default=None)

@@ -5,7 +5,6 @@ A sentence states the rule it was derived by, so that a reader can check it.
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -302,30 +301,32 @@ def _against_chance(accuracy: Estimate) -> str:
 
 
 def _displacement(runs: Sequence[Run], names: Mapping[Any, str]) -> list[str]:
-    """Return the sentence about DPO runs whose chosen responses became less likely throughout training."""
-    fallen = [f"{names[run.path]} ({said})" for run in runs if run.command == "train-dpo" and (said := _falls(run))]
+    """Return the sentence about DPO runs whose chosen responses became less likely, all of them by one criterion."""
+    trained = [run for run in runs if run.command == "train-dpo"]
+    fallen = [f"{names[run.path]} ({said})" for run in trained if (said := _falls(run))]
     if not fallen:
         return []
     return [
-        f"Likelihood displacement: the better responses themselves become less likely throughout training in "
-        f"{', '.join(fallen)}; where they win, it is because the worse ones fell further. Losses that counter it: "
-        "dpop, which penalises just that, and rpo, rpo_sum, cpo, orpo and slic, which also fit the better response."
+        f"Likelihood displacement in {len(fallen)} of {len(trained)} runs, by this criterion: the mean over the last "
+        f"quarter of the logged steps lies below the first step by more than two standard errors. The chosen "
+        f"responses themselves became less likely in {', '.join(fallen)}; where they win, it is because the rejected "
+        "ones fell further. Losses that counter it: dpop, which penalises just that, and rpo, rpo_sum, cpo, orpo and "
+        "slic, which also fit the chosen response."
     ]
 
 
 def _falls(run: Run) -> str:
-    """Return how the chosen log-probability falls, as text; empty where it does not.
+    """Return how the chosen log-probability falls, as text; empty where it does not, or where few steps were logged.
 
-    It falls where the mean of every third of the run is lower than the one before, and the end is lower than zero and
-    than the start. Without a reference model the reward is used instead, which is negative from the first step on.
+    Without a reference model the reward is used instead. Either has to end below its start and below 0, which is
+    where a policy and its reference agree.
     """
     for column, unit in ((Column.CHOSEN_CHANGE, " nats"), (Column.CHOSEN_REWARD, "")):
         values = run.training_history.values(column)
-        if len(values) > 1:
-            thirds = [float(part.mean()) for part in np.array_split(values, min(3, len(values)))]
-            end = float(np.mean(values[-max(1, len(values) // 10) :]))
-            falls = all(later < earlier for earlier, later in itertools.pairwise(thirds))
-            what = "log-probability" if unit else "better-sample reward"
+        if len(values) > 2:
+            last = np.asarray(values[-max(2, len(values) // 4) :], dtype=np.float64)
+            end, error = float(last.mean()), float(last.std(ddof=1) / np.sqrt(len(last)))
+            what = "log-probability" if unit else "reward of the chosen response"
             said = f"{what} from {number(values[0], 2)} to {number(end, 2)}{unit}"
-            return said if falls and end < min(0.0, values[0]) else ""
+            return said if end < min(0.0, values[0]) - 2 * error else ""
     return ""

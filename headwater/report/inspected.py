@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from headwater.marks import visible
 from headwater.report.findings import count, labels, number, percent, with_interval
+from headwater.results.evaluation import better_rule
 from headwater.results.inspection import Inspection, Quantiles, SampleResponse, SampleRow
 from headwater.results.runs import Run
 
@@ -62,9 +63,10 @@ def _inspected(run: Run, name: str, found: Inspection) -> Inspected:
 
 def _facts(found: Inspection) -> Iterator[tuple[str, str]]:
     if found.longer_wins and found.shared_beginning:
-        wins, shared = found.longer_wins, found.shared_beginning
+        side, wins = better_rule(found.longer_wins)
+        shared = found.shared_beginning
         sized = f"n = {count(wins.n)}, {count(wins.clusters)} conversations; equal lengths count a half"
-        yield "The longer one wins", f"{with_interval(wins)} ({sized})"
+        yield f"The {side} one wins", f"{with_interval(wins)} ({sized})"
         median = f"median {shared.characters.p50:.0f} characters in common"
         yield "Same first character", f"{percent(round(shared.share_of_pairs, 3))} of pairs; {median}"
     turns = [f"{count(rows)} with {turns}" for turns, rows in found.turns.items()]

@@ -13,6 +13,7 @@ from rich.text import Text
 from headwater.data.preference import Record, Response
 from headwater.data.profiling import NEAR, responses_of
 from headwater.marks import visible
+from headwater.results.evaluation import better_rule
 from headwater.results.inspecting import LONGEST, sample_row
 from headwater.results.inspection import Inspection, TermContrast
 
@@ -118,10 +119,11 @@ def _rounded(length: float) -> str:
 def _shortcuts(found: Inspection) -> list[tuple[str, str]]:
     wins, shared = found.longer_wins, found.shared_beginning
     assert wins is not None and shared is not None  # of pairs
+    side, wins = better_rule(wins)
     interval = wins.interval() if wins.low is None else f"95 % [{wins.low:.1%}, {wins.high:.1%}]"
     length = f"{wins.value:.1%}  {interval}  n {wins.n:,} ({wins.clusters:,} conversations)"
     beginning = f"{shared.share_of_pairs:.1%} of pairs; median {shared.characters.p50:.0f} characters"
-    return [("longer one wins", length), ("shared beginning", beginning)]
+    return [(f"{side} one wins", length), ("shared beginning", beginning)]
 
 
 def _telling(terms: TermContrast) -> list[tuple[str, str]]:

@@ -88,7 +88,8 @@ def _check_printed(printed: str, counted: dict[str, Any]) -> None:
         assert f"{side}, chars {' '.join(cells)}" in told
     if "longer_wins" in counted:
         wins, shared = counted["longer_wins"], counted["shared_opening"]
-        assert f"longer one wins {wins['value']:.1%} 95 % [" in told
+        better = ("longer", wins["value"]) if wins["value"] >= 0.5 else ("shorter", 1 - wins["value"])
+        assert f"{better[0]} one wins {better[1]:.1%} 95 % [" in told
         assert f"n {wins['n']:,} ({wins['clusters']:,} conversations)" in told
         assert f"shared beginning {shared['share_of_pairs']:.1%} of pairs; median" in told
 

@@ -7,7 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from headwater.decoding.frontier import StrategyResponses, best_of, best_within, frontier
+from headwater.decoding.advice import advise, difference
+from headwater.decoding.frontier import StrategyResponses, best_of, frontier
 from headwater.results.decoding import FrontierPoint
 
 OPENINGS = [f"o{i % 20}" for i in range(40)]
@@ -81,8 +82,33 @@ def test_the_best_of_n_is_picked_by_one_model_and_judged_by_another() -> None:
     assert found.kl == pytest.approx([math.log(3) - 2 / 3] * 2)
 
 
-def test_the_recommendation_keeps_to_the_budget_and_is_a_strategy() -> None:
-    found = frontier([*BASE, point("kl_threshold", 1, 2, 2.9), point("best_of", 4, 0.5, 9)], seed=0)
-    names = {budget: row.name for budget in (0.5, 2.0, 3.0) if (row := best_within(found, budget))}
-    assert names == {0.5: "interpolate(0)", 2.0: "kl_threshold(1)", 3.0: "interpolate(1)"}
-    assert best_within(found[1:3], 0.5) is None
+def test_the_advice_keeps_to_the_budget_and_is_the_best_of_all_strategies() -> None:
+    columns = [*BASE, point("kl_threshold", 1, 2, 2.9), point("best_of", 4, 1.5, 2.5)]
+    found = frontier(columns, seed=0)
+    best = {budget: row.best.name for budget in (0.5, 1.5, 2.0, 3.0) if (row := advise(found, columns, budget, 0))}
+    assert best == {0.5: "interpolate(0)", 1.5: "best_of(4)", 2.0: "kl_threshold(1)", 3.0: "interpolate(1)"}
+    assert advise(found[1:3], columns, 0.5, 0) is None
+
+
+def test_the_advice_says_when_best_of_n_beats_what_draws_one_response() -> None:
+    """By a paired difference: the prompts that are easy for both cancel out."""
+    columns = [*BASE, point("best_of", 4, 1.5, 2.5)]
+    easy = np.random.default_rng(3).normal(0, 5, 40)
+    columns = [one._replace(reward=one.reward + easy) for one in columns]
+    advice = advise(frontier(columns, seed=0), columns, 1.5, 0)
+    assert advice is not None and advice.single is not None and advice.gain is not None
+    assert (advice.best.name, advice.single.name) == ("best_of(4)", "interpolate(0.5)")
+    assert advice.gain[:3] == pytest.approx((0.5, 0.5, 0.5))
+    said = "\n".join(advice.sentences("--budget", "runs/rm", "runs/rm"))
+    assert "it draws 4 responses a prompt, and they were picked by the same model that scores them here" in said
+    assert "with one response a prompt: interpolate(0.5), reward" in said
+    assert "the reward of best_of(4) is higher: +0.5000 [0.5000, 0.5000] on the same 20 prompts" in said
+    assert "picked by the same" not in "\n".join(advice.sentences("--budget", "runs/other", "runs/rm"))
+    metrics = advice.metrics("runs/rm")
+    assert (metrics["recommended_by_rm"], metrics["recommended_single_by_rm"]) == ("best_of(4)", "interpolate(0.5)")
+
+
+def test_a_difference_of_rewards_leaves_out_responses_without_one() -> None:
+    one, two = point("best_of", 4, 1, 3), point("interpolate", 1, 1, 2)
+    one.reward[:7] = np.nan
+    assert difference(one, two, 0).value == pytest.approx(1.0)

@@ -180,13 +180,14 @@ def test_models_on_the_same_pairs_are_compared_by_the_rule(tmp_path: Path) -> No
 
 
 def test_likelihood_displacement_is_named_for_dpo_only(tmp_path: Path) -> None:
-    fallen = trained(tmp_path / "fallen", [0.0, -0.2, -0.4])
+    fallen = trained(tmp_path / "fallen", [0.0, -0.2, -0.39, -0.41])
     risen = trained(tmp_path / "risen", [0.0, 0.2, 0.4])
     # A reward without a reference is negative from the start; this one rose.
     free = trained(tmp_path / "free", [-3.0, -2.0, -1.0])
     reward_model = trained(tmp_path / "rm", [0.0, -1.0, -2.0], command="train-reward")
     (said,) = findings([fallen, risen, free, reward_model])
-    assert "throughout training in fallen (better-sample reward from 0.00 to −0.40); where they win" in said
+    assert "Likelihood displacement in 1 of 3 runs, by this criterion: the mean over the last quarter" in said
+    assert "less likely in fallen (reward of the chosen response from 0.00 to −0.40); where they win" in said
     assert "Losses that counter it: dpop" in said
     assert findings([risen, free, reward_model]) == []
 
@@ -194,10 +195,13 @@ def test_likelihood_displacement_is_named_for_dpo_only(tmp_path: Path) -> None:
 def test_the_alarm_reads_the_log_probability_where_there_is_a_reference(tmp_path: Path) -> None:
     change = "logps/chosen_change"
     fallen = trained(tmp_path / "fallen", [0.0, -3.0, -2.0, -8.0, -9.0, -20.0], column=change)
-    recovered = trained(tmp_path / "recovered", [0.0, -30.0, -20.0, -8.0, -9.0, -3.0], column=change)
+    recovered = trained(tmp_path / "recovered", [0.0, -30.0, -20.0, -8.0, -9.0, -1.0], column=change)
     risen = trained(tmp_path / "risen", [0.0, 1.0, -0.5, 4.0, 5.0, 2.0], column=change)
-    (said,) = findings([fallen, recovered, risen])
-    assert "in fallen (log-probability from 0.00 to −20.00 nats); where" in said
+    # It fell, though not in every third of the run: a criterion that asked for that missed it.
+    uneven = trained(tmp_path / "uneven", [0.0, -9.0, -4.0, -6.0, -8.0, -8.5], column=change)
+    (said,) = findings([fallen, recovered, risen, uneven])
+    assert "displacement in 2 of 4 runs" in said
+    assert "in fallen (log-probability from 0.00 to −14.50 nats), uneven (log-probability from 0.00 to −8.25" in said
 
 
 def test_a_run_given_twice_counts_once_and_equal_names_are_told_apart(tmp_path: Path) -> None:

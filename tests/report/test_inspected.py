@@ -119,15 +119,17 @@ def test_a_mirrored_side_is_the_same_area_on_the_left(run: runs.Run) -> None:
     ("longer", "shorter", "said"),
     [
         (40, 4, "0.909"),
-        (20, 20, "holds 0.5: length alone does not predict"),
-        (3, 40, "excludes 0.5: length alone partly"),
+        (20, 20, "holds 0.5: whether length alone predicts which one is preferred is not decided"),
+        (3, 40, "the shorter response is the preferred one in 0.930"),
+        (2000, 2000, "Length alone predicts which one is preferred by less than 2 points above chance"),
     ],
 )
 def test_the_findings_say_whether_length_tells(longer: int, shorter: int, said: str, tmp_path: Path) -> None:
-    rows = [pair(n, "aaa", "b") for n in range(longer)] + [pair(100 + n, "a", "bbb") for n in range(shorter)]
+    rows = [pair(n, "aaa", "b") for n in range(longer)] + [pair(9000 + n, "a", "bbb") for n in range(shorter)]
     run = inspect(tmp_path, "made", rows)
     (sentence,) = findings([run])
-    assert sentence.startswith("made: the longer response is the preferred one in 0.")
+    side = "longer" if longer >= shorter else "shorter"
+    assert sentence.startswith(f"made: the {side} response is the preferred one in 0.")
     assert f"of {longer + shorter} pairs" in sentence
     assert said in sentence
 
