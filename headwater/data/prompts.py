@@ -1,18 +1,23 @@
-"""Reads the prompts of any data, each once: of records, or of one column of rows without responses."""
+"""Reads the prompts of any data, each once: of records, or of rows without responses."""
 
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from headwater.data import reading
-from headwater.data.layouts import Broken, Unread, with_messages
+from headwater.data.layouts import LAYOUTS, Broken, Unread, prompts, with_messages
 from headwater.data.layouts.described import PROMPTS
 from headwater.data.layouts.description import Description, of_column
+from headwater.data.layouts.dialogues import MARKERS_KEPT, has_markers
+from headwater.data.layouts.layout import Fields
 from headwater.data.layouts.messages import prompt
-from headwater.data.preference import Prompted
+from headwater.data.layouts.paths import written
+from headwater.data.layouts.unread import Columns
+from headwater.data.preference import Message, Prompted
 from headwater.data.reading import ReadOptions, Row, RowCounts, RowReader
 from headwater.data.sampling import Asked, asked
 from headwater.errors import DataError, UsageError
@@ -29,16 +34,17 @@ class Prompts(NamedTuple):
 
 
 def read_prompts(place: Path, read_options: ReadOptions, column: str | None = None) -> Prompts:
-    """Return every prompt once: of `column`, of a description of prompts alone (`--columns`), or of all records.
+    """Return every prompt once: of `column`, of a description of prompts alone (`--columns`), or as the rows hold it.
 
-    Errors: those of `reading.stream`; `DataError` for a row without a prompt, and for data without a usable row.
+    Rows of a known layout are read as records; of others, the first row shows the column of the prompt. Errors: those
+    of `reading.stream`; `DataError` for a row without a prompt, and for data without a usable row.
     """
     row_reader = reading.stream(place, read_options)
-    description = of_column(column) if column else read_options.description
-    if description and description.kind == "prompts":
-        described = DescribedPrompts(place, description, read_options)
-        found, row_counts = asked(described)
-        row_counts.not_read = described.not_read
+    rows = _prompt_rows(place, read_options, column)
+    if rows:
+        found, row_counts = asked(rows)
+        row_counts.not_read = rows.not_read
+        row_counts.notes.update(rows.notes)
         stages = {"prompts": row_counts}
     else:
         found, row_counts = asked(row_reader)
@@ -48,39 +54,96 @@ def read_prompts(place: Path, read_options: ReadOptions, column: str | None = No
     return Prompts(found, stages, row_reader)
 
 
-class DescribedPrompts:
+def _prompt_rows(place: Path, read_options: ReadOptions, column: str | None) -> PromptRows | None:
+    """Return the rows of data without responses; None for data that are read as records. Errors: `DataError`."""
+    description = of_column(column) if column else read_options.description
+    if description and description.kind == "prompts":
+        return DescribedPrompts(place, read_options, description)
+    first = None
+    if not (description or read_options.layout):
+        first = next(iter(reading.read_rows(place, read_options)), None)
+    if first is None:
+        return None
+    fields, _ = with_messages(first.fields)
+    found = prompts.column_of(fields)
+    if found:
+        if read_options.max_bad_rows != "0":
+            raise UsageError("--max-bad-rows", "has no effect with prompts alone", "leave it out")
+        return PlainPrompts(place, read_options, found)
+    if any(layout.fits(fields) for layout in LAYOUTS.values()):
+        return None
+    texts = [name for name, value in fields.items() if isinstance(value, str)]
+    fix = f"name its column, such as --columns prompt={written(texts[0] if texts else 'NAME')}"
+    expected = f"expected one of {', '.join(prompts.COLUMNS)}"
+    raise DataError(first.place, f"columns {', '.join(fields)} hold no known prompt", expected, fix)
+
+
+class PromptRows:
     """Iterator over the prompts of rows that need have no responses, and what of the rows is not read."""
 
-    def __init__(self, place: Path, description: Description, read_options: ReadOptions) -> None:
-        self._place, self._description, self._options = place, description, read_options
-        also_read = filter(None, [read_options.condition_column])
-        self._unread = Unread(PROMPTS, read_options.ignored, also_read)
+    def __init__(self, place: Path, read_options: ReadOptions, reads: Columns) -> None:
+        self.place, self.options = place, read_options
+        self.unread = Unread(reads, read_options.ignored, filter(None, [read_options.condition_column]))
+        self.notes: Counter[str] = Counter()
+        """Number of rows to which a special rule was applied, by rule."""
 
     @property
     def not_read(self) -> list[str]:
         """Columns that hold values and were not read."""
-        return self._unread.names
+        return self.unread.names
 
     def __iter__(self) -> Iterator[Prompted]:
         """Yield a prompt a row. Errors: `DataError` at the first row without one."""
-        for row in itertools.islice(reading.read_rows(self._place, self._options), self._options.limit):
+        for row in itertools.islice(reading.read_rows(self.place, self.options), self.options.limit):
             try:
                 found = self._prompted(row)
             except Broken as problem:
                 raise DataError(row.place, *problem.args) from problem
-            yield reading.conditioned(found, row, self._options)
+            self.notes[MARKERS_KEPT] += has_markers(found.prompt)
+            yield reading.conditioned(found, row, self.options)
+        self.notes = +self.notes
+
+    def _prompted(self, row: Row) -> Prompted:
+        """Return the prompt of a row. Errors: `Broken`."""
+        raise NotImplementedError
+
+    def named(self, turns: tuple[Message, ...], fields: Fields, row: Row) -> Prompted:
+        """Return a prompt under the name and the source that its row has."""
+        name = next((fields[key] for key in ("id", "uid", "question_id") if fields.get(key)), Path(row.place).name)
+        source = next((fields[key] for key in ("source", "dataset", "category") if fields.get(key)), self.place.name)
+        return Prompted(prompt=turns, id=str(name), source=str(source))
+
+
+class PlainPrompts(PromptRows):
+    """Prompts in a column that is known by its name."""
+
+    def __init__(self, place: Path, read_options: ReadOptions, column: str) -> None:
+        reads = prompts.READS._replace(columns=(*prompts.READS.columns, column))
+        super().__init__(place, read_options, reads)
+        self._column = column
+
+    def _prompted(self, row: Row) -> Prompted:
+        fields = self.unread.check(with_messages(row.fields)[0])
+        return self.named(prompts.turns_of(fields, self._column), fields, row)
+
+
+class DescribedPrompts(PromptRows):
+    """Prompts that a description finds."""
+
+    def __init__(self, place: Path, read_options: ReadOptions, description: Description) -> None:
+        super().__init__(place, read_options, PROMPTS)
+        self._description = description
 
     def _prompted(self, row: Row) -> Prompted:
         fields, _ = with_messages(self._description.row(row.fields))
-        left_out = self._description.left_out(row.fields, self._options.condition_column)
-        fields = self._unread.check(fields, left_out)
+        left_out = self._description.left_out(row.fields, self.options.condition_column)
+        fields = self.unread.check(fields, left_out)
         turns = prompt(fields, "prompt")
         if turns[-1].role != "user":
             source = self._description.sources.get("prompt")
             ends = f"{source.text if source else 'prompt'} ends with the turn of the {turns[-1].role}"
             raise Broken(ends, "expected a user's")
-        name = str(fields.get("id") or Path(row.place).name)
-        return Prompted(prompt=turns, id=name, source=str(fields.get("source") or self._place.name))
+        return self.named(turns, fields, row)
 
 
 def check_column(column: str | None, read_options: ReadOptions) -> None:

@@ -113,8 +113,8 @@ TURNS = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho
         ({"uid": "u", "category": "hard", "cluster": "c", "prompt": "Why?"}, "Why?", "hard"),
         ({"question_id": "q", "category": "hard", "turns": [{"content": "Why?"}]}, "Why?", "hard"),
         ({"question_id": 81, "category": "writing", "turns": ["Why?"]}, "Why?", "writing"),
-        ({"prompt": TURNS}, "[user]\nHi\n\n[assistant]\nHo\n\n[user]\nWhy?", ""),
-        ({"prompt": "Why?", "system": "Be brief."}, "[system]\nBe brief.\n\n[user]\nWhy?", ""),
+        ({"prompt": TURNS}, "[user]\nHi\n\n[assistant]\nHo\n\n[user]\nWhy?", "p.json"),
+        ({"prompt": "Why?", "system": "Be brief."}, "[system]\nBe brief.\n\n[user]\nWhy?", "p.json"),
     ],
 )
 def test_prompts_are_read_from_what_holds_them(row: dict[str, Any], prompt: str, source: str, tmp_path: Path) -> None:
@@ -135,7 +135,8 @@ def test_prompts_of_preferences_are_read_too(corpus: list[Preference], tmp_path:
         ({"instruction": 3}, "instruction is a int"),
         ({"question_id": 1, "turns": ["Why?", "And?"]}, "expected one: a second turn needs an answer"),
         ({"prompt": TURNS[:2]}, "ends with the turn of the assistant"),
-        ({"prompt": ""}, "fit no known layout"),
+        ({"prompt": ""}, "prompt is empty"),
+        ({"text": "Why?", "level": 3}, "name its column, such as --columns prompt=text"),
     ],
 )
 def test_rows_without_a_prompt_are_refused(row: dict[str, Any], problem: str, tmp_path: Path) -> None:

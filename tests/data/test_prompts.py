@@ -1,4 +1,4 @@
-"""Prompts of any data, each once."""
+"""The prompts of rows without responses: every column that holds one, and what beside it is named or refused."""
 
 from __future__ import annotations
 
@@ -8,71 +8,98 @@ from typing import Any
 
 import pytest
 
-from headwater.data.prompts import Prompts, check_column, read_prompts
+from headwater.data.preference import Message
+from headwater.data.prompts import Prompts, read_prompts
 from headwater.data.reading import ReadOptions
 from headwater.errors import DataError, UsageError
-from headwater.evaluation import prompts
 
-ROW = {"data": {"q": "Why?", "more": "x"}, "votes": 3}
-
-
-def read(path: Path, *rows: dict[str, Any], column: str | None = None, **options: Any) -> Prompts:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return read_prompts(path, ReadOptions(**options), column)
+ASKED = (Message("user", "Why?"),)
+TURNS = [{"role": "user", "content": "Why?"}]
+HH = "\n\nHuman: Hi\n\nAssistant: Ho\n\nHuman: Why?\n\nAssistant:"
+LATER = (Message("user", "Hi"), Message("assistant", "Ho"), *ASKED)
 
 
-def texts(found: Prompts) -> list[str]:
-    return [one.prompt[-1].content for one in found.asked]
-
-
-def test_a_column_or_a_description_holds_the_prompts(tmp_path: Path) -> None:
-    path = tmp_path / "q.jsonl"
-    found = read(path, ROW, ROW, {"data": {"q": "How?"}}, columns="prompt=data.q")
-    assert texts(found) == ["Why?", "How?"] and list(found.stages) == ["prompts"]
-    counts = found.stages["prompts"]
-    assert (counts.rows_in, counts.kept, counts.dropped) == (3, 2, {"repeated_prompt": 1})
-    assert counts.not_read == ["data.more", "votes"]
-    found = read(path, {"my.q": "Why?", "system": "Be brief."}, column="my.q")
-    assert [message.role for message in found.asked[0].prompt] == ["system", "user"]
-    assert texts(read(path, ROW, {"data": {"q": "How?"}}, columns="prompt=data.q", limit=1)) == ["Why?"]
-
-
-def test_a_description_of_pairs_counts_the_pairs(tmp_path: Path) -> None:
-    row = {"q": "Why?", "good": "So.", "bad": "So."}
-    with pytest.raises(DataError, match="no usable rows among 1 · dropped: identical_responses"):
-        read(tmp_path / "q.jsonl", row, columns="prompt=q,chosen=good,rejected=bad")
-    assert texts(read(tmp_path / "q.jsonl", row, columns="prompt=q")) == ["Why?"]
+def read(path: Path, *rows: dict[str, Any], options: ReadOptions | None = None) -> Prompts:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return read_prompts(path, options or ReadOptions())
 
 
 @pytest.mark.parametrize(
-    ("row", "problem"),
+    ("row", "prompt"),
     [
-        ({"data": {"q": None}}, "q.jsonl:1 · prompt is null"),
-        ({"data": {"p": "Why?"}}, "q.jsonl:1 · no q in data"),
-        ({"data": {"q": [{"role": "assistant", "content": "So."}]}}, "data.q ends with the turn of the assistant"),
-        ({"data": {"q": "Why?"}, "context": "It rains."}, "q.jsonl:1 · context changes what the row means"),
-        ({"data": {"q": "Why?", "history": [["a", "b"]]}}, "q.jsonl:1 · data.history changes what the row means"),
+        ({"prompt": "Why?"}, ASKED),
+        ({"question": "Why?"}, ASKED),
+        ({"query": "Why?"}, ASKED),
+        ({"prompt": TURNS}, ASKED),
+        ({"messages": TURNS}, ASKED),
+        ({"messages": json.dumps(TURNS)}, ASKED),
+        ({"conversations": [{"from": "human", "value": "Why?"}]}, ASKED),
+        ({"turns": ["Why?"]}, ASKED),
+        ({"prompt": "Why?", "system_prompt": "Be brief."}, (Message("system", "Be brief."), *ASKED)),
+        ({"instruction": "Sum up.", "input": "cats"}, (Message("user", "Sum up.\ncats"),)),
+        ({"prompt": "Sum up.", "input": "cats"}, (Message("user", "Sum up.\ncats"),)),
+        ({"query": "Why?", "history": [["Hi", "Ho"]]}, LATER),
+        *(({column: HH}, LATER) for column in ("prompt", "question", "instruction", "query")),
+        ({"turns": [HH]}, LATER),
+        # Rows with responses are read as records.
+        ({"messages": [*TURNS, {"role": "assistant", "content": "So."}]}, ASKED),
+        ({"instruction": "Why?", "output": "So."}, ASKED),
+        ({"prompt": "Why?", "chosen": "So.", "rejected": "No."}, ASKED),
+        ({"instruction": HH, "output_1": "So.", "output_2": "No.", "preference": 1}, LATER),
+        ({"history": HH, "human_ref_A": "So.", "human_ref_B": "No.", "labels": 1}, LATER),
     ],
 )
-def test_a_row_without_a_prompt_is_refused(row: dict[str, Any], problem: str, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=problem):
-        read(tmp_path / "q.jsonl", row, columns="prompt=data.q")
+def test_a_prompt_is_read_from_any_column_that_holds_one(
+    row: dict[str, Any], prompt: tuple[Message, ...], tmp_path: Path
+) -> None:
+    found = read(tmp_path / "a.jsonl", row, row)
+    assert [one.prompt for one in found.asked] == [prompt]
+    assert not any(counts.notes.get("markers_kept_as_text") for counts in found.stages.values())
 
 
-def test_options_without_effect_are_refused() -> None:
-    with pytest.raises(UsageError, match="--columns · has no effect with --column"):
-        check_column("q", ReadOptions(columns="prompt=x"))
-    with pytest.raises(UsageError, match="--max-bad-rows · has no effect with prompts alone"):
-        check_column(None, ReadOptions(columns="prompt=x", max_bad_rows="1"))
-    check_column(None, ReadOptions(max_bad_rows="1"))
+def test_unknown_columns_are_named_and_those_that_change_the_meaning_refused(tmp_path: Path) -> None:
+    rows = [{"prompt": f"Why {n}?", "difficulty": n, "id": f"p{n}", "category": "hard"} for n in range(3)]
+    found = read(tmp_path / "a.jsonl", *rows)
+    assert found.stages["prompts"].not_read == ["difficulty"]
+    assert [(one.id, one.source) for one in found.asked] == [(f"p{n}", "hard") for n in range(3)]
+    with pytest.raises(DataError, match=r"a.jsonl:2 · images changes what the row means"):
+        read(tmp_path / "a.jsonl", {"prompt": "Why?"}, {"prompt": "Who?", "images": ["a.png"]})
+    ignored = ReadOptions(ignore_columns="images")
+    assert len(read(tmp_path / "a.jsonl", {"prompt": "Who?", "images": ["a.png"]}, options=ignored).asked) == 1
 
 
-def test_evaluation_prompts_take_the_options_of_data(tmp_path: Path) -> None:
-    path = tmp_path / "q.jsonl"
-    path.write_text("".join(json.dumps({"instruction": f"Why {n}?"}) + "\n" for n in range(3)), encoding="utf-8")
-    found, stages = prompts.read(path, ReadOptions(limit=2))
-    assert len(found) == 2 and list(stages) == ["prompts"]
-    with pytest.raises(UsageError, match="--max-bad-rows · has no effect on evaluation prompts"):
-        prompts.read(path, ReadOptions(max_bad_rows="1"))
-    found, stages = prompts.read(path, ReadOptions(columns="prompt=instruction+instruction"))
-    assert found[0].prompt[0].content == "Why 0?\nWhy 0?"
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"text": "Why?", "level": 3}, "hold no known prompt .*such as --columns prompt=text"),
+        ({"prompt": " "}, "prompt is empty"),
+        ({"prompt": 3}, "prompt is a int"),
+        ({"messages": [{"role": "bot", "content": "Hi"}, *TURNS]}, "messages has the role 'bot'"),
+        ({"turns": ["Why?", "And?"]}, "expected one"),
+        ({"prompt": [*TURNS, {"role": "assistant", "content": "So"}]}, "ends with the turn of the assistant"),
+    ],
+)
+def test_a_row_without_a_prompt_is_refused_and_no_layout_of_pairs_is_listed(
+    row: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match=rf"a.jsonl:1 · .*{message}") as caught:
+        read(tmp_path / "a.jsonl", row)
+    assert "chosen" not in str(caught.value)
+
+
+def test_markers_inside_of_a_prompt_are_counted_wherever_prompts_are_read(tmp_path: Path) -> None:
+    quoting = "Look at this:\n\nHuman: Hi\n\nAssistant: Ho"
+    for row in (
+        {"question": quoting},
+        {"prompt": [{"role": "user", "content": quoting}]},
+        {"instruction": quoting, "output": "So."},
+        {"question": quoting, "answers": [{"text": "So.", "pm_score": 1}, {"text": "No.", "pm_score": 0}]},
+    ):
+        found = read(tmp_path / "a.jsonl", row)
+        (counts, *_) = found.stages.values()
+        assert counts.notes == {"markers_kept_as_text": 1} and found.asked[0].prompt == (Message("user", quoting),)
+
+
+def test_bad_rows_cannot_be_allowed_where_prompts_alone_are_read(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--max-bad-rows"):
+        read(tmp_path / "a.jsonl", {"prompt": "Why?"}, options=ReadOptions(max_bad_rows="1"))

@@ -19,10 +19,10 @@ def webgpt(fields: Fields) -> Draft:
 
     `question` is a text, or an object with the `full_text`. The quotes that an answer was written from are not read.
     """
-    asked = fields.get("question")
-    question = text(asked, "full_text") if isinstance(asked, dict) else text(fields, "question")
+    given = fields.get("question")
+    question = text(given, "full_text") if isinstance(given, dict) else text(fields, "question")
     first, second = (Response(text(fields, f"answer_{n}"), number(fields, f"score_{n}")) for n in (0, 1))
-    return judged_draft(with_system(fields, (Message("user", question),)), first, second, _by_score(first, second))
+    return judged_draft(prompt({**fields, "question": question}, "question"), first, second, _by_score(first, second))
 
 
 def _by_score(first: Response, second: Response) -> float | None:

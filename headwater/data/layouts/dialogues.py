@@ -3,6 +3,7 @@ r"""Conversations as one text, with `\n\nHuman:` and `\n\nAssistant:` before the
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from headwater.data.layouts.fields import text, without_an_answer
@@ -48,3 +49,12 @@ def dialogue_turns_of_prompt(value: str, column: str) -> tuple[Message, ...]:
 def is_dialogue(value: Any) -> bool:
     """Return whether a value is a text with the markers of HH-RLHF."""
     return isinstance(value, str) and _HUMAN in value
+
+
+MARKERS_KEPT = "markers_kept_as_text"
+"""Name of the rule by which a marker inside of a turn stays text, with the row counts."""
+
+
+def has_markers(turns: Iterable[Message]) -> bool:
+    r"""Return whether a turn of a prompt holds a marker of HH-RLHF, which is then ordinary text."""
+    return any(_HUMAN in turn.content or _ASSISTANT in turn.content for turn in turns)

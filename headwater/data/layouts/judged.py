@@ -53,7 +53,7 @@ def shp(fields: Fields) -> Draft:
     verdict = share(fields, "labels", ONE_OR_ZERO)
     first = Response(text(fields, "human_ref_A"), number(fields, "score_A"))
     second = Response(text(fields, "human_ref_B"), number(fields, "score_B"))
-    return judged_draft(with_system(fields, (Message("user", text(fields, "history")),)), first, second, verdict)
+    return judged_draft(prompt(fields, "history"), first, second, verdict)
 
 
 def helpsteer2(fields: Fields) -> Draft:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from headwater.data.layouts import Broken, Layout, Unread, described, detect, draft_to_record, with_messages
-from headwater.data.layouts.dialogues import begins_a_dialogue, is_dialogue
+from headwater.data.layouts.dialogues import MARKERS_KEPT, has_markers
 from headwater.data.layouts.fields import kind
 from headwater.data.layouts.layout import CandidatesDraft, Fields, Part, Together, Yields
 from headwater.data.preference import Prompted, Record
@@ -43,7 +43,8 @@ class RecordMaker:
         layout, unread = self._known or self._detected(fields, given)
         left_out = description.left_out(given, self._read_options.condition_column) if description else ()
         fields = unread.check(fields, left_out)
-        self._note(fields, unread.reads.intersection(held_as_text))
+        if unread.reads.intersection(held_as_text):
+            self._row_counts.notes["messages_as_text"] += 1
         missing = [column for column in layout.columns if column not in fields]
         if missing:
             expected = f"the first row has {', '.join(layout.columns)}"
@@ -54,7 +55,7 @@ class RecordMaker:
         if isinstance(draft, Part):
             self._row_counts.notes[together_of(layout).note] += 1
             return Held((draft.key, condition), draft.content, {name: fields.get(name) for name in ("id", "source")})
-        record = draft_to_record(draft, fields, name)
+        record = self._noted(draft_to_record(draft, fields, name))
         return record if condition is None else dataclasses.replace(record, condition=condition)
 
     def drafts(self, group: Sequence[Held]) -> Sequence[CandidatesDraft]:
@@ -64,7 +65,7 @@ class RecordMaker:
 
     def joined(self, draft: CandidatesDraft, first: Held, name: str) -> Record:
         """Return the record of a draft of several rows, with the id of the first or `name`. Errors: `NoPreference`."""
-        record = draft_to_record(draft, first.origin, name)
+        record = self._noted(draft_to_record(draft, first.origin, name))
         condition = first.key[1]
         return record if condition is None else dataclasses.replace(record, condition=condition)
 
@@ -81,12 +82,11 @@ class RecordMaker:
         self._known = layout, unread
         return self._known
 
-    def _note(self, fields: Fields, held_as_text: Collection[str]) -> None:
-        notes, prompt = self._row_counts.notes, fields.get("prompt")
-        if held_as_text:
-            notes["messages_as_text"] += 1
-        if is_dialogue(prompt) and not begins_a_dialogue(prompt):
-            notes["markers_kept_as_text"] += 1
+    def _noted(self, record: PromptedT) -> PromptedT:
+        """Return a record, after counting the rules that were applied to its texts."""
+        if has_markers(record.prompt):
+            self._row_counts.notes[MARKERS_KEPT] += 1
+        return record
 
 
 def together_of(layout: Layout) -> Together:
