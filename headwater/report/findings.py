@@ -81,6 +81,9 @@ def findings(runs: Sequence[Run], margin: float = MARGIN) -> list[str]:
         _shortcut(run, names, margin) for run in runs if run.command == "inspect" and estimate(run, "longer_wins")
     ]
     sentences += [f"{names[run.path]}: {said}" for run in runs if run.command in JUDGED for said in _said(run)]
+    sentences += [
+        f"{names[run.path]}: {run.facts['loss_note']}." for run in runs if run.history and "loss_note" in run.facts
+    ]
     return sentences + _displacement(runs, names)
 
 

@@ -57,6 +57,8 @@ class Facts(TruncationFacts, SelectionFacts, total=False):
     resumed_at: int
     memory_bytes: dict[str, int]
     """Estimated parts and measured peak."""
+    loss_note: str
+    """That the training loss did not move, where it did not."""
     training_tokens: float
     training_flops: float
     read_back: dict[str, float]

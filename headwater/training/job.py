@@ -10,19 +10,18 @@ from pathlib import Path
 
 from transformers import TrainingArguments
 
-from headwater.console import silence
+from headwater.console import say, silence
 from headwater.data.preparation import PrepLog
 from headwater.data.templates import given_template
-from headwater.data.tokenizers import is_call
 from headwater.files import destinations
 from headwater.losses import Loss, loss_of
 from headwater.models import precision, publishing
 from headwater.training import processes, resume
 from headwater.training.arguments import arguments_for
+from headwater.training.default_rate import DefaultRate, default_rate
 from headwater.training.options import TrainingConfig, TrainingOptions
 from headwater.training.task import TrainingTask
 
-SCRATCH_LEARNING_RATE = 1e-3
 EVAL_FRACTION = 0.1
 
 
@@ -52,19 +51,23 @@ class TrainingJob:
 def begin(config: TrainingConfig, task: TrainingTask) -> TrainingJob:
     """Return the job of a config, after joining its processes. Errors: `UsageError` for settings that cannot work."""
     destinations.check_directory(config.output)
-    config = _with_defaults(resume.with_precision(config), task)
+    open_rate = config.training.learning_rate is None and not config.training.find_learning_rate
+    rate = default_rate(config.model, task.learning_rate, task.command) if open_rate else None
+    config = _with_defaults(resume.with_precision(config), rate)
     arguments = arguments_for(config.training, str(config.output))
     if config.training.push_to_hub is not None:
         publishing.check(config.training.push_to_hub)
-    return TrainingJob(config, task, loss_of(config.loss, task.losses), arguments)
+    job = TrainingJob(config, task, loss_of(config.loss, task.losses), arguments)
+    if rate is not None and job.is_first:
+        say(f"learning rate: {rate.value:g}, the default for {config.model}: {rate.reason}")
+    return job
 
 
-def _with_defaults(config: TrainingConfig, task: TrainingTask) -> TrainingConfig:
+def _with_defaults(config: TrainingConfig, rate: DefaultRate | None) -> TrainingConfig:
     """Fill in the precision, learning rate and held-out part that were left open; the run stores them."""
     training = dataclasses.replace(config.training, precision=precision.resolve(config.training.precision))
-    if training.learning_rate is None and not training.find_learning_rate:
-        rate = SCRATCH_LEARNING_RATE if is_call(config.model) else task.learning_rate
-        training = dataclasses.replace(training, learning_rate=rate)
+    if rate is not None:
+        training = dataclasses.replace(training, learning_rate=rate.value)
     if training.eval_fraction is None and training.eval_data is None:
         training = dataclasses.replace(training, eval_fraction=EVAL_FRACTION)
     return dataclasses.replace(config, training=training)

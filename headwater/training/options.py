@@ -25,7 +25,8 @@ class TrainingOptions:
     num_train_epochs: float = 1.0
     """Number of passes over the training pairs."""
     learning_rate: float | None = None
-    """Peak learning rate. Default: by command and loss for a pretrained model, 1e-3 for a scratch one."""
+    """Peak learning rate. Default: 1e-3 for a small model and for what descends from a scratch one, less for a large
+    scratch one, and by command for pretrained ones; it is printed with its reason."""
     find_learning_rate: bool = False
     """Find the learning rate before training: raise it step by step until the loss rises, record the curve, and
     train with a tenth of the rate at which the loss was lowest."""

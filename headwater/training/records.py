@@ -22,6 +22,7 @@ from headwater.training import checkpoints, labels, resume
 from headwater.training.examples import Examples, Pairs
 from headwater.training.flops import training_cost
 from headwater.training.job import TrainingJob
+from headwater.training.loss_movement import hardly_moved
 from headwater.training.memory import MemoryUse
 from headwater.training.trainer import PairTrainer
 
@@ -107,8 +108,18 @@ def end(run: RunWriter, trainer: PairTrainer, pairs: Pairs, row_format: RowForma
     cost = training_cost(model, pairs.train, row_format, float(trainer.state.epoch))
     run.facts |= {"training_tokens": cost.training_tokens, "training_flops": cost.training_flops}
     show(trends(trainer.state.log_history, TRENDS))
+    _note_movement(run, trainer)
     counts = labels.counts("train", pairs.train) | labels.counts("held_out", pairs.held_out)
     run.write_metrics({**_held_out_figures(run, trainer), **counts, **_skipped_steps(run, trainer)})
+
+
+def _note_movement(run: RunWriter, trainer: PairTrainer) -> None:
+    """Say, and record, that the loss did not move."""
+    note = hardly_moved([row["loss"] for row in trainer.state.log_history if "loss" in row])
+    if note:
+        run.facts["loss_note"] = note
+        rate = trainer.args.learning_rate
+        say(f"{note}: try a higher --learning-rate than {rate:g}, or more --num-train-epochs")
 
 
 def _held_out_figures(run: RunWriter, trainer: PairTrainer) -> dict[str, float]:

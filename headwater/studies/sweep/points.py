@@ -54,7 +54,8 @@ class Config:
     num_train_epochs: float = 1.0
     """Number of passes over the training pairs with full responses."""
     learning_rate: float | None = None
-    """Peak learning rate. Default: by command and loss for a pretrained model, 1e-3 for a scratch one."""
+    """Peak learning rate. Default: 1e-3 for a small model and for what descends from a scratch one, less for a large
+    scratch one, and by command for pretrained ones; it is printed with its reason."""
     per_device_train_batch_size: int = 8
     """Pairs in a batch, on every device."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
