@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from headwater.data.reading import ReadOptions
-from headwater.data.tokens import TOKENS_PER_PASS, EndToken
+from headwater.data.tokens import TOKENS_PER_PASS
+from headwater.data.turns import EndToken
 from headwater.errors import UsageError
 
 TRAINING_HELP = {
@@ -73,8 +74,9 @@ class ResponseFlags(RewardFlags):
     """Flags of commands that compute rewards of single responses."""
 
     end: EndToken | None = None
-    """Which responses get an end-of-turn token: complete ones, always, or never. Default: as in training, or
-    complete."""
+    """Which responses get an end-of-turn token: complete ones, always, or never; template gives complete ones all that
+    the chat template writes behind them, such as a line break. Default: as in training; template for reward models
+    from elsewhere, complete for policies."""
     max_length: int | None = None
     """Maximum number of tokens of a prompt with a response; longer ones are left out and counted. Default: 2048, or the
     number of positions of the model if that is less."""

@@ -16,10 +16,10 @@ from headwater.data import reading
 from headwater.data.preference import Preference, Response
 from headwater.data.templates import renders_conversations
 from headwater.data.tokenizers import Tokenizer, load_tokenizer
-from headwater.data.tokens import render, token_ends, tokenize
+from headwater.data.tokens import closing_tokens, render, token_ends, tokenize
 from headwater.data.truncation import truncate
 from headwater.data.truncation_options import TruncationOptions
-from headwater.data.turns import closing_of, turn_end
+from headwater.data.turns import closing_of
 from headwater.errors import UsageError
 from headwater.report.lens.pieces import Piece, pieces_of_row
 
@@ -74,7 +74,7 @@ def marked(whole: Preference, kept: Preference, tokenizer: Tokenizer, config: Co
     if not pairs:
         raise UsageError(whole.id, f"is dropped ({', '.join(row_counts.dropped)})", *row_counts.first.values())
     (pair,) = pairs
-    text, end = Text(), turn_end(tokenizer)
+    text, closing = Text(), closing_tokens(tokenizer, encode_options.end)
     rules = "".join(f" · {note}" for note in notes)
     text.append(
         f"{whole.id} · keep {config.truncation.keep}, "
@@ -89,7 +89,7 @@ def marked(whole: Preference, kept: Preference, tokenizer: Tokenizer, config: Co
         ("chosen", pair.chosen, kept.chosen, whole.chosen, pieces[0]),
         ("rejected", pair.rejected, kept.rejected, whole.rejected, pieces[1]),
     ):
-        ends = "with its end token" if closing_of(ids, end.ids) else "no end token"
+        ends = "with its end token" if closing_of(ids, closing) else "no end token"
         text.append(f"\n{side} · {len(ids)} tokens, all in the loss, {ends}\n", "bold")
         before, after = _cut_off(part, full)
         text.append(f"{before} ✂ " if before else "", "strike dim")

@@ -27,7 +27,7 @@ from headwater.data.encoding import ControlTokens, Span, encoder_of
 from headwater.data.preference import Prompted, Response
 from headwater.data.templates import FLAG, SENTINEL, ChatTemplate, RefusedError, Turn, assistant
 from headwater.data.tokenizers import Tokenizer
-from headwater.data.turns import end_text
+from headwater.data.turns import Written, end_text
 from headwater.errors import ModelError
 
 REASONING = re.compile(r"[<\[][/|]*[^<>\[\]]*(?:think|thought|reason|analysis|channel)[^<>\[\]]*[>\]]", re.IGNORECASE)
@@ -84,7 +84,7 @@ class Conversation:
         self._begun = turns.pop()["content"] if turns and turns[-1]["role"] == "assistant" else None
         self._notes = [*chat.notes, *([] if self._begun is None else ["answer_begun_in_prompt"])]
         self._turns, self._prompt = self._rendered(turns)
-        self._known: dict[tuple[Response, bool], Rendered] = {}
+        self._known: dict[tuple[Response, Written], Rendered] = {}
 
     def _rendered(self, turns: list[Turn]) -> tuple[list[Turn], str]:
         """Return the turns that the template accepts, and the prompt.
@@ -112,23 +112,21 @@ class Conversation:
             raise ModelError(self._row.id, "the chat template rewrites the response", f"give another: {FLAG}")
         return before, after
 
-    def answered(self, response: Response, ends: bool) -> Rendered:
-        """Render a response, with what closes the turn if it `ends`. Errors: `RefusedError`, `ModelError`."""
-        key = (response, ends)
+    def answered(self, response: Response, closing: Written) -> Rendered:
+        """Render a response, and what closes the turn. Errors: `RefusedError`, `ModelError`."""
+        key = (response, closing)
         if key not in self._known:
-            self._known[key] = self._answered(response, ends)
+            self._known[key] = self._answered(response, closing)
         return self._known[key]
 
-    def _answered(self, response: Response, ends: bool) -> Rendered:
+    def _answered(self, response: Response, closing: Written) -> Rendered:
         tokens = self._chat.tokens
         quotes = self._quotes or tokens.spelled_in(response.text)
         words = tokens.hide(response.text) if quotes else response.text
         row = self._located(words)
-        if ends:
-            after = row.text[row.body[1] :]
-            row = row._replace(text=row.text[: row.body[1]] + self._chat.end(after))
-        else:
-            row = row._replace(text=row.text[: row.body[1]])
+        said, after = row.text[: row.body[1]], row.text[row.body[1] :]
+        if closing != "template":
+            row = row._replace(text=said + (self._chat.end(after) if closing == "end" else ""))
         row = row._replace(notes=(*self._notes, *row.notes))
         if not quotes:
             return row

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, TypedDict
 
 if TYPE_CHECKING:
-    from headwater.data.tokens import EndToken
     from headwater.data.truncation import CutBy, Part
+    from headwater.data.turns import EndToken
 
 Scores = Literal["reward", "probability", "likelihood"]
 """What the scores of responses are: rewards or ratings, probabilities of beating one common opponent, or

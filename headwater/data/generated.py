@@ -115,7 +115,7 @@ class ResponseTexts:
     def _shared(self, turns: tuple[Message, ...], ids: Sequence[int], text: str) -> int:
         """Return how many of the first tokens of prompt and answer are also those of this text; one more for all."""
         try:
-            row = self._prompt(turns).answered(Response(text, complete=False), False)
+            row = self._prompt(turns).answered(Response(text, complete=False), "nothing")
         except (RefusedError, ModelError):  # the template leaves out, or rewrites, such an answer
             return 0
         (encoded,) = encode([row], self._tokenizer)

@@ -15,18 +15,19 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Literal, NamedTuple, overload
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headwater.data.conversations import Chat, Conversation, Rendered, notes_of
 from headwater.data.encoding import Span, encoder_of
-from headwater.data.preference import NO_COLUMNS, Example, Prompted, Response
+from headwater.data.preference import NO_COLUMNS, Example, Message, Preference, Prompted, Response
 from headwater.data.reading import RowCounts
 from headwater.data.templates import RefusedError
 from headwater.data.tokenizers import Tokenizer
 from headwater.data.truncation import TokenEnds, Truncation
+from headwater.data.turns import Closing, EndToken, Written, turn_end
 from headwater.errors import ModelError, first_line
 
 Ids = NDArray[np.int32]
@@ -39,10 +40,6 @@ TOKENS_PER_PASS = 8192
 
 BATCH = 512
 """Texts a call to the tokenizer: enough to keep all its threads busy, few enough to keep memory flat."""
-
-
-EndToken = Literal["complete", "always", "never"]
-"""Who gets an end-of-turn token: complete responses, all (as the published runs did), or none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,13 +150,29 @@ def render(row: Prompted, response: Response, tokenizer: Tokenizer, end_token: E
     Errors: `ModelError` when the tokenizer has no chat template, or one that refuses or rewrites the conversation.
     """
     try:
-        return Conversation(Chat(tokenizer), row).answered(response, _ends(response, end_token))
+        return Conversation(Chat(tokenizer), row).answered(response, _closing(response, end_token))
     except RefusedError as error:
         raise ModelError(row.id, f"the chat template refuses the conversation: {first_line(error)}") from error
 
 
-def _ends(response: Response, end_token: EndToken) -> bool:
-    return end_token == "always" or (end_token == "complete" and response.complete)
+def _closing(response: Response, end_token: EndToken) -> Written:
+    if end_token == "always":
+        return "end"
+    if end_token == "never" or not response.complete:
+        return "nothing"
+    return "template" if end_token == "template" else "end"
+
+
+def closing_tokens(tokenizer: Tokenizer, end_token: EndToken) -> Closing:
+    """Return the tokens that close a complete response. Errors: `ModelError` where nothing ends a turn."""
+    if end_token != "template":
+        return Closing(turn_end(tokenizer).ids)
+    prompt = (Message("user", "…"),)
+    row = Preference(prompt=prompt, chosen=Response("a"), rejected=Response("a", complete=False))
+    whole, cut = encode([render(row, each, tokenizer, end_token) for each in row.responses], tokenizer)
+    ids = tuple(whole.ids[len(cut.ids) :].tolist())
+    last_end = next((place for place, token in enumerate(ids) if token == turn_end(tokenizer).token), 0)
+    return Closing(ids, len(ids) - last_end)
 
 
 class Tokenized(NamedTuple):
@@ -189,7 +202,7 @@ def tokenize(
         for place, row in enumerate(examples[start : start + BATCH], start=start):
             try:
                 conversation = Conversation(chat, row)
-                rendered += [conversation.answered(each, _ends(each, end_token)) for each in row.responses]
+                rendered += [conversation.answered(each, _closing(each, end_token)) for each in row.responses]
                 taken.append((place, row))
             except RefusedError as error:
                 row_counts.drop("template_refuses", f"{row.id}: {first_line(error)}")

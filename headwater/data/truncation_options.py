@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from headwater.data.facts import TruncationFacts
-from headwater.data.tokens import EncodeOptions, EndToken
+from headwater.data.tokens import EncodeOptions
 from headwater.data.truncation import Boundary, CutBy, Keep, Part, Truncation, parse_keep, parse_percentage
+from headwater.data.turns import EndToken
 from headwater.errors import UsageError
 
 
@@ -25,8 +26,9 @@ class TruncationOptions:
     boundary: Boundary = "grapheme"
     """Unit that is never split by truncation. grapheme is a visible character; token gives exact token counts."""
     end: EndToken | None = None
-    """Which responses get an end-of-turn token: complete ones, always (as in published runs), or never. Default:
-    complete."""
+    """Which responses get an end-of-turn token: complete ones, always (as in published runs), or never; template gives
+    complete ones all that the chat template writes behind them, such as a line break. Default: complete; evaluate
+    and signal read a model as it was trained, and a reward model from elsewhere by template."""
     max_length: int | None = None
     """Maximum number of tokens of a prompt with its longer response; longer pairs are dropped and counted. Default:
     2048, or the number of positions of the model if that is less."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,12 @@ from numpy.typing import NDArray
 from headwater.data.templates import FLAG, SENTINEL, ChatTemplate, assistant
 from headwater.data.tokenizers import Tokenizer
 from headwater.errors import ModelError
+
+EndToken = Literal["complete", "template", "always", "never"]
+"""What closes a response: the end of the turn a complete one; all that the template writes behind one, such as a line
+break behind the end token, a complete one; the end of the turn all (as the published runs did); or nothing."""
+Written = Literal["nothing", "end", "template"]
+"""What is written behind one response: nothing, the end of the turn, or all that the template writes."""
 
 
 class TurnEnd(NamedTuple):
@@ -32,10 +38,19 @@ class TurnEnd(NamedTuple):
     """Everything that the template writes after the last response, such as a line end behind the end token."""
 
 
-def closing_of(response: NDArray[np.int32], closing: Sequence[int]) -> int:
-    """Count the tokens that end a response: those of `closing`, or their last; 0 where it is cut."""
-    last = response[-len(closing) :].tolist()
-    return len(last) if last == list(closing) else int(last[-1:] == list(closing[-1:]))
+class Closing(NamedTuple):
+    """The tokens that close a complete response."""
+
+    ids: tuple[int, ...]
+    least: int = 1
+    """How many of the last of them show that a response is closed; the others may merge with its text."""
+
+
+def closing_of(response: NDArray[np.int32], closing: Closing) -> int:
+    """Count the tokens at the end of a response that close it; 0 where it is cut."""
+    last = response.tolist()
+    counts = range(len(closing.ids), closing.least - 1, -1)
+    return next((n for n in counts if last[-n:] == list(closing.ids[-n:])), 0)
 
 
 def special_tokens(tokenizer: Tokenizer) -> tuple[str, ...]:

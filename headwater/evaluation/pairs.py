@@ -42,7 +42,7 @@ from headwater.forward.packing import UNIFORM
 from headwater.forward.passes import last_states
 from headwater.losses.token_weights import Weights
 from headwater.models import loading, positions
-from headwater.models.turn_ends import end_rule
+from headwater.models.turn_ends import end_rule, say_place
 from headwater.results import runs
 from headwater.results.embedding import Embedding
 from headwater.results.evaluation import (
@@ -211,6 +211,8 @@ def prepare(
     loaded = reward_models.load(model, options.reference, options.beta, rows, options.seed, options.reward_head)
     loading.check_conditions(model, (row.condition for row in rows))
     encode_options = positions.fitted(encode_options, *loaded.models)
+    if loading.head_of(runs.members_of(model)[0]) == "reward":
+        say_place(loaded.tokenizer, encode_options.end)
     pairs = encode(part, rows, encode_options, loaded.tokenizer, prep_log)
     scored = [rows[pair.row] for pair in pairs]
     facts.pop("members", None)  # those of the model's own run

@@ -25,7 +25,8 @@ from headwater.data import reading
 from headwater.data.preference import Candidates, Preference, Record
 from headwater.data.reading import ReadOptions
 from headwater.data.recorded import RowName
-from headwater.data.tokens import MAX_LENGTH, TOKENS_PER_PASS, EndToken
+from headwater.data.tokens import MAX_LENGTH, TOKENS_PER_PASS
+from headwater.data.turns import EndToken
 from headwater.data.writing import row_of
 from headwater.errors import DataError, UsageError
 from headwater.journal import Journal

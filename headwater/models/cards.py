@@ -14,8 +14,7 @@ import yaml
 
 from headwater.data.templates import ChatTemplate
 from headwater.data.tokenizers import Tokenizer
-from headwater.data.tokens import EndToken
-from headwater.data.turns import turn_end
+from headwater.data.turns import EndToken, turn_end
 
 CARD = """---
 {front}---
@@ -97,7 +96,8 @@ def _text(tokenizer: Tokenizer, rule: EndToken) -> str:
     if not ChatTemplate(tokenizer).has_another_head:
         return f"tokenizer.apply_chat_template(messages, tokenize=False){_through_end(tokenizer, rule)}"
     # Some templates render a past answer differently from one about to be generated; training used the latter.
-    end = "" if rule == "never" else f" + {turn_end(tokenizer).text!r}"
+    closing = turn_end(tokenizer)
+    end = "" if rule == "never" else f" + {(closing.rest if rule == 'template' else closing.text)!r}"
     prompt = "tokenizer.apply_chat_template(messages[:-1], tokenize=False, add_generation_prompt=True)"
     return f'{prompt}\ntext += messages[-1]["content"]{end}'
 
@@ -105,6 +105,8 @@ def _text(tokenizer: Tokenizer, rule: EndToken) -> str:
 def _through_end(tokenizer: Tokenizer, rule: EndToken) -> str:
     """Return code that cuts a rendered conversation after the token at which a complete response is rewarded."""
     end = turn_end(tokenizer)
+    if rule == "template":
+        return "  # with all that the template writes"
     if rule == "never":
         return f".removesuffix({end.rest!r})  # the model was trained without the token that closes the turn"
     said = "  # ends with the token that closes the turn"

@@ -15,8 +15,7 @@ import torch
 from headwater.console import say
 from headwater.data import adapter_files
 from headwater.data.tokenizers import Tokenizer, load_tokenizer
-from headwater.data.tokens import EndToken
-from headwater.data.turns import padding_token, turn_end
+from headwater.data.turns import EndToken, padding_token, turn_end
 from headwater.errors import ModelError
 from headwater.models import adapters, heads
 from headwater.results import runs
@@ -102,19 +101,43 @@ def _added(model: Any, tokenizer: Tokenizer) -> str:
 def end_rule(name: str) -> EndToken:
     """Return the end-of-turn rule under which a model, by name or path, reads responses: the one it was trained with.
 
-    A reward model from elsewhere was trained to be read where transformers reads it. Where its padding token ends
-    turns, that is the token before the end, so responses get no end token here. Errors: `ModelError`.
+    A reward model from elsewhere was trained to be read where transformers reads it: at the last token of the rendered
+    conversation that is not its padding token. Where the template writes a line break behind the end of the turn, that
+    is the line break (`template`); where the padding token ends turns, it is the token before the end (`never`).
+    Errors: `ModelError`.
     """
     trained = _trained(Path(name)).get("end")
-    padding = _padding_of_classifier(name) if trained is None else None
-    if padding is None:
-        return "complete" if trained is None else trained
-    tokenizer = load_tokenizer(name, ())
-    if not tokenizer.chat_template or turn_end(tokenizer).token != padding:
+    if trained is not None:
+        return trained
+    config = _classifier(name)
+    if config is None:
         return "complete"
-    token = tokenizer.convert_ids_to_tokens(padding)
-    say(f"{name}: {token!r} pads and ends turns; transformers reads the reward before it, and so does headwater")
-    return "never"
+    tokenizer = load_tokenizer(name, ())
+    if not tokenizer.chat_template:
+        return "complete"
+    end = turn_end(tokenizer)
+    padding: int | None = config.get_text_config().pad_token_id
+    if end.rest == end.text and padding != end.token:
+        return "complete"
+    if not end.rest.removeprefix(end.text) and padding == end.token:
+        token = tokenizer.convert_ids_to_tokens(padding)
+        say(f"{name}: {token!r} pads and ends turns; transformers reads the reward before it, and so does headwater")
+        return "never"
+    return "template"
+
+
+def say_place(tokenizer: Tokenizer, rule: EndToken) -> None:
+    """Print where complete responses are rewarded, unless the template ends with the end of the turn."""
+    end = turn_end(tokenizer) if tokenizer.chat_template else None
+    if end is None or rule == "never" or end.rest == end.text:
+        return
+    behind = end.rest.removeprefix(end.text)
+    if rule == "template":
+        say(f"rewards: read after the {behind!r} that the template writes; --end complete: at {end.text!r}")
+    elif end.rest.startswith(end.text):
+        say(f"rewards: read at {end.text!r}, before the {behind!r} that the template writes; --end template: after it")
+    else:
+        say(f"rewards: read at {end.text!r}, which the template does not write; --end template: without it")
 
 
 def _trained(path: Path) -> Facts:
@@ -122,8 +145,8 @@ def _trained(path: Path) -> Facts:
     return runs.facts_of(path) or (runs.facts_of(path.parent) if path.name == "adapter" else {})
 
 
-def _padding_of_classifier(name: str) -> int | None:
-    """Return the padding token of a causal sequence classifier; None for other models, and where it has none."""
+def _classifier(name: str) -> Any:
+    """Return the configuration of a causal sequence classifier, of the model that adapters are for; None for others."""
     base, adapter = name, adapter_files.config_of(name)
     while adapter is not None:
         if adapters.head_of(base, adapter) != "reward":
@@ -132,5 +155,4 @@ def _padding_of_classifier(name: str) -> int | None:
         adapter = adapter_files.config_of(base)
     config = heads.config_of(base)
     classifies = base != name or heads.head_of(name, config) == "reward"
-    padding: int | None = config.get_text_config().pad_token_id if classifies else None
-    return padding
+    return config if classifies else None

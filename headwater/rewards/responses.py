@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from headwater.console import say
 from headwater.data.preference import Preference, Record
 from headwater.data.tokenizers import Tokenizer
-from headwater.data.tokens import MAX_LENGTH, EndToken, PairTokens, tokenize
+from headwater.data.tokens import MAX_LENGTH, PairTokens, tokenize
+from headwater.data.turns import EndToken
 from headwater.errors import ModelError
 from headwater.forward import halving
 from headwater.forward.finite import check_scores
@@ -27,6 +28,7 @@ from headwater.forward.packing import Group, RowFormat, collate_groups, fill
 from headwater.forward.scores import TokenFunction, response_rewards, to_device, token_log_probs
 from headwater.losses import DPO, BradleyTerry, LossBase, PairScores, Score
 from headwater.models import loading, positions
+from headwater.models.turn_ends import say_place
 from headwater.rewards import reward_models
 from headwater.rewards.reward_models import Rewarding
 
@@ -88,6 +90,8 @@ def load_response_scorer(
     """
     found = reward_models.load(name, reference, beta, (), seed, reward_head)
     reading = _fitted(reading, *found.models)
+    if isinstance(found.rule, BradleyTerry):
+        say_place(found.tokenizer, reading.end)
     return ResponseScorer(name, found.tokenizer, _token_scorers(found), reading)
 
 

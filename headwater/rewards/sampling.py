@@ -19,7 +19,8 @@ from headwater.data.generated import ResponseTexts
 from headwater.data.preference import Preference, Response
 from headwater.data.sampling import Asked, Drawn, Sampling, uniforms
 from headwater.data.tokenizers import Tokenizer
-from headwater.data.tokens import TOKENS_PER_PASS, EndToken, Ids, PairTokens, tokenize
+from headwater.data.tokens import TOKENS_PER_PASS, Ids, PairTokens, tokenize
+from headwater.data.turns import EndToken
 from headwater.errors import ModelError
 from headwater.forward.finite import FiniteLogits, check_scores
 from headwater.models import loading

@@ -9,8 +9,9 @@ from fractions import Fraction
 from typing import Literal
 
 from headwater.data.published import published_points
-from headwater.data.tokens import TOKENS_PER_PASS, EndToken
+from headwater.data.tokens import TOKENS_PER_PASS
 from headwater.data.truncation import Truncation, parse_keep
+from headwater.data.turns import EndToken
 from headwater.errors import UsageError
 from headwater.noninferiority import MARGIN, check_margin
 from headwater.results.signal import CurvePoint
@@ -31,8 +32,9 @@ class ScorerOptions:
     reward_head: int | None = None
     """Output, from 0, that is the reward in a reward model with several. Default: its only one."""
     end: EndToken | None = None
-    """Which responses get an end-of-turn token: complete ones, always, or never. Default: as in training, or
-    complete."""
+    """Which responses get an end-of-turn token: complete ones, always, or never; template gives complete ones all that
+    the chat template writes behind them, such as a line break. Default: as in training; template for reward models
+    from elsewhere, complete for policies."""
     max_length: int | None = None
     """Maximum number of tokens of a prompt with its longer response; longer pairs are dropped and counted. Default:
     2048, or the number of positions of the model if that is less."""

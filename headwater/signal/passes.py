@@ -13,9 +13,8 @@ from headwater.data.preference import Preference
 from headwater.data.preparation import PrepLog, prepare
 from headwater.data.sampling import Sampling
 from headwater.data.tokenizers import Tokenizer
-from headwater.data.tokens import TOKENS_PER_PASS, EncodeOptions, PairTokens
+from headwater.data.tokens import TOKENS_PER_PASS, EncodeOptions, PairTokens, closing_tokens
 from headwater.data.truncation import Truncation
-from headwater.data.turns import turn_end
 from headwater.errors import DataError
 from headwater.forward.finite import check_scores
 from headwater.forward.format_check import row_format_for
@@ -23,7 +22,7 @@ from headwater.forward.passes import WINDOW, TokenValues, token_values
 from headwater.forward.scores import TokenFunction, token_log_probs, token_rewards
 from headwater.models import loading, positions
 from headwater.models.heads import Head
-from headwater.models.turn_ends import end_rule, end_tokens
+from headwater.models.turn_ends import end_rule, end_tokens, say_place
 from headwater.rewards import sampling
 from headwater.rewards.responses import TokenScorer, reward_token_scorer, tokens_read
 from headwater.signal.options import ScorerOptions
@@ -76,6 +75,7 @@ def load_prefix_model(
     max_tokens = options.tokens_per_pass or TOKENS_PER_PASS
     if head == "reward":
         scorer, tokenizer = loading.load(model, "reward", preferences, seed, reward_head=options.reward_head)
+        say_place(tokenizer, encode_options.end)
         return reward_prefix_model(scorer, tokenizer, encode_options, max_tokens)
     policy, tokenizer = loading.load(model, "policy", preferences, seed)
     reference = loading.reference_of(model, options.reference, tokenizer, seed)
@@ -86,7 +86,7 @@ def reward_prefix_model(
     scorer: Any, tokenizer: Tokenizer, encode_options: EncodeOptions, max_tokens: int = TOKENS_PER_PASS
 ) -> PrefixModel:
     """Return a loaded reward model as a scorer of prefixes. Errors: `UsageError` for more tokens than positions."""
-    closing = turn_end(tokenizer).ids
+    closing = closing_tokens(tokenizer, encode_options.end)
 
     def score(pairs: Sequence[PairTokens]) -> TokenRewards:
         values = _token_values(scorer, token_rewards, pairs, max_tokens, "rewards")
@@ -109,7 +109,7 @@ def policy_prefix_model(
 
     Errors: `UsageError` for more tokens than either has positions.
     """
-    closing = turn_end(tokenizer).ids
+    closing = closing_tokens(tokenizer, encode_options.end)
 
     def score(pairs: Sequence[PairTokens]) -> TokenRewards:
         own, other = (

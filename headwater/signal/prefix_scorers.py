@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from headwater.data.tokens import PairTokens
 from headwater.data.truncation import Truncation
-from headwater.data.turns import closing_of
+from headwater.data.turns import Closing, closing_of
 from headwater.statistics import Floats
 
 Ints = NDArray[np.int64]
@@ -130,10 +130,8 @@ class TokenPair(Protocol):
     def rejected(self) -> NDArray[np.float32]: ...  # noqa: D102
 
 
-def reward_prefix_scorer(
-    pairs: Sequence[PairTokens], rewards: Sequence[TokenPair], closing: Sequence[int]
-) -> TokenRewards:
-    """Return the prefix rewards of a reward model, one a response token; `closing` are the ids that close a turn."""
+def reward_prefix_scorer(pairs: Sequence[PairTokens], rewards: Sequence[TokenPair], closing: Closing) -> TokenRewards:
+    """Return the prefix rewards of a reward model, one a response token; `closing` is what closes a turn."""
     values = [value.astype(np.float64) for pair in rewards for value in (pair.chosen, pair.rejected)]
     return _prefix_scorer(pairs, values, closing, sums=False)
 
@@ -143,7 +141,7 @@ def implicit_reward_prefix_scorer(
     policy: Sequence[TokenPair],
     reference: Sequence[TokenPair],
     beta: float,
-    closing: Sequence[int],
+    closing: Closing,
 ) -> TokenRewards:
     """Return β Σ (log π − log π_ref) up to every token (arXiv:2505.17122, section 3.1; arXiv:2305.18290, eq. 5)."""
     columns = [
@@ -154,9 +152,7 @@ def implicit_reward_prefix_scorer(
     return _prefix_scorer(pairs, columns, closing, sums=True)
 
 
-def _prefix_scorer(
-    pairs: Sequence[PairTokens], values: Sequence[Floats], closing: Sequence[int], sums: bool
-) -> TokenRewards:
+def _prefix_scorer(pairs: Sequence[PairTokens], values: Sequence[Floats], closing: Closing, sums: bool) -> TokenRewards:
     responses = [(pair.chosen, pair.rejected) for pair in pairs]
     whole = np.array([[len(chosen), len(rejected)] for chosen, rejected in responses], dtype=np.int64)
     closed = np.array([[closing_of(ids, closing) for ids in pair] for pair in responses], dtype=np.int64)

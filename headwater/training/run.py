@@ -22,7 +22,7 @@ from headwater.forward.packing import RowFormat
 from headwater.forward.scores import REWARD_MODEL, ScoreFunction, divergence_scores, kind_of
 from headwater.losses import COMPUTED, MEANINGS, Loss
 from headwater.models import adapters, loading, positions, saving
-from headwater.models.turn_ends import give_padding
+from headwater.models.turn_ends import give_padding, say_place
 from headwater.results.runs import RunWriter
 from headwater.training import checkpoints, examples, labels, learning_rate, memory, readback, records
 from headwater.training.callbacks import EvaluateEvery, KeepBest, StopWhenAsked
@@ -45,6 +45,8 @@ def train(config: TrainingConfig, task: TrainingTask) -> Path:
         data = examples.read(job)
         model, tokenizer = loaded = _load_model(job, data)
         encode_options = positions.fitted(config.truncation.encode_options(job.options.seed), model)
+        if job.task.head == "reward":
+            say_place(tokenizer, encode_options.end)
         pairs = examples.encode(job, data, encode_options, tokenizer)
         _check_needs(job, pairs, model)
         _prepare_forward(job, model, pairs, encode_options)

@@ -55,16 +55,21 @@ def plain_rewards(path: Path, texts: Sequence[str], side: str | None) -> list[fl
         return [float(reward) for reward in model(**batch).logits[:, 0]]
 
 
+SIDES_OF_ROWS = [(row, side) for row in ROWS for side in ("chosen", "rejected")]
+
+
+def turns_of(row: dict[str, str], side: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": row[side]}]
+
+
 def texts_of(path: Path, end: str | None) -> list[str]:
     """Both conversations of every row by the saved chat template, through the last `end`, or before it (None)."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(path)
     found = []
-    for row in ROWS:
-        for side in ("chosen", "rejected"):
-            turns = [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": row[side]}]
-            text = tokenizer.apply_chat_template(turns, tokenize=False)
-            last = end or row[side]
-            found.append(text[: text.rindex(last) + len(last)])
+    for row, side in SIDES_OF_ROWS:
+        text = tokenizer.apply_chat_template(turns_of(row, side), tokenize=False)
+        last = end or row[side]
+        found.append(text[: text.rindex(last) + len(last)])
     return found
 
 
@@ -150,6 +155,64 @@ def test_a_reward_model_of_others_is_read_where_transformers_reads_it(tmp_path: 
     assert scores(path, rows, tmp_path / "u.jsonl") == asked
     model.config.pad_token_id = None
     assert end_rule(str(saved(model, tokenizer, tmp_path / "without"))) == "complete"
+
+
+FORMS = {
+    "a line break behind the end": (CHATML, "<|im_end|>", "template"),
+    "a line break behind the end, which pads": (CHATML, "<|im_end|>", "template"),
+    "the end alone": (LLAMA3, "<|eot_id|>", "complete"),
+    "no end at all": (ALPACA, "", "template"),
+}
+"""Templates by what they write behind a response: template, end token, the rule of a reward model from elsewhere."""
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_reward_is_read_at_the_last_token_of_the_template_or_at_the_end_of_the_turn(
+    form: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A model of others is read where `AutoModelForSequenceClassification` reads the rendered conversation."""
+    template, end, rule = FORMS[form]
+    special = ["<|endoftext|>", "<|pad|>", "<|im_start|>", "<|im_end|>", *HEADERS]
+    pads = "<|im_end|>" if "pads" in form else "<|pad|>"
+    tokenizer = tokenizer_of(template, special, bos_token=HEADERS[0], eos_token="<|endoftext|>", pad_token=pads)
+    model = llama(tokenizer, transformers.LlamaForSequenceClassification, num_labels=1)
+    model.config.pad_token_id = tokenizer.pad_token_id
+    path, rows = saved(model, tokenizer, tmp_path / "theirs"), written(tmp_path / "rows.jsonl", ROWS)
+    whole = [tokenizer.apply_chat_template(turns_of(row, side), tokenize=False) for row, side in SIDES_OF_ROWS]
+    assert end_rule(str(path)) == rule
+    plain = plain_rewards(path, whole, None)
+    found = scores(path, rows, tmp_path / "s.jsonl")
+    assert found == pytest.approx(plain, abs=1e-5)
+    said = capsys.readouterr().err
+    assert ("rewards: read after the" in said) == (rule == "template")
+    assert scores(path, rows, tmp_path / "t.jsonl", "--end", "template") == pytest.approx(plain, abs=1e-5)
+    if end and "pads" not in form:
+        at_end = plain_rewards(path, texts_of(path, end), None)
+        asked = scores(path, rows, tmp_path / "e.jsonl", "--end", "complete")
+        assert asked == pytest.approx(at_end, abs=1e-5)
+        assert (asked == pytest.approx(plain, abs=1e-4)) == (rule == "complete")
+
+
+@pytest.mark.parametrize("end", ["complete", "template"])
+def test_a_model_trained_here_keeps_its_choice(end: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    special = ["<|endoftext|>", "<|pad|>", "<|im_start|>", "<|im_end|>"]
+    tokenizer = tokenizer_of(CHATML, special, eos_token="<|im_end|>", pad_token="<|pad|>")
+    base = saved(llama(tokenizer, pad_token_id=tokenizer.pad_token_id), tokenizer, tmp_path / "base")
+    data, run = written(tmp_path / "pairs.jsonl", ROWS * 4), tmp_path / "rm"
+    training = ("--learning-rate", "1e-2", "--precision", "fp32", "--eval-fraction", "0")
+    command("train-reward", "--model", base, "--data", data, "--output", run, "--end", end, *training)
+    place = "after the '\\n' that" if end == "template" else "at '<|im_end|>', before the '\\n' that"
+    assert f"rewards: read {place} the template writes" in capsys.readouterr().err
+    assert end_rule(str(run)) == end
+    expected = scores(run, written(tmp_path / "rows.jsonl", ROWS), tmp_path / "scored.jsonl")
+    texts = texts_of(run, "<|im_end|>\n" if end == "template" else "<|im_end|>")
+    assert plain_rewards(run, texts, "right") == pytest.approx(expected, abs=1e-5)
+    snippet = re.search(r"```python\n(.*?)```", (run / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert snippet
+    code = re.sub(r"(?m)^name = .*$", f"name = {str(run)!r}", snippet[1])
+    names: dict[str, Any] = {}
+    exec(re.sub(r"(?m)^messages = .*$", lambda _: f"messages = {turns_of(ROWS[0], 'chosen')!r}", code), names)
+    assert names["reward"] == pytest.approx(expected[0], abs=1e-5)
 
 
 SAID = ("The", " number", "<|im_end|>", " sky")

@@ -13,9 +13,9 @@ import pytest
 from headwater.data.preference import Preference
 from headwater.data.preparation import PrepLog, prepare
 from headwater.data.tokenizers import Tokenizer
-from headwater.data.tokens import EncodeOptions, EndToken, PairTokens, tokenize
+from headwater.data.tokens import EncodeOptions, PairTokens, closing_tokens, tokenize
 from headwater.data.truncation import CutBy, Keep, Part, Truncation
-from headwater.data.turns import turn_end
+from headwater.data.turns import EndToken, turn_end
 from headwater.forward.passes import TokenValues, token_values
 from headwater.forward.scores import TokenFunction, token_log_probs, token_rewards
 from headwater.models import loading
@@ -56,7 +56,7 @@ def test_one_pass_of_a_reward_model_is_many(
 ) -> None:
     each, pairs = model("reward", corpus), pairs_of(corpus, tokenizer)
     truncation = Truncation(Keep(Fraction(ratio)), by)
-    prefix_scorer = reward_prefix_scorer(pairs, read(token_rewards, each, pairs), turn_end(tokenizer).ids)
+    prefix_scorer = reward_prefix_scorer(pairs, read(token_rewards, each, pairs), closing_tokens(tokenizer, "complete"))
     apart = read(token_rewards, each, cut(pairs, truncation))
     expected = [float(value.chosen[-1] - value.rejected[-1]) for value in apart]
     np.testing.assert_allclose(margins(prefix_scorer, truncation), expected, atol=1e-5)
@@ -111,7 +111,7 @@ def test_one_pass_of_a_policy_and_its_reference_is_many(
     pairs = pairs_of(corpus, tokenizer)
     truncation = Truncation(Keep(Fraction(ratio)), by)
     values = [read(token_log_probs, each, pairs) for each in (policy, base)]
-    prefix_scorer = implicit_reward_prefix_scorer(pairs, *values, BETA, turn_end(tokenizer).ids)
+    prefix_scorer = implicit_reward_prefix_scorer(pairs, *values, BETA, closing_tokens(tokenizer, "complete"))
     apart = [read(token_log_probs, each, cut(pairs, truncation)) for each in (policy, base)]
     expected = [implicit(own, other) for own, other in zip(*apart, strict=True)]
     np.testing.assert_allclose(margins(prefix_scorer, truncation), expected, atol=1e-5)
@@ -131,11 +131,11 @@ def test_all_of_a_response_is_its_full_score(corpus: list[Preference], tokenizer
     pairs = pairs_of(corpus, tokenizer, end)
     scorer, policy, base = model("reward", corpus), model("policy", corpus), model("policy", corpus, 1)
     rewards = read(token_rewards, scorer, pairs)
-    prefix_scorer = reward_prefix_scorer(pairs, rewards, turn_end(tokenizer).ids)
+    prefix_scorer = reward_prefix_scorer(pairs, rewards, closing_tokens(tokenizer, "complete"))
     expected = [float(value.chosen[-1]) - float(value.rejected[-1]) for value in rewards]
     assert margins(prefix_scorer, Truncation()).tolist() == expected
     values = [read(token_log_probs, each, pairs) for each in (policy, base)]
-    summed = implicit_reward_prefix_scorer(pairs, *values, BETA, turn_end(tokenizer).ids)
+    summed = implicit_reward_prefix_scorer(pairs, *values, BETA, closing_tokens(tokenizer, "complete"))
     full = [implicit(own, other) for own, other in zip(*values, strict=True)]
     np.testing.assert_allclose(margins(summed, Truncation()), full, atol=1e-12)
 
@@ -145,5 +145,5 @@ def test_what_closes_a_turn_is_not_counted_as_text(corpus: list[Preference], tok
     for end in ("never", "complete"):
         pairs = pairs_of(corpus, tokenizer, end)  # type: ignore[arg-type]
         nothing = [TokenValues(np.zeros(len(p.chosen), "f"), np.zeros(len(p.rejected), "f")) for p in pairs]
-        lengths.append(reward_prefix_scorer(pairs, nothing, turn_end(tokenizer).ids).lengths.tolist())
+        lengths.append(reward_prefix_scorer(pairs, nothing, closing_tokens(tokenizer, "complete")).lengths.tolist())
     assert lengths[0] == lengths[1]

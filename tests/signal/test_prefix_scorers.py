@@ -9,10 +9,12 @@ from hypothesis import strategies as st
 
 from headwater.data.tokens import PairTokens
 from headwater.data.truncation import Keep, Truncation
+from headwater.data.turns import Closing, closing_of
 from headwater.forward.passes import TokenValues
 from headwater.signal.prefix_scorers import first_of, implicit_reward_prefix_scorer, kept_of, reward_prefix_scorer
 
 END = 9
+CLOSING = Closing((END,))
 ONES = np.ones(1)
 
 
@@ -56,7 +58,7 @@ def margin(prefix_scorer: object, keep: str, **how: object) -> float:
 
 
 def test_a_reward_model_is_read_where_the_cut_ends() -> None:
-    prefix_scorer = reward_prefix_scorer([pair([3, 4, 5, 6], [7, 8])], [values([1, 2, 3, 4], [10, 20])], [END])
+    prefix_scorer = reward_prefix_scorer([pair([3, 4, 5, 6], [7, 8])], [values([1, 2, 3, 4], [10, 20])], CLOSING)
     assert margin(prefix_scorer, "1") == 4 - 20
     assert margin(prefix_scorer, "0.5") == 2 - 10
     assert margin(prefix_scorer, "0.5", cut="shared") == 2 - 20
@@ -69,7 +71,7 @@ def test_a_reward_model_is_read_where_the_cut_ends() -> None:
 
 def test_an_implicit_reward_adds_up_to_the_cut_and_over_spans() -> None:
     policy, reference = values([-1, -2, -3, -4], [-5, -6]), values([-2, -4, -6, -8], [-6, -8])
-    prefix_scorer = implicit_reward_prefix_scorer([pair([3, 4, 5, 6], [7, 8])], [policy], [reference], 0.5, [END])
+    prefix_scorer = implicit_reward_prefix_scorer([pair([3, 4, 5, 6], [7, 8])], [policy], [reference], 0.5, CLOSING)
     assert margin(prefix_scorer, "1") == 0.5 * ((1 + 2 + 3 + 4) - (1 + 2))
     assert margin(prefix_scorer, "0.5") == 0.5 * ((1 + 2) - 1)
     assert margin(prefix_scorer, "0.5", part="suffix") == 0.5 * ((3 + 4) - 2)
@@ -77,14 +79,14 @@ def test_an_implicit_reward_adds_up_to_the_cut_and_over_spans() -> None:
 
 
 def test_shuffled_labels_turn_the_margin_round() -> None:
-    prefix_scorer = reward_prefix_scorer([pair([3, 4], [5, 6])], [values([1, 2], [3, 5])], [END])
+    prefix_scorer = reward_prefix_scorer([pair([3, 4], [5, 6])], [values([1, 2], [3, 5])], CLOSING)
     assert prefix_scorer.margins(Truncation(), -ONES)[0] == -prefix_scorer.margins(Truncation(), ONES)[0] == 3
 
 
 def test_the_closing_token_belongs_to_whole_responses_only() -> None:
     """Four tokens of text and one that closes the turn: half is two tokens, all is five."""
     prefix_scorer = reward_prefix_scorer(
-        [pair([3, 4, 5, 6, END], [7, 8, END])], [values([1, 2, 3, 4, 5], [10, 20, 30])], [END]
+        [pair([3, 4, 5, 6, END], [7, 8, END])], [values([1, 2, 3, 4, 5], [10, 20, 30])], CLOSING
     )
     assert prefix_scorer.lengths.tolist() == [[4, 2]]
     assert margin(prefix_scorer, "0.5") == 2 - 10
@@ -92,9 +94,34 @@ def test_the_closing_token_belongs_to_whole_responses_only() -> None:
     assert margin(prefix_scorer, "1", cut="equal") == 2 - 30
 
 
+def test_all_that_the_template_writes_closes_a_response_and_a_line_break_of_its_own_does_not() -> None:
+    """The line break (8) behind the end belongs to what closes; a truncated response that ends in one is not closed."""
+    closing = Closing((END, 8), 2)
+    prefix_scorer = reward_prefix_scorer([pair([3, 4, END, 8], [5, 8])], [values([1, 2, 3, 4], [10, 20])], closing)
+    assert prefix_scorer.lengths.tolist() == [[2, 2]]
+    assert margin(prefix_scorer, "1") == 4 - 20
+    assert margin(prefix_scorer, "0.5") == 1 - 10
+
+
+@pytest.mark.parametrize(
+    ("response", "closing", "count"),
+    [
+        ([3, 7, 8, 9], Closing((7, 8, 9)), 3),
+        ([3, 5, 8, 9], Closing((7, 8, 9)), 2),  # its first token merged with the text
+        ([3, 5, 9], Closing((7, 8, 9)), 1),
+        ([3, 5], Closing((7, 8, 9)), 0),
+        ([9], Closing((8, 9)), 1),
+        ([3, 8], Closing((9, 8), 2), 0),
+        ([3], Closing((), 0), 0),
+    ],
+)
+def test_what_closes_a_response_is_counted(response: list[int], closing: Closing, count: int) -> None:
+    assert closing_of(np.array(response, dtype=np.int32), closing) == count
+
+
 def test_the_same_prefix_is_a_tie_whatever_rounding_says() -> None:
     prefix_scorer = reward_prefix_scorer(
-        [pair([3, 4, 5, 6], [3, 4, 7, 8])], [values([1, 1 + 1e-6, 3, 4], [1, 1, 0, 0])], [END]
+        [pair([3, 4, 5, 6], [3, 4, 7, 8])], [values([1, 1 + 1e-6, 3, 4], [1, 1, 0, 0])], CLOSING
     )
     assert margin(prefix_scorer, "0.5") == 0
     assert margin(prefix_scorer, "0.75") == 3
@@ -102,5 +129,5 @@ def test_the_same_prefix_is_a_tie_whatever_rounding_says() -> None:
 
 @pytest.mark.parametrize("ratio", ["0.01", "0.3", "1"])
 def test_at_least_one_token_is_read(ratio: str) -> None:
-    prefix_scorer = reward_prefix_scorer([pair([END], [7])], [values([1], [10])], [END])
+    prefix_scorer = reward_prefix_scorer([pair([END], [7])], [values([1], [10])], CLOSING)
     assert margin(prefix_scorer, ratio) == -9

@@ -12,7 +12,8 @@ import numpy as np
 from headwater.data.conversations import Rendered
 from headwater.data.preference import Preference, Response
 from headwater.data.tokenizers import Tokenizer
-from headwater.data.tokens import EndToken, Ids, encode, render
+from headwater.data.tokens import Ids, encode, render
+from headwater.data.turns import EndToken
 from headwater.statistics import Floats
 
 

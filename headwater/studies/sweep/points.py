@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 
 from headwater import config as configs
 from headwater.config import POSITIONAL
-from headwater.data.tokens import EndToken
 from headwater.data.truncation import parse_keep
+from headwater.data.turns import EndToken
 from headwater.errors import UsageError
 from headwater.noninferiority import MARGIN, check_margin
 
@@ -64,7 +64,8 @@ class Config:
     eval_fraction: float = 0.2
     """Share of the prompts that is held out of training and evaluated."""
     end: EndToken = "complete"
-    """Which responses get an end-of-turn token: complete ones, always (as in published runs), or never."""
+    """Which responses get an end-of-turn token: complete ones, always (as in published runs), or never; template gives
+    complete ones all that the chat template writes behind them, such as a line break."""
     max_length: int | None = None
     """Maximum number of tokens of a prompt with its longer response; longer pairs are dropped and counted. Default:
     2048, or the number of positions of the model if that is less."""
