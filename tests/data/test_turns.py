@@ -9,7 +9,7 @@ import pytest
 from headwater.data.preference import Message, Preference, Response
 from headwater.data.tokenizers import Tokenizer
 from headwater.data.tokens import tokenize
-from headwater.data.turns import closing_of, padding_token, special_tokens, turn_end
+from headwater.data.turns import Closing, closing_of, padding_token, special_tokens, turn_end
 from headwater.errors import ModelError
 from tests.support.endings import ALPACA, CHATML, LLAMA2, LLAMA3, PHI, tokenizer_of
 
@@ -60,9 +60,9 @@ def test_training_teaches_that_end_to_complete_responses_alone(kind: str) -> Non
     ((found,), _, _) = tokenize([pair], tokenizer, 512)
     assert tokenizer.decode(found.chosen).strip() == f"Because.{end.text}"
     assert found.chosen.tolist().count(end.token) == 1
-    assert closing_of(found.chosen, end.ids) == len(end.ids)
+    assert closing_of(found.chosen, Closing(end.ids)) == len(end.ids)
     assert tokenizer.decode(found.rejected).strip() == "Because of"
-    assert closing_of(found.rejected, end.ids) == 0
+    assert closing_of(found.rejected, Closing(end.ids)) == 0
 
 
 def test_what_ends_nothing_is_refused() -> None:
