@@ -632,7 +632,7 @@ def write_lens(
     tokens_per_pass: int | None = None,
     serve: bool = False,
     port: int | None = None,
-    against: str | Path | None = None,
+    against: str | None = None,
     tokenizer: str | None = None,
     pairs: int | None = None,
     keep: str = "50%",

@@ -19,9 +19,11 @@ from typing import NamedTuple
 import headwater
 from headwater import config, interrupts, masking
 from headwater.config.help import help_page
+from headwater.console import say
 from headwater.errors import HeadwaterError, UsageError, did_you_mean, first_line
 from headwater.files import caches, locks, write_text
 from headwater.marks import marked
+from headwater.results import inputs
 
 
 class Command(NamedTuple):
@@ -127,7 +129,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     return 0
                 name = _command(given[0])
                 module = importlib.import_module(COMMANDS[name].module)
-                module.run(config.parse(module.Config, given[1:], f"headwater {name}"))
+                parsed = config.parse(module.Config, given[1:], f"headwater {name}")
+                inputs.check(parsed)
+                _say_ending(module.run(parsed))
                 return 0
         except BrokenPipeError:  # what reads the output, such as `head`, has ended
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -141,6 +145,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             is_bug = code == 1 and not isinstance(error, HeadwaterError)
             message = _as_bug(error, with_traceback) if is_bug else _message(error)
             return _ended(error, message, code, with_traceback)
+
+
+def _say_ending(result: object) -> None:
+    """Print what came out, where it is and what to type next; of several processes, the first does."""
+    if os.environ.get("RANK", "0") == "0":
+        from headwater.report.ending import ending
+
+        for line in ending(result):
+            say(line)
 
 
 def _information(arguments: Sequence[str]) -> str:

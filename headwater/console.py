@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Protocol, TypeVar
@@ -14,12 +15,15 @@ from rich.progress import (
     DownloadColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.segment import Segment
 from rich.table import Table
+from rich.text import Text
 
 from headwater import interrupts
 from headwater.marks import marked
@@ -156,16 +160,66 @@ def say_notes(notes: Mapping[str, int]) -> None:
         say(f"{note}: {count} responses")
 
 
-def track(items: Iterable[T], what: str, total: int) -> Iterable[T]:
-    """Yield `items` under a progress bar with a count and the time left; nothing is drawn off a terminal.
+class Pace:
+    """Rate and time left of a step that takes long."""
 
-    The command can be interrupted between two items. Errors: `Stopped`.
+    def __init__(self, total: int, done: int = 0) -> None:
+        """Begin now, with `done` of `total` items."""
+        self._total, self._before = total, done
+        self._began = self._said = time.monotonic()
+
+    def rate(self, done: int) -> float:
+        """Return items a second since the beginning; 0 before any time has passed."""
+        seconds = time.monotonic() - self._began
+        return (done - self._before) / seconds if seconds > 0 else 0.0
+
+    def left(self, done: int) -> str:
+        """Return `3.2 a second, 2 min 5 s left`; empty before the first item and after the last."""
+        rate = self.rate(done)
+        if not rate or done >= self._total:
+            return ""
+        return f"{rate:.3g} a second, {duration((self._total - done) / rate)} left"
+
+    def is_due(self, every: float = 30.0) -> bool:
+        """Return whether a line should be printed: none was for `every` seconds."""
+        now = time.monotonic()
+        due = now - self._said >= every
+        if due:
+            self._said = now
+        return due
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as `45 s`, `2 min 5 s` or `3 h 20 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+class _Rate(ProgressColumn):
+    """Items a second of a progress bar."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:.3g} a second" if task.speed else "")
+
+
+def track(items: Iterable[T], what: str, total: int) -> Iterable[T]:
+    """Yield `items` under a progress bar with a count, the rate and the time left.
+
+    Off a terminal, a line says the same every half minute. The command can be interrupted between two items.
+    Errors: `Stopped`.
     """
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
+    pace = Pace(total)
     with Progress(*columns, console=_stderr, transient=True, disable=not draws_bars()) as progress:
-        for item in progress.track(items, total=total, description=what):
+        for done, item in enumerate(progress.track(items, total=total, description=what), start=1):
             yield item
             interrupts.check()
+            if not draws_bars() and done < total and pace.is_due():
+                say(f"{what}: {done:,} of {total:,}, {pace.left(done)}")
 
 
 @contextlib.contextmanager

@@ -14,13 +14,13 @@ from typing import Any
 from headwater.cli import COMMANDS
 from headwater.config import configure
 from headwater.config.help import docs_of
-from headwater.config.options import SHOWN_AS, Option, Options
+from headwater.config.options import MODELS, SHOWN_AS, Option, Options
 from headwater.data import reading
 from headwater.data.preference import Preference
 from headwater.data.reading import memory
 from headwater.data.reading.memory import Rows
 from headwater.files import locks
-from headwater.results import runs
+from headwater.results import inputs, runs
 
 FUNCTIONS = {
     "inspect_data": "inspect",
@@ -47,8 +47,6 @@ FUNCTIONS = {
 """Commands by the name of their function; a function cannot have the name of a package, as `headwater.signal` has."""
 DATA = {"data", "input", "dataset", "prompts", "eval_data", "judgements", "answers", "baseline"}
 """Options that name data, by a path or, in Python, by the data itself."""
-MODELS = {"model", "reference", "against", "reward_model", "policy"}
-"""Options that name a model, by a path or a text."""
 
 
 def load_pairs(data: str | Path | Rows, **options: Any) -> list[Preference]:
@@ -77,8 +75,9 @@ def function(name: str) -> Callable[..., Any]:
         named = {key: value for key, value in options.items() if key in signature.parameters}
         given = signature.bind_partial(*arguments, **named).arguments
         with locks.released(), contextlib.ExitStack() as stack:
-            values = _with_places(options | given, Options(module.Config), stack)
-            return _finished(module.run(configure(module.Config, values)))
+            config = configure(module.Config, _with_places(options | given, Options(module.Config), stack))
+            inputs.check(config)
+            return _finished(module.run(config))
 
     call.__name__ = call.__qualname__ = name
     call.__module__ = "headwater"

@@ -179,6 +179,20 @@ def test_wrong_positional_values_are_refused(arguments: list[str], message: str)
         config.parse(Placed, arguments)
 
 
+def test_a_value_too_many_is_told_which_flags_take_a_path() -> None:
+    @dataclass(frozen=True)
+    class WithPaths:
+        data: Annotated[Path, config.POSITIONAL]
+        output: Path = Path("o")
+        reference: str | None = None
+        steps: int = 3
+
+    with pytest.raises(
+        UsageError, match=r"b · is one value too many · did you forget its flag\? --output, --reference"
+    ):
+        config.parse(WithPaths, ["a", "b"])
+
+
 def test_a_switch_takes_no_value() -> None:
     assert parse("--data", "d", "--deep", "--no-deep").group.deep is False
     with pytest.raises(UsageError, match="is a switch"):

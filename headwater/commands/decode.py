@@ -25,6 +25,7 @@ from headwater.errors import DataError, UsageError
 from headwater.journal import Journal
 from headwater.results import runs
 from headwater.results.facts import Facts
+from headwater.results.outputs import journal_of
 from headwater.results.recording import recording
 
 EXAMPLE = 'headwater decode runs/dpo pairs.jsonl --output runs/decoded --strategy "length_control(first=20)"'
@@ -91,7 +92,7 @@ def run(config: Config) -> Path:
     strategy = parse_strategy(config.strategy, config.servers, config.release_policy)
     runs.check_free(config.output, config.overwrite, config)
     prompts, stages, row_reader = read_prompts(config.input, config.read_options, config.column)
-    journal = Journal(config.output.with_name(config.output.name + ".ledger"), _settings(config))
+    journal = Journal(journal_of(config.output), _settings(config))
     try:
         decoder = load_decoder(
             config.model, config.reference, prompts, config.decoding, config.seed, journal,

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Annotated
 from headwater import files
 from headwater.commands._flags import DataFlags, RunFlags
 from headwater.config import POSITIONAL
-from headwater.console import say, say_stages, show
+from headwater.console import say_stages, show
 from headwater.data.reading import RowCounts
 from headwater.data.sampling import Journal, Sampling
 from headwater.data.templates import renders_conversations
 from headwater.errors import DataError, UsageError
 from headwater.network.endpoint import Refusals
 from headwater.results import runs
+from headwater.results.outputs import journal_of
 from headwater.results.recording import recording
 from headwater.rewards.drawing import SamplerOptions
 
@@ -87,7 +88,7 @@ def run(config: Config) -> Path:
         raise DataError(str(config.prompts), "holds no prompts")
     say_stages(stages)
     settings = {"endpoint": config.sampler.endpoint, "chat_template": config.chat_template, "seed": config.seed}
-    journal = Journal(config.output.with_name(config.output.name + ".ledger"), settings | asdict(sampling))
+    journal = Journal(journal_of(config.output), settings | asdict(sampling))
     try:
         refusals = {name: Refusals(answered=len(journal) > 0) for name in config.names.values()}
         answers = {
@@ -108,6 +109,5 @@ def run(config: Config) -> Path:
         writer.write_metrics(metrics)
         show(length_table(answers, metrics))
     say_stages({stage: row_counts for stage, row_counts in stages.items() if stage.startswith("answers")})
-    say("written: " + ", ".join(map(str, written.values())))
     journal.discard()
     return config.output

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,6 +77,8 @@ def run(config: Config) -> Inspection:
             if points:
                 writer.write(points)
         say(f"written: {config.output}")
+    if not config.json:
+        say(f"next: headwater signal {shlex.quote(str(config.data))}")
     return found
 
 

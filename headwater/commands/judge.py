@@ -92,7 +92,6 @@ def run(config: Config) -> Path:
     show(tables.judged(judgements, figures))
     for sentence in says:
         show(sentence)
-    say(f"written: {run.path / ANNOTATIONS}")
     return run.path
 
 

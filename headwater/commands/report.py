@@ -53,7 +53,6 @@ def run(config: Config) -> Path:
     written = page.write(loaded, config.output, config.margin)
     show(key_figures(distinct(loaded)))
     show(" ".join(findings(loaded, config.margin)))
-    say(f"report: {written}")
     if config.figures:
         say(f"figures: {len(figures.write(distinct(loaded), config.figures))} files in {config.figures}")
     return written

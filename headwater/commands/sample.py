@@ -20,7 +20,7 @@ from headwater.data.templates import renders_conversations
 from headwater.errors import DataError, NetworkError, UsageError
 from headwater.network.endpoint import Refusals
 from headwater.results.facts import Facts
-from headwater.results.outputs import free_places
+from headwater.results.outputs import free_places, journal_of
 from headwater.results.recording import recording
 from headwater.rewards import drawing
 from headwater.rewards.drawing import SamplerOptions
@@ -71,7 +71,7 @@ def run(config: Config) -> Path:
     endpoint = config.sampler.endpoint
     target, home = free_places(config.output, config.input, config.overwrite, config)
     prompts, stages, row_reader = read_prompts(config.input, config.read_options, config.column)
-    journal = Journal(target.with_name(target.name + ".ledger"), _settings(config))
+    journal = Journal(journal_of(config.output), _settings(config))
     try:
         refusals = Refusals(answered=len(journal) > 0)
         kept = drawing.draw_missing(
@@ -106,7 +106,6 @@ def run(config: Config) -> Path:
     journal.discard()
     complete, different = counts["complete"], counts["different"]
     say(f"{counts['responses']:,} responses, {complete:,} complete, {different:,} different in their row")
-    say(f"written: {target}")
     return target
 
 

@@ -71,7 +71,7 @@ def run(config: Config) -> Path:
         facts |= {"scored_by": list(models), "scores": "reward" if config.value == "reward" else "likelihood"}
         stages = {"read": rows.row_counts}
         with recording(home, "score", config, read=rows, stages=stages, facts=facts, began=began) as run:
-            files = reading.write(target, scorer.rows(rows))
+            reading.write(target, scorer.rows(rows))
             say_stages(stages)
             figures = scorer.figures()
             run.write(scorer.records())
@@ -79,7 +79,6 @@ def run(config: Config) -> Path:
         journal.discard()
     _say_throughput(figures, tokens, time.monotonic() - began)
     show(figure_table(f"{', '.join(models)} on {config.input}", vars(figures)))
-    say(f"written: {files[0]}")
     return target
 
 

@@ -110,7 +110,6 @@ def run(config: Config) -> Path:
         show(tables.tables(title, effects, agreements, figures, examples))
     if tied := chosen.choice.tied:
         say(f"ties: {tied:,} rows left out have the score of the last one taken; --seed draws among them")
-    say(f"written: {target}")
     return target
 
 

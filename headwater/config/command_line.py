@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from headwater.config.calls import shown
-from headwater.config.options import Option, Options, as_flag
+from headwater.config.options import MODELS, Option, Options, as_flag
 from headwater.errors import UsageError, did_you_mean
 from headwater.marks import visible
 
@@ -94,6 +94,13 @@ def _by_position(positional: Sequence[str], values: dict[str, Any], options: Opt
     if free and free[-1].several:
         return {free[-1].name: free[-1].convert(positional, "")}
     if len(positional) > len(free):
-        raise UsageError(shown(positional[len(free)]), "is one value too many", f"see {prog} --help")
+        raise UsageError(shown(positional[len(free)]), "is one value too many", _other_places(options, prog))
     pairs = zip(free[len(free) - len(positional) :], positional, strict=True)
     return {option.name: option.convert([text], "") for option, text in pairs}
+
+
+def _other_places(options: Options, prog: str) -> str:
+    """Return where a value without a flag may belong: the flags that take a path or a model."""
+    taking = [one for one in options.values() if not one.positional and (one.kind is Path or one.name in MODELS)]
+    flags = ", ".join(options.flag(one.name) for one in taking)
+    return f"did you forget its flag? {flags} take a path; see {prog} --help" if flags else f"see {prog} --help"

@@ -41,6 +41,8 @@ ALIASES = {
 }
 """Other names of fields, as flag, YAML key and keyword argument; a name that is a field of the command stands for that
 field alone."""
+MODELS = ("model", "reference", "reward_model", "policy")
+"""Fields that name a model: a run, a path, or a name on the hub."""
 SHOWN_AS = {"dataset": "data", "input": "data"}
 """Fields that help and messages call by another name, the same in all commands."""
 

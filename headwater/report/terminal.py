@@ -45,7 +45,7 @@ def _figure(run: Run) -> tuple[str, str]:
         if found:
             return f"{visible(metric.replace('_', ' '))} {with_interval(found)}", str(found.n)
     trained = TrainingFigures.find(run.path) if run.history else None
-    if trained is None or not trained.accuracy:
+    if trained is None or trained.accuracy is None:
         return "", ""
     return f"held-out accuracy {number(trained.accuracy)}", str(trained.held_out_pairs)
 

@@ -101,5 +101,5 @@ def check(path: Path, head: Head, score: ScoreFunction, trained: Trained, tokeni
     ):
         if not same:
             raise ModelError(str(path), f"the saved tokenizer has another {name} than the one in training", "report it")
-    say(f"saved: {path}, which read back scores as trained")
+    say("saved: the model that was read back from disk scores as trained")
     return off

@@ -24,7 +24,7 @@ import torch
 import transformers
 from accelerate.utils import gather_object
 
-from headwater.console import draws_bars, say
+from headwater.console import Pace, draws_bars, say
 from headwater.data.tokens import TOKENS_PER_PASS, PairTokens
 from headwater.errors import UsageError, first_line
 from headwater.forward import halving
@@ -91,6 +91,7 @@ class PairTrainer(transformers.Trainer):  # type: ignore[misc]
         self._begun_at = 0
         self.last_evaluation: dict[str, float] = {}
         self.best: KeepBest | None = None
+        self._pace: Pace | None = None
         self._fingerprints = fingerprints
         self._positions: list[checkpoints.Position] = []
         options = options or TrainingOptions()
@@ -364,7 +365,10 @@ class PairTrainer(transformers.Trainer):  # type: ignore[misc]
         super().log(logs, start_time)
         self._log({"step": self.state.global_step, **logs})
         if not draws_bars():
-            say(f"step {self.state.global_step}/{self.state.max_steps}: {line(logs)}")
+            step, of = self.state.global_step, self.state.max_steps
+            self._pace = self._pace or Pace(of, step)  # begins after the first step, which is slower than the others
+            left = self._pace.left(step) if "loss" in logs else ""
+            say(f"step {step}/{of}: {', '.join(filter(None, (line(logs), left)))}")
 
     def _gathered(self, watched: Sequence[torch.Tensor]) -> torch.Tensor:
         """Return what was watched by all processes, [rows, COLUMNS]."""

@@ -133,6 +133,7 @@ def test_rewards_are_those_that_evaluate_gives(study: Path, tmp_path: Path) -> N
 def test_a_stopped_job_goes_on_and_gives_the_same(
     study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """The whole job writes a file, the stopped one a run directory."""
     given = ("--input", study / "few.jsonl", "--model", study / "train-sft", *DRAW, "--batch-size", 2)
     sample(*given, "--output", tmp_path / "whole.jsonl")
 
@@ -144,11 +145,11 @@ def test_a_stopped_job_goes_on_and_gives_the_same(
                 raise OSError(28, "No space left on device")
             yield one
 
-    output = tmp_path / "again.jsonl"
+    output = tmp_path / "again"
     monkeypatch.setattr(sampling, "draw", stopped)
     sample(*given, "--output", output, code=7)
-    assert not output.exists() and not runs.beside(output).exists()
-    journal = tmp_path / "again.jsonl.ledger"
+    assert not output.exists()
+    journal = tmp_path / "again.ledger"
     assert len(journal.read_bytes().splitlines()) == 6
     with journal.open("ab") as handle:
         handle.write(b'{"key": "torn')
@@ -160,8 +161,9 @@ def test_a_stopped_job_goes_on_and_gives_the_same(
     monkeypatch.setattr(sampling, "draw", counted)
     sample(*given, "--output", output)
     assert "resumed: 5 of" in capsys.readouterr().err
-    assert len(drawn) == len(rows(output)) - 5
-    assert output.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    data = output / "preferences.jsonl"
+    assert len(drawn) == len(rows(data)) - 5
+    assert data.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
 
 
 def test_a_ledger_of_other_settings_is_not_mixed_in(tmp_path: Path) -> None:

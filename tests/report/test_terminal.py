@@ -28,6 +28,17 @@ def test_bars_go_from_the_least_to_the_largest() -> None:
     assert console.sparkline([0] * 50 + [1] * 50, width=4) == "▁▁██"
 
 
+def test_a_long_step_says_its_rate_and_the_time_left(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = iter(range(0, 1000, 20))  # seconds; every look at the clock takes 20
+    monkeypatch.setattr(console.time, "monotonic", lambda: float(next(clock)))
+    assert list(console.track(range(3), "scoring", 3)) == [0, 1, 2]
+    said = capsys.readouterr().err.splitlines()
+    assert said == ["scoring: 2 of 3, 0.0333 a second, 30 s left"]
+    assert [console.duration(seconds) for seconds in (4.4, 125, 12000)] == ["4 s", "2 min 5 s", "3 h 20 min"]
+
+
 def test_a_course_has_its_first_and_last_value() -> None:
     history = [{"step": 1, "loss": 0.7}, {"step": 2, "loss": 0.5, "grad": None}, {"step": 3, "eval_loss": 1.0}]
     terminal = Console(width=80)

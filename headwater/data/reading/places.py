@@ -86,9 +86,22 @@ def locate(place: Path | str, read_options: ReadOptions) -> Located:
         return _directory(path, read_options)
     if glob.has_magic(str(place)):
         return _fitting(str(place), read_options)
-    if _HUB.fullmatch(str(place)) and format_of(path) is None:
-        return Located([_hub(str(place), read_options)])
-    raise UsageError(str(place), "no such file")
+    check_there(place)
+    return Located([_hub(str(place), read_options)])
+
+
+def check_there(place: Path | str) -> None:
+    """Refuse a place where no data can be, without reading it: no such file, and no name of the hub's.
+
+    Errors: `UsageError`.
+    """
+    path = Path(place)
+    if not path.exists() and not glob.has_magic(str(place)) and not _names_hub(path):
+        raise UsageError(str(place), "no such file")
+
+
+def _names_hub(path: Path) -> bool:
+    return _HUB.fullmatch(str(path)) is not None and format_of(path) is None
 
 
 def _fitting(pattern: str, read_options: ReadOptions) -> Located:

@@ -1,0 +1,202 @@
+"""The end of a command on a terminal: the figures that came out, where the result is, and what to type next."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from headwater.report.findings import CHANCE, estimate, number, with_interval
+from headwater.results import runs
+from headwater.results.runs import Run
+from headwater.results.training import Column, TrainingFigures
+from headwater.statistics import Estimate
+
+SHOWN = 3
+"""Most figures of an ending."""
+
+
+class Ending(NamedTuple):
+    """What the end of a command shows."""
+
+    figures: Mapping[str, str]
+    """Metrics, and what they are called; a name that ends in / or _ stands for all that begin so. Three are shown."""
+    following: Callable[[Run, Path], str]
+    """Returns the command to type next, from the run and the path that the command returned."""
+
+
+def ending(result: Any) -> list[str]:
+    """Return the last lines of a command that returned `result`; [] for one that returned no path."""
+    if not isinstance(result, Path):
+        return []
+    home = result if result.is_dir() else runs.beside(result)
+    if not (home / "done").is_file():
+        return [f"written: {result}", f"next: open {_quoted(result)} in a browser"] if result.suffix == ".html" else []
+    run = runs.load(home)
+    known = ENDINGS.get(run.command)
+    if known is None:
+        return [f"written: {result}"]
+    figures = list(_figures(run, known.figures))[:SHOWN]
+    lines = [" · ".join(figures)] if figures else []
+    return [*lines, *_warnings(run), f"written: {result}", f"next: {known.following(run, result)}"]
+
+
+def _figures(run: Run, names: Mapping[str, str]) -> Iterator[str]:
+    if accuracy := _held_out(run):
+        yield f"held-out accuracy {with_interval(accuracy)}, n {accuracy.n:,}"
+    for name, words in names.items():
+        for metric in (each for each in run.metrics if each == name or (name[-1] in "/_" and each.startswith(name))):
+            called = f"{words} {metric.removeprefix(name)}".strip()
+            found, plain = estimate(run, metric), run.metrics[metric]
+            if found:
+                yield f"{called} {with_interval(found)}, n {found.n:,}"
+            elif isinstance(plain, int | float):
+                yield f"{called} {plain:,}" if isinstance(plain, int) else f"{called} {number(plain)}"
+
+
+def _held_out(run: Run) -> Estimate | None:
+    """Return the held-out accuracy of a training run; None for other runs, and where nothing was held out."""
+    found = TrainingFigures.find(run.path) if run.history else None
+    if found is None or found.accuracy is None:
+        return None
+    n = found.held_out_pairs or 0
+    return Estimate(found.accuracy, found.accuracy_low, found.accuracy_high, n, n)
+
+
+def _warnings(run: Run) -> Iterator[str]:
+    """Yield that a reward model is no better than chance, or over-fitted, with two things to try."""
+    accuracy = _held_out(run) if run.command == "train-reward" else None
+    if accuracy is None:
+        return
+    if accuracy.low is not None and accuracy.low <= CHANCE:
+        yield (
+            f"the held-out accuracy is not above chance ({CHANCE}) with 95 % confidence: "
+            "try more pairs, or a larger or pretrained --model"
+        )
+    elif _falls(run):
+        yield (
+            "the held-out accuracy fell below the interval of its best value while accuracy in training rose: "
+            "try fewer --num-train-epochs, or --early-stopping-patience 2"
+        )
+
+
+def _falls(run: Run) -> bool:
+    """Say whether held-out accuracy ended below the interval of its best value, and training accuracy rose."""
+    name = Column.ACCURACY.held_out
+    held_out = [row for row in run.history if row.get(name) is not None]
+    training = run.training_history.values(Column.ACCURACY)
+    if len(held_out) < 2 or len(training) < 2:
+        return False
+    low = max(held_out, key=lambda row: float(row[name])).get(f"{name}_low")
+    return low is not None and float(held_out[-1][name]) < float(low) and training[-1] > training[0]
+
+
+def _quoted(path: object) -> str:
+    return shlex.quote(str(path))
+
+
+def _data(run: Run) -> str:
+    """Return the data that a run read, for a command line."""
+    found = next((run.config[name] for name in ("data", "dataset", "input", "prompts") if run.config.get(name)), "DATA")
+    return _quoted(found)
+
+
+def _shown(run: Run, result: Path) -> str:
+    return f"headwater report {_quoted(result)}"
+
+
+def _sft(run: Run, result: Path) -> str:
+    return f"headwater train-dpo {_data(run)} --model {_quoted(result)} --output {_quoted(result.parent / 'dpo')}"
+
+
+def _trained(run: Run, result: Path) -> str:
+    return f"headwater evaluate {_quoted(result)} {_data(run)}"
+
+
+def _evaluated(run: Run, result: Path) -> str:
+    model = Path(str(run.config.get("model")))
+    trained = f"{_quoted(model)} " if (model / "environment.json").is_file() else ""
+    return f"headwater report {trained}{_quoted(result)}"
+
+
+def _pairs(run: Run, result: Path) -> str:
+    return f"headwater train-dpo {_quoted(result)} --output {_quoted(result.parent / 'dpo')}"
+
+
+def _drawn(run: Run, result: Path) -> str:
+    if estimate(run, "reward_mean") or (result / "records.parquet").is_file():
+        return f"headwater select {_quoted(result)} --output {_quoted(result.parent / 'selected.jsonl')}"
+    scored = _quoted(result.parent / "scored.jsonl")
+    return f"headwater score {_quoted(result)} --model REWARD_MODEL --output {scored}"
+
+
+def _inspected(run: Run, result: Path) -> str:
+    return f"headwater inspect {_quoted(result)}"
+
+
+def _page(run: Run, result: Path) -> str:
+    return f"open {_quoted(result / 'lens.html')} in a browser"
+
+
+def _answered(run: Run, result: Path) -> str:
+    answers = [_quoted(path) for path in sorted(result.glob("*.json")) if path.stem in _models(run)]
+    if len(answers) < 2:
+        answers = [*answers, "OTHER_ANSWERS.json"]
+    judged = _quoted(result.parent / "judged")
+    judge = "\"reward(model='REWARD_MODEL')\""
+    return f"headwater judge {' '.join(answers[1:])} --baseline {answers[0]} --judge {judge} --output {judged}"
+
+
+def _models(run: Run) -> set[str]:
+    return {Path(str(name)).name for name in run.config.get("model", ())}
+
+
+def _judged(run: Run, result: Path) -> str:
+    return f"headwater compare {_quoted(result)} --output {_quoted(result.parent / 'compared')}"
+
+
+def _measured(run: Run, result: Path) -> str:
+    keep = run.facts.get("recommended_keep")
+    if keep is None:
+        return _shown(run, result)
+    return f"headwater preprocess {_data(run)} --keep {float(keep):g} --output cut.jsonl"
+
+
+_TRAINED = {"eval_auc": "held-out AUC", "eval_rewards/margins": "margin", "eval_loss": "held-out loss"}
+
+ENDINGS: Mapping[str, Ending] = {
+    "preprocess": Ending(
+        {"tokens_before": "response tokens before", "tokens_after": "after", "flops_saved": "share of FLOPs saved"},
+        _pairs,
+    ),
+    "sample": Ending({"responses": "responses", "complete": "complete", "different": "different"}, _drawn),
+    "select": Ending(
+        {"taken": "rows selected", "score_taken": "their score", "score_all": "score of all"},
+        _pairs,
+    ),
+    "train-sft": Ending(_TRAINED, _sft),
+    "train-reward": Ending(_TRAINED, _trained),
+    "train-dpo": Ending(_TRAINED, _trained),
+    "evaluate": Ending(
+        {"accuracy": "accuracy", "auc": "AUC", "length_accuracy": "longer wins", "margin_mean": "margin"}, _evaluated
+    ),
+    "score": Ending({"responses": "responses", "reward_mean": "mean", "reward_std": "standard deviation"}, _inspected),
+    "generate": Ending({"tokens/": "tokens an answer of", "capped/": "cut off, share of"}, _answered),
+    "judge": Ending({"win_rate/": "win rate,"}, _judged),
+    "compare": Ending({"lc_win_rate/": "length-controlled win rate,", "win_rate/": "win rate,"}, _shown),
+    "reward-bench": Ending({"section_average": "average of sections", "accuracy": "accuracy"}, _shown),
+    "signal": Ending(
+        {"accuracy": "accuracy", "depth_90": "signal depth (90 %)", "length_accuracy": "longer wins"}, _measured
+    ),
+    "sweep": Ending({"rank_correlation_": "rank correlation"}, _shown),
+    "divergence": Ending(
+        {"kl_a_response": "KL a response, nats", "kl_share_of_first_10": "share of the first 10 tokens"}, _shown
+    ),
+    "decode": Ending(
+        {"reward_": "reward", "kl": "KL a response, nats", "response_tokens": "tokens a response"}, _shown
+    ),
+    "lens": Ending({}, _page),
+    "frontier": Ending({"recommended_by_": "recommended by", "reward_": "reward by", "kl_": "KL by"}, _shown),
+}
+"""Endings by the command that wrote the run."""

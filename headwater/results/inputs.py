@@ -1,0 +1,57 @@
+"""Refuses a command whose data, files or models are not there, before any library is imported for its work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from headwater.config.options import MODELS, SHOWN_AS, Option, Options, as_flag
+from headwater.data.reading.places import check_there
+from headwater.errors import UsageError
+from headwater.network import hub
+
+DATA = ("data", "dataset", "input", "prompts", "eval_data")
+"""Options that name data: a file, directory, pattern, run, or name on the hub."""
+WRITTEN = ("output", "figures", "export_for_annotation")
+"""Options that name what a command writes; every other path is an input."""
+
+
+def check(config: Any) -> None:
+    """Refuse a config that names something that is not there.
+
+    A name that may be on the hub is left to the hub, unless the hub is switched off and the cache does not have it.
+    With `--endpoint`, models are the server's names and are left to the server.
+    Errors: `UsageError` for data and files, `ModelError` and `NetworkError` for models.
+    """
+    options = Options(type(config))
+    on_a_server = "endpoint" in options and _values(config, options["endpoint"]) != (None,)
+    for option in options.values():
+        if not (on_a_server and option.name in MODELS):
+            for value in _values(config, option):
+                _check_one(option, value)
+
+
+def _values(config: Any, option: Option) -> tuple[Any, ...]:
+    holder = getattr(config, option.group) if option.group else config
+    value = getattr(holder, option.name)
+    return value if isinstance(value, tuple) else (value,)
+
+
+def _check_one(option: Option, value: Any) -> None:
+    if option.name in MODELS and isinstance(value, str):
+        check_model(value)
+    elif isinstance(value, Path) and option.name in DATA:
+        check_there(value)
+    elif isinstance(value, Path) and option.name not in WRITTEN and not value.exists():
+        flag = "" if option.positional else f"{as_flag(SHOWN_AS.get(option.name, option.name))} "
+        raise UsageError(f"{flag}{value}", "no such file or directory", "check the path")
+
+
+def check_model(name: str) -> None:
+    """Refuse a path that does not exist and a name that neither the hub nor the cache can have.
+
+    Names of constructors, such as `scratch(hidden=256)`, are left to those who build them. Errors: `ModelError`,
+    `NetworkError`.
+    """
+    if "(" not in name and not Path(name).exists():
+        hub.check_name(name)

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from headwater import cli
+from headwater.report.ending import ENDINGS, SHOWN, ending
+
+STORED = Path(__file__).parent / "runs_0_1"
+
+
+@pytest.mark.parametrize(
+    "name", ["compared", "decoded", "divergence", "dpo", "evaluation-reward", "judged", "selected"]
+)
+def test_a_command_ends_with_figures_place_and_next_command(name: str) -> None:
+    figures, written, following = ending(STORED / name)
+    assert 1 <= len(figures.split(" · ")) <= SHOWN
+    assert "[" in figures and "n " in figures, "figures have an interval and n"
+    assert written == f"written: {STORED / name}"
+    command = following.removeprefix("next: headwater ").split()[0]
+    assert command in cli.COMMANDS
+
+
+def test_every_command_that_writes_a_run_has_an_ending() -> None:
+    without = {"demo", "doctor", "env", "inspect", "tokens", "report"}  # those that write no run, or say it themselves
+    assert set(cli.COMMANDS) - set(ENDINGS) == without
+
+
+def test_a_page_is_opened_and_other_results_have_no_ending(tmp_path: Path) -> None:
+    assert ending(tmp_path / "report.html")[1] == f"next: open {tmp_path / 'report.html'} in a browser"
+    assert ending(None) == ending(3) == ending(tmp_path / "judged") == []
+
+
+def reward_run(path: Path, accuracies: list[tuple[float, float]], training: tuple[float, float]) -> Path:
+    """A finished run of train-reward with these held-out accuracies (value, low) and accuracies in training."""
+    shutil.copytree(STORED / "reward", path)
+    rows = [{"step": step, "rewards/accuracies": value} for step, value in enumerate(training, start=1)]
+    rows += [
+        {"step": step, "eval_rewards/accuracies": value, "eval_rewards/accuracies_low": low}
+        for step, (value, low) in enumerate(accuracies, start=1)
+    ]
+    (path / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    metrics = json.loads((path / "metrics.json").read_text())
+    metrics |= {"eval_rewards/accuracies": accuracies[-1][0], "eval_rewards/accuracies_low": accuracies[-1][1]}
+    (path / "metrics.json").write_text(json.dumps(metrics))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "training", "warning"),
+    [
+        ([(0.6, 0.55), (0.62, 0.57)], (0.5, 0.9), ""),
+        ([(0.52, 0.47)], (0.5, 0.9), "not above chance"),
+        ([(0.7, 0.65), (0.6, 0.55)], (0.5, 0.9), "fell below"),
+        ([(0.7, 0.65), (0.66, 0.61)], (0.5, 0.9), ""),
+        ([(0.7, 0.65), (0.6, 0.55)], (0.9, 0.8), ""),
+    ],
+)
+def test_a_reward_model_at_chance_or_falling_is_told_so(
+    tmp_path: Path, accuracies: list[tuple[float, float]], training: tuple[float, float], warning: str
+) -> None:
+    lines = ending(reward_run(tmp_path / "reward", accuracies, training))
+    assert len(lines) == (4 if warning else 3)
+    if warning:
+        assert warning in lines[1] and "try" in lines[1] and " or " in lines[1]
