@@ -14,16 +14,14 @@ import textwrap
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import headwater
 from headwater import config, interrupts, masking
 from headwater.config.help import help_page
-from headwater.console import say
 from headwater.errors import HeadwaterError, UsageError, did_you_mean, first_line
 from headwater.files import caches, locks, write_text
 from headwater.marks import marked
-from headwater.results import inputs
 
 
 class Command(NamedTuple):
@@ -129,9 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     return 0
                 name = _command(given[0])
                 module = importlib.import_module(COMMANDS[name].module)
-                parsed = config.parse(module.Config, given[1:], f"headwater {name}")
-                inputs.check(parsed)
-                _say_ending(module.run(parsed))
+                _run(module, config.parse(module.Config, given[1:], f"headwater {name}"))
                 return 0
         except BrokenPipeError:  # what reads the output, such as `head`, has ended
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -147,11 +143,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _ended(error, message, code, with_traceback)
 
 
-def _say_ending(result: object) -> None:
-    """Print what came out, where it is and what to type next; of several processes, the first does."""
-    if os.environ.get("RANK", "0") == "0":
-        from headwater.report.ending import ending
+def _run(module: Any, parsed: Any) -> None:
+    """Run a command whose inputs are there, and print what came out, where it is and what to type next."""
+    from headwater.console import say
+    from headwater.report.ending import ending
+    from headwater.results import inputs
 
+    inputs.check(parsed)
+    result = module.run(parsed)
+    if os.environ.get("RANK", "0") == "0":  # of several processes, the first
         for line in ending(result):
             say(line)
 

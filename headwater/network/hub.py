@@ -40,11 +40,11 @@ def check_name(name: str) -> None:
 
     Errors: `ModelError` for an invalid name; `NetworkError` where HF_HUB_OFFLINE is set.
     """
-    from huggingface_hub import constants, file_download, utils
+    from huggingface_hub import constants, errors, file_download, utils
 
     try:
         utils.validate_repo_id(name)  # type: ignore[attr-defined]
-    except utils.HFValidationError as error:
+    except errors.HFValidationError as error:
         fix = "name a training run, a path, or a model of the hub as OWNER/NAME"
         raise ModelError(name, "is no folder here, and no name of the hub's", fix) from error
     folder = file_download.repo_folder_name(repo_id=name, repo_type="model")
