@@ -8,7 +8,6 @@ from pathlib import Path
 from headwater.errors import HeadwaterError, ModelError, NetworkError, first_line
 
 OFFLINE = "unset HF_HUB_OFFLINE (and TRANSFORMERS_OFFLINE), or download it where there is a network: hf download NAME"
-NOT_CACHED = ("is no folder here and not in the cache, and HF_HUB_OFFLINE is set", OFFLINE)
 BUSY = "repeat the command later; set HF_TOKEN for a higher limit"
 
 
@@ -19,7 +18,11 @@ def files_of(name: str, wanted: Collection[str]) -> Iterator[Path]:
     """
     import huggingface_hub
 
-    check_name(name)
+    try:
+        huggingface_hub.utils.validate_repo_id(name)  # type: ignore[attr-defined]
+    except huggingface_hub.errors.HFValidationError as error:
+        fix = "name a training run, a path, or a model of the hub as OWNER/NAME"
+        raise ModelError(name, "is no folder here, and no name of the hub's", fix) from error
     there, cached = _listed(name)
     found = 0
     for file in sorted(set(wanted) & there if there is not None else wanted):
@@ -33,23 +36,6 @@ def files_of(name: str, wanted: Collection[str]) -> Iterator[Path]:
         yield Path(path)
     if not found:
         raise problem(name, huggingface_hub.errors.LocalEntryNotFoundError("nothing of it is in the cache"))
-
-
-def check_name(name: str) -> None:
-    """Refuse what cannot name a repository; and, without a network, one that is not in the cache.
-
-    Errors: `ModelError` for an invalid name; `NetworkError` where HF_HUB_OFFLINE is set.
-    """
-    from huggingface_hub import constants, errors, file_download, utils
-
-    try:
-        utils.validate_repo_id(name)  # type: ignore[attr-defined]
-    except errors.HFValidationError as error:
-        fix = "name a training run, a path, or a model of the hub as OWNER/NAME"
-        raise ModelError(name, "is no folder here, and no name of the hub's", fix) from error
-    folder = file_download.repo_folder_name(repo_id=name, repo_type="model")
-    if constants.is_offline_mode() and not (Path(constants.HF_HUB_CACHE) / folder).is_dir():
-        raise NetworkError(name, *NOT_CACHED)
 
 
 def _listed(name: str) -> tuple[set[str] | None, bool]:
@@ -101,6 +87,6 @@ def _explained(name: str, error: BaseException) -> tuple[str, str]:
     if status is not None:
         return f"cannot be had: the hub answers HTTP {status}", "repeat the command later"
     if constants.is_offline_mode():
-        return NOT_CACHED
+        return "is no folder here and not in the cache, and HF_HUB_OFFLINE is set", OFFLINE
     fix = "check the network (HF_ENDPOINT, HTTPS_PROXY); set HF_HUB_OFFLINE=1 to use the cache alone"
     return f"is no folder here and not in the cache, and the hub is not reached: {first_line(error)}", fix

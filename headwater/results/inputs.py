@@ -7,8 +7,7 @@ from typing import Any
 
 from headwater.config.options import MODELS, SHOWN_AS, Option, Options, as_flag
 from headwater.data.reading.places import check_there
-from headwater.errors import UsageError
-from headwater.network import hub
+from headwater.errors import ModelError, UsageError, did_you_mean
 
 DATA = ("data", "dataset", "input", "prompts", "eval_data")
 """Options that name data: a file, directory, pattern, run, or name on the hub."""
@@ -19,9 +18,8 @@ WRITTEN = ("output", "figures", "export_for_annotation")
 def check(config: Any) -> None:
     """Refuse a config that names something that is not there.
 
-    A name that may be on the hub is left to the hub, unless the hub is switched off and the cache does not have it.
-    With `--endpoint`, models are the server's names and are left to the server.
-    Errors: `UsageError` for data and files, `ModelError` and `NetworkError` for models.
+    A name that may be on the hub is left to the hub; with `--endpoint`, a model is left to the server.
+    Errors: `UsageError` for data and files, `ModelError` for models.
     """
     options = Options(type(config))
     on_a_server = "endpoint" in options and _values(config, options["endpoint"]) != (None,)
@@ -48,10 +46,17 @@ def _check_one(option: Option, value: Any) -> None:
 
 
 def check_model(name: str) -> None:
-    """Refuse a path that does not exist and a name that neither the hub nor the cache can have.
+    """Refuse a path where nothing is, and a name in a folder of runs that is none of them.
 
-    Names of constructors, such as `scratch(hidden=256)`, are left to those who build them. Errors: `ModelError`,
-    `NetworkError`.
+    Other names are left to the hub, and names of constructors, such as `scratch(hidden=256)`, to those who build them.
+    Errors: `ModelError`.
     """
-    if "(" not in name and not Path(name).exists():
-        hub.check_name(name)
+    path = Path(name)
+    if "(" in name or path.exists():
+        return
+    there = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
+    runs = [each for each in there if (path.parent / each / "environment.json").is_file()]
+    if name.startswith((".", "/", "~")) or (runs and path.parent != Path()):
+        known = {str(path.parent / each): each for each in runs}
+        fix = did_you_mean(str(path), known) if known else "name a run, a path, or a model of the hub as OWNER/NAME"
+        raise ModelError(name, "no such file or directory", fix)

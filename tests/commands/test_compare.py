@@ -183,14 +183,15 @@ def test_style_control_takes_answers_from_files(tmp_path: Path) -> None:
     ("more", "problem"),
     [
         (["--baseline", "nobody"], "met no other model"),
-        (["--answers", "x.jsonl"], "has no effect without --style-control"),
+        (["--answers", "a.json"], "has no effect without --style-control"),
         (["--examples", "-1"], "expected 0 or more"),
-        (["--lc-data", "none.csv"], "No such file"),
+        (["--lc-data", "none.csv"], "no such file"),
     ],
 )
 def test_flags_that_cannot_work_are_refused(
-    more: list[str], problem: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    more: list[str], problem: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     compare(tmp_path / "c", write(tmp_path / "a.json", rows("j", "t", wins=0.5)), *more, code=2)
     assert problem in capsys.readouterr().err
     assert not (tmp_path / "c").exists()

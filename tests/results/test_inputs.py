@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from huggingface_hub import constants
 
 from headwater.cli import COMMANDS, main
 from headwater.config import configure
@@ -19,10 +18,12 @@ from headwater.results import inputs
 
 @pytest.fixture
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with one file of data, in which the commands run."""
+    """A folder with one file of data and a run, in which the commands run."""
     monkeypatch.chdir(tmp_path)
     path = Path("pairs.jsonl")
     path.write_text('{"prompt": "p", "chosen": "yes", "rejected": "no"}\n')
+    Path("runs/sft").mkdir(parents=True)
+    Path("runs/sft/environment.json").touch()
     return path
 
 
@@ -40,9 +41,13 @@ def test_every_path_of_every_command_is_checked_or_written() -> None:
         ("train-dpo none.jsonl --output x", 2, "none.jsonl · no such file"),
         ("train-reward pairs.jsonl --eval-data none.jsonl --output x", 2, "none.jsonl · no such file"),
         ("sweep none.jsonl --output x", 2, "none.jsonl · no such file"),
-        ("evaluate ./none pairs.jsonl", 4, "./none · is no folder here"),
-        ("train-dpo pairs.jsonl --model some/model --output x", 6, "some/model · is no folder here"),
-        ("frontier ./none pairs.jsonl --reward-model scratch()", 4, "./none · is no folder here"),
+        ("evaluate ./none pairs.jsonl", 4, "./none · no such file"),
+        (
+            "train-dpo pairs.jsonl --model runs/sfd --output x",
+            4,
+            "runs/sfd · no such file or directory · did you mean runs/sft?",
+        ),
+        ("frontier ./none pairs.jsonl --reward-model scratch()", 4, "./none · no such file"),
         ("compare none.json --output x", 2, "none.json · no such file"),
         ("evaluate some.model pairs.jsonl --against none", 2, "--against none · no such file"),
     ],
@@ -55,10 +60,9 @@ def test_what_is_not_there_is_refused(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(constants, "is_offline_mode", lambda: "some.model" not in arguments)
     assert main(arguments.split()) == code
     assert message in capsys.readouterr().err
-    assert [path.name for path in Path().iterdir()] == [data.name], "a refused command leaves nothing behind"
+    assert {path.name for path in Path().iterdir()} == {data.name, "runs"}, "a refused command leaves nothing behind"
 
 
 def test_the_refusal_does_not_import_torch(data: Path) -> None:
