@@ -254,8 +254,8 @@ REFUSED = [
     (["--tokenizer", "scratch(vocab=400)"], "is trained on data held in memory"),
     (["--pairs", "all", "--export-for-annotation", "q.jsonl"], "labels what --export-for-annotation"),
     (["--export-for-annotation", "q.csv"], "ends in .jsonl"),
-    (["--scores", "reward", "--rewards", "run"], "has no effect beside --rewards"),
-    (["--rewards", "run"], "is not a run directory"),
+    (["--scores", "reward", "--rewards", "."], "has no effect beside --rewards"),
+    (["--rewards", "."], "is not a run directory"),
     (["--output", "s.xlsx"], "unknown kind of file"),
 ]
 
