@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class HeadwaterError(Exception):
@@ -61,6 +62,13 @@ def did_you_mean(word: str, known: Iterable[str], otherwise: str = "") -> str:
     names = {one.lstrip("-"): one for one in known}  # the dashes of flags make any two of them look alike
     close = difflib.get_close_matches(word.lstrip("-"), names, n=1, cutoff=0.5)
     return f"did you mean {names[close[0]]}?" if close else otherwise or f"known: {', '.join(names.values())}"
+
+
+def nothing_at(path: Path, otherwise: str = "check the path") -> UsageError:
+    """Return the error for a path where nothing is; it names the entry of the folder whose name is nearest."""
+    there = [str(path.parent / each.name) for each in path.parent.iterdir()] if path.parent.is_dir() else []
+    close = difflib.get_close_matches(str(path), there, n=1, cutoff=0.8)
+    return UsageError(str(path), "no such file or directory", f"did you mean {close[0]}?" if close else otherwise)
 
 
 def first_line(error: BaseException) -> str:

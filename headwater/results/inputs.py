@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from headwater.config.options import MODELS, SHOWN_AS, Option, Options, as_flag
+from headwater.config.options import MODELS, Option, Options
+from headwater.data.reading import memory
 from headwater.data.reading.places import check_there
-from headwater.errors import ModelError, UsageError, did_you_mean
+from headwater.errors import ModelError, did_you_mean, nothing_at
 
 DATA = ("data", "dataset", "input", "prompts", "eval_data")
 """Options that name data: a file, directory, pattern, run, or name on the hub."""
@@ -40,9 +41,8 @@ def _check_one(option: Option, value: Any) -> None:
         check_model(value)
     elif isinstance(value, Path) and option.name in DATA:
         check_there(value)
-    elif isinstance(value, Path) and option.name not in WRITTEN and not value.exists():
-        flag = "" if option.positional else f"{as_flag(SHOWN_AS.get(option.name, option.name))} "
-        raise UsageError(f"{flag}{value}", "no such file or directory", "check the path")
+    elif isinstance(value, Path) and option.name not in WRITTEN and not (memory.find(value) or value.exists()):
+        raise nothing_at(value)
 
 
 def check_model(name: str) -> None:

@@ -39,6 +39,7 @@ def test_every_path_of_every_command_is_checked_or_written() -> None:
     ("arguments", "code", "message"),
     [
         ("train-dpo none.jsonl --output x", 2, "none.jsonl · no such file"),
+        ("train-dpo pair.jsonl --output x", 2, "pair.jsonl · no such file or directory · did you mean pairs.jsonl?"),
         ("train-reward pairs.jsonl --eval-data none.jsonl --output x", 2, "none.jsonl · no such file"),
         ("sweep none.jsonl --output x", 2, "none.jsonl · no such file"),
         ("evaluate ./none pairs.jsonl", 4, "./none · no such file"),
@@ -49,7 +50,7 @@ def test_every_path_of_every_command_is_checked_or_written() -> None:
         ),
         ("frontier ./none pairs.jsonl --reward-model scratch()", 4, "./none · no such file"),
         ("compare none.json --output x", 2, "none.json · no such file"),
-        ("evaluate some.model pairs.jsonl --against none", 2, "--against none · no such file"),
+        ("evaluate some.model pairs.jsonl --against none", 2, "none · no such file"),
     ],
 )
 def test_what_is_not_there_is_refused(

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from headwater.data.reading import cards, memory, splits
 from headwater.data.reading.formats import Advance, RawRow, format_of, read_file
 from headwater.data.reading.options import ReadOptions
-from headwater.errors import DataError, NetworkError, UsageError, first_line
+from headwater.errors import DataError, NetworkError, UsageError, first_line, nothing_at
 from headwater.marks import visible
 from headwater.network import hub
 
@@ -96,8 +96,8 @@ def check_there(place: Path | str) -> None:
     Errors: `UsageError`.
     """
     path = Path(place)
-    if not path.exists() and not glob.has_magic(str(place)) and not _names_hub(path):
-        raise UsageError(str(place), "no such file")
+    if not (memory.find(place) or path.exists() or glob.has_magic(str(place)) or _names_hub(path)):
+        raise nothing_at(path, "name a file, a directory, a run, or a dataset of the hub as OWNER/NAME")
 
 
 def _names_hub(path: Path) -> bool:
