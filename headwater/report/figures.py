@@ -14,7 +14,7 @@ from markupsafe import Markup
 from headwater.files import write_atomically
 from headwater.report.inspected import inspected
 from headwater.report.interactive import Spec, interactive
-from headwater.report.plots import DATA_PLOTS, PLOTS, SECTIONS, Block, Mark, Panel, Plot
+from headwater.report.plots import DATA_PLOTS, PLOTS, Block, Mark, Panel, Plot
 from headwater.results.runs import Run
 
 INK, PAPER = "#1d1c1a", "#ffffff"
@@ -23,6 +23,8 @@ LINE = 16
 SCALE = 3.0
 """Pixels of a PNG per pixel of the drawing: 300 per inch at 3.1 inches a panel."""
 LONGEST = 80
+ACROSS, ROWS = 3, 3
+"""Panels of a figure in a row of a wide page, and rows that it shows; the other panels are folded."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,30 @@ class Figure:
         """All of its drawings, in order."""
         return [drawing for _, drawings in self.blocks for drawing in drawings]
 
+    @property
+    def shown(self) -> list[tuple[Block, Sequence[Drawing]]]:
+        """Its first drawings by block, as many of each block as a row holds."""
+        return [(block, drawings[:n]) for (block, drawings), n in zip(self.blocks, self._room(), strict=True) if n]
+
+    @property
+    def folded(self) -> list[tuple[Block, Sequence[Drawing]]]:
+        """The drawings that are not `shown`."""
+        rest = zip(self.blocks, self._room(), strict=True)
+        return [(block, drawings[n:]) for (block, drawings), n in rest if drawings[n:]]
+
+    def _room(self) -> list[int]:
+        """Return how many drawings of every block are shown: a row at most, and `ROWS` rows in all.
+
+        Blocks of one drawing each share a row.
+        """
+        room, rows = [], 0.0
+        for _, drawings in self.blocks:
+            takes = 1 if len(drawings) > 1 else 1 / ACROSS
+            own = min(len(drawings), ACROSS) if len(self.blocks) > 1 else len(drawings)
+            room.append(own if rows + takes <= ROWS + 1e-9 else 0)
+            rows += takes
+        return room if sum(room) else [len(drawings[:ACROSS]) for _, drawings in self.blocks]
+
 
 def figures(plots: Mapping[str, Plot], runs: Sequence[Run], suffix: str = "") -> list[Figure]:
     """Return the figures of `plots` for which `runs` hold data."""
@@ -75,15 +101,6 @@ def figures(plots: Mapping[str, Plot], runs: Sequence[Run], suffix: str = "") ->
 def of_data(runs: Sequence[Run]) -> list[list[Figure]]:
     """Return the figures of every inspected data set, in the order of `inspected`."""
     return [figures(DATA_PLOTS, [found.run], f"-{place}") for place, found in enumerate(inspected(runs), start=1)]
-
-
-def sections(drawn: Sequence[Figure]) -> dict[str, list[Figure]]:
-    """Return figures by section of the page, in the order of `SECTIONS`."""
-    of = {name: title for title, names in SECTIONS.items() for name in names}
-    grouped: dict[str, list[Figure]] = {title: [] for title in (*SECTIONS, "Further figures")}
-    for figure in drawn:
-        grouped[of.get(figure.id, "Further figures")].append(figure)
-    return {title: found for title, found in grouped.items() if found}
 
 
 def _named(figure: str, title: str, blocks: Sequence[Block], taken: set[str]) -> list[tuple[Block, list[Drawing]]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -66,25 +67,42 @@ def findings(runs: Sequence[Run], margin: float = MARGIN) -> list[str]:
 
     Models are compared by `noninferiority`, at a `margin` in percentage points.
     """
+    return [sentence for sentences in findings_by_section(runs, margin).values() for sentence in sentences]
+
+
+def findings_by_section(runs: Sequence[Run], margin: float = MARGIN) -> dict[str, list[str]]:
+    """Return `findings` by the section of the page that they open; sections without one are left out."""
     runs = distinct(runs)
     names = labels(runs)
     curves = {kind: points for kind, points in accuracy_points(runs).items() if _lengths(points) > 1}
-    sentences = [_kept_ratios(kind, points, margin) for kind, points in curves.items()]
-    sentences += _planted_depth(point.run for points in curves.values() for point in points)
-    sentences += [f"{names[run.path]}: {run.facts['says']}" for run in runs if run.command == "signal"]
-    sentences += [f"{names[run.path]}: {said}" for run in runs if run.command == "sweep" for said in _said(run)]
+    curves = dict(sorted(curves.items(), key=lambda curve: curve[0].endswith(SAME)))
     on_a_curve = {point.run.path for points in curves.values() for point in points}
-    sentences += [_held_out(run, names, margin) for run in evaluated(runs) if run.path not in on_a_curve]
-    sentences += [_auc_finding(run, names) for run in runs if figures_of(run).auc]
-    sentences += [_selected(run, names) for run in runs if run.command == "select" and estimate(run, "score_all")]
-    sentences += [
-        _shortcut(run, names, margin) for run in runs if run.command == "inspect" and estimate(run, "longer_wins")
-    ]
-    sentences += [f"{names[run.path]}: {said}" for run in runs if run.command in JUDGED for said in _said(run)]
-    sentences += [
-        f"{names[run.path]}: {run.facts['loss_note']}." for run in runs if run.history and "loss_note" in run.facts
-    ]
-    return sentences + _displacement(runs, names)
+    found = {
+        "Signal": [
+            *(_kept_ratios(kind, points, margin) for kind, points in curves.items()),
+            *_planted_depth(point.run for points in curves.values() for point in points),
+            *(f"{names[run.path]}: {run.facts['says']}" for run in runs if run.command == "signal"),
+            *(f"{names[run.path]}: {said}" for run in runs if run.command == "sweep" for said in _said(run)),
+        ],
+        "Models": [
+            *(_held_out(run, names, margin) for run in evaluated(runs) if run.path not in on_a_curve),
+            *(_auc_finding(run, names) for run in runs if figures_of(run).auc),
+        ],
+        "Selection": [_selected(run, names) for run in runs if run.command == "select" and estimate(run, "score_all")],
+        "Data": [
+            _shortcut(run, names, margin) for run in runs if run.command == "inspect" and estimate(run, "longer_wins")
+        ],
+        "Policies": [f"{names[run.path]}: {said}" for run in runs if run.command in JUDGED for said in _said(run)],
+        "Training": [
+            *(
+                f"{names[run.path]}: {run.facts['loss_note']}."
+                for run in runs
+                if run.history and "loss_note" in run.facts
+            ),
+            *_displacement(runs, names),
+        ],
+    }
+    return {section: sentences for section, sentences in found.items() if sentences}
 
 
 def _said(run: Run) -> list[str]:
@@ -98,9 +116,16 @@ def distinct(runs: Sequence[Run]) -> list[Run]:
 
 
 def labels(runs: Sequence[Run]) -> dict[Any, str]:
-    """Return a name for every run by its path: its own, or its whole path where two runs share a name."""
-    count = Counter(run.name for run in runs)
-    return {run.path: run.name if count[run.name] == 1 else str(run.path) for run in runs}
+    """Return a name for every run by its path: the shortest end of the path that no other run shares."""
+    return {run.path: name for run, name in zip(runs, _endings([run.path for run in runs]), strict=True)}
+
+
+def _endings(paths: Sequence[Path]) -> Iterator[str]:
+    """Yield the shortest ending of every path, in whole parts, that no other one has."""
+    shared = Counter("/".join(path.parts[-depth:]) for path in set(paths) for depth in range(1, len(path.parts) + 1))
+    for path in paths:
+        endings = ("/".join(path.parts[-depth:]) for depth in range(1, len(path.parts)))
+        yield next((ending for ending in endings if shared[ending] == 1), str(path))
 
 
 def estimate(run: Run, metric: str) -> Estimate | None:

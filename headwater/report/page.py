@@ -21,13 +21,14 @@ from headwater.files import write_text
 from headwater.noninferiority import MARGIN
 from headwater.report.cells import MISSING, Cell, duration
 from headwater.report.costs import costs
-from headwater.report.figures import figures, of_data, sections
-from headwater.report.findings import count, distinct, estimate, findings, labels, number, percent, with_interval
+from headwater.report.figures import figures, of_data
+from headwater.report.findings import count, distinct, estimate, labels, number, percent, with_interval
 from headwater.report.inspected import inspected
 from headwater.report.lens.page import script as lens_script
 from headwater.report.lens.sections import embedded as embedded_lenses
+from headwater.report.outline import outline
 from headwater.report.plots import PLOTS
-from headwater.report.plots.drawing import BETTER, DARK, WORSE
+from headwater.report.plots.drawing import CHOSEN, DARK, REJECTED
 from headwater.report.scripts import embedded, own, source, vega
 from headwater.results.comparison import ComparisonTables, ExampleAnswers
 from headwater.results.evaluation import Diagnostics, ExamplePair, better_rule
@@ -54,20 +55,24 @@ def render(runs: Sequence[Run], margin: float = MARGIN) -> str:
     names = labels(runs)
     template = _environment().get_template("page.html")
     drawn, data = figures(PLOTS, runs), of_data(runs)
+    plan = outline(runs, drawn, with_data=any(data), margin=margin)
     charts = {one.name: one.spec for figure in itertools.chain(drawn, *data) for one in figure.drawings}
     lenses = embedded_lenses(runs, names)
-    scripts = ([vega(), own("page.js")] if charts else []) + ([lens_script()] if lenses else [])
+    live = ([vega()] if charts else []) + ([own("page.js")] if charts or len(runs) > 1 else [])
+    scripts = live + ([lens_script()] if lenses else [])
     return template.render(
-        title=runs[0].name if len(runs) == 1 else f"{len(runs)} runs",
-        findings=findings(runs, margin),
+        title=plan.title,
+        verdict=plan.verdict,
+        key_numbers=plan.numbers,
+        key_figure=plan.figure,
         overview=[_overview(run, names) for run in runs],
         accounts=[_row_counts(stage, names[run.path]) for run in runs for stage in run.row_counts],
         metrics=_metrics(runs, names),
         data=[{"found": found, "figures": of} for found, of in zip(inspected(runs), data, strict=True)],
-        sections=sections(drawn),
+        sections=plan.sections,
         dark=DARK,
-        better=BETTER,
-        worse=WORSE,
+        chosen=CHOSEN,
+        rejected=REJECTED,
         charts=embedded(charts),
         scripts=[Markup(script) for script in scripts],
         allowed=Markup(source(*scripts)),
@@ -81,13 +86,20 @@ def render(runs: Sequence[Run], margin: float = MARGIN) -> str:
 
 
 def _environment() -> jinja2.Environment:
-    return jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["together"] = _together
+    return environment
+
+
+def _together(text: str) -> str:
+    """Keep a number and its per cent sign on one line."""
+    return text.replace(" %", "\u00a0%")
 
 
 def _overview(run: Run, names: Mapping[Any, str]) -> dict[str, Cell]:
@@ -277,7 +289,7 @@ def _mistakes(runs: Sequence[Run], names: Mapping[Any, str]) -> list[dict[str, C
 
 
 def _mistake(name: str, kind: str, example: ExamplePair) -> dict[str, Cell]:
-    sides = {"better response": example.chosen, "worse response": example.rejected}
+    sides = {"chosen": example.chosen, "rejected": example.rejected}
     return {
         "run": Cell(name),
         "margin": Cell(number(example.margin), kind),

@@ -29,8 +29,8 @@ from headwater.training.trainer import PairTrainer
 TRENDS = {
     "loss": "loss",
     "eval_loss": "held-out loss",
-    "rewards/chosen": "better-sample reward",
-    "rewards/rejected": "worse-sample reward",
+    "rewards/chosen": "chosen reward",
+    "rewards/rejected": "rejected reward",
     "rewards/margins": "margin",
     "rewards/accuracies": "accuracy",
 }

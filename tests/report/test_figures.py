@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ import pytest
 
 from headwater import cli
 from headwater.errors import UsageError
-from headwater.report import figures, page
+from headwater.report import figures, outline, page
 from headwater.report.figures import Drawing
-from headwater.report.plots import PLOTS, SECTIONS
+from headwater.report.plots import DETAILS, KEY, PLOTS, SECTIONS, Block
 from headwater.report.plots.drawing import COLOURS, DARK, GREY
 from headwater.results import runs
 from tests.report.colour import VISIONS, contrast, difference
@@ -74,7 +75,7 @@ def test_shares_are_told_in_percent_and_numbers_are_short(tmp_path: Path) -> Non
 def test_names_are_those_of_figure_block_and_panel(tmp_path: Path) -> None:
     given = [trained(tmp_path / "a", "rewards/chosen"), trained(tmp_path / "b", "rewards/chosen", command="日本")]
     names = [one.name for one in drawings("rewards", given)]
-    assert names == ["rewards-train-dpo-better-sample-reward", "rewards-better-sample-reward"]
+    assert names == ["rewards-train-dpo-chosen-reward", "rewards-chosen-reward"]
     given.append(trained(tmp_path / "c", "rewards/chosen", command="本"))
     assert [one.name for one in drawings("rewards", given)] == [*names, f"{names[1]}-2"]
     assert len(figures.figures(PLOTS, given, "-7")[0].drawings[0].name) <= figures.LONGEST
@@ -117,17 +118,35 @@ def test_the_command_writes_them(tmp_path: Path, capsys: pytest.CaptureFixture[s
 def test_every_figure_stands_in_one_section(tmp_path: Path) -> None:
     listed = [name for names in SECTIONS.values() for name in names]
     assert len(listed) == len(set(listed)) and set(listed) <= set(PLOTS)
+    assert set(listed) >= {*DETAILS, *KEY}
     drawn = figures.figures({"new": PLOTS["loss"], **PLOTS}, study(tmp_path))
-    found = figures.sections(drawn)
-    assert list(found) == ["Training", "Models", "Further figures"]
-    assert [figure.id for figure in found["Further figures"]] == ["new"]
-    assert sorted(f.id for group in found.values() for f in group) == sorted(f.id for f in drawn)
+    plan = outline.outline(study(tmp_path / "again"), drawn, with_data=False)
+    assert [section.title for section in plan.sections] == ["Training", "Models", "Further figures"]
+    assert [figure.id for figure in plan.sections[-1].figures] == ["new"]
+    found = [figure.id for section in plan.sections for figure in (*section.figures, *section.details)]
+    assert plan.figure is not None
+    assert sorted([*found, plan.figure.id]) == sorted(f.id for f in drawn)
+
+
+def test_a_figure_shows_three_rows_and_folds_the_rest() -> None:
+    def figure(*sizes: int) -> figures.Figure:
+        named = [(Block(str(i), [], []), [None] * size) for i, size in enumerate(sizes)]
+        return figures.Figure("f", "F", "", named)  # type: ignore[arg-type]
+
+    def sizes(blocks: Sequence[tuple[Block, Sequence[object]]]) -> list[tuple[str, int]]:
+        return [(block.title, len(drawings)) for block, drawings in blocks]
+
+    assert sizes(figure(5, 4).shown) == [("0", 3), ("1", 3)] and sizes(figure(5, 4).folded) == [("0", 2), ("1", 1)]
+    many = figure(*[3] * 5)
+    assert sizes(many.shown) == [("0", 3), ("1", 3), ("2", 3)] and sizes(many.folded) == [("3", 3), ("4", 3)]
+    assert len(figure(*[1] * 12).shown) == 9 and len(figure(*[1] * 12).folded) == 3
+    assert figure(2).folded == []
 
 
 def test_the_contents_lead_to_every_section(tmp_path: Path) -> None:
     text = page.render(study(tmp_path))
     links = re.findall('<li><a href="#([^"]+)">', text)
-    assert links == [name for name in re.findall(r'<section[^>]*id="([\w-]+)"', text) if name != "findings"]
+    assert links == re.findall(r'<(?:section|details class="fold") id="([\w-]+)"', text)
 
 
 # ---- Colours ----
@@ -150,7 +169,7 @@ def test_contrast(theme: str, tmp_path: Path) -> None:
     shown = [*(COLOURS if theme == "light" else DARK.values()), GREY]
     for colour in shown:
         assert contrast(colour, named["paper"]) >= 3, colour
-    for side in ("better", "worse"):
+    for side in ("chosen", "rejected"):
         assert contrast(named[side], named["paper"]) >= 4.5, side  # their names are written in them
 
 

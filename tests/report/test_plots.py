@@ -50,7 +50,7 @@ def trained(path: Path, *columns: str, command: str = "train-dpo", steps: int = 
 def test_what_tells_of_displacement_and_of_labels_is_drawn(tmp_path: Path) -> None:
     run = trained(tmp_path / "a", "rewards/auc", "eval_rewards/auc", "logps/chosen_change")
     titles = [panel.title for block in PLOTS["rewards"].draw([run]) for panel in block.panels]
-    assert titles == ["Desirable rewarded more", "Better-sample log-probability"]
+    assert titles == ["Chosen log-probability", "Desirable rewarded more"]
 
 
 def compared(path: Path, scored: bool = True) -> runs.Run:

@@ -23,7 +23,7 @@ from headwater.report.plots.sweep import sweep_curves
 from headwater.report.plots.terms import term_contrast
 from headwater.report.plots.training import MAX_POINTS, gradient_norms, learning_rate, loss_curves, reward_curves
 
-__all__ = ["DATA_PLOTS", "PLOTS", "SECTIONS", "Block", "Mark", "Panel", "Plot"]
+__all__ = ["DATA_PLOTS", "DETAILS", "KEY", "PLOTS", "SECTIONS", "Block", "Mark", "Panel", "Plot"]
 
 PLOTS: dict[str, Plot] = {
     "accuracy": Plot(
@@ -69,7 +69,8 @@ PLOTS: dict[str, Plot] = {
     ),
     "loss": Plot(
         "Loss",
-        "Training loss by optimiser step; dashed where measured on held-out pairs. Long curves are averaged in "
+        "Training loss by optimiser step; dashed lines and points: held-out pairs. A panel an objective. Long "
+        "curves are averaged in "
         f"{MAX_POINTS} stretches, here and in the figures below.",
         loss_curves,
     ),
@@ -81,23 +82,26 @@ PLOTS: dict[str, Plot] = {
     ),
     "rewards": Plot(
         "Rewards in training",
-        "What training does to each side. A better-sample reward that falls while the margin grows is likelihood "
-        "displacement: both responses become less likely, the worse one faster. Dashed: held-out pairs.",
+        "What training does to each side. A chosen reward that falls while the margin grows is likelihood "
+        "displacement: both responses become less likely, the rejected one faster. Dashed lines and points: "
+        "held-out pairs.",
         reward_curves,
     ),
     "scores": Plot(
-        "Scores of better and worse responses",
-        "Less overlap means a clearer preference. Runs of one kind share their axes.",
+        "Scores of chosen and rejected responses",
+        "Less overlap means a clearer preference. Runs of one kind share their axes, but for one whose scores "
+        "spread far more.",
         score_histograms,
     ),
     "boxes": Plot(
         "Spread of the scores",
-        "Box: middle half; tick: median; line: to the last score within 1.5 box lengths of the box.",
+        "Box: middle half; tick: median; line: to the last score within 1.5 box lengths of the box; points: "
+        "scores beyond.",
         score_boxes,
     ),
     "lengths": Plot(
-        "Lengths of better and worse responses",
-        "If the better response is mostly the longer one, length alone predicts the preference.",
+        "Lengths of chosen and rejected responses",
+        "If the chosen response is mostly the longer one, length alone predicts the preference.",
         length_histograms,
     ),
     "win-rates": Plot(
@@ -130,7 +134,8 @@ PLOTS: dict[str, Plot] = {
     ),
     "policy-scores": Plot(
         "Scores of model and baseline",
-        "Box: middle half; tick: median; line: 5th to 95th percentile. Reward models have scales of their own.",
+        "Box: middle half; tick: median; line: 5th to 95th percentile; points: the scores farthest beyond. "
+        "Reward models have scales of their own.",
         policy_scores,
     ),
     "length-gain": Plot(
@@ -179,9 +184,10 @@ PLOTS: dict[str, Plot] = {
 }
 
 SECTIONS: dict[str, tuple[str, ...]] = {
+    "Data": (),
     "Signal": ("accuracy", "signal", "sweep", "divergence"),
     "Selection": ("selection", "selection-effects", "selector-agreement", "gradients"),
-    "Training": ("loss", "learning-rate", "gradient-norm", "rewards"),
+    "Training": ("loss", "rewards", "learning-rate", "gradient-norm"),
     "Models": ("scores", "boxes", "lengths", "diagnostics", "embedding"),
     "Decoding": ("decoded", "frontier"),
     "Policies": (
@@ -190,6 +196,10 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     ),
 }
 """Sections of the page and their figures; figures without a section come last, under a heading of their own."""
+DETAILS = frozenset(("learning-rate", "gradient-norm", "lengths", "diagnostics", "gradients"))
+"""Figures that are folded at the end of their section."""
+KEY = ("accuracy", "sweep", "signal", "frontier", "win-rates", "selection", "decoded", "divergence", "scores", "loss")
+"""Figures that may open the page, the most important first."""
 
 DATA_PLOTS: dict[str, Plot] = {
     "data-lengths": Plot("Lengths", "The longest 1 % lie beyond the right edge.", response_lengths),

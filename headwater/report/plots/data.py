@@ -8,11 +8,11 @@ from typing import Any, Literal
 import altair as alt
 
 from headwater.data.profiling import Histogram
-from headwater.report.plots.drawing import BETTER, COLOURS, WORSE, Block, Chart, Mark, Panel, chart, finish
+from headwater.report.plots.drawing import CHOSEN, COLOURS, REJECTED, Block, Chart, Mark, Panel, chart, finish
 from headwater.results.inspection import Inspection
 from headwater.results.runs import Run
 
-SIDES = {"chosen": BETTER, "rejected": WORSE, "desirable": BETTER, "undesirable": WORSE, "responses": COLOURS[2]}
+SIDES = {"chosen": CHOSEN, "rejected": REJECTED, "desirable": CHOSEN, "undesirable": REJECTED, "responses": COLOURS[2]}
 
 
 def response_lengths(runs: Sequence[Run]) -> list[Block]:
@@ -58,7 +58,7 @@ def _area(binned: Histogram, side: str, sign: int, across: str, up: str) -> Any:
     line = {"color": SIDES[side], "strokeWidth": 1.2}
     steps: Literal["step-after", "step-before"] = "step-after" if sign > 0 else "step-before"
     area = chart(rows).mark_area(interpolate=steps, color=SIDES[side], fillOpacity=0.18, line=line)
-    return area.encode(x=x, y=alt.Y("y:Q").title(up).axis(format="~s"))
+    return area.encode(x=x, y=alt.Y("y:Q").title(up).axis(format=",d"))
 
 
 def _finished(layers: Sequence[Any]) -> Chart:

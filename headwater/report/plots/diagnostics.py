@@ -8,7 +8,7 @@ from typing import Any
 import altair as alt
 
 from headwater.report.findings import CHANCE, distinct, labels, number
-from headwater.report.plots.drawing import BETTER, GREY, Block, Mark, Panel, Rows, chart, finish
+from headwater.report.plots.drawing import CHOSEN, GREY, Block, Mark, Panel, Rows, chart, finish
 from headwater.results.evaluation import Diagnostics, Group
 from headwater.results.runs import Run
 from headwater.statistics import Estimate
@@ -23,12 +23,12 @@ def diagnostic_panels(runs: Sequence[Run]) -> list[Block]:
 
 def _block(name: str, found: Diagnostics) -> Block:
     grouped = (
-        ("Lengths", "Tokens by which the better response is longer", found.by_length_difference),
+        ("Lengths", "Tokens by which the chosen response is longer", found.by_length_difference),
         ("Margin", "Distance of the two scores (model's own units)", found.by_margin),
     )
     panels = [_reliability(found)]
     panels += [_groups(title, axis, groups) for title, axis, groups in grouped if len(groups) > 1]
-    return Block(name, [Mark("accuracy", BETTER), Mark("calibrated; chance", GREY)], panels)
+    return Block(name, [Mark("accuracy", CHOSEN), Mark("calibrated; chance", GREY)], panels)
 
 
 def _reliability(found: Diagnostics) -> Panel:
@@ -65,7 +65,7 @@ def _points(rows: Rows, x: Any) -> list[Any]:
     y = alt.Y("y:Q").title("Accuracy").scale(domain=[0, 1]).axis(format="~%")
     bars = (
         chart(rows)
-        .mark_rule(color=BETTER, strokeWidth=1.5)
+        .mark_rule(color=CHOSEN, strokeWidth=1.5)
         .encode(x=x, y=alt.Y("low:Q").title("Accuracy"), y2="high:Q")
     )
-    return [bars, chart(rows).mark_point(color=BETTER, filled=True, size=40, opacity=1).encode(x=x, y=y)]
+    return [bars, chart(rows).mark_point(color=CHOSEN, filled=True, size=40, opacity=1).encode(x=x, y=y)]

@@ -16,7 +16,7 @@ from headwater.results.runs import Run
 COLOURS = ("#0072B2", "#D55E00", "#00966C", "#CB75A4", "#5C4B00", "#882255")
 DARK = dict(zip(COLOURS, ("#4aa5dc", "#ee8134", "#17b384", "#e7a5ca", "#f0e060", "#b0608a"), strict=True))
 """Their counterparts on a dark page; the page swaps them."""
-BETTER, WORSE = COLOURS[0], COLOURS[1]
+CHOSEN, REJECTED = COLOURS[0], COLOURS[1]
 GREY = "#808080"  # readable on white and on near-black
 
 PANEL_WIDTH = 310  # pixels, axes included: fits a phone, and three fit a page

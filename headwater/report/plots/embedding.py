@@ -1,4 +1,4 @@
-"""Embedded responses as points: which are alike, and whether better and worse responses lie apart."""
+"""Embedded responses as points: which are alike, and whether chosen and rejected responses lie apart."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import altair as alt
 import numpy as np
 
 from headwater.report.findings import distinct, labels, percent
-from headwater.report.plots.drawing import BETTER, WORSE, Block, Mark, Panel, chart, finish
+from headwater.report.plots.drawing import CHOSEN, REJECTED, Block, Mark, Panel, chart, finish
 from headwater.results.embedding import Embedding
 from headwater.results.runs import Run
 
-SIDES = {"chosen": BETTER, "rejected": WORSE}
+SIDES = {"chosen": CHOSEN, "rejected": REJECTED}
 HEIGHT = 260
 
 

@@ -9,13 +9,15 @@ import altair as alt
 import numpy as np
 
 from headwater.report.findings import CHANCE, distinct, labels, number, with_interval
-from headwater.report.plots.drawing import BETTER, COLOURS, GREY, WORSE, Block, Floats, Mark, Panel, chart, finish
+from headwater.report.plots.drawing import CHOSEN, COLOURS, GREY, REJECTED, Block, Floats, Mark, Panel, chart, finish
 from headwater.results.comparison import ComparedAnswers, ComparedPrompts, JudgedFigures, ModelFigure
 from headwater.results.runs import Run
 
 BINS = 24
 POINTS = 300
 """Maximum number of points of a scatter plot."""
+OUTLIERS = 60
+"""Most points beyond the whiskers of a box."""
 KINDS: dict[ModelFigure, str] = {"win_rate": "win rate", "lc_win_rate": "at equal length"}
 
 
@@ -66,7 +68,7 @@ def policy_scores(runs: Sequence[Run]) -> list[Block]:
     return _blocks(
         runs,
         lambda one: _boxes(one) if len(one.score_differences()) else None,
-        [Mark("model", BETTER), Mark("baseline", WORSE)],
+        [Mark("model", CHOSEN), Mark("baseline", REJECTED)],
     )
 
 
@@ -138,7 +140,7 @@ def _histogram(one: JudgedModel) -> Panel:
     counts, edges = np.histogram(values, BINS)
     bars = zip(edges[:-1].tolist(), edges[1:].tolist(), (counts / len(values)).tolist(), strict=True)
     rows = [{"from": low, "to": high, "share": share} for low, high, share in bars]
-    drawn = chart(rows).mark_rect(color=BETTER, opacity=0.5)
+    drawn = chart(rows).mark_rect(color=CHOSEN, opacity=0.5)
     x = alt.X("from:Q").title("Score of the model less the baseline's").scale(nice=False, zero=False)
     y = alt.Y("share:Q").title("Share of prompts").axis(format="~%")
     layers = [
@@ -155,18 +157,32 @@ def _boxes(one: JudgedModel) -> Panel:
     for side, scores in zip(("model", "baseline"), one.scores().T, strict=True):
         low, first, middle, third, high = np.percentile(scores, [5, 25, 50, 75, 95]).tolist()
         rows.append({"side": side, "low": low, "first": first, "middle": middle, "third": third, "high": high})
-    colours = alt.Scale(domain=["model", "baseline"], range=[BETTER, WORSE])
+    colours = alt.Scale(domain=["model", "baseline"], range=[CHOSEN, REJECTED])
+    sides = alt.Y("side:N").title(None).scale(domain=["model", "baseline"]).axis(labels=False, ticks=False)
     base = chart(rows).encode(
-        y=alt.Y("side:N").title(None).sort(["model", "baseline"]).axis(labels=False, ticks=False),
+        y=sides,
         color=alt.Color("side:N", scale=colours).legend(None),
     )
+    beyond = [
+        {"side": row["side"], "value": value}
+        for row, scores in zip(rows, one.scores().T, strict=True)
+        for value in _farthest(scores[(scores < row["low"]) | (scores > row["high"])])
+    ]
+    points = chart(beyond).mark_point(size=9, opacity=0.55, strokeWidth=1)
     layers = [
+        *([points.encode(x="value:Q", y=sides, color=alt.Color("side:N", scale=colours))] if beyond else []),
         base.mark_rule().encode(x=alt.X("low:Q").title("Score (judge's own units)").scale(zero=False), x2="high:Q"),
         base.mark_bar(opacity=0.45, size=18).encode(x="first:Q", x2="third:Q"),
         base.mark_tick(thickness=2.5, opacity=1, bandSize=18).encode(x="middle:Q"),
     ]
     medians = ", ".join(f"median of {row['side']} {number(row['middle'])}" for row in rows)
     return Panel(_title(one), f"{_title(one)}: {medians}", finish(layers, height=110))
+
+
+def _farthest(values: Floats) -> list[float]:
+    """Return at most `OUTLIERS` values, the smallest and the largest ones."""
+    ordered = sorted(values.tolist())
+    return ordered if len(ordered) <= OUTLIERS else [*ordered[: OUTLIERS // 2], *ordered[-(OUTLIERS // 2) :]]
 
 
 def _scatter(one: JudgedModel) -> Panel:
@@ -176,7 +192,7 @@ def _scatter(one: JudgedModel) -> Panel:
     gains = scores if scored else np.array([row.preference for row in one.rows], dtype=np.float64)
     every = max(1, -(-len(longer) // POINTS))
     pairs = zip(longer[::every].tolist(), gains[::every].tolist(), strict=True)
-    points = chart([{"x": x, "y": y} for x, y in pairs]).mark_point(color=BETTER, filled=True, size=14, opacity=0.4)
+    points = chart([{"x": x, "y": y} for x, y in pairs]).mark_point(color=CHOSEN, filled=True, size=14, opacity=0.4)
     title = "Score difference" if scored else "Preference for the model"
     y = alt.Y("y:Q").title(title).scale(zero=False)
     x = alt.X("x:Q").title("Length difference (characters)").scale(zero=False)

@@ -9,7 +9,7 @@ from typing import Any
 import altair as alt
 
 from headwater.report.findings import distinct, labels, number, with_interval
-from headwater.report.plots.drawing import BETTER, GREY, Block, Panel, Rows, chart, finish
+from headwater.report.plots.drawing import CHOSEN, GREY, Block, Panel, Rows, chart, finish
 from headwater.report.plots.policies import short
 from headwater.results.comparison import ComparisonTables, JudgedFigures, JudgesFigure
 from headwater.results.runs import Run
@@ -92,9 +92,9 @@ def _dots(title: str, axis: str, found: Mapping[str, Estimate], domain: list[flo
     bounded = chart([row for row in rows if row["low"] is not None]).encode(y=y)
     layers: list[Any] = [
         chart([{"x": 0}]).mark_rule(color=GREY, strokeDash=[2, 3]).encode(x="x:Q"),
-        bounded.mark_rule(color=BETTER, strokeWidth=1.5).encode(x=alt.X("low:Q", scale=scale), x2="high:Q"),
+        bounded.mark_rule(color=CHOSEN, strokeWidth=1.5).encode(x=alt.X("low:Q", scale=scale), x2="high:Q"),
         chart(rows)
-        .mark_point(color=BETTER, filled=True, size=48, opacity=1)
+        .mark_point(color=CHOSEN, filled=True, size=48, opacity=1)
         .encode(y=y, x=alt.X("value:Q", scale=scale).title(axis)),
     ]
     says = "; ".join(f"{name} {with_interval(value)}, n {value.n}" for name, value in found.items())
@@ -111,6 +111,6 @@ def _matrix(judge: str, models: Sequence[str], shares: Shares) -> Panel:
         y=alt.Y("model:N").title(None).sort(models).axis(labelLimit=110, ticks=False),
     )
     shade = alt.Opacity("share:Q").scale(domain=[0, 1], range=[0.02, 0.3]).legend(None)
-    layers = [base.mark_rect(color=BETTER).encode(opacity=shade), base.mark_text(color=GREY).encode(text="text:N")]
+    layers = [base.mark_rect(color=CHOSEN).encode(opacity=shade), base.mark_text(color=GREY).encode(text="text:N")]
     says = "; ".join(f"{row['model']} against {row['opponent']} {number(row['share'])}" for row in rows)
     return Panel(f"by {short(judge)}", says, finish(layers, height=90 + 26 * len(models)))

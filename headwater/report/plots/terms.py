@@ -8,14 +8,14 @@ import altair as alt
 
 from headwater.report.findings import count, number
 from headwater.report.plots.cloud import lay
-from headwater.report.plots.drawing import BETTER, GREY, PANEL_WIDTH, WORSE, Block, Mark, Panel, Rows, chart, finish
+from headwater.report.plots.drawing import CHOSEN, GREY, PANEL_WIDTH, REJECTED, Block, Mark, Panel, Rows, chart, finish
 from headwater.results.inspection import Inspection, TermContrast
 from headwater.results.runs import Run
 
 CLOUDED, LISTED = 30, 10
 """Number of words of either side in the cloud, and in the list."""
 CLOUD = (PANEL_WIDTH, 300)
-SIDES = {"chosen": BETTER, "rejected": WORSE}
+SIDES = {"chosen": CHOSEN, "rejected": REJECTED}
 
 
 def term_contrast(runs: Sequence[Run]) -> list[Block]:

@@ -14,25 +14,30 @@ from headwater.results.runs import Run
 from headwater.results.training import Column
 
 MAX_POINTS = 200
+MARKED = 12
+"""Most evaluations of a run that are drawn as points besides the line."""
+STRETCH = 5.0
+"""A run whose values span this many times the span of the others has an axis of its own."""
 
 
 class Quantity(NamedTuple):
-    """A column of the training history, with the title of its panel and its axis, and the format of its numbers."""
+    """A column of the training history, with the title of its panel and its axis."""
 
     column: Column
     title: str
     axis: str
-    format: str = "~g"
+    by_objective: bool = False
+    """Whether only runs of the same loss function share a panel."""
 
 
 def loss_curves(runs: Sequence[Run]) -> list[Block]:
     """Draw the loss of training runs, dashed where it was measured on held-out pairs."""
-    return _training(runs, [Quantity(Column.LOSS, "", "Loss (mean of the batch)")])
+    return _training(runs, [Quantity(Column.LOSS, "", "Loss (mean of the batch)", by_objective=True)])
 
 
 def learning_rate(runs: Sequence[Run]) -> list[Block]:
     """Draw the learning rate of training runs."""
-    return _training(runs, [Quantity(Column.LEARNING_RATE, "", "Learning rate (per step)", "~e")])
+    return _training(runs, [Quantity(Column.LEARNING_RATE, "", "Learning rate (per step)")])
 
 
 def gradient_norms(runs: Sequence[Run]) -> list[Block]:
@@ -41,18 +46,18 @@ def gradient_norms(runs: Sequence[Run]) -> list[Block]:
 
 
 def reward_curves(runs: Sequence[Run]) -> list[Block]:
-    """Draw what training did to the rewards of the better and the worse response."""
+    """Draw what training did to the rewards of the chosen and the rejected response."""
     axis = "Reward (model's own units)"
     return _training(
         runs,
         [
-            Quantity(Column.CHOSEN_REWARD, "Better-sample reward", axis),
-            Quantity(Column.REJECTED_REWARD, "Worse-sample reward", axis),
-            Quantity(Column.REWARD_SUM, "Sum of both", axis),
-            Quantity(Column.MARGIN, "Margin: better − worse", axis),
-            Quantity(Column.ACCURACY, "Better one rewarded more", "Accuracy (share of pairs)"),
+            Quantity(Column.CHOSEN_CHANGE, "Chosen log-probability", "Change from reference (nats)"),
+            Quantity(Column.MARGIN, "Margin: chosen − rejected", axis),
+            Quantity(Column.ACCURACY, "Chosen rewarded more", "Accuracy (share of pairs)"),
             Quantity(Column.AUC, "Desirable rewarded more", "Area under the ROC curve"),
-            Quantity(Column.CHOSEN_CHANGE, "Better-sample log-probability", "Change from the reference (nats)"),
+            Quantity(Column.CHOSEN_REWARD, "Chosen reward", axis),
+            Quantity(Column.REJECTED_REWARD, "Rejected reward", axis),
+            Quantity(Column.REWARD_SUM, "Sum of both", axis),
         ],
     )
 
@@ -62,7 +67,7 @@ def _training(runs: Sequence[Run], quantities: Sequence[Quantity]) -> list[Block
     for title, colours in _groups(runs):
         by_name = {label: run for label, (run, _) in colours.items()}
         palette = {label: colour for label, (_, colour) in colours.items()}
-        panels = [panel for quantity in quantities if (panel := _history_panel(by_name, palette, quantity))]
+        panels = [panel for quantity in quantities for panel in _panels(by_name, palette, quantity)]
         drawn = {row["run"] for quantity in quantities for row in _history(by_name, quantity.column)}
         if panels:
             key = [Mark(label, colour) for label, colour in palette.items() if label in drawn]
@@ -87,22 +92,45 @@ def _groups(runs: Sequence[Run]) -> Iterator[tuple[str, dict[str, tuple[Run, str
             yield command + part, coloured
 
 
-def _history_panel(runs: Mapping[str, Run], palette: Mapping[str, str], quantity: Quantity) -> Panel | None:
-    rows = _history(runs, quantity.column)
-    if not rows:
-        return None
+def _panels(runs: Mapping[str, Run], palette: Mapping[str, str], quantity: Quantity) -> Iterator[Panel]:
+    """Yield the panels of a quantity: one, or one an objective; a run that would stretch the axis has its own."""
+    kinds = {name: str(run.facts.get("kind", "")) if quantity.by_objective else "" for name, run in runs.items()}
+    for kind in dict.fromkeys(kinds.values()):
+        rows = _history({name: run for name, run in runs.items() if kinds[name] == kind}, quantity.column)
+        apart = _apart(rows)
+        objective = kind if len(set(kinds.values())) > 1 else ""
+        for names in filter(None, ({row["run"] for row in rows} - apart, *({name} for name in sorted(apart)))):
+            own = f"{next(iter(names))}, on its own axis" if names & apart else ""
+            title = " · ".join(filter(None, (quantity.title, objective, own)))
+            yield _panel([row for row in rows if row["run"] in names], palette, quantity, title)
+
+
+def _apart(rows: Rows) -> set[str]:
+    """Return the runs whose values span more than `STRETCH` times the span of all others together."""
+    spans = {name: [row["value"] for row in rows if row["run"] == name] for name in {row["run"] for row in rows}}
+    found = set()
+    for name, own in spans.items():
+        others = [value for other, values in spans.items() if other != name for value in values]
+        if others and max(own) - min(own) > STRETCH * max(max(others) - min(others), 1e-12):
+            found.add(name)
+    return found
+
+
+def _panel(rows: Rows, palette: Mapping[str, str], quantity: Quantity, title: str) -> Panel:
     last = {row["run"]: row["value"] for row in rows if row["part"] == "training"}
-    says = f"{quantity.title or quantity.axis} by step; last logged: "
+    says = f"{title or quantity.axis} by step; last logged: "
     says += ", ".join(f"{name} {value:.3g}" for name, value in last.items())
     colour = alt.Color("run:N").scale(domain=list(palette), range=list(palette.values())).legend(None)
     dash = alt.StrokeDash("part:N").scale(domain=["training", "held-out"], range=[[1, 0], [4, 3]]).legend(None)
-    lines = chart(rows).encode(
-        x=alt.X("step:Q").title("Optimiser step"),
-        y=alt.Y("value:Q").title(quantity.axis).scale(zero=False).axis(format=quantity.format),
-        color=colour,
-        strokeDash=dash,
-    )
-    return Panel(quantity.title, says, finish([lines.mark_line(strokeWidth=1.3)]))
+    y = alt.Y("value:Q").title(quantity.axis).scale(zero=False).axis(format=".6~g")
+    x = alt.X("step:Q").title("Optimiser step")
+    layers = [chart(rows).encode(x=x, y=y, color=colour, strokeDash=dash).mark_line(strokeWidth=1.3)]
+    # A line of one evaluation would not be seen.
+    held_out = [row for row in rows if row["part"] == "held-out"]
+    marked = [row for row in held_out if sum(row["run"] == other["run"] for other in held_out) <= MARKED]
+    if marked:
+        layers.append(chart(marked).encode(x=x, y=y, color=colour).mark_point(filled=True, size=36, opacity=1))
+    return Panel(title, says, finish(layers))
 
 
 def _history(runs: Mapping[str, Run], column: Column) -> Rows:
