@@ -21,7 +21,7 @@ EXAMPLE = "headwater report runs/reward runs/reward-on-pairs --output report.htm
 HELP = {
     "Input": ("runs",),
     "Findings": ("margin",),
-    "Output": ("output", "figures"),
+    "Output": ("output", "overwrite", "figures"),
 }
 
 
@@ -32,7 +32,9 @@ class Config:
     runs: Annotated[tuple[Path, ...], POSITIONAL]
     """Run directories, in the order in which they should appear."""
     output: Path = Path("report.html")
-    """HTML file to write; an existing report there is replaced."""
+    """HTML file to write."""
+    overwrite: bool = False
+    """Replace an existing page at --output."""
     margin: float = MARGIN
     """Percentage points of accuracy by which a model may be worse and still count as not worse."""
     figures: Path | None = None
@@ -47,6 +49,8 @@ def run(config: Config) -> Path:
         raise UsageError(f"--output {config.output}", "is not a page's name", "end it in .html")
     check_margin(config.margin)
     destinations.check_file(config.output)
+    if config.output.exists() and not config.overwrite:
+        raise UsageError(f"--output {config.output}", "already exists", "name another page or add --overwrite")
     if config.figures:
         destinations.check_directory(config.figures, "--figures")
     loaded = [runs.load(path) for path in config.runs]

@@ -93,7 +93,9 @@ def run(config: Config) -> Path:
                 action()
         with bar.step("write the report"):
             written = report.run(
-                report.Config(runs=tuple(_shown(config, places)), output=config.output / "report.html")
+                report.Config(
+                    runs=tuple(_shown(config, places)), output=config.output / "report.html", overwrite=config.overwrite
+                )
             )
     show(" ".join(findings([runs.load(path) for path in _shown(config, places)])))
     show(f"\nReport: {written.resolve()}")

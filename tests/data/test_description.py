@@ -184,6 +184,29 @@ def test_single_responses_are_described(tmp_path: Path) -> None:
     assert row_reader.row_counts.not_read == ["turns[0].role", "turns[1].role", "turns[]"]
 
 
+def test_a_response_without_a_label_is_a_demonstration_or_one_of_several(tmp_path: Path) -> None:
+    rows = [{"q": "Why?", "x": text, "s": score} for text, score in (("So.", 2), ("No.", 1))]
+    _, found = read(tmp_path / "file.jsonl", rows, "prompt=q, completion=x")
+    assert [(one.response.text, one.label) for one in found] == [("So.", True), ("No.", True)]
+    row_reader, (one,) = read(tmp_path / "file.jsonl", rows, "prompt=q, completion=x, score=s")
+    assert one.responses == (Response("So.", 2), Response("No.", 1))
+    assert row_reader.row_counts.notes == {"rows_grouped_by_prompt": 2}
+
+
+def test_most_votes_decide(tmp_path: Path) -> None:
+    rows = [
+        {"q": f"Why {n}?", "x": "So.", "y": "No.", "votes": [{"by": v} for v in votes]}
+        for n, votes in enumerate([[1, 2, 2], [1, 2], [], [1, None]])
+    ]
+    row_reader, found = read(tmp_path / "a.jsonl", rows, "prompt=q,a=x,b=y,winner=votes[].by{1:a,2:b,null:none}")
+    assert [one.chosen.text for one in found] == ["No.", "So."]
+    assert row_reader.row_counts.dropped == {"tie": 1, "no_verdict": 1}
+    _, (one,) = read(
+        tmp_path / "a.jsonl", [{"q": "Why?", "x": "So.", "y": "No.", "v": ["A", "B", "B"]}], "prompt=q,a=x,b=y,winner=v"
+    )
+    assert one.chosen.text == "No."
+
+
 def test_csv_is_described_too(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text('q,x,y,l,s\nWhy?,So.,No.,True,3\n"{""text"": ""Hm?""}",So.,No.,False,\n', encoding="utf-8")

@@ -59,7 +59,14 @@ def test_text_of_a_run_is_no_markup_of_the_terminal(tmp_path: Path) -> None:
     assert "[bold]" in rows and "\x1b" not in rows
 
 
-def test_the_command_prints_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_them_and_replaces_a_page_by_overwrite_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = trained(tmp_path / "a", "loss")
-    assert cli.main(["report", str(run.path), "--output", str(tmp_path / "r.html")]) == 0
+    given = ["report", str(run.path), "--output", str(tmp_path / "r.html")]
+    assert cli.main(given) == 0
     assert "▁▃▅▆█" in capsys.readouterr().out
+    (tmp_path / "r.html").write_text("mine")
+    assert cli.main(given) == 2 and "r.html · already exists · " in capsys.readouterr().err
+    assert (tmp_path / "r.html").read_text() == "mine"
+    assert cli.main([*given, "--overwrite"]) == 0 and (tmp_path / "r.html").stat().st_size > 1000

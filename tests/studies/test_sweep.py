@@ -21,13 +21,16 @@ from headwater.studies.sweep import summary
 from tests.support.commands import headwater
 
 FLAGS = ["--model", "scratch(hidden=32, layers=1, vocab=400)", "--precision", "fp32", "--eval-fraction", "0.4"]
+FLAGS += ["--columns", "prompt=question"]
 FLAGS += ["--keeps", "30%", "60%", "--seeds", "0", "1", "--per-device-train-batch-size", "16"]
 
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pairs whose prompt has another name, so that every step has to read them by --columns."""
     path = tmp_path_factory.mktemp("sweep") / "pairs.jsonl"
     reading.write(path, generate(Corpus(pairs=60, seed=2)))
+    path.write_text(path.read_text(encoding="utf-8").replace('"prompt":', '"question":'), encoding="utf-8")
     return path
 
 
@@ -118,11 +121,21 @@ def test_status_only_looks(pairs: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert not output.exists()
 
 
+def test_a_study_of_an_earlier_version_goes_on(pairs: Path, done: Path) -> None:
+    """Its settings do not name the options of reading, which had their defaults."""
+    path = done / sweep.SETTINGS
+    before = path.read_text(encoding="utf-8")
+    path.write_text("".join(line for line in before.splitlines(True) if not line.startswith("max_bad_rows")))
+    assert headwater("sweep", "--data", pairs, "--output", done, "--status", *FLAGS) == 0
+    path.write_text(before, encoding="utf-8")
+
+
 def test_other_settings_need_another_directory(pairs: Path, done: Path) -> None:
     with pytest.raises(UsageError, match="was begun with None"):
         sweep.run(
             sweep.Config(
                 data=pairs,
+                read_options=reading.ReadOptions(columns="prompt=question"),
                 output=done,
                 learning_rate=0.5,
                 model=FLAGS[1],

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from headwater.data.layouts import pairs, unpaired, verdicts
+from headwater.data.layouts import pairs, rated, verdicts
+from headwater.data.layouts.comparisons import majority
 from headwater.data.layouts.description import ALWAYS, KINDS, Description, Kind
 from headwater.data.layouts.dialogues import is_dialogue
 from headwater.data.layouts.fields import complete, kind, label, listed, number
@@ -16,6 +17,7 @@ from headwater.data.layouts.layout import (
     Fields,
     Layout,
     NoPreference,
+    Part,
     UnpairedDraft,
 )
 from headwater.data.layouts.messages import answer, conversation, is_whole_conversation, prompt, with_system
@@ -44,7 +46,13 @@ class Compared(NamedTuple):
 
 
 def verdict(fields: Fields) -> float | None:
-    """Return the preference for the second answer, 0 to 1, by the `winner`; None without a verdict."""
+    """Return the preference for the second answer, 0 to 1, by the `winner`; None without a verdict.
+
+    Of a list, the votes of several annotators, most decide; as many for one as for the other are a tie.
+    """
+    votes = listed(fields, "winner")
+    if isinstance(votes, list):
+        return majority([verdicts.share({"winner": vote}, "winner", _NUMBERS) for vote in votes])
     return verdicts.share(fields, "winner", _NUMBERS)
 
 
@@ -98,11 +106,25 @@ def _list(fields: Fields, column: str) -> list[Any]:
 
 def single(fields: Fields) -> UnpairedDraft:
     """A `completion` and its `label`; without a `prompt`, a whole conversation."""
-    if fields.get("prompt") is not None:
-        return unpaired.unpaired(fields)
-    before, last = conversation(fields, "completion")
-    response = Response(last, number(fields, "score"), complete(fields, "complete"))
-    return UnpairedDraft(with_system(fields, before), response, label(fields, "label"))
+    return UnpairedDraft(*_answered(fields), label(fields, "label"))
+
+
+def shown(fields: Fields) -> UnpairedDraft:
+    """A `completion` without a label: a demonstration, read as a desirable response."""
+    return UnpairedDraft(*_answered(fields), label=True)
+
+
+def one_rated(fields: Fields) -> Part:
+    """A `completion` with a `score` and no label: rows with the same prompt become one record."""
+    asked, response = _answered(fields)
+    return rated.part(asked, response)
+
+
+def _answered(fields: Fields) -> tuple[tuple[Message, ...], Response]:
+    whole = fields.get("prompt") is None
+    before, text = conversation(fields, "completion") if whole else ((), answer(fields, "completion"))
+    asked = with_system(fields, before) if whole else prompt(fields, "prompt")
+    return asked, Response(text, number(fields, "score"), complete(fields, "complete"))
 
 
 def _reads(kind: Kind) -> tuple[str, ...]:
@@ -116,6 +138,11 @@ LAYOUTS: dict[Kind, Layout] = {
     "unpaired": Layout(("completion", "label"), single, yields="unpaired", reads=_reads("unpaired")),
 }
 """Layouts by the kind of data that a description describes."""
+SHOWN = Layout(("completion",), shown, yields="unpaired", reads=_reads("unpaired"))
+RATED = Layout(
+    ("completion", "score"), one_rated, yields="candidates", reads=_reads("unpaired"), together=rated.BY_PROMPT
+)
+"""Layouts of single responses without a label: without and with a score."""
 PROMPTS = Columns(ALWAYS)
 """What is read of described prompts without responses."""
 
@@ -126,6 +153,8 @@ def layout_of(description: Description, fields: Fields) -> tuple[Layout, str]:
     Errors: `Broken` where a name that the layout needs is neither described nor a column of the row.
     """
     layout = LAYOUTS[description.kind]
+    if description.kind == "unpaired" and "label" not in fields:
+        layout = RATED if "score" in fields else SHOWN
     missing = [name for name in layout.columns if name not in fields]
     if missing:
         found = f"{description.flag} names no {' and no '.join(missing)}"

@@ -3,6 +3,7 @@
     prompt=question, chosen=best, rejected=worst
     prompt=question, a=answer_x, b=answer_y, winner=label{1:a, 2:b, 0:tie}
     prompt=question, responses=answers[].text, scores=answers[].score
+    prompt=question, a=answer_x, b=answer_y, winner=votes[].choice{x:a, y:b}
     prompt=messages[0].content, completion=messages[-1].content, label=ok{yes:true, no:false}
 
     description  entry, entry, …
@@ -73,6 +74,8 @@ _MEANINGS = {"winner": ("a", "b", "tie", "none"), "label": ("true", "false")}
 """What the values of a column can mean, by name."""
 _JOINED = ("prompt", "system", *_SIDES, "a", "b", "completion")
 _LISTED = ("responses", "scores", "ranks")
+_VOTES = ("winner",)
+"""Names whose column may hold a list, the votes of several annotators."""
 
 
 class Source(NamedTuple):
@@ -135,7 +138,8 @@ def _found(fields: Fields, name: str, source: Source) -> Any:
         return joined(fields, source.paths)
     values = [value_at(fields, steps) for steps in source.paths]
     if source.meanings is not None:
-        return _meaning(values[0], name, source)
+        votes = isinstance(values[0], list) and name in _VOTES
+        return [_meaning(vote, name, source) for vote in values[0]] if votes else _meaning(values[0], name, source)
     return values if len(values) > 1 else values[0]
 
 
@@ -254,7 +258,7 @@ class _Parser:
                 place = self.word("]", "", empty=True)
                 if place and not place.removeprefix("-").isdecimal():
                     self._refuse(f"[{place}]", "expected [] for every item, or its place, such as [0] or [-1]", start)
-                if not place and name not in _LISTED:
+                if not place and name not in (*_LISTED, *_VOTES):
                     self._refuse(f"[] in {name}", "expected the place of an item, such as [0] or [-1]", start)
                 steps.append(int(place) if place else None)
                 self.take("]", "] behind [")

@@ -20,7 +20,7 @@ SCORES = ("score", "rating", "reward")
 def rated(fields: Fields) -> Part:
     """`prompt` or `instruction`, `response`, and the score of this response in one of `SCORES`."""
     asked = instructed(fields, "instruction" if "instruction" in fields else "prompt")
-    return _part(asked, answer(fields, "response"), _score(fields))
+    return part(asked, Response(answer(fields, "response"), _score(fields)))
 
 
 def score_of(fields: Fields) -> str | None:
@@ -39,11 +39,12 @@ def _score(fields: Fields) -> float | None:
 def helpsteer_ratings(fields: Fields) -> Part:
     """HelpSteer and HelpSteer2 (NVIDIA): a `response` with five ratings; `helpfulness`, from 0 to 4, is its score."""
     asked = with_system(fields, helpsteer_turns(text(fields, "prompt")))
-    return _part(asked, text(fields, "response"), number(fields, "helpfulness"))
+    return part(asked, Response(text(fields, "response"), number(fields, "helpfulness")))
 
 
-def _part(asked: tuple[Message, ...], response: str, score: float | None) -> Part:
-    return Part(asked, (asked, Response(response, score)))
+def part(asked: tuple[Message, ...], response: Response) -> Part:
+    """Return a response as a part of the record of its prompt."""
+    return Part(asked, (asked, response))
 
 
 def _join(parts: Sequence[tuple[tuple[Message, ...], Response]]) -> list[CandidatesDraft]:

@@ -63,7 +63,8 @@ def _check_settings(config: Config) -> None:
     if not config.status:
         locks.hold(config.output)
     if path.is_file():
-        before, now = configs.read_yaml(path), config.common()
+        # A study of an earlier version does not name the options that came later: it had their defaults.
+        before, now = Config(data=config.data).common() | dict(configs.read_yaml(path)), config.common()
         changed = next((name for name, value in now.items() if before.get(name) != value), None)
         if changed:
             flag = f"--{changed.replace('_', '-')} {now[changed]}"
@@ -104,6 +105,7 @@ def _train(sweep: Sweep, point: Point) -> None:
     truncation = TruncationOptions(keep=str(float(point.keep)), end=config.end, max_length=config.max_length)
     shared = {
         "data": config.data,
+        "read_options": config.read_options,
         "output": output,
         "model": config.model,
         "truncation": truncation,
@@ -128,6 +130,7 @@ def _judge(sweep: Sweep, point: Point, seen: Fraction) -> None:
             evaluate.Config(
                 model=str(sweep.trained(point)),
                 dataset=sweep.config.data,
+                read_options=sweep.config.read_options,
                 output=output,
                 truncation=truncation,
                 seed=point.seed,

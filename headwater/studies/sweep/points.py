@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from headwater import config as configs
 from headwater.config import POSITIONAL
+from headwater.data.reading import ReadOptions
 from headwater.data.truncation import parse_keep
 from headwater.data.turns import EndToken
 from headwater.errors import UsageError
@@ -17,7 +18,7 @@ from headwater.noninferiority import MARGIN, check_margin
 Budget = Literal["examples", "tokens"]
 
 HELP = {
-    "Input": ("data",),
+    "Input": ("data", "split", "limit"),
     "Output": ("output", "status"),
     "Study": ("train", "model", "keeps", "seeds", "equal", "margin"),
     "Training": (
@@ -37,6 +38,7 @@ class Config:
 
     data: Annotated[Path, POSITIONAL]
     """Preference pairs: a file, directory, pattern, run, or name on the hub."""
+    read_options: ReadOptions = field(default_factory=ReadOptions)
     output: Path = Path("sweep")
     """Directory of the study: a run for every model and evaluation, a summary, and report.html."""
     train: Literal["reward", "dpo"] = "reward"

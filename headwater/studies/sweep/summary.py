@@ -73,7 +73,8 @@ def summarise(sweep: Sweep) -> Path:
     for sentence in says:
         show(sentence)
     page = config.output / "report.html"
-    report.run(report.Config(runs=(summary, config.output / "one-pass"), output=page, margin=config.margin))
+    shown = (summary, config.output / "one-pass")
+    report.run(report.Config(runs=shown, output=page, margin=config.margin, overwrite=True))
     return summary
 
 
@@ -82,6 +83,7 @@ def _one_pass(sweep: Sweep, point: Point) -> dict[float, Estimate]:
     config, output = sweep.config, sweep.config.output / "one-pass"
     wanted = signal.Config(
         data=config.data,
+        read_options=config.read_options,
         output=output,
         model=str(sweep.trained(point)),
         options=SignalOptions(ratios=tuple(str(float(keep)) for keep in config.ratios[:-1]), margin=config.margin),
