@@ -165,7 +165,7 @@ def _reader(fields: Mapping[str, Any]) -> Reader:
     if "preference" in fields or "label" in fields:
         return _annotation
     named = {name: value for name, value in fields.items() if name != "games"}
-    raise Broken(f"columns {', '.join(named)}", f"expected {HINT}", f"or describe the row: {suggest(named)}")
+    raise Broken(f"columns {', '.join(named)}", f"expected {HINT}", f"or describe it, such as {suggest(named)}")
 
 
 def _annotation(fields: Mapping[str, Any]) -> Iterator[Judgement]:

@@ -14,7 +14,7 @@ import pytest
 from headwater import cli
 from headwater.data.layouts import Broken, Fields
 from headwater.data.layouts.description import Description, of_file, parse
-from headwater.data.layouts.paths import left_out, spelled, value_at, written
+from headwater.data.layouts.paths import left_out, spelled, tree_of, value_at, written
 from headwater.data.layouts.suggestion import suggest
 from headwater.data.preference import Candidates, Message, Preference, Response, Unpaired
 from headwater.data.reading import ReadOptions, RowReader, stream, write
@@ -367,6 +367,7 @@ def test_the_page_of_the_documentation_runs(tmp_path: Path, monkeypatch: pytest.
 # --- suggestions --------------------------------------------------------------------------------------------------
 
 LONG = "an answer that is long enough"
+TALK = [{"role": "user", "content": "Why is it so?"}, {"role": "assistant", "content": LONG}]
 
 
 @pytest.mark.parametrize(
@@ -393,6 +394,13 @@ LONG = "an answer that is long enough"
         ),
         ({"task": "Why is it so?", "text": LONG, "good": True}, "prompt=task, completion=text, label=good"),
         ({"x": "Why is it so?", "y": LONG, "verdict": "thumbs_up"}, None),
+        (
+            {"instruction": "Why is it so?", "out_1": LONG, "out_2": LONG + "!", "preference": 1.3},
+            "prompt=instruction, a=out_1, b=out_2, winner=preference{<1.5:a,>1.5:b,1.5:tie}",
+        ),
+        ({"good": TALK, "bad": [*TALK[:1], {**TALK[1], "content": LONG + "!"}]}, "chosen=good, rejected=bad"),
+        ({"turns": TALK, "ok": True}, "completion=turns, label=ok"),
+        ({"uid": "f" * 32, "query": "Why is it so?", "text": LONG}, "prompt=query, completion=text"),
     ],
 )
 def test_the_refusal_of_an_unknown_layout_prints_a_description(
@@ -400,8 +408,8 @@ def test_the_refusal_of_an_unknown_layout_prints_a_description(
 ) -> None:
     with pytest.raises(DataError) as error:
         read(tmp_path / "a.jsonl", [fields])
-    assert "or describe it: --columns " in str(error.value)
-    text = shlex.split(str(error.value).partition("or describe it: ")[2].partition(" · ")[0])[1]
+    assert "or describe it, such as --columns " in str(error.value)
+    text = shlex.split(str(error.value).partition("or describe it, such as ")[2].partition(" · ")[0])[1]
     if expected is not None:
         assert text == expected
         _, records = read(tmp_path / "a.jsonl", [fields], text)
@@ -453,10 +461,10 @@ def test_every_leaf_is_read_by_its_path_or_named(seed: int) -> None:
         for step in steps:
             value = value[step]
         assert found[name] == value == value_at(row, steps)
-    left = left_out(row, read)
+    left = left_out(row, tree_of(read))
     values = sum(len(leaves(value)) for _, value in left)
     assert values + len(read) == len(paths)
-    assert left_out(row, paths) == []
+    assert left_out(row, tree_of(paths)) == []
 
 
 @pytest.mark.parametrize("name", [*KEYS, "plain", "two words", "-1", "%"])

@@ -256,7 +256,7 @@ def test_columns_near_to_nothing_are_met_with_all_layouts(fields: Fields) -> Non
     with pytest.raises(Broken, match="fit no known layout") as problem:
         detect(fields)
     assert problem.value.args[1:] == ("expected a known layout (docs/data.md lists them)", problem.value.args[2])
-    assert problem.value.args[2].startswith("or describe it: --columns 'prompt=")
+    assert problem.value.args[2].startswith("or describe it, such as --columns 'prompt=")
 
 
 @pytest.mark.parametrize("other", [name for name in LAYOUTS if not {"chosen", "prompt"} <= {*LAYOUTS[name].columns}])

@@ -256,7 +256,7 @@ def test_a_description_of_other_data_is_refused(tmp_path: Path) -> None:
 def test_an_unknown_file_is_refused_with_a_description(tmp_path: Path) -> None:
     row = {"question": "Why is it so?", "answer_x": "Because it is so.", "answer_y": "No idea at all.", "verdict": "a"}
     with pytest.raises(
-        DataError, match=r"or describe the row: --columns 'prompt=question, a=answer_x, b=answer_y, win"
+        DataError, match=r"or describe it, such as --columns 'prompt=question, a=answer_x, b=answer_y, win"
     ):
         read(tmp_path / "j.jsonl", row)
     (one,), _ = described(tmp_path / "j.jsonl", "prompt=question, a=answer_x, b=answer_y, winner=verdict", row)

@@ -65,7 +65,9 @@ def detect(fields: Fields, layout: str | None = None, given: Fields | None = Non
     fitting = [name for name, known in LAYOUTS.items() if known.fits(fields)]
     if not fitting:
         found = f"{_columns(fields)} fit no known layout"
-        raise Broken(found, _nearest(fields), f"or describe it: {suggest(given or fields)}", code="UNKNOWN_LAYOUT")
+        raise Broken(
+            found, _nearest(fields), f"or describe it, such as {suggest(given or fields)}", code="UNKNOWN_LAYOUT"
+        )
     if len(fitting) > 1:
         found = f"{_columns(fields)} fit several layouts ({', '.join(fitting)})"
         raise Broken(found, "choose one with --layout NAME", code="UNKNOWN_LAYOUT")

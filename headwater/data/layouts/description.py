@@ -19,6 +19,7 @@ with the escapes of JSON, or `'a.b'` without escapes. The same as YAML, an entry
 
 from __future__ import annotations
 
+import functools
 import json
 import reprlib
 from collections.abc import Mapping
@@ -32,10 +33,12 @@ from headwater.data.layouts.paths import (
     SPECIAL,
     Step,
     Steps,
+    Tree,
     check_columns,
     joined,
     left_out,
     spelled,
+    tree_of,
     value_at,
     written,
 )
@@ -97,16 +100,11 @@ class Description:
     flag: str = "--columns"
     """The option that gives it, for messages."""
 
-    @property
+    @functools.cached_property
     def kind(self) -> Kind:
         """The kind of data by the names that are given; `prompts` where none but `prompt` and `system` is."""
         found = next((_DECIDE[name] for name in self.sources if name in _DECIDE), None)
         return found or ("pairs" if any(name in PAIR_COLUMNS for name in self.sources) else "prompts")
-
-    @property
-    def paths(self) -> list[Steps]:
-        """The paths of all sources."""
-        return [steps for source in self.sources.values() for steps in source.paths]
 
     def row(self, fields: Fields) -> dict[str, Any]:
         """Return a row under the described names.
@@ -114,22 +112,36 @@ class Description:
         A column that already has such a name keeps it, unless it is described or belongs to a response that is
         replaced (its score). All others are left out, so that no other layout fits. Errors: `Broken`.
         """
-        check_columns(fields, self.paths)
-        found = {name: fields[name] for name in self._kept(fields)}
-        found |= {name: _found(fields, name, source) for name, source in self.sources.items()}
+        check_columns(fields, self._columns)
+        found = {name: fields[name] for name in self._keeps if name in fields}
+        for name, source in self.sources.items():
+            found[name] = _found(fields, name, source)
         return Cells(found) if isinstance(fields, Cells) else found
 
     def left_out(self, fields: Fields, also_read: str | None = None) -> list[tuple[str, Any]]:
         """Return what a row holds and the description does not read, by place; `also_read` is a column that is read."""
-        kept: list[Steps] = [(name,) for name in self._kept(fields)]
-        return left_out(fields, [*self.paths, *kept, *([(also_read,)] if also_read else [])])
+        tree = self._tree if also_read is None else {**self._tree, **tree_of([(also_read,)])}
+        return left_out(fields, tree)
 
-    def _kept(self, fields: Fields) -> list[str]:
-        """Return the columns of a row that have one of the names already."""
+    @functools.cached_property
+    def _paths(self) -> tuple[Steps, ...]:
+        return tuple(steps for source in self.sources.values() for steps in source.paths)
+
+    @functools.cached_property
+    def _columns(self) -> tuple[str, ...]:
+        """The columns in which the paths begin."""
+        return tuple(dict.fromkeys(str(steps[0]) for steps in self._paths))
+
+    @functools.cached_property
+    def _keeps(self) -> tuple[str, ...]:
+        """The names under which a column is read that has one of them already."""
         names = NAMES if self.kind == "prompts" else (*ALWAYS, *KINDS[self.kind])
-        gone = {steps[0] for steps in self.paths}
-        gone |= {about for name in self.sources for about in _ABOUT.get(name, ())}
-        return [name for name in names if name in fields and name not in gone and name not in self.sources]
+        gone = {*self._columns, *self.sources, *(about for name in self.sources for about in _ABOUT.get(name, ()))}
+        return tuple(name for name in names if name not in gone)
+
+    @functools.cached_property
+    def _tree(self) -> Tree:
+        return tree_of([*self._paths, *((name,) for name in self._keeps)])
 
 
 def _found(fields: Fields, name: str, source: Source) -> Any:

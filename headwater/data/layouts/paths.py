@@ -63,9 +63,9 @@ def joined(fields: Fields, paths: Iterable[Steps]) -> str:
     return "\n".join(filter(None, texts))
 
 
-def check_columns(fields: Fields, paths: Iterable[Steps]) -> None:
-    """Errors: `Broken` for a row that lacks columns in which paths begin."""
-    missing = [name for name in dict.fromkeys(str(steps[0]) for steps in paths) if name not in fields]
+def check_columns(fields: Fields, columns: Iterable[str]) -> None:
+    """Errors: `Broken` for a row that lacks columns."""
+    missing = [name for name in columns if name not in fields]
     if missing:
         has = f"the row has {', '.join(map(str, fields)) or 'none'}"
         raise Broken(f"no column {', '.join(missing)}", has, near(missing[0], fields), code="MISSING")
@@ -79,23 +79,34 @@ def near(name: str, known: Fields) -> str:
     return did_you_mean(name, map(str, known), " ").strip()
 
 
-def left_out(fields: Fields, paths: Iterable[Steps]) -> list[tuple[str, Any]]:
-    """Return what a row holds and no path reads, by its place: `data.votes`, `answers[].model`."""
+Tree = Mapping[Any, Any]
+"""Paths that are read, by their steps."""
+
+
+def tree_of(paths: Iterable[Steps]) -> Tree:
+    """Return paths as a tree, for `left_out`."""
     tree: dict[Any, Any] = {}
     for steps in paths:
         place = tree
         for step in steps:
             place = place.setdefault(("key", step) if isinstance(step, str) else step, {})
         place[_READ] = {}
+    return tree
+
+
+def left_out(fields: Fields, tree: Tree) -> list[tuple[str, Any]]:
+    """Return what a row holds and no path reads, by its place: `data.votes`, `answers[].model`."""
     return list(_left_out(fields, tree, ""))
 
 
-def _left_out(value: Any, tree: Mapping[Any, Any], name: str) -> Iterator[tuple[str, Any]]:
-    value = _unpacked(value)
-    if _READ in tree or not isinstance(value, Mapping | list):
+def _left_out(value: Any, tree: Tree, name: str) -> Iterator[tuple[str, Any]]:
+    value = value if _READ in tree else _unpacked(value)
+    if _READ in tree or not isinstance(value, dict | list):
         return
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         for key, inner in value.items():
+            if _READ in tree.get(("key", key), ()):
+                continue
             inside = f"{name}.{key}" if name else str(key)
             if ("key", key) in tree:
                 yield from _left_out(inner, tree["key", key], inside)

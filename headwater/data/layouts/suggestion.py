@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from headwater.data.layouts.dialogues import is_dialogue
 from headwater.data.layouts.json_text import parsed
 from headwater.data.layouts.layout import Fields
 from headwater.data.layouts.paths import Steps, spelled
@@ -31,7 +32,9 @@ _SIDES = (
 """Words in the names of columns with the preferred and the other response."""
 _SCORE = ("score", "rating", "reward", "upvotes", "votes", "overall", "rank")
 _SHORT = 20
-"""Characters of the longest text that is taken for a label."""
+"""Characters of the longest text without a space that may be a label."""
+_ALIKE = 0.6
+"""Likeness of the names of two columns (difflib's ratio) from which on they may hold two answers."""
 
 
 def suggest(fields: Fields) -> str:
@@ -42,20 +45,25 @@ def suggest(fields: Fields) -> str:
 def _description(fields: Fields) -> str:
     values = dict(_leaves(fields, ()))
     texts = {steps: value for steps, value in values.items() if _is_text(value)}
-    prompt = _prompt(texts) or next((steps for steps, value in values.items() if _is_conversation(value)), None)
+    prompt = _prompt(texts)
     answers = {steps: value for steps, value in texts.items() if steps != prompt}
-    asked = f"prompt={spelled(prompt) if prompt else '…'}"
     label = _label(values)
+    asked = f"prompt={spelled(prompt) if prompt else '…'}, "
     if sides := _sides(answers):
-        return f"{asked}, chosen={spelled(sides[0])}, rejected={spelled(sides[1])}"
+        whole = not prompt and all(map(_is_whole, (answers[side] for side in sides)))
+        return f"{'' if whole else asked}chosen={spelled(sides[0])}, rejected={spelled(sides[1])}"
     if several := _several(values):
-        return f"{asked}, {several}"
+        return asked + several
     if pair := _alike(answers):
         winner = f"{spelled(label)}{_winners(values[label])}" if label else "…"
-        return f"{asked}, a={spelled(pair[0])}, b={spelled(pair[1])}, winner={winner}"
-    if answers and label:
-        return f"{asked}, completion={spelled(next(iter(answers)))}, label={spelled(label)}{_truths(values[label])}"
-    return f"{asked}, chosen=…, rejected=…"
+        whole = not prompt and all(map(_is_whole, (answers[one] for one in pair)))
+        return f"{'' if whole else asked}a={spelled(pair[0])}, b={spelled(pair[1])}, winner={winner}"
+    meaning = f", label={spelled(label)}{_truths(values[label])}" if label else ""
+    if prompt and not answers and _is_whole(texts[prompt]):
+        return f"completion={spelled(prompt)}{meaning}"
+    if len(answers) == 1 and prompt:
+        return f"{asked}completion={spelled(next(iter(answers)))}{meaning}"
+    return f"{asked}chosen=…, rejected=…"
 
 
 def _leaves(value: Any, steps: Steps) -> Iterator[tuple[Steps, Any]]:
@@ -69,7 +77,16 @@ def _leaves(value: Any, steps: Steps) -> Iterator[tuple[Steps, Any]]:
 
 
 def _is_text(value: Any) -> bool:
-    return (isinstance(value, str) and (len(value) > _SHORT or " " in value.strip())) or _is_conversation(value)
+    if isinstance(value, str):  # an id has no spaces, and neither has a text in some scripts
+        return any(map(str.isspace, value.strip())) or (len(value) > _SHORT and not value.isascii())
+    return _is_conversation(value)
+
+
+def _is_whole(value: Any) -> bool:
+    """Return whether a value is a conversation with its answer."""
+    if _is_conversation(value):
+        return len(value) > 1 and value[-1].get("role", value[-1].get("from")) in ("assistant", "gpt")
+    return is_dialogue(value)
 
 
 def _is_message(value: Any) -> bool:
@@ -116,7 +133,8 @@ def _alike(answers: Mapping[Steps, Any]) -> tuple[Steps, Steps] | None:
     def likeness(two: tuple[Steps, Steps]) -> float:
         return difflib.SequenceMatcher(None, spelled(two[0]), spelled(two[1])).ratio()
 
-    return max(itertools.combinations(answers, 2), key=likeness, default=None)
+    found = max(itertools.combinations(answers, 2), key=likeness, default=None)
+    return found if found and likeness(found) >= _ALIKE else None
 
 
 def _several(values: Mapping[Steps, Any]) -> str | None:
@@ -126,7 +144,8 @@ def _several(values: Mapping[Steps, Any]) -> str | None:
             continue
         if all(isinstance(item, Mapping) for item in value):
             inside = dict(_leaves(value[0], (*steps, None)))
-            text = next((path for path, item in inside.items() if _is_text(item)), None)
+            found = {path: item for path, item in inside.items() if _is_text(item)}
+            text = max(found, key=lambda path: len(found[path]), default=None)
             numbers = [path for path, item in inside.items() if isinstance(item, int | float)]
             score = next((path for path in numbers if _named(path, _SCORE)), next(iter(numbers), None))
             if text:
@@ -152,7 +171,9 @@ def _winners(value: Any) -> str:
     if isinstance(value, bool):
         return "{true:a,false:b}"
     if isinstance(value, int | float):
-        return "{0:a,1:b}" if value == 0 else "{1:a,2:b}" if value in (1, 2) else "{<0:a,>0:b,0:tie}"
+        if value in (0, 1, 2):
+            return "{1:a,2:b}" if value else "{0:a,1:b}"
+        return "{<1.5:a,>1.5:b,1.5:tie}" if 1 < value < 2 else "{<0:a,>0:b,0:tie}" if value < 0 else "{…:a,…:b}"
     return ""
 
 
