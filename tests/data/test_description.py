@@ -235,6 +235,22 @@ def test_what_is_left_out_is_named_or_refused(tmp_path: Path) -> None:
     assert found.prompt == (Message("system", "Be brief."), *ASKED)
 
 
+def test_items_are_counted_from_both_ends() -> None:
+    row = {"turns": [{"who": "me", "text": "a"}, {"who": "bot", "text": "b"}]}
+    left = left_out(row, tree_of([("turns", 0, "text"), ("turns", -1, "text")]))
+    assert left == [("turns[0].who", "me"), ("turns[-1].who", "bot")]
+    assert left_out({"turns": row["turns"][:1]}, tree_of([("turns", 0, "text"), ("turns", -1, "who")])) == []
+    assert left_out(row, tree_of([("turns", None, "text"), ("turns", 1)])) == [("turns[].who", "me")]
+
+
+def test_a_limit_is_not_below_itself(tmp_path: Path) -> None:
+    rows = [{"q": f"Why {n}?", "x": "So.", "y": "No.", "l": n} for n in (-1, 0, 1)]
+    row_reader, found = read(tmp_path / "a.jsonl", rows, "prompt=q,a=x,b=y,winner=l{<0:a,>0:b,0:tie}")
+    assert [one.chosen.text for one in found] == ["So.", "No."] and row_reader.row_counts.dropped == {"tie": 1}
+    with pytest.raises(DataError, match="l is 0 · expected <0 or >0"):
+        read(tmp_path / "a.jsonl", rows, "prompt=q,a=x,b=y,winner=l{<0:a,>0:b}")
+
+
 # --- descriptions that cannot be read -----------------------------------------------------------------------------
 
 
@@ -444,6 +460,15 @@ def leaves(value: Any, steps: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [steps]
 
 
+def from_the_end(row: Any, steps: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The same path, with the items of lists counted from the end."""
+    found = []
+    for step in steps:
+        found.append(step - len(row) if isinstance(step, int) else step)
+        row = row[step]
+    return tuple(found)
+
+
 @pytest.mark.parametrize("seed", range(60))
 def test_every_leaf_is_read_by_its_path_or_named(seed: int) -> None:
     """Random rows: a path that is written and parsed finds its value, and what no path reads is left out by name."""
@@ -451,6 +476,7 @@ def test_every_leaf_is_read_by_its_path_or_named(seed: int) -> None:
     row = {key: nested(chance, 3) for key in chance.sample(KEYS, 4)}
     paths = leaves(row)
     read = chance.sample(paths, min(len(paths), 3))
+    read = [from_the_end(row, steps) if chance.random() < 0.5 else steps for steps in read]
     names = ["prompt", "chosen", "rejected"][: len(read)]
     text = ", ".join(f"{name} = {spelled(steps)}" for name, steps in zip(names, read, strict=True))
     description = parse(text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from headwater.data.layouts.json_text import parsed
@@ -113,14 +113,22 @@ def _left_out(value: Any, tree: Tree, name: str) -> Iterator[tuple[str, Any]]:
             else:
                 yield inside, inner
         return
-    places = {step + len(value) if step < 0 else step: step for step in tree if isinstance(step, int)}
     for place, item in enumerate(value):
-        if place in places:
-            yield from _left_out(item, tree[places[place]], f"{name}[{places[place]}]")
-        elif None in tree:
-            yield from _left_out(item, tree[None], f"{name}[]")
+        steps = [step for step in tree if step is None or (isinstance(step, int) and step % len(value) == place)]
+        if steps:
+            numbers = [step for step in steps if step is not None]
+            shown = f"{name}[{numbers[0] if numbers else ''}]"
+            yield from _left_out(item, _merged([tree[step] for step in steps]), shown)
         else:
             yield f"{name}[]", item
+
+
+def _merged(trees: Sequence[Tree]) -> Tree:
+    """Return the paths of several trees as one: a list of one item is read by [0] and by [-1]."""
+    if len(trees) == 1:
+        return trees[0]
+    keys = dict.fromkeys(key for tree in trees for key in tree)
+    return {key: _merged([tree[key] for tree in trees if key in tree]) for key in keys}
 
 
 def spelled(steps: Steps) -> str:
