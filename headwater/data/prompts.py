@@ -11,7 +11,8 @@ from typing import NamedTuple
 from headwater.data import reading
 from headwater.data.layouts import LAYOUTS, Broken, Unread, prompts, with_messages
 from headwater.data.layouts.described import PROMPTS
-from headwater.data.layouts.description import Description, of_column
+from headwater.data.layouts.description import Description
+from headwater.data.layouts.description_parser import of_column
 from headwater.data.layouts.dialogues import MARKERS_KEPT, has_markers
 from headwater.data.layouts.layout import Fields
 from headwater.data.layouts.messages import prompt

@@ -13,7 +13,8 @@ import pytest
 
 from headwater import cli
 from headwater.data.layouts import Broken, Fields
-from headwater.data.layouts.description import Description, of_file, parse
+from headwater.data.layouts.description import Description
+from headwater.data.layouts.description_parser import of_file, parse
 from headwater.data.layouts.paths import left_out, spelled, tree_of, value_at, written
 from headwater.data.layouts.suggestion import suggest
 from headwater.data.preference import Candidates, Message, Preference, Response, Unpaired

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from headwater.data.layouts.description import parse
+from headwater.data.layouts.description_parser import parse
 from headwater.data.reading import ReadOptions, RowReader
 from headwater.errors import DataError, UsageError
 from headwater.evaluation import alpaca_eval, judgement_files, judgements

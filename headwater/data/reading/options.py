@@ -8,7 +8,8 @@ from fractions import Fraction
 from pathlib import Path
 
 from headwater.config.calls import fraction, shown
-from headwater.data.layouts.description import Description, of_file, parse
+from headwater.data.layouts.description import Description
+from headwater.data.layouts.description_parser import of_file, parse
 from headwater.errors import UsageError
 
 DESCRIPTIONS = (".yaml", ".yml")
@@ -23,8 +24,8 @@ class LayoutOptions:
     """Name of the data layout, or a YAML file that describes it. Default: recognised from the columns of the first
     well-formed row."""
     columns: str | None = None
-    """Description of any other layout, such as prompt=question,chosen=best,rejected=worst or
-    prompt=data.question,a=x,b=y,winner=label{1:a,2:b,0:tie}; see docs/data.md."""
+    """Description of any other layout, such as "prompt=question, chosen=best, rejected=worst" or
+    "prompt=data.question, a=x, b=y, winner=label{1:a,2:b}"; see docs/data.md."""
 
     def __post_init__(self) -> None:
         _ = self.description  # refused here, before any work
