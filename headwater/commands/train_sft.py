@@ -1,4 +1,4 @@
-"""Fine-tune a policy on the chosen responses of preference pairs, the usual first step before DPO."""
+"""Fine-tune a policy on chosen responses, or on demonstrations, the usual first step before DPO."""
 
 from __future__ import annotations
 

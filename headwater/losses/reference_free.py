@@ -124,7 +124,7 @@ class SLiC(LossBase):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class SFT(LossBase):
-    """Supervised fine-tuning on the chosen response: loss = −log p̄(y_w).
+    """Supervised fine-tuning on the chosen response: loss = −log p̄(y_w). A row may hold no rejected one.
 
     >>> worked(SFT())  # 1/4
     0.25
@@ -132,6 +132,7 @@ class SFT(LossBase):
 
     name: ClassVar[str] = "sft"
     needs_reference: ClassVar[bool] = False
+    takes_unpaired: ClassVar[bool] = True
 
     def __call__(self, policy: PairScores, reference: PairScores | None) -> PairLoss:
         """Return the loss and log p̄ of either response; the rejected one is only recorded."""

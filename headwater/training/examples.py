@@ -15,7 +15,7 @@ from headwater.data.splitting import Overlap, split, without_leakage
 from headwater.data.tokenizers import Tokenizer
 from headwater.data.tokens import EncodeOptions, PairTokens
 from headwater.data.truncation import Truncation
-from headwater.errors import UsageError
+from headwater.errors import DataError, UsageError
 from headwater.training import labels
 from headwater.training.job import TrainingJob
 from headwater.training.reference import Reference
@@ -58,7 +58,12 @@ def _load(
     say(f"{name}: {loaded.path} · {loaded.layout}")
     job.log.stages[stage] = loaded.row_counts
     labels.check_row(loaded.preferences[0], job.loss, job.task.weights, job.config.truncation)
-    return loaded
+    kept, row_counts = labels.demonstrations(loaded.preferences, job.loss)
+    if row_counts:
+        job.log.stages[f"{stage}, labels"] = row_counts
+        if not kept:
+            raise DataError(str(loaded.path), "every response is labelled undesirable", "expected some to learn from")
+    return loaded._replace(preferences=kept)
 
 
 def _load_evaluation_data(job: TrainingJob, place: Path) -> reading.Loaded[Preference | Unpaired]:

@@ -5,15 +5,17 @@ All rows of a file are of one kind, so its first row shows which.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from headwater.console import say
-from headwater.data.preference import Example, Unpaired
+from headwater.data.preference import Example, Preference, Unpaired
+from headwater.data.reading import RowCounts
 from headwater.data.tokens import PairTokens
 from headwater.data.truncation import Truncation
 from headwater.data.truncation_options import TruncationOptions
 from headwater.errors import UsageError
-from headwater.losses import KTO, Loss
+from headwater.losses import KTO, SFT, Loss
 from headwater.losses.token_weights import COMPARING, WEIGHTS, Weights
 from headwater.results.facts import Facts
 
@@ -24,6 +26,17 @@ def check_row(row: Example, loss: Loss, weights: Weights, truncation: Truncation
     if isinstance(row, Unpaired) and not getattr(loss, "takes_unpaired", False):
         fix = 'headwater train-dpo --loss "kto()" takes such rows'
         raise UsageError(f"--loss {loss!r}", "compares two responses", _single(row), fix)
+
+
+def demonstrations(
+    rows: list[Preference | Unpaired], loss: Loss
+) -> tuple[list[Preference | Unpaired], RowCounts | None]:
+    """Return the rows that a loss learns from: `sft()` leaves out undesirable responses, and then counts the rows."""
+    undesirable = sum(isinstance(row, Unpaired) and not row.label for row in rows)
+    if not (isinstance(loss, SFT) and undesirable):
+        return rows, None
+    kept = [row for row in rows if not isinstance(row, Unpaired) or row.label]
+    return kept, RowCounts(len(rows), len(kept), dropped=Counter(undesirable=undesirable))
 
 
 def check_reading(row: Example, weights: Weights, truncation: Truncation) -> None:

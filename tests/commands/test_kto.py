@@ -120,7 +120,6 @@ REFUSED = {
         "--loss dpo(beta=0.1, label_smoothing=0.0) · compares",
     ),
     "rewards": (["train-reward"], 'headwater train-dpo --loss "kto()" takes such rows'),
-    "sft": (["train-sft"], "is a single response with a label"),
     "tail": (["train-dpo", "--loss", "kto()", "--weights", "tail(alpha=0.5)"], "--weights tail · weighs"),
     "down_sample": (["train-dpo", "--loss", "kto()", "--weights", "down_sample()"], "use first, decay or mean"),
     "equal": (["train-dpo", "--loss", "kto()", "--cut", "equal"], "--cut equal · labelled rows have one response"),
