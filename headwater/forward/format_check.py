@@ -33,7 +33,7 @@ from headwater.data.tokens import TOKENS_PER_PASS, PairTokens
 from headwater.errors import ModelError, first_line
 from headwater.forward.attention import TREES, attend_with
 from headwater.forward.check_sample import Sample, limits_of, longest_of
-from headwater.forward.hidden_states import base_of, text_logits
+from headwater.forward.hidden_states import CHECKED, base_of, text_logits
 from headwater.forward.packing import RowFormat, collate
 from headwater.forward.scores import POLICY, kind_of, one_label, to_device
 
@@ -85,7 +85,7 @@ def row_format_for(
     number of tokens of a pass; `longest` is that of the longest response with its prompt, where longer ones than those
     of `pairs` may come; `bf16` says whether the model will be read under autocast. Results are stored on the model and
     computed again only when much longer texts come. Errors: `ModelError` for a model that cannot be read at all, or
-    whose values depend on texts that were read before.
+    whose values depend on texts that were read before, or without an embedding of a token of `pairs`.
     """
     return common_row_format([model], pairs, max_tokens, allowed=allowed, longest=longest, bf16=bf16)
 
@@ -100,12 +100,27 @@ def common_row_format(
     bf16: bool = False,
 ) -> RowFormat:
     """Return the first row format that `row_format_for` allows for all of several models, and set their attention."""
+    for model in models:
+        _check_vocabulary(model, pairs)
     longest = max(longest, longest_of(pairs))
     checks = [_Check(model, pairs, max_tokens, longest, bf16) for model in models]
     row_format = next(row_format for row_format in allowed if all(not check.problem(row_format) for check in checks))
     for check in checks:
         check.settle(row_format, allowed)
     return row_format
+
+
+def _check_vocabulary(model: Any, pairs: Sequence[PairTokens]) -> None:
+    """Refuse tokens that a model has no embedding for. Errors: `ModelError`."""
+    parts = (part for pair in pairs for part in (pair.prompt, pair.chosen, pair.rejected) if len(part))
+    largest = max((int(part.max()) for part in parts), default=0)
+    try:
+        known = base_of(model).get_input_embeddings().weight.shape[0]
+    except (NotImplementedError, AttributeError):  # no table of embeddings (CANINE)
+        return
+    if largest >= known:
+        problem = f"has {known:,} tokens, and the rows hold the token {largest:,}"
+        raise ModelError(type(base_of(model)).__name__, problem, "encode the rows with the tokenizer of this model")
 
 
 def checked(model: Any) -> Checked:
@@ -115,7 +130,7 @@ def checked(model: Any) -> Checked:
     if attention.startswith(TREES):  # set before anybody asked: what transformers would have taken
         attention = "sdpa" if base._supports_sdpa else "eager"
     # Stored in its __dict__: copies of the model keep it, and saved files do not.
-    found = vars(base).setdefault("_headwater_checked", Checked(attention))
+    found = vars(base).setdefault(CHECKED, Checked(attention))
     assert isinstance(found, Checked)
     return found
 

@@ -13,8 +13,12 @@ from typing import Any
 
 import torch
 
-from headwater.forward.attention import model_inputs
+from headwater.errors import ModelError
+from headwater.forward.attention import TREES, model_inputs
 from headwater.forward.packing import PairBatch
+
+CHECKED = "_headwater_checked"
+"""Attribute of a model that holds the results of `forward/format_check.py`."""
 
 
 def base_of(model: Any) -> Any:
@@ -28,12 +32,33 @@ def backbone(model: Any) -> Any:
 
 
 def hidden_states(model: Any, batch: PairBatch) -> torch.Tensor:
-    """Run the backbone of `model` over a batch; returns hidden states [R × T, hidden]."""
+    """Run the backbone of `model` over a batch; returns hidden states [R × T, hidden].
+
+    Errors: `ModelError` for a batch in a row format that was found for another model.
+    """
+    _check_attention(model, batch)
     if batch["row_format"] != "single":
         hidden: torch.Tensor = backbone(model)(**model_inputs(batch), use_cache=False)[0]
         return hidden.flatten(0, 1)
     body = backbone(model)
     return torch.cat([body(**row, use_cache=False)[0][0] for row in single_rows(model, body, batch)])
+
+
+def _check_attention(model: Any, batch: PairBatch) -> None:
+    """Refuse rows that the attention of a model would read otherwise: tokens would see those of other responses."""
+    base, row_format = base_of(model), batch["row_format"]
+    attention = str(base.config._attn_implementation)
+    if row_format not in ("shared", "packed"):
+        fits = not attention.startswith(TREES)
+    else:
+        # Some architectures keep their own attention (GPT-J); the check of their values then decides.
+        fits = attention.startswith(TREES) or (CHECKED in vars(base) and not base._can_set_attn_implementation())
+    if not fits:
+        raise ModelError(
+            type(base).__name__,
+            f"attends by {attention!r}, which does not read {row_format} rows",
+            "a row format is found for one model: call row_format_for(model, pairs) before its batches are made",
+        )
 
 
 def row_logits(model: Any, batch: PairBatch) -> torch.Tensor:
