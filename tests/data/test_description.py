@@ -416,6 +416,14 @@ TALK = [{"role": "user", "content": "Why is it so?"}, {"role": "assistant", "con
             "prompt=instruction, a=out_1, b=out_2, winner=preference{<1.5:a,>1.5:b,1.5:tie}",
         ),
         ({"good": TALK, "bad": [*TALK[:1], {**TALK[1], "content": LONG + "!"}]}, "chosen=good, rejected=bad"),
+        (
+            {"q": "Why is it so?", "left text": LONG, "right text": LONG + "!", "m": "base", "pick": "L"},
+            "prompt=q, a=left text, b=right text, winner=pick{L:a,…:b}",
+        ),
+        (
+            {"q": "Why is it so?", "left text": LONG, "right text": LONG + "!", "winner": "model_b"},
+            "prompt=q, a=left text, b=right text, winner=winner",
+        ),
         ({"turns": TALK, "ok": True}, "completion=turns, label=ok"),
         ({"uid": "f" * 32, "query": "Why is it so?", "text": LONG}, "prompt=query, completion=text"),
     ],

@@ -9,13 +9,29 @@ import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from headwater.data.layouts import verdicts
 from headwater.data.layouts.dialogues import is_dialogue
 from headwater.data.layouts.json_text import parsed
 from headwater.data.layouts.layout import Fields
-from headwater.data.layouts.paths import Steps, spelled
+from headwater.data.layouts.paths import Steps, spelled, written
 
 _PROMPT = ("prompt", "question", "instruction", "query", "input", "user", "request", "task", "context", "problem")
-_LABEL = ("winner", "label", "preference", "preferred", "choice", "verdict", "better", "vote", "judg", "annotation")
+_LABEL = (
+    "winner",
+    "label",
+    "preference",
+    "preferred",
+    "choice",
+    "verdict",
+    "better",
+    "vote",
+    "judg",
+    "annotation",
+    "pick",
+    "decision",
+    "outcome",
+    "result",
+)
 _SIDES = (
     ("chosen", "rejected"),
     ("best", "worst"),
@@ -174,11 +190,11 @@ def _winners(value: Any) -> str:
         if value in (0, 1, 2):
             return "{1:a,2:b}" if value else "{0:a,1:b}"
         return "{<1.5:a,>1.5:b,1.5:tie}" if 1 < value < 2 else "{<0:a,>0:b,0:tie}" if value < 0 else "{…:a,…:b}"
-    return ""
+    return "" if verdicts.is_known(value) else f"{{{written(str(value))}:a,…:b}}"
 
 
 def _truths(value: Any) -> str:
     """Return what the values of a label may mean, from one of them."""
     if isinstance(value, str):
-        return f"{{{value}:true,…:false}}"
+        return f"{{{written(value)}:true,…:false}}"
     return "" if value in (0, 1) else "{>0:true,<0:false}"

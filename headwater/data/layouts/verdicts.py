@@ -88,6 +88,15 @@ def share(fields: Fields, column: str, numbers: Numbers) -> float | None:
     return found
 
 
+def is_known(value: Any) -> bool:
+    """Return whether a text is a known spelling of a verdict, whatever the numbers of its column mean."""
+    try:
+        share({"verdict": value}, "verdict", WORDS_ONLY)
+    except Broken:
+        return False
+    return True
+
+
 def _says_nothing(value: Any) -> bool:
     if isinstance(value, str):
         return value.strip().casefold() in _NONE
