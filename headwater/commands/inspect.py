@@ -14,9 +14,10 @@ from headwater.commands._flags import RunFlags
 from headwater.config import POSITIONAL
 from headwater.console import say, show
 from headwater.data import embedding, reading
-from headwater.data.reading import ReadOptions
+from headwater.data.reading import ReadOptions, memory
 from headwater.errors import UsageError
 from headwater.files import to_json
+from headwater.report.ending import layout_flags
 from headwater.report.inspection_tables import inspection_page
 from headwater.results import runs
 from headwater.results.facts import Facts
@@ -77,8 +78,9 @@ def run(config: Config) -> Inspection:
             if points:
                 writer.write(points)
         say(f"written: {config.output}")
-    if not config.json:
-        say(f"next: headwater signal {shlex.quote(str(config.data))}")
+    if not config.json and memory.find(config.data) is None:
+        flags = layout_flags(config.read_options.layout, config.read_options.columns)
+        say(" ".join(["next: headwater signal", shlex.quote(str(config.data)), *flags]))
     return found
 
 

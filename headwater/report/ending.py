@@ -96,10 +96,15 @@ def _quoted(path: object) -> str:
     return shlex.quote(str(path))
 
 
+def layout_flags(layout: str | None, columns: str | None) -> list[str]:
+    """Return the flags of a layout that was named or described, for a command line that reads the same data."""
+    return [f"{flag} {_quoted(value)}" for flag, value in (("--layout", layout), ("--columns", columns)) if value]
+
+
 def _data(run: Run) -> str:
-    """Return the data that a run read, for a command line."""
+    """Return the data that a run read, for a command line, with the description of its layout."""
     found = next((run.config[name] for name in ("data", "dataset", "input", "prompts") if run.config.get(name)), "DATA")
-    return _quoted(found)
+    return " ".join([_quoted(found), *layout_flags(run.config.get("layout"), run.config.get("columns"))])
 
 
 def _shown(run: Run, result: Path) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import headwater
 from headwater import cli
 from headwater.report.ending import ENDINGS, SHOWN, ending
 
@@ -32,6 +33,24 @@ def test_every_command_that_writes_a_run_has_an_ending() -> None:
 def test_a_page_is_opened_and_other_results_have_no_ending(tmp_path: Path) -> None:
     assert ending(tmp_path / "report.html")[1] == f"next: open {tmp_path / 'report.html'} in a browser"
     assert ending(None) == ending(3) == ending(tmp_path / "judged") == []
+
+
+def test_the_next_command_reads_the_data_as_it_was_described(tmp_path: Path) -> None:
+    path = reward_run(tmp_path / "reward", [(0.7, 0.65)], (0.5, 0.9))
+    before = (path / "config.yaml").read_text()
+    kept = "".join(line for line in before.splitlines(True) if not line.startswith("columns"))
+    (path / "config.yaml").write_text(kept + "columns: prompt=q, chosen=x\n")
+    assert ending(path)[-1].endswith(" --columns 'prompt=q, chosen=x'")
+
+
+def test_inspect_names_the_next_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    row = {"q": "Why?", "x": "So.", "y": "No."}
+    (tmp_path / "a.jsonl").write_text(json.dumps(row) + "\n")
+    given = "prompt=q, chosen=x, rejected=y"
+    assert cli.main(["inspect", str(tmp_path / "a.jsonl"), "--columns", given]) == 0
+    assert f"next: headwater signal {tmp_path / 'a.jsonl'} --columns '{given}'" in capsys.readouterr().err
+    headwater.inspect_data([row], columns=given)
+    assert "next:" not in capsys.readouterr().err, "data in memory has no name on a command line"
 
 
 def reward_run(path: Path, accuracies: list[tuple[float, float]], training: tuple[float, float]) -> Path:
