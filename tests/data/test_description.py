@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -500,6 +502,35 @@ def test_every_leaf_is_read_by_its_path_or_named(seed: int) -> None:
     values = sum(len(leaves(value)) for _, value in left)
     assert values + len(read) == len(paths)
     assert left_out(row, tree_of(paths)) == []
+
+
+def with_words(value: Any, words: Iterator[str]) -> Any:
+    """The same value with another word in place of every leaf."""
+    if isinstance(value, dict):
+        return {key: with_words(inner, words) for key, inner in value.items()}
+    return [with_words(inner, words) for inner in value] if isinstance(value, list) else next(words)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_no_text_of_a_described_row_is_lost(seed: int, tmp_path: Path) -> None:
+    """Every word of a row is in the record, or stands at a place that the row counts name as not read."""
+    chance = random.Random(seed)
+    row = with_words({key: nested(chance, 3) for key in chance.sample(KEYS, 4)}, (f"w{n}" for n in itertools.count()))
+    paths = leaves(row)
+    if len(paths) < 4:
+        paths = leaves(row := row | {"more": [f"m{n}" for n in range(4)]})
+    asked, first, second, label = (spelled(steps) for steps in chance.sample(paths, 4))
+    form = chance.choice(["prompt={0}, chosen={1}, rejected={2}", "prompt={0}+{3}, responses={1}+{2}"])
+    row_reader, (found,) = read(tmp_path / "a.jsonl", [row], form.format(asked, first, second, label))
+    read_texts = [turn.content for turn in found.prompt] + [response.text for response in found.responses]
+    read_words = {word for text in read_texts for word in text.split()}
+    for steps in paths:
+        value: Any = row
+        for step in steps:
+            value = value[step]
+        here = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps).removeprefix(".")
+        places = [re.sub(r"\[-?\d+\]", "[]", name) for name in (here, *row_reader.row_counts.not_read)]
+        assert value in read_words or places[0].startswith(tuple(places[1:])), (value, places)
 
 
 @pytest.mark.parametrize("name", [*KEYS, "plain", "two words", "-1", "%"])

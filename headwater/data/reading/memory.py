@@ -28,7 +28,7 @@ import numpy as np
 import orjson
 
 from headwater.data.layouts import Broken
-from headwater.data.preference import Candidates, Preference, Unpaired
+from headwater.data.preference import Candidates, Preference, Record, Unpaired
 from headwater.data.writing import row_of
 from headwater.errors import UsageError
 
@@ -56,7 +56,7 @@ class HasColumnNames(Protocol):
         """The names of the columns."""
 
 
-Rows = Sequence[Mapping[str, Any]] | HasColumns | HasColumnNames
+Rows = Sequence[Mapping[str, Any] | Record] | Mapping[str, Any] | HasColumns | HasColumnNames
 """Data in memory that Python functions take in place of a path."""
 Fields = dict[str, Any] | Broken
 
