@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from headwater.data.layouts.fields import complete, text
 from headwater.data.layouts.layout import Fields, UnpairedDraft
-from headwater.data.layouts.messages import answer, conversation, instructed, prompt, with_system
+from headwater.data.layouts.messages import continued, conversation, instructed, prompt, with_system
 from headwater.data.preference import Message, Response
 
 
@@ -38,12 +38,17 @@ def query_response(fields: Fields) -> UnpairedDraft:
 
 def prompt_completion(fields: Fields) -> UnpairedDraft:
     """TRL, prompt and completion: texts or messages."""
-    return _shown(prompt(fields, "prompt"), answer(fields, "completion"))
+    return _continued(fields, "completion")
 
 
 def prompt_response(fields: Fields) -> UnpairedDraft:
     """`prompt` and `response`: texts or messages."""
-    return _shown(prompt(fields, "prompt"), answer(fields, "response"))
+    return _continued(fields, "response")
+
+
+def _continued(fields: Fields, column: str) -> UnpairedDraft:
+    before, last = continued(fields, column)
+    return _shown((*prompt(fields, "prompt"), *before), last)
 
 
 def _shown(asked: tuple[Message, ...], response: str) -> UnpairedDraft:

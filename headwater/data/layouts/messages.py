@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from headwater.data.layouts.dialogues import begins_a_dialogue, dialogue_turns_of_prompt
@@ -105,15 +105,28 @@ def _asked(fields: Fields, column: str) -> tuple[Message, ...]:
 
 def answer(fields: Fields, column: str) -> str:
     """Return an answer: a text, or a list of one assistant message. Errors: `Broken`."""
+    before, last = continued(fields, column)
+    if before:
+        raise _not_an_answer(column, before, "expected one assistant turn")
+    return last
+
+
+def continued(fields: Fields, column: str) -> tuple[tuple[Message, ...], str]:
+    """Return the turns of a continuation before its last answer, mostly none, and this answer.
+
+    An answer is a text, a message, or a list of messages that begins and ends with an assistant turn. Errors: `Broken`.
+    """
     value = fields.get(column)
     if isinstance(value, str):
-        return value
-    turns = (message(value, column),) if isinstance(value, dict) else _turns_of(fields, column)
-    if len(turns) != 1 or turns[0].role != "assistant":
-        raise Broken(
-            f"{column} has {len(turns)} turns ending in {turns[-1].role}", "expected one assistant turn", code="ROLE"
-        )
-    return turns[0].content
+        return (), value
+    *before, last = (message(value, column),) if isinstance(value, dict) else _turns_of(fields, column)
+    if last.role != "assistant" or (before and (before[0].role != "assistant" or before[-1].role == "assistant")):
+        raise _not_an_answer(column, (*before, last), "expected one assistant turn, or turns from an answer to another")
+    return tuple(before), last.content
+
+
+def _not_an_answer(column: str, turns: Sequence[Message], expected: str) -> Broken:
+    return Broken(f"{column} has {len(turns)} turns ending in {turns[-1].role}", expected, code="ROLE")
 
 
 def _turns_of(fields: Fields, column: str) -> tuple[Message, ...]:
@@ -170,8 +183,14 @@ def _system(fields: Fields) -> str:
 
 
 def is_whole_conversation(value: Any) -> bool:
-    """Return whether a value is a list of messages with a user turn, not an answer alone."""
-    return isinstance(value, list) and any(
-        isinstance(item, dict) and (item.get("role") == "user" or item.get("from") in ("human", "user"))
-        for item in value
-    )
+    """Return whether a value is a list of messages that begins with a user turn, after a system turn or none.
+
+    Any other list is an answer, or a continuation that begins with one.
+    """
+    roles = (item.get("role", item.get("from")) for item in value if isinstance(item, dict)) if _is_list(value) else ()
+    first = next((role for role in roles if role not in ("system", "developer")), None)
+    return first in ("user", "human")
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list)

@@ -8,9 +8,10 @@ from headwater.data.layouts.dialogues import begins_a_dialogue, dialogue, dialog
 from headwater.data.layouts.fields import complete, listed, number, text
 from headwater.data.layouts.layout import Broken, Draft, Fields, NoPreference
 from headwater.data.layouts.messages import (
-    answer,
+    continued,
     conversation,
     instructed,
+    is_whole_conversation,
     prompt,
     with_system,
 )
@@ -49,11 +50,22 @@ def explicit(fields: Fields, question: str = "prompt") -> Draft:
     """
     if all(is_dialogue(fields.get(side)) for side in SIDES):
         return _prompt_and_dialogues(fields, question)
-    asked = prompt(fields, question)
-    chosen, rejected = (_response(fields, side) for side in SIDES)
-    if begins_a_dialogue(fields.get(question)):
-        chosen, rejected = (replace(side, text=side.text.strip()) for side in (chosen, rejected))
-    return _rated(Draft(asked, chosen, rejected), fields)
+    draft = answered(fields, prompt(fields, question))
+    if not begins_a_dialogue(fields.get(question)):
+        return draft
+    chosen, rejected = (replace(side, text=side.text.strip()) for side in (draft.chosen, draft.rejected))
+    return Draft(draft.prompt, chosen, rejected)
+
+
+def answered(fields: Fields, asked: tuple[Message, ...], sides: tuple[str, str] = SIDES) -> Draft:
+    """Return the pair of two answers to a prompt, in the columns `sides`.
+
+    Where both continue the conversation by several turns, the last answers are compared, and the turns before them
+    belong to the prompt. Errors: `NoPreference` where these differ, because the last answers are to different prompts.
+    """
+    (before, chosen), (other, rejected) = (continued(fields, side) for side in sides)
+    _check_same(before, other)
+    return pair(fields, (*asked, *before), chosen, rejected)
 
 
 def _prompt_and_dialogues(fields: Fields, question: str) -> Draft:
@@ -91,6 +103,8 @@ def prompt_and_conversations(fields: Fields) -> Draft:
     The conversations are split before their last assistant turn; `prompt` must be one of their questions, or
     everything before the answer.
     """
+    if not any(is_whole_conversation(fields.get(side)) for side in SIDES):
+        return explicit(fields)
     draft = implicit(fields)
     asked = prompt(fields, "prompt")
     is_question = isinstance(fields.get("prompt"), str)
@@ -126,10 +140,6 @@ def pair(fields: Fields, asked: tuple[Message, ...], chosen: str, rejected: str)
 def _check_same(prompt: tuple[Message, ...], other: tuple[Message, ...]) -> None:
     if prompt != other:
         raise NoPreference("prompts_differ")
-
-
-def _response(fields: Fields, side: str) -> Response:
-    return _scored(answer(fields, side), fields, side)
 
 
 def _scored(response: str, fields: Fields, side: str) -> Response:

@@ -13,7 +13,7 @@ from headwater.data.layouts.messages import (
     prompt,
     with_system,
 )
-from headwater.data.layouts.pairs import ALPACA, SIDES, explicit, implicit, pair
+from headwater.data.layouts.pairs import ALPACA, SIDES, answered, explicit, implicit, pair
 from headwater.data.preference import Message
 
 QUESTIONS = ("prompt", "question", "instruction", "query")
@@ -26,7 +26,7 @@ def openai(fields: Fields) -> Draft:
     if not isinstance(given, dict):
         raise Broken(f"input is {kind(given)}", 'expected an object, {"messages": […]}')
     asked = with_system(fields, messages(given, "messages"))
-    return pair(fields, asked, answer(fields, "preferred_output"), answer(fields, "non_preferred_output"))
+    return answered(fields, asked, ("preferred_output", "non_preferred_output"))
 
 
 def swift(fields: Fields) -> Draft:
@@ -65,7 +65,7 @@ def chosen_messages(fields: Fields) -> Draft:
     if not all(is_whole_conversation(fields.get(side)) for side in sides):
         if question is None:
             return implicit(fields, sides)
-        return pair(fields, prompt(fields, question), *(answer(fields, side) for side in sides))
+        return answered(fields, prompt(fields, question), sides)
     draft = implicit(fields, sides)
     if question is not None and not _ends_in(draft.prompt, prompt(fields, question)):
         raise NoPreference("prompts_differ")
@@ -77,7 +77,7 @@ def accepted_rejected(fields: Fields) -> Draft:
     sides = ("accepted", "rejected")
     question = question_of(fields)
     if question is not None:
-        return pair(fields, instructed(fields, question), *(answer(fields, side) for side in sides))
+        return answered(fields, instructed(fields, question), sides)
     beside = [column for column in ALPACA if fields.get(column)]
     if beside:
         raise Broken(
@@ -88,12 +88,12 @@ def accepted_rejected(fields: Fields) -> Draft:
 
 def llamafactory_alpaca(fields: Fields) -> Draft:
     """LLaMA-Factory ranking, alpaca form: `instruction`, and `input`, `system`, `history` where they are given."""
-    return pair(fields, instructed(fields), *(answer(fields, side) for side in SIDES))
+    return answered(fields, instructed(fields))
 
 
 def llamafactory_sharegpt(fields: Fields) -> Draft:
     """LLaMA-Factory ranking, sharegpt form: `conversations`, and one message each in `chosen` and `rejected`."""
-    return pair(fields, prompt(fields, "conversations"), *(answer(fields, side) for side in SIDES))
+    return answered(fields, prompt(fields, "conversations"))
 
 
 def orca(fields: Fields) -> Draft:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from headwater.data.layouts.fields import complete, label, number, text
 from headwater.data.layouts.layout import Fields, UnpairedDraft
-from headwater.data.layouts.messages import answer, conversation, instructed, prompt, with_system
+from headwater.data.layouts.messages import continued, conversation, instructed, prompt, with_system
 from headwater.data.preference import Response
 
 
@@ -13,8 +13,9 @@ def unpaired(fields: Fields) -> UnpairedDraft:
 
     headwater writes this form too, with the response's `score`, and `complete` for whether it is complete.
     """
-    response = Response(answer(fields, "completion"), number(fields, "score"), complete(fields, "complete"))
-    return UnpairedDraft(prompt(fields, "prompt"), response, label(fields, "label"))
+    before, last = continued(fields, "completion")
+    response = Response(last, number(fields, "score"), complete(fields, "complete"))
+    return UnpairedDraft((*prompt(fields, "prompt"), *before), response, label(fields, "label"))
 
 
 def llamafactory_kto(fields: Fields) -> UnpairedDraft:
