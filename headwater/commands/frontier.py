@@ -7,7 +7,6 @@ between the two models is the baseline: a strategy is compared with it at equal 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,12 +17,14 @@ from headwater.console import say_stages, show
 from headwater.data.prompts import check_column, read_prompts
 from headwater.data.reading import ReadOptions, RowCounts
 from headwater.data.templates import renders_conversations
-from headwater.decoding.advice import advise
-from headwater.decoding.frontier import FrontierOptions, StrategyResponses, frontier
+from headwater.decoding.advice import advice
+from headwater.decoding.frontier import FrontierOptions, frontier
 from headwater.decoding.options import DecodingOptions
 from headwater.decoding.tables import frontier_table
 from headwater.errors import DataError, UsageError
-from headwater.results.decoding import Frontier, FrontierPoint
+from headwater.report import page
+from headwater.results import runs
+from headwater.results.decoding import Frontier
 from headwater.results.facts import Facts
 from headwater.results.recording import recording
 from headwater.statistics import Estimate
@@ -104,6 +105,7 @@ def run(config: Config) -> Path:
     facts: Facts = {"decoded_from": config.model, "reward_models": list(config.reward_model)}
     with recording(output, "frontier", config, read=row_reader, stages=stages, facts=facts) as writer:
         picker, points = config.reward_model[0], []
+        says: list[str] = []
         metrics: dict[str, Estimate | str | float] = {}
         for model in config.reward_model:
             columns = list(study.strategy_responses(config.options, responses, model, picker))
@@ -111,25 +113,13 @@ def run(config: Config) -> Path:
             points += own
             for part in frontier_table(own, model):
                 show(part)
-            metrics |= _advise(own, columns, model, config)
+            found, lines = advice(own, columns, config.options.budget, picker, config.seed)
+            show("\n".join(lines))
+            says.append(f"{Path(model).name}: {'; '.join(line.strip() for line in lines)}.")
+            metrics |= found
         Frontier(tuple(points)).write(writer.path)
         published.write(writer.path)
         writer.write_metrics(metrics)
+        writer.facts["says"] = says
+    page.write([runs.load(output)], config.output / "report.html")
     return output
-
-
-def _advise(
-    points: Sequence[FrontierPoint], responses: Sequence[StrategyResponses], model: str, config: Config
-) -> dict[str, Estimate | str | float]:
-    """Print the strategy with the highest reward within the budget, and return its figures."""
-    spent = next(point for point in points if point.name == "policy").kl.value
-    budget = config.options.budget
-    given = "half of what the policy spends" if budget is None else "--budget"
-    budget = spent / 2 if budget is None else budget
-    found = advise(points, responses, budget, config.seed)
-    if found is None:
-        show(f"within {budget:.4g} nats ({given}): no point of the grid")
-        return {}
-    for line in found.sentences(given, model, config.reward_model[0]):
-        show(line)
-    return found.metrics(model)

@@ -30,7 +30,7 @@ class Config:
     """Flags of `headwater report`."""
 
     runs: Annotated[tuple[Path, ...], POSITIONAL]
-    """Run directories, in the order in which they should appear."""
+    """Run directories, in the order in which they should appear; of any other directory, all finished runs beneath."""
     output: Path = Path("report.html")
     """HTML file to write."""
     overwrite: bool = False
@@ -53,10 +53,23 @@ def run(config: Config) -> Path:
         raise UsageError(f"--output {config.output}", "already exists", "name another page or add --overwrite")
     if config.figures:
         destinations.check_directory(config.figures, "--figures")
-    loaded = [runs.load(path) for path in config.runs]
+    loaded = [runs.load(path) for folder in config.runs for path in _runs_of(folder)]
     written = page.write(loaded, config.output, config.margin)
     show(key_figures(distinct(loaded)))
     show(" ".join(findings(loaded, config.margin)))
     if config.figures:
         say(f"figures: {len(figures.write(distinct(loaded), config.figures))} files in {config.figures}")
     return written
+
+
+def _runs_of(folder: Path) -> list[Path]:
+    """Return a run itself, or the finished runs beneath a folder; names the unfinished ones. Errors: `UsageError`."""
+    if not folder.is_dir() or runs.command_of(folder) is not None:
+        return [folder]  # one that is no finished run is refused when it is read
+    finished, unfinished = runs.beneath(folder)
+    if not finished:
+        found = f"holds no finished run, and {len(unfinished)} unfinished ones" if unfinished else "holds no run"
+        raise UsageError(str(folder), found, "name a directory that a headwater command wrote, or one above")
+    for path in unfinished:
+        say(f"left out: {path}, which did not finish")
+    return finished

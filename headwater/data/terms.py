@@ -22,6 +22,8 @@ LEAST = 5
 """A term that occurs fewer times in all responses is not ranked."""
 SHOWN = 40
 """Terms kept of either side."""
+COMMON = 0.005
+"""Words that make up a larger share of all words are left out of the frequent ones: they are those of any text."""
 
 # Scripts that put no space between words are read in pairs of characters.
 _UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}ー"
@@ -49,6 +51,8 @@ class Contrast(NamedTuple):
     """Number of terms in chosen and in rejected responses, with repetitions."""
     chosen: tuple[Term, ...]
     rejected: tuple[Term, ...]
+    frequent: tuple[tuple[tuple[str, int], ...], tuple[tuple[str, int], ...]]
+    """The most frequent words of either side but the `COMMON` ones, with their counts."""
 
 
 def terms(text: str) -> Iterator[str]:
@@ -73,7 +77,12 @@ def contrast(pairs: Iterable[tuple[str, str]]) -> Contrast:
     ranked = sorted(_ranked(*sides), key=lambda term: (-term.z, term.term))
     chosen = tuple(term for term in ranked[:SHOWN] if term.z > 0)
     rejected = tuple(term for term in ranked[::-1][:SHOWN] if term.z < 0)
-    return Contrast(number, words, chosen, rejected)
+    every = sides[0] + sides[1]
+    rare = {name for name, counted in every.items() if counted <= COMMON * every.total()}
+    frequent, others = (
+        tuple(itertools.islice(((name, n) for name, n in side.most_common() if name in rare), SHOWN)) for side in sides
+    )
+    return Contrast(number, words, chosen, rejected, (frequent, others))
 
 
 def _ranked(chosen: Counter[str], rejected: Counter[str]) -> Iterator[Term]:

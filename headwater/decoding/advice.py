@@ -106,3 +106,21 @@ def difference(first: StrategyResponses, second: StrategyResponses, seed: int) -
             return found
 
     return statistics.of_sums(list(np.concatenate(sides, axis=1)), apart, ids, seed)
+
+
+def advice(
+    points: Sequence[FrontierPoint],
+    responses: Sequence[StrategyResponses],
+    budget: float | None,
+    picker: str,
+    seed: int,
+) -> tuple[dict[str, Estimate | str | float], list[str]]:
+    """Return the figures and the sentences of `advise`; without a budget, for half of what the policy spends."""
+    given = "half of what the policy spends" if budget is None else "--budget"
+    if budget is None:
+        budget = next(point for point in points if point.name == "policy").kl.value / 2
+    found = advise(points, responses, budget, seed)
+    if found is None:
+        return {}, [f"within {budget:.4g} nats ({given}): no point of the grid"]
+    model = points[0].reward_model
+    return found.metrics(model), list(found.sentences(given, model, picker))

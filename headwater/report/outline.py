@@ -22,6 +22,7 @@ from headwater.report.findings import (
     percent,
 )
 from headwater.report.plots import DETAILS, KEY, SECTIONS
+from headwater.report.study_tables import Table, study_tables
 from headwater.results.runs import Run
 from headwater.statistics import Estimate
 
@@ -61,6 +62,7 @@ class Section:
     says: Sequence[str]
     figures: Sequence[Figure]
     details: Sequence[Figure]
+    tables: Sequence[Table] = ()
 
     @property
     def id(self) -> str:
@@ -88,7 +90,7 @@ def outline(runs: Sequence[Run], drawn: Sequence[Figure], *, with_data: bool, ma
         figure = None  # several panels have no common width; they stay in their section
     rest = [each for each in drawn if figure is None or each.id != figure.id]
     said = {title: [one for one in sentences if one != verdict] for title, sentences in found.items()}
-    sections = list(_sections(rest, said, with_data))
+    sections = list(_sections(rest, said, study_tables(runs, labels(runs)), with_data))
     return Outline(
         title(runs), verdict or _plain_verdict(runs), key_numbers(runs), figure and _at_full_width(figure), sections
     )
@@ -101,7 +103,9 @@ def _plain_verdict(runs: Sequence[Run]) -> str:
     )
 
 
-def _sections(drawn: Sequence[Figure], said: Mapping[str, Sequence[str]], with_data: bool) -> Iterator[Section]:
+def _sections(
+    drawn: Sequence[Figure], said: Mapping[str, Sequence[str]], tables: Mapping[str, Sequence[Table]], with_data: bool
+) -> Iterator[Section]:
     of = {name: section for section, names in SECTIONS.items() for name in names}
     for section in (*SECTIONS, REST):
         own = [figure for figure in drawn if of.get(figure.id, REST) == section]
@@ -110,8 +114,8 @@ def _sections(drawn: Sequence[Figure], said: Mapping[str, Sequence[str]], with_d
         shown = [figure for figure in own if figure.id not in DETAILS]
         folded = [figure for figure in own if figure.id in DETAILS]
         says = list(said.get(section, ())) or [_described(figure) for figure in own[:1]]
-        if own or said.get(section) or (section == "Data" and with_data):
-            yield Section(section, says, shown, folded)
+        if own or said.get(section) or section in tables or (section == "Data" and with_data):
+            yield Section(section, says, shown, folded, tables.get(section, ()))
 
 
 def _described(figure: Figure) -> str:

@@ -20,6 +20,7 @@ from headwater.results.inspection import (
     SampleRow,
     SharedBeginning,
     TermContrast,
+    WordCount,
 )
 from headwater.statistics import Estimate
 
@@ -91,7 +92,8 @@ def _inspection(row_reader: RowReader, profile: Profile, tokenizer: str | None) 
 def _terms(profile: Profile) -> TermContrast:
     pairs = (record for record in profile.sample if isinstance(record, Preference))
     found = contrast((pair.chosen.text, pair.rejected.text) for pair in pairs)
-    return TermContrast(found.pairs, found.words, PRIOR, LEAST, found.chosen, found.rejected)
+    frequent = (tuple(WordCount(*word) for word in side) for side in found.frequent)
+    return TermContrast(found.pairs, found.words, PRIOR, LEAST, found.chosen, found.rejected, *frequent)
 
 
 def _tokens(name: str, profile: Profile) -> dict[str, Spread]:

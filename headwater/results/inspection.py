@@ -63,6 +63,13 @@ class SharedBeginning(NamedTuple):
     characters: Quantiles
 
 
+class WordCount(NamedTuple):
+    """A word and how often it occurs."""
+
+    word: str
+    n: int
+
+
 @dataclass(frozen=True)
 class TermContrast:
     """The words that tell chosen from rejected responses, the strongest first."""
@@ -76,6 +83,9 @@ class TermContrast:
     """Count below which a word is not ranked."""
     chosen: tuple[Term, ...]
     rejected: tuple[Term, ...]
+    frequent_chosen: tuple[WordCount, ...] = ()
+    """The most frequent words of chosen responses, without those of any text; () in runs of older versions."""
+    frequent_rejected: tuple[WordCount, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -304,6 +304,26 @@ def load(path: Path) -> Run:
     )
 
 
+def beneath(path: Path) -> tuple[list[Path], list[Path]]:
+    """Return the finished and the unfinished runs at or beneath a directory, in the order of their names.
+
+    What lies inside a run belongs to it: members of an ensemble, references and checkpoints are not runs of their own.
+    """
+    finished: list[Path] = []
+    unfinished: list[Path] = []
+    for folder, inner, files in os.walk(path):
+        if "environment.json" in files:
+            (finished if "done" in files else unfinished).append(Path(folder))
+            inner.clear()
+        inner.sort(key=_natural)
+    return finished, unfinished
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Return a key that sorts 2 before 10."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
 def _read_json(path: Path, default: Any) -> Any:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else default
 

@@ -7,6 +7,7 @@ reason. To add a figure, write a function and give it a line in `PLOTS`.
 
 from __future__ import annotations
 
+from headwater.report.plots.answers import answer_faults, answer_lengths, reward_models
 from headwater.report.plots.curves import accuracy_by_kept_ratio
 from headwater.report.plots.data import longer_by, response_lengths
 from headwater.report.plots.decoding import decoded, reward_against_kl
@@ -127,6 +128,21 @@ PLOTS: dict[str, Plot] = {
         "On answers that both compared: 1 is full agreement, 0 is chance. Bars are 95 % intervals over prompts.",
         judge_agreement,
     ),
+    "answer-lengths": Plot(
+        "Lengths of the answers",
+        "Answers of every model to the same prompts.",
+        answer_lengths,
+    ),
+    "answer-faults": Plot(
+        "Unfinished and repetitive answers",
+        "Bars are 95 % intervals over prompts. An answer is unfinished where it reached the limit of tokens.",
+        answer_faults,
+    ),
+    "reward-models": Plot(
+        "Reward models on the same responses",
+        "Every model has units of its own: compare shapes, not levels.",
+        reward_models,
+    ),
     "score-differences": Plot(
         "Score differences by prompt",
         "Right of 0 the judge scores the model's answer higher. A mean above 0 can hide a tail of degraded prompts.",
@@ -192,6 +208,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "Decoding": ("decoded", "frontier"),
     "Policies": (
         *("win-rates", "strengths", "win-matrix", "judge-agreement"),
+        *("answer-lengths", "answer-faults", "reward-models"),
         *("score-differences", "policy-scores", "length-gain"),
     ),
 }

@@ -22,7 +22,9 @@ def term_contrast(runs: Sequence[Run]) -> list[Block]:
     """Draw the words with the largest |z|, a block a data set of pairs."""
     found = [inspection.terms for run in runs if (inspection := Inspection.find(run.path))]
     key = [Mark(f"more in {side} responses", colour) for side, colour in SIDES.items()]
-    return [Block("", key, [_cloud(terms), _list(terms)]) for terms in found if terms and _rows(terms)]
+    return [
+        Block("", key, [_cloud(terms), *_side_clouds(terms), _list(terms)]) for terms in found if terms and _rows(terms)
+    ]
 
 
 def _rows(terms: TermContrast, most: int | None = None) -> Rows:
@@ -60,6 +62,29 @@ def _cloud(terms: TermContrast) -> Panel:
     )
     says = f"{len(drawn)} words, larger ones with larger z: {_listed(drawn[:LISTED])}"
     return Panel("Cloud", says, finish([encoded], width, height))
+
+
+def _side_clouds(terms: TermContrast) -> list[Panel]:
+    """Return a cloud of the most frequent words of either side; none for runs that stored none."""
+    panels = []
+    for (side, colour), words in zip(SIDES.items(), (terms.frequent_chosen, terms.frequent_rejected), strict=True):
+        if not words:
+            continue
+        width, height = CLOUD
+        counts = dict(words[:CLOUDED])
+        placed = lay([(word, float(n)) for word, n in counts.items()], width, height)
+        rows = [{"term": word, "x": x, "y": y, "size": size, "count": counts[word]} for word, x, y, size in placed]
+        drawn = chart(rows).mark_text(align="center", baseline="middle", color=colour)
+        encoded = drawn.encode(
+            x=alt.X("x:Q").scale(domain=[0, width], nice=False).axis(None),
+            y=alt.Y("y:Q").scale(domain=[height, 0], nice=False).axis(None),
+            text="term:N",
+            size=alt.Size("size:Q").scale(None).legend(None),
+            tooltip=[alt.Tooltip("term:N", title="term"), alt.Tooltip("count:Q", title="count", format=",d")],
+        )
+        listed = ", ".join(f"{word} {count(n)}" for word, n in list(counts.items())[:LISTED])
+        panels.append(Panel(f"Frequent in {side}", f"frequent in {side}: {listed}", finish([encoded], width, height)))
+    return panels
 
 
 def _list(terms: TermContrast) -> Panel:
