@@ -23,7 +23,7 @@ LEAST = 5
 SHOWN = 40
 """Terms kept of either side."""
 COMMON = 0.005
-"""Words that make up a larger share of all words are left out of the frequent ones: they are those of any text."""
+"""Words that make up a larger share of both sides are left out of the frequent ones: they are those of any text."""
 
 # Scripts that put no space between words are read in pairs of characters.
 _UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}ー"
@@ -77,10 +77,9 @@ def contrast(pairs: Iterable[tuple[str, str]]) -> Contrast:
     ranked = sorted(_ranked(*sides), key=lambda term: (-term.z, term.term))
     chosen = tuple(term for term in ranked[:SHOWN] if term.z > 0)
     rejected = tuple(term for term in ranked[::-1][:SHOWN] if term.z < 0)
-    every = sides[0] + sides[1]
-    rare = {name for name, counted in every.items() if counted <= COMMON * every.total()}
+    common = {name for name in sides[0] if all(side[name] > COMMON * side.total() for side in sides)}
     frequent, others = (
-        tuple(itertools.islice(((name, n) for name, n in side.most_common() if name in rare), SHOWN)) for side in sides
+        tuple(itertools.islice((word for word in side.most_common() if word[0] not in common), SHOWN)) for side in sides
     )
     return Contrast(number, words, chosen, rejected, (frequent, others))
 

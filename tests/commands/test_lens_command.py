@@ -308,7 +308,7 @@ def test_a_typed_pair_is_scored_by_both_models_at_once(
     browser.visit(url)
     assert browser.run("document.getElementById('view').hidden")
     type_pair(browser, f"Why? {bad}", f"Because {bad} \u202e", "No idea.")
-    assert browser.run("document.getElementById('name').textContent") == "typed 1"
+    assert browser.run("document.getElementById('id').textContent") == "typed 1"
     assert browser.run("document.querySelectorAll('#cut .curve').length") == 4
     text = browser.run("document.getElementById('chosen').textContent")
     assert text.startswith(f"Because {bad} U+202E")
@@ -348,6 +348,6 @@ def test_a_live_page_holds_the_pairs_of_a_file_too(
 ) -> None:
     browser.visit(served(pairs, "--model", models["reward"], "--pairs", 4))
     type_pair(browser, "Why?", "Because.", "No.")
-    listed = browser.run("[...document.querySelectorAll('#list a > span:first-child')].map(one => one.textContent)")
+    listed = browser.run("[...document.querySelectorAll('#list .id')].map(one => one.textContent)")
     assert len(listed) == 5 and listed[-1] == "typed 1"
     assert browser.problems == []

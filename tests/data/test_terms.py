@@ -58,4 +58,9 @@ def test_turning_pairs_round_turns_the_signs() -> None:
 
 
 def test_no_words_no_terms() -> None:
-    assert contrast([("…", "!")]) == Contrast(pairs=1, words=(0, 0), chosen=(), rejected=())
+    assert contrast([("…", "!")]) == Contrast(pairs=1, words=(0, 0), chosen=(), rejected=(), frequent=((), ()))
+
+
+def test_frequent_words_are_counted_without_those_of_any_text() -> None:
+    found = contrast([("the garden the", "the attic the")] * 10 + [("the roses", "the dust")])
+    assert found.frequent == ((("garden", 10), ("roses", 1)), (("attic", 10), ("dust", 1)))

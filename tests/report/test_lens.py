@@ -283,7 +283,7 @@ class Opened:
         return str(self.browser.run(f"document.getElementById('cut').getAttribute('aria-{name}')"))
 
     def listed(self) -> list[str]:
-        return self.texts("#list a > span:first-child")
+        return self.texts("#list .id")
 
 
 @pytest.fixture(scope="module")
@@ -297,7 +297,7 @@ def test_injected_markup_is_text_and_runs_nothing(browser: Browser, hostile: Len
     assert browser.run("document.title") == f"headwater lens · data {BAD} by model {BAD}"
     assert browser.run("document.querySelectorAll('img, iframe, object, link').length") == 0
     assert browser.run("document.scripts.length") == 2
-    assert page.text("#name") == f"id {BAD}" and f"why {BAD}?" in page.text("#prompt")
+    assert page.text("#id") == f"id {BAD}" and f"why {BAD}?" in page.text("#prompt")
     # Bidi and control characters are named, not obeyed.
     assert page.text("#chosen") == f"yes {BAD} U+202EevilU+0007<|im_end|>"
     assert page.texts("#chosen .mark") == ["U+202E", "U+0007"]
@@ -436,27 +436,27 @@ def test_the_keyboard_s_place_is_seen(browser: Browser, many: Lens, tmp_path: Pa
 
 def test_keys_search_and_links_lead_to_pairs(browser: Browser, many: Lens, tmp_path: Path) -> None:
     page = Opened(browser, many, tmp_path / "lens.html", "#row%203")
-    assert (page.text("#name"), page.text("#place")) == ("row 3", "4 of 12")
+    assert (page.text("#id"), page.text("#place")) == ("row 3", "4 of 12")
     browser.press("j")
-    assert page.text("#name") == "row 4" and browser.run("location.hash") == "#row%204"
+    assert page.text("#id") == "row 4" and browser.run("location.hash") == "#row%204"
     browser.press("k")
     browser.press("k")
-    assert page.text("#name") == "row 2"
-    assert page.texts("#list a[aria-current]")[0].startswith("row 2")
+    assert page.text("#id") == "row 2"
+    assert page.texts("#list a[aria-current] .id") == ["row 2"]
     browser.press("/")
     assert browser.run("document.activeElement.id") == "search"
     for key in "row 11":
         browser.press(key)
     assert page.listed() == ["row 11"] and page.text("#count") == "1 of 12"
-    assert page.text("#name") == "row 2"  # j and k are letters here
+    assert page.text("#id") == "row 2"  # j and k are letters here
     browser.press("Enter")
-    assert page.text("#name") == "row 11"
+    assert page.text("#id") == "row 11"
     browser.press("/")
     browser.press("Escape")
     assert len(page.listed()) == 12
     browser.run("document.querySelector('#list a').focus()")
     browser.press("ArrowUp")
-    assert page.text("#name") == "row 10" and browser.run("document.activeElement.textContent").startswith("row 10")
+    assert page.text("#id") == "row 10" and browser.run("document.activeElement.textContent").endswith("row 10")
     browser.run("location.hash = '#nowhere'")
     browser.settle()
     assert page.text("#place") == "no pair nowhere on this page"
@@ -485,7 +485,7 @@ def test_pairs_are_sorted(browser: Browser, many: Lens, tmp_path: Path) -> None:
         assert page.listed() == ids, name
     wrong = [entry.id for entry in many.entries if entry.margins[0] < 0]
     assert 0 < len(wrong) < 12
-    found = "[...document.querySelectorAll('#list .wrong')].map(one => one.previousSibling.textContent)"
+    found = "[...document.querySelectorAll('#list .wrong')].map(one => one.querySelector('.id').textContent)"
     assert browser.run(found) == wrong
 
 
@@ -520,6 +520,22 @@ def test_it_fits_the_window(browser: Browser, hostile: Lens, tmp_path: Path, wid
     assert browser.run("document.getElementById('all').open") == (width == 1280)
     browser.picture(tmp_path / "lens.png")
     assert (tmp_path / "lens.png").stat().st_size > 20_000
+
+
+def test_answers_get_most_of_the_height_and_the_prompt_opens_at_its_end(
+    browser: Browser, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    turns = [Message("user" if i % 2 == 0 else "assistant", f"turn {i}: " + "some words " * 30) for i in range(9)]
+    answer = Response("a long answer " * 400, 1.0)
+    pair = Preference(id="row 1", prompt=tuple(turns), chosen=answer, rejected=answer)
+    lens_ = Lens("long", ["A note."], list(shown([pair], tokenizer)), Truncation(Keep(Fraction(1, 2))), REWARD)
+    page = Opened(browser, lens_, tmp_path / "lens.html")
+    top, bottom = page.box("#chosen")["top"], page.box(".panel")["top"]
+    assert bottom - top > 450, "more than half of a window of 900 pixels"
+    left = browser.run("(p => p.scrollHeight - p.clientHeight - p.scrollTop)(document.getElementById('prompt'))")
+    assert abs(left) < 2
+    assert page.text("#name").startswith("turn 8: some words") and page.text("#id") == "row 1"
+    assert page.texts("#list .question")[0].startswith("turn 8: some words")
 
 
 def test_what_can_be_used_has_a_name(browser: Browser, many: Lens, tmp_path: Path) -> None:
@@ -562,7 +578,7 @@ def test_two_hundred_pairs_of_five_hundred_tokens_open_in_two_seconds(
         "for (let i = 0; i < 20; i++) cut.dispatchEvent(new KeyboardEvent('keydown',"
         "{ key: 'ArrowRight', bubbles: true })); return (performance.now() - began) / 20 })()"
     )
-    assert page.text("#name") == "row 1" and len(page.listed()) == 200
+    assert page.text("#id") == "row 1" and len(page.listed()) == 200
     assert min(opened) < 2000 and drag < 100, (opened, drag)
 
 
@@ -643,7 +659,7 @@ def test_lenses_are_parts_of_another_page(browser: Browser, hostile: Lens, many:
     path.write_text(embedding([many, hostile]), encoding="utf-8")
     browser.visit(path.as_uri() + "#lens-2:" + quote(f"id {BAD}~2"))
     inside = "document.querySelectorAll('.lens')[{}].shadowRoot"
-    assert browser.run(inside.format(1) + ".getElementById('name').textContent") == f"id {BAD}"
+    assert browser.run(inside.format(1) + ".getElementById('id').textContent") == f"id {BAD}"
     assert browser.run(inside.format(1) + ".getElementById('place').textContent") == "2 of 2"
     assert browser.run("window.scrollY") > 0
     assert browser.run(inside.format(0) + ".getElementById('place').textContent") == "1 of 12"

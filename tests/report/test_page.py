@@ -9,10 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from headwater import cli
 from headwater.report import page
 from headwater.report.costs import costs
+from headwater.report.findings import labels
+from headwater.report.study_tables import study_tables
 from headwater.results import runs
 from headwater.statistics import Estimate
+from tests.report.test_plots import frontiered, swept
 
 ATTACK = "</script><img src=x onerror=alert(1)>"
 SECTION = r'<(?:section|details class="fold") id="(\w+)"'
@@ -174,3 +178,47 @@ def test_costs_are_those_of_the_run_itself(tmp_path: Path) -> None:
     assert texts["wall time"][1] == "123\u202f457 tokens a second"
     assert "costs" in re.findall(SECTION, page.render(found))
     assert "costs" not in re.findall(SECTION, page.render(found[1:]))
+
+
+def test_a_frontier_a_sweep_and_the_arms_of_a_selection_have_tables(tmp_path: Path) -> None:
+    given = [frontiered(tmp_path / "f" / "summary"), swept(tmp_path / "s" / "summary")]
+    arms = []
+    for name, by in (("random", {}), ("hard", {"selected_by": "pvar()", "selected_end": "top"})):
+        facts = {"kind": "dpo", "training_tokens": 1000.0, **by}
+        training = runs.start(tmp_path / name, "train-dpo", Config(), facts=facts)
+        training.log({"step": 1, "loss": 0.5})
+        training.write_metrics({"train_pairs": 40})
+        arms.append(runs.load(training.finish()))
+    evaluation = runs.start(tmp_path / "hard-eval", "evaluate", Config(model=str(tmp_path / "hard")))
+    evaluation.write_metrics({"accuracy": Estimate(0.8, 0.7, 0.9, 100, 90)})
+    compared = runs.start(tmp_path / "compared", "compare", Config(), facts={"says": []})
+    compared.write_metrics({"win_rate/rm/hard": Estimate(0.6, 0.5, 0.7, 40, 40)})
+    given += [*arms, runs.load(evaluation.finish()), runs.load(compared.finish())]
+    tables = study_tables(given, labels(given))
+    (selection,) = tables["Selection"]
+    assert [row["arm"].text for row in selection] == ["random", "hard"]
+    assert [row["accuracy"].text for row in selection] == ["–", "0.800"]
+    assert [row["win rate"].text for row in selection] == ["–", "0.600"]
+    assert {row["tokens"].text for row in selection} == {"1\u202f000"} and selection[0]["pairs"].text == "40"
+    assert [row["strategy"].text for row in tables["Decoding"][0]][:1] == ["interpolate(0.0)"]
+    assert len(tables["Signal"][0]) == 6
+    assert page.render(given).count('<table class="sortable">') == 4  # with that of the runs
+    assert labels(given)[given[0].path] == "f/summary", "the shortest end of the path that differs"
+
+
+def test_a_folder_stands_for_the_finished_runs_beneath(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    study(tmp_path / "study" / "10", "a")
+    study(tmp_path / "study" / "2", "b")
+    (tmp_path / "study" / "2" / "train b" / "members").mkdir()
+    inner = runs.start(tmp_path / "study" / "2" / "train b" / "members" / "0", "train-dpo", Config())
+    inner.finish()
+    runs.start(tmp_path / "study" / "broken", "evaluate", Config())
+    finished, unfinished = runs.beneath(tmp_path / "study")
+    assert [path.name for path in finished] == ["eval b", "train b", "eval a", "train a"]
+    assert [path.name for path in unfinished] == ["broken"]
+    output = tmp_path / "r.html"
+    assert cli.main(["report", str(tmp_path / "study"), "--output", str(output)]) == 0
+    assert "left out" in capsys.readouterr().err and output.read_text("utf-8").count('<th scope="row">eval') > 1
+    (tmp_path / "empty").mkdir()
+    assert cli.main(["report", str(tmp_path / "empty"), "--output", str(tmp_path / "e.html")]) == 2
+    assert "holds no run" in capsys.readouterr().err

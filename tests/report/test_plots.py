@@ -218,6 +218,33 @@ def embedded(path: Path) -> runs.Run:
     return runs.load(writer.finish())
 
 
+def answered(path: Path) -> runs.Run:
+    """A run as `generate` leaves it: two models, of which one repeats itself and is cut off."""
+    writer = runs.start(path, "generate", Config())
+    texts = {"sft": "one two three four five six", "dpo": "a b c d a b c d a b c d"}
+    for model, text in texts.items():
+        rows = [
+            {"instruction": f"Why {i}?", "output": f"{text} {i}", "generator": model}
+            | {"complete": model == "sft" or i % 2 == 0, "tokens": 10 + i}
+            for i in range(8)
+        ]
+        write_json(path / f"{model}.json", rows)
+    return runs.load(writer.finish())
+
+
+def scored(path: Path, *models: str) -> runs.Run:
+    """A run as `score` leaves it: the rewards of the same responses by several models."""
+    writer = runs.start(path, "score", Config())
+    writer.write_records(
+        [
+            {"id": f"p:{i}", "key": f"k{i}", "model": f"runs/{model}", "rewards": [float(i), i + place]}
+            for place, model in enumerate(models)
+            for i in range(6)
+        ]
+    )
+    return runs.load(writer.finish())
+
+
 NEEDS: dict[str, Callable[[Path], list[runs.Run]]] = {
     "accuracy": lambda p: [evaluated(p / "a", 0.3), evaluated(p / "b", 1.0)],
     "signal": lambda p: [signalled(p / "a")],
@@ -237,6 +264,9 @@ NEEDS: dict[str, Callable[[Path], list[runs.Run]]] = {
     "strengths": lambda p: [ranked(p / "a")],
     "win-matrix": lambda p: [ranked(p / "a")],
     "judge-agreement": lambda p: [ranked(p / "a")],
+    "answer-lengths": lambda p: [answered(p / "a")],
+    "answer-faults": lambda p: [answered(p / "a")],
+    "reward-models": lambda p: [scored(p / "a", "full", "half")],
     "score-differences": lambda p: [compared(p / "a")],
     "policy-scores": lambda p: [compared(p / "a")],
     "length-gain": lambda p: [compared(p / "a")],
@@ -286,6 +316,62 @@ def test_the_accuracy_figure_marks_chance_and_the_planted_depth(tmp_path: Path) 
     assert ">0.0<" not in svg  # the axis begins near chance, or the curve is squeezed
     assert "30 % kept 0.600 [0.500, 0.700]" in PLOTS["accuracy"].draw(given)[0].panels[0].says
     assert PLOTS["accuracy"].draw(given[:1]) == []
+
+
+def test_answers_of_models_share_an_axis_and_their_faults_are_counted(tmp_path: Path) -> None:
+    (lengths,) = PLOTS["answer-lengths"].draw([answered(tmp_path / "a")])
+    assert [mark.label for mark in lengths.key] == ["dpo", "sft"] and len(lengths.panels) == 1
+    assert "dpo: mean length 13.5, n 8" in lengths.panels[0].says
+    unfinished, repetition = PLOTS["answer-faults"].draw([answered(tmp_path / "b")])[0].panels
+    assert "dpo 0.500 [" in unfinished.says and "sft 0.000 [0.000, 0.000], n 8" in unfinished.says
+    assert "dpo 0.500 [0.500, 0.500], n 8" in repetition.says  # of 10 sequences, 5 are new
+    assert "sft 0.000" in repetition.says
+
+
+def test_reward_models_share_an_axis_where_they_scored_the_same_responses(tmp_path: Path) -> None:
+    one, other = scored(tmp_path / "a", "full"), scored(tmp_path / "b", "half")
+    (block,) = PLOTS["reward-models"].draw([one, other])
+    assert [mark.label for mark in block.key] == ["full", "half"]
+    assert PLOTS["reward-models"].draw([one]) == [], "one model is compared with nothing"
+
+
+def test_losses_of_different_objectives_have_panels_of_their_own(tmp_path: Path) -> None:
+    given = [trained(tmp_path / "a", "loss"), trained(tmp_path / "b", "loss")]
+    given = [dataclasses.replace(run, facts={"kind": kind}) for run, kind in zip(given, ("dpo", "ipo"), strict=True)]
+    assert [panel.title for panel in PLOTS["loss"].draw(given)[0].panels] == ["dpo", "ipo"]
+    same = [dataclasses.replace(run, facts={"kind": "dpo"}) for run in given]
+    assert [panel.title for panel in PLOTS["loss"].draw(same)[0].panels] == [""]
+
+
+def test_a_run_that_would_stretch_the_axis_has_its_own(tmp_path: Path) -> None:
+    given = []
+    for name, size in (("a", 1.0), ("b", 1.1), ("wild", 90.0)):
+        writer = runs.start(tmp_path / name, "train-dpo", Config())
+        for step in range(5):
+            writer.log({"step": step, "loss": size * step})
+        given.append(runs.load(writer.finish()))
+    usual, wild = PLOTS["loss"].draw(given)[0].panels
+    assert wild.title == "wild, on its own axis" and "wild" not in usual.says
+    evaluations = [evaluated(tmp_path / f"e{i}", what="reward") for i in range(3)]
+    (block,) = PLOTS["scores"].draw(evaluations)
+    assert not any("axis" in panel.title for panel in block.panels)
+
+
+def test_a_single_evaluation_is_a_point(tmp_path: Path) -> None:
+    writer = runs.start(tmp_path / "a", "train-dpo", Config())
+    for step in range(5):
+        writer.log({"step": step, "loss": 1.0 / (step + 1)})
+    writer.log({"step": 4, "eval_loss": 0.3})
+    assert '"type": "point"' in specs("loss", [runs.load(writer.finish())])
+
+
+def test_scores_beyond_the_whiskers_are_points(tmp_path: Path) -> None:
+    writer = runs.start(tmp_path / "a", "evaluate", Config())
+    values = [*np.linspace(0, 1, 40).tolist(), 30.0]
+    writer.write_records([{"chosen_reward": value, "rejected_reward": 0.0} for value in values])
+    (block,) = PLOTS["boxes"].draw([runs.load(writer.finish())])
+    drawn_rows = block.panels[0].chart.to_dict()["datasets"].values()
+    assert [{"run": "a", "side": "chosen", "value": 30.0}] in list(drawn_rows)
 
 
 def test_held_out_loss_is_dashed(tmp_path: Path) -> None:

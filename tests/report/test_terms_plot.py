@@ -40,7 +40,9 @@ def told(tmp_path: Path, rows: list[object]) -> runs.Run:
 def test_the_words_of_both_sides_are_drawn_and_told(tmp_path: Path) -> None:
     run = told(tmp_path, [pair(n, f"好的 splendid {n}", f"ghastly {n} words") for n in range(30)])
     (figure,) = figures({"data-terms": DATA_PLOTS["data-terms"]}, [run])
-    cloud, listed = figure.drawings
+    cloud, frequent, others, listed = figure.drawings
+    assert ">splendid<" in frequent.svg and ">ghastly<" not in frequent.svg and ">ghastly<" in others.svg
+    assert "frequent in chosen: " in frequent.alt and "splendid 30" in frequent.alt
     assert "splendid" in cloud.alt and "ghastly" in cloud.alt and "好的" in cloud.alt
     assert listed.alt.startswith("Words that distinguish chosen from rejected responses. 30 pairs, ")
     for drawing in (cloud, listed):

@@ -16,7 +16,7 @@ function draw(frame, view) {
   const narrow = window.matchMedia("(max-width: 56rem)").matches;
   const panels = Math.max(1, view.readings.length);
   const named = panels > 1 && view.lines.length > 1; // else the names at the curves' ends say what they are
-  const high = Math.round((narrow ? 66 : 102) * (panels > 1 ? 0.75 : 1)) + (named ? 12 : 0);
+  const high = Math.round((narrow ? 66 : 84) * (panels > 1 ? 0.75 : 1)) + (named ? 12 : 0);
   const right = width - ROOM.right;
   const x = (part) => ROOM.left + part * (right - ROOM.left);
   const spoken = view.lines.filter((line) => line.share);

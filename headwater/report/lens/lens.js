@@ -107,6 +107,13 @@ function start(host) {
     mark();
   }
 
+  // What a reader knows a pair by: the beginning of the last question; its id stands beside it.
+  function named(entry) {
+    const question = entry.prompt.findLast(([role]) => role === "user") ?? entry.prompt.at(-1);
+    const text = question?.[1].replace(/\s+/g, " ").trim() ?? "";
+    return text.length > 120 ? `${text.slice(0, 120)}…` : text || entry.id;
+  }
+
   function line(i) {
     const entry = lens.entries[i];
     const link = make("a", { href: `#${anchor(entry)}` });
@@ -119,8 +126,9 @@ function start(host) {
     } else if (scored) {
       numbers.append(make("b", {}, number(score(entry))), ` ${lens.readings[by].score} · `);
     }
-    numbers.append(`${lengths(entry).join(" / ")} tokens`);
-    link.append(make("span", { dir: "auto" }, entry.id), numbers);
+    numbers.append(`${lengths(entry).join(" / ")} tokens · `, make("span", { class: "id", dir: "auto" }, entry.id));
+    link.append(make("span", { class: "question", dir: "auto" }), numbers);
+    write(link.firstChild, named(entry));
     const item = make("li");
     item.append(link);
     return item;
@@ -141,7 +149,8 @@ function start(host) {
     $("view").hidden = $("all").hidden = !lens.entries.length;
     if (!lens.entries.length) return;
     const entry = lens.entries[current];
-    write($("name"), entry.id);
+    write($("name"), named(entry));
+    write($("id"), entry.id);
     $("name").href = `#${anchor(entry)}`;
     const place = order.indexOf(current);
     $("place").textContent = place < 0 ? "not among those found" : `${place + 1} of ${order.length}`;
@@ -151,7 +160,7 @@ function start(host) {
       put(paragraph, text);
       return paragraph;
     }));
-    $("prompt").scrollTop = 0;
+    $("prompt").scrollTop = $("prompt").scrollHeight; // the question that is answered stands last
     if (scored) {
       const { scale } = lens.readings[by];
       $("low").textContent = number(-scale);
