@@ -306,6 +306,7 @@ def train_dpo(
     split_seed: int | None = None,
     report_to: str = "none",
     push_to_hub: str | None = None,
+    reference: str | Path | None = None,
     weights: str = "uniform()",
 ) -> Run: ...
 def evaluate(

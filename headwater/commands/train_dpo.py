@@ -1,12 +1,14 @@
-"""Train a policy on preference pairs by DPO or a variant, against a frozen copy of itself as the reference."""
+"""Train a policy on preference pairs by DPO or a variant, against a frozen copy of itself or another reference."""
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
 from headwater.commands._flags import TRAINING_HELP
 from headwater.config import build
+from headwater.errors import UsageError
 from headwater.training.options import TrainingConfig
 
 EXAMPLE = 'headwater train-dpo cut.jsonl --output runs/dpo --model runs/sft --loss "dpo(beta=0.1)"'
@@ -14,7 +16,7 @@ EXAMPLE = 'headwater train-dpo cut.jsonl --output runs/dpo --model runs/sft --lo
 LEARNING_RATE = 1e-6
 LEARNING_RATES = {"simpo": 5e-7, "orpo": 5e-6}
 """Default learning rates of other losses: within the 3e-7 to 1e-6 of SimPO, and that of ORPO for a base model."""
-HELP = TRAINING_HELP
+HELP = TRAINING_HELP | {"Model": ("model", "reference", "lora_r")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,8 +24,10 @@ class Config(TrainingConfig):
     """Flags of `headwater train-dpo`."""
 
     model: str = "scratch(hidden=256, layers=4)"
-    """Policy to train, and the reference: Hugging Face name or path, or scratch(hidden=…, layers=…, vocab=…) for
-    random weights."""
+    """Policy to train: Hugging Face name or path, or scratch(hidden=…, layers=…, vocab=…) for random weights."""
+    reference: str | None = None
+    """Reference model: a training run, path or Hugging Face name, with the vocabulary of the policy. Default: the
+    policy as it is before training."""
     loss: str = "dpo(beta=0.1)"
     """Loss function. beta in dpo(beta=…) is the strength of the KL penalty; larger keeps the policy closer to the
     reference. docs/losses.md describes all losses.
@@ -48,5 +52,8 @@ def run(config: Config) -> Path:
     weights = build(config.weights, WEIGHTS, "weights")
     losses = POLICY_LOSSES | LIVE_REFERENCE_LOSSES
     loss = loss_of(config.loss, losses)
+    if config.reference is not None and not loss.needs_reference:
+        raise UsageError(f"--reference {config.reference}", f"has no effect: {loss!r} has none", "leave it out")
     rate = LEARNING_RATES.get(loss.name, LEARNING_RATE)
-    return train(config, TrainingTask("train-dpo", loss.name, "policy", losses, score_for(loss), rate, weights))
+    task = TrainingTask("train-dpo", loss.name, "policy", losses, score_for(loss), rate, weights)
+    return train(config, dataclasses.replace(task, reference=config.reference))

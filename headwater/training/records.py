@@ -38,7 +38,7 @@ TRENDS = {
 
 
 def fingerprints(
-    job: TrainingJob, checkpoint: Path | None, data: Examples, pairs: Pairs, loaded: loading.Loaded
+    job: TrainingJob, checkpoint: Path | None, data: Examples, pairs: Pairs, loaded: loading.Loaded, reference: Any
 ) -> dict[str, Any]:
     """Return what the training depends on, as checkpoints store it. Errors: where it differs from the checkpoint's."""
     now = {
@@ -50,6 +50,8 @@ def fingerprints(
         "versions": fingerprint.versions(),
         "processes": PartialState().num_processes,
     }
+    if reference is not None:
+        now["reference"] = fingerprint.of_weights(reference)
     return now if checkpoint is None else resume.check(checkpoint, now, job.options.allow_changes)
 
 

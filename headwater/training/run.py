@@ -17,7 +17,7 @@ from headwater.data.tokenizers import Tokenizer, is_call
 from headwater.data.tokens import EncodeOptions
 from headwater.errors import DataError, UsageError
 from headwater.forward.compilation import compile_layers
-from headwater.forward.format_check import row_format_for
+from headwater.forward.format_check import common_row_format
 from headwater.forward.packing import RowFormat
 from headwater.forward.scores import REWARD_MODEL, ScoreFunction, divergence_scores, kind_of
 from headwater.losses import COMPUTED, MEANINGS, Loss
@@ -44,17 +44,21 @@ def train(config: TrainingConfig, task: TrainingTask) -> Path:
     with running(job) as checkpoint:
         data = examples.read(job)
         model, tokenizer = loaded = _load_model(job, data)
-        encode_options = positions.fitted(config.truncation.encode_options(job.options.seed), model)
+        other = _other_reference(job, loaded)
+        readers = [model] if other is None else [model, other]
+        encode_options = positions.fitted(config.truncation.encode_options(job.options.seed), *readers)
         if job.task.head == "reward":
             say_place(tokenizer, encode_options.end)
         pairs = examples.encode(job, data, encode_options, tokenizer)
         _check_needs(job, pairs, model)
         _prepare_forward(job, model, pairs, encode_options)
-        prints = records.fingerprints(job, checkpoint, data, pairs, loaded)
+        prints = records.fingerprints(job, checkpoint, data, pairs, loaded, other)
         run = records.start(job, checkpoint, data, pairs, prints)
-        pairs = _add_reference(job, run, loaded, data, pairs, encode_options)
-        run.facts["layout"] = row_format = _row_format(job, model, pairs, encode_options)
-        score, kl_estimate = _live_reference(job, model, encode_options)
+        pairs = _add_reference(job, run, loaded, other, data, pairs, encode_options)
+        live = _live_reference(job, model, other)
+        run.facts["layout"] = row_format = _row_format(job, model, pairs, encode_options, live)
+        score, kl_estimate = _compared_with(job, live, encode_options)
+        del other, readers, live
         model = _trainable(job, model)
         memory_use = memory.MemoryUse(job.options, model, pairs.train, row_format, bf16=job.arguments.bf16)
         new_trainer = functools.partial(
@@ -96,6 +100,15 @@ def _load_model(job: TrainingJob, data: Examples) -> loading.Loaded:
     size = f"{model.num_parameters() / 1e6:.2f} M parameters · {len(tokenizer)} tokens"
     say(f"model: {name} · {size} · trained in {job.options.precision}")
     return loading.Loaded(model, tokenizer)
+
+
+def _other_reference(job: TrainingJob, loaded: loading.Loaded) -> Any:
+    """Load the reference that `--reference` names; None where it is the policy itself. Errors: `ModelError`."""
+    if job.task.reference is None:
+        return None
+    other = loading.reference_of(job.config.model, job.task.reference, loaded.tokenizer, job.options.seed)
+    say(f"reference: {job.task.reference} · {other.num_parameters() / 1e6:.2f} M parameters")
+    return other.to(next(loaded.model.parameters()).device).eval().requires_grad_(False)
 
 
 def _check_needs(job: TrainingJob, pairs: Pairs, model: Any) -> None:
@@ -140,36 +153,41 @@ def _prepare_forward(job: TrainingJob, model: Any, pairs: Pairs, encode_options:
         compile_layers(model)
 
 
-def _row_format(job: TrainingJob, model: Any, pairs: Pairs, encode_options: EncodeOptions) -> RowFormat:
+def _row_format(
+    job: TrainingJob, model: Any, pairs: Pairs, encode_options: EncodeOptions, live: Any = None
+) -> RowFormat:
     """Return the tightest row format that `model` reads correctly for `pairs`, and set the model to it.
 
+    A reference that is `live` during training reads the same rows, and is set too.
     A loss with a KL estimate also has rows of prompts with the responses to other prompts, which may be longer.
     """
     rows = [*pairs.train, *pairs.held_out]
     longest = longest_partner(rows, encode_options.longest) if "kl_estimate" in needs_of(job.loss) else 0
-    return row_format_for(model, rows, job.options.tokens_per_pass, longest=longest, bf16=job.arguments.bf16)
+    models = [model] if live is None else [model, live]
+    return common_row_format(models, rows, job.options.tokens_per_pass, longest=longest, bf16=job.arguments.bf16)
 
 
 def _add_reference(
     job: TrainingJob,
     run: RunWriter,
     loaded: loading.Loaded,
+    other: Any,
     data: Examples,
     pairs: Pairs,
     encode_options: EncodeOptions,
 ) -> Pairs:
-    """Return pairs with the log-probabilities of the untrained model, for a loss that needs a reference."""
+    """Return pairs with the log-probabilities of the untrained model, or of another, for a loss with a reference."""
     if not job.loss.needs_reference:
         return pairs
     if job.is_first:
         _keep_reference(job, run, loaded)
-    reference = Reference(loaded.model, job.options.tokens_per_pass, job.arguments.bf16)
+    reference = Reference(loaded.model if other is None else other, job.options.tokens_per_pass, job.arguments.bf16)
     return examples.with_reference(pairs, reference, data, encode_options, loaded.tokenizer)
 
 
 def _keep_reference(job: TrainingJob, run: RunWriter, loaded: loading.Loaded) -> None:
     """Record the reference model in the facts: by name, or saved in the run where a scratch model has none."""
-    name = job.config.model
+    name = job.task.reference or job.config.model
     if is_call(name):
         saving.save(loaded.model, loaded.tokenizer, run.path / "reference")
         run.facts["reference"] = "reference"
@@ -177,17 +195,22 @@ def _keep_reference(job: TrainingJob, run: RunWriter, loaded: loading.Loaded) ->
         run.facts["reference"] = str(Path(name).resolve()) if Path(name).is_dir() else name
 
 
-def _live_reference(
-    job: TrainingJob, model: Any, encode_options: EncodeOptions
+def _live_reference(job: TrainingJob, model: Any, other: Any) -> Any:
+    """Return the frozen reference that takes part in training; None for a loss that does without."""
+    if not needs_of(job.loss) & {"divergence", "kl_estimate"}:
+        return None
+    return copy.deepcopy(model).eval().requires_grad_(False) if other is None else other
+
+
+def _compared_with(
+    job: TrainingJob, live: Any, encode_options: EncodeOptions
 ) -> tuple[ScoreFunction, KLEstimate | None]:
-    """Return the score function, and the KL estimate if any, with a frozen copy of `model` where the loss needs one."""
-    needs = needs_of(job.loss)
-    if not needs & {"divergence", "kl_estimate"}:
+    """Return the score function, and the KL estimate if any, with the `live` reference where the loss needs one."""
+    if live is None:
         return job.task.score, None
-    frozen = copy.deepcopy(model).eval().requires_grad_(False)
-    if "divergence" in needs:
-        return divergence_scores(frozen), None
-    return job.task.score, KLEstimate(frozen, encode_options.longest)
+    if "divergence" in needs_of(job.loss):
+        return divergence_scores(live), None
+    return job.task.score, KLEstimate(live, encode_options.longest)
 
 
 def _trainable(job: TrainingJob, model: Any) -> Any:

@@ -34,5 +34,7 @@ class TrainingTask:
     """Which of the training pairs to train on, by the seed; None for all of them."""
     reward_head: int | None = None
     """Which output of a reward model with several is trained on as the reward."""
+    reference: str | None = None
+    """Reference model of a policy, by name or path; None for the untrained policy itself."""
     watched: str = "eval_rewards/accuracies"
     """The held-out figure by which early stopping keeps weights."""
