@@ -6,10 +6,12 @@ import gzip
 import io
 import json
 import tempfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import pyarrow
+import pyarrow.parquet
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -232,6 +234,20 @@ def test_utf_16_is_named(encoding: str, name: str, tmp_path: Path) -> None:
     path = tmp_path / name
     path.write_bytes(line(0).decode().encode(encoding))
     with pytest.raises(DataError, match=r"looks like UTF-16 · expected UTF-8"):
+        load(path)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("gz", "gzip data"), ("parquet", "Parquet"), ("zip", "a zip archive")])
+def test_a_file_that_is_no_text_is_named_by_what_it_holds(name: str, kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    if name == "gz":
+        path.write_bytes(gzip.compress(b'{"prompt": "p"}\n'))
+    elif name == "zip":
+        with zipfile.ZipFile(path, "w") as packed:
+            packed.writestr("a.jsonl", "{}")
+    else:
+        pyarrow.parquet.write_table(pyarrow.table({"prompt": ["p"]}), path)
+    with pytest.raises(DataError, match=rf"a\.jsonl · holds {kind}.*, not \.jsonl · name the file by what it holds"):
         load(path)
 
 

@@ -101,8 +101,20 @@ class _Metered(io.FileIO):
         return count
 
 
+_MAGIC = {
+    b"\x1f\x8b": "gzip data (.gz)",
+    b"\x28\xb5\x2f\xfd": "zstd data (.zst)",
+    b"PK\x03\x04": "a zip archive",
+    b"BZh": "bzip2 data",
+    b"\xfd7zXZ": "xz data",
+    b"PAR1": "Parquet (.parquet)",
+    b"ARROW1": "Arrow (.arrow)",
+}
+"""The first bytes of files that are no text, whatever their names say."""
+
+
 def _opened(path: Path, advance: Advance) -> io.BufferedReader[Any]:
-    """Open a file for reading bytes, unpacked by its suffix. Errors: `DataError` for UTF-16."""
+    """Open a file for reading bytes, unpacked by its suffix. Errors: `DataError` for UTF-16 and what is no text."""
     plain: io.BufferedReader[Any] = io.BufferedReader(_Metered(path, advance), 1 << 20)
     suffix = path.suffix.lower()
     handle = plain
@@ -110,7 +122,11 @@ def _opened(path: Path, advance: Advance) -> io.BufferedReader[Any]:
         handle = io.BufferedReader(gzip.GzipFile(fileobj=plain), 1 << 20)
     elif suffix == ".zst":
         handle = io.BufferedReader(pyarrow.CompressedInputStream(plain, "zstd"), 1 << 20)
-    start = handle.peek(4)[:4]
+    start = handle.peek(6)[:6]
+    kind = next((kind for magic, kind in _MAGIC.items() if start.startswith(magic)), None)
+    if kind is not None:
+        handle.close()
+        raise DataError(str(path), f"holds {kind}, not {suffix or 'text'}", "name the file by what it holds")
     if start[:2] in (b"\xff\xfe", b"\xfe\xff") or (len(start) > 1 and b"\0" in start[:2]):
         handle.close()
         raise DataError(str(path), "looks like UTF-16", "expected UTF-8", "save the file as UTF-8")
