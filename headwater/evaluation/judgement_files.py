@@ -254,7 +254,7 @@ def _described(fields: Mapping[str, Any]) -> Iterator[Judgement]:
     """Yield the judgement of a row that `--columns` describes: with its two answers, or the names of two models."""
     has_answers = {"a", "b"} <= set(fields)
     if "winner" not in fields or not (has_answers or {"model_a", "model_b"} <= set(fields)):
-        raise Broken(f"{', '.join(fields)} are described", f"expected {DESCRIBED}")
+        raise Broken(f"{', '.join(sorted(fields))} are described", f"expected {DESCRIBED}")
     first, second = (str(fields.get(f"model_{side}") or name) for side, name in zip("ab", _UNNAMED, strict=True))
     found = described.compared(fields) if has_answers else None
     one = Judgement(

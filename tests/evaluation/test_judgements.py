@@ -236,9 +236,9 @@ def test_a_judge_run_is_not_described(tmp_path: Path) -> None:
     [
         (
             "prompt=data.q,a=x,winner=label{2:a}",
-            r"j.jsonl:1 · prompt, a, winner are described · expected winner",
+            r"j.jsonl:1 · a, prompt, winner are described · expected winner",
         ),
-        ("prompt=data.q,a=x,b=y", r"j.jsonl:1 · prompt, a, b are described · expected winner"),
+        ("prompt=data.q,a=x,b=y", r"j.jsonl:1 · a, b, prompt are described · expected winner"),
         ("prompt=data.q,a=x,b=y,winner=label", r"j.jsonl:1 · winner is 2 · .*winner=label\{1:a,2:b\}"),
         ("prompt=data.p,a=x,b=y,winner=label{2:a}", "j.jsonl:1 · no p in data · data has q"),
     ],

@@ -105,14 +105,16 @@ class Description:
         """
         check_columns(fields, self._columns)
         found = {name: fields[name] for name in self._keeps if name in fields}
-        for name, source in self.sources.items():
+        for name, column in self._same:
+            found[name] = fields[column]
+        for name, source in self._others:
             found[name] = _found(fields, name, source)
         return Cells(found) if isinstance(fields, Cells) else found
 
     def left_out(self, fields: Fields, also_read: str | None = None) -> list[tuple[str, Any]]:
         """Return what a row holds and the description does not read, by place; `also_read` is a column that is read."""
-        tree = self._tree if also_read is None else {**self._tree, **tree_of([(also_read,)])}
-        return left_out(fields, tree)
+        rest = {name: value for name, value in fields.items() if name not in self._whole and name != also_read}
+        return left_out(rest, self._tree) if rest else []
 
     @functools.cached_property
     def _paths(self) -> tuple[Steps, ...]:
@@ -131,8 +133,28 @@ class Description:
         return tuple(name for name in names if name not in gone)
 
     @functools.cached_property
+    def _same(self) -> tuple[tuple[str, str], ...]:
+        """Names whose value is that of a column, and the column: most of them, and quick to read."""
+        return tuple(
+            (name, str(source.paths[0][0]))
+            for name, source in self.sources.items()
+            if len(source.paths) == 1 and len(source.paths[0]) == 1 and source.meanings is None
+        )
+
+    @functools.cached_property
+    def _others(self) -> tuple[tuple[str, Source], ...]:
+        """The other names, with their sources."""
+        same = dict(self._same)
+        return tuple((name, source) for name, source in self.sources.items() if name not in same)
+
+    @functools.cached_property
+    def _whole(self) -> frozenset[str]:
+        """Columns of which everything is read."""
+        return frozenset((*self._keeps, *(str(steps[0]) for steps in self._paths if len(steps) == 1)))
+
+    @functools.cached_property
     def _tree(self) -> Tree:
-        return tree_of([*self._paths, *((name,) for name in self._keeps)])
+        return tree_of(self._paths)
 
 
 def _found(fields: Fields, name: str, source: Source) -> Any:
