@@ -86,13 +86,15 @@ def outline(runs: Sequence[Run], drawn: Sequence[Figure], *, with_data: bool, ma
     found = findings_by_section(runs, margin)
     verdict = next((sentence for sentences in found.values() for sentence in sentences), "")
     figure = next((each for name in KEY for each in drawn if each.id == name), None)
-    if figure and len(figure.drawings) > 1:
-        figure = None  # several panels have no common width; they stay in their section
-    rest = [each for each in drawn if figure is None or each.id != figure.id]
+    rest = [part for each in drawn for part in (_without_first(each) if each is figure else [each])]
     said = {title: [one for one in sentences if one != verdict] for title, sentences in found.items()}
     sections = list(_sections(rest, said, study_tables(runs, labels(runs)), with_data))
     return Outline(
-        title(runs), verdict or _plain_verdict(runs), key_numbers(runs), figure and _at_full_width(figure), sections
+        title(runs),
+        verdict or _plain_verdict(runs),
+        key_numbers(runs),
+        figure and _first_at_full_width(figure),
+        sections,
     )
 
 
@@ -123,12 +125,19 @@ def _described(figure: Figure) -> str:
     return f"{figure.drawings[0].panel.says}."
 
 
-def _at_full_width(figure: Figure) -> Figure:
-    (block, (drawing,)), *_ = figure.blocks
+def _first_at_full_width(figure: Figure) -> Figure:
+    (block, (drawing, *_)), *_ = figure.blocks
     panel = drawing.panel._replace(chart=drawing.panel.chart.properties(width=WIDE, height=HIGH))
-    return replace(
-        figure, blocks=[(block._replace(panels=[panel]), [Drawing(drawing.name, drawing.alt, panel, block)])]
-    )
+    name = figure.id if len(figure.drawings) == 1 else f"{figure.id}-first"  # the others keep the name
+    wide = [(block._replace(panels=[panel]), [Drawing(drawing.name, drawing.alt, panel, block)])]
+    return replace(figure, id=name, blocks=wide)
+
+
+def _without_first(figure: Figure) -> list[Figure]:
+    """Return the figure without its first drawing; nothing where it has no other."""
+    (block, (_, *others)), *rest = figure.blocks
+    blocks = [*([(block, others)] if others else []), *rest]
+    return [replace(figure, blocks=blocks)] if blocks else []
 
 
 # ---- What was compared ----

@@ -126,6 +126,12 @@ def test_every_figure_stands_in_one_section(tmp_path: Path) -> None:
     found = [figure.id for section in plan.sections for figure in (*section.figures, *section.details)]
     assert plan.figure is not None
     assert sorted([*found, plan.figure.id]) == sorted(f.id for f in drawn)
+    signal = figures.figures(PLOTS, NEEDS["signal"](tmp_path / "signal"))
+    several = outline.outline(NEEDS["signal"](tmp_path / "other"), signal, with_data=False)
+    assert several.figure is not None
+    left = [one.name for section in several.sections for figure in section.figures for one in figure.drawings]
+    assert [*(one.name for one in several.figure.drawings), *left] == [one.name for f in signal for one in f.drawings]
+    assert len(several.figure.drawings) == 1 and several.figure.id == "signal-first"
 
 
 def test_a_figure_shows_three_rows_and_folds_the_rest() -> None:

@@ -129,7 +129,7 @@ def _shares(title: str, axis: str, shares: Mapping[str, statistics.Estimate]) ->
         low, high = (found.value if end is None else end for end in (found.low, found.high))
         rows.append({"model": model, "value": found.value, "low": low, "high": high, "n": found.n})
     base = chart(rows).encode(
-        y=alt.Y("model:N").title(None).scale(domain=list(shares)).axis(labelLimit=120, ticks=False),
+        y=alt.Y("model:N").title(None).scale(domain=list(shares)).axis(labelLimit=120, ticks=False, offset=8),
         color=alt.Color("model:N").scale(domain=list(shares), range=list(COLOURS[: len(shares)])).legend(None),
     )
     x = alt.X("value:Q").title(axis).axis(format="~%")
