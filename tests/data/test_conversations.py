@@ -19,7 +19,9 @@ from headwater.data.tokens import NOTES, PairTokens, encode, render, tokenize
 from headwater.data.turns import turn_end
 from headwater.errors import ModelError
 from headwater.report.lens.pieces import pieces_of
+from headwater.rewards.sampling import prompt_ids
 from tests.data.chat_templates import TEMPLATES, with_template
+from tests.support.endings import CHATML
 
 
 def _installed() -> dict[str, str]:
@@ -250,6 +252,43 @@ def test_a_system_turn_that_the_template_does_not_take_is_put_before_the_questio
     assert with_system.prompt.tolist() == without.prompt.tolist()
     notes = tokenize([pair(name, TALKS["a system turn"], "Yes.")], tokenizer_of(name), 1 << 20).notes
     assert notes["system_in_user_turn"] == 2
+
+
+QWEN = (
+    "{% if messages[0].role != 'system' %}<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}"
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""Of Qwen 2: a system turn of its own where none is given."""
+
+
+def test_a_system_turn_of_the_template_gives_way_to_one_of_the_data() -> None:
+    tokenizer = with_template(QWEN)
+    given, default = (
+        tokenize([pair("Gemma", TALKS[talk], "Yes.")], tokenizer, 1 << 20) for talk in ("a system turn", "one turn")
+    )
+    for found, system in ((given, "Be brief."), (default, "You are a helpful assistant.")):
+        said = tokenizer.decode(found.pairs[0].prompt)
+        assert said.startswith(f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n")
+        assert said.count("system") == 1 and not found.notes
+
+
+@pytest.mark.parametrize("writes", [True, False])
+def test_the_beginning_of_a_text_is_written_once(writes: bool) -> None:
+    """By the template or not at all, though the tokenizer would put its own before every text."""
+    from tokenizers.processors import TemplateProcessing
+
+    template = "{{ bos_token }}" * writes + CHATML
+    tokenizer = with_template(template)
+    begin = tokenizer.bos_token_id
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<bos> $A", pair="<bos> $A $B", special_tokens=[("<bos>", begin)]
+    )
+    assert tokenizer("a")["input_ids"][0] == begin
+    (found,) = tokenize([pair("Gemma", (USER,), "Yes.")], tokenizer, 1 << 20).pairs
+    assert found.prompt.tolist().count(begin) == int(writes) and begin not in found.chosen
+    (asked,) = prompt_ids([Asked((USER,), "a", "")], tokenizer, 1 << 20)
+    assert asked is not None and asked.tolist() == found.prompt.tolist()
 
 
 def test_one_row_that_the_template_refuses_costs_that_row_alone() -> None:

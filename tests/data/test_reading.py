@@ -287,7 +287,7 @@ def test_a_file_without_rows_is_refused(name: str, content: bytes, tmp_path: Pat
     path = saved(tmp_path / name, content)
     with pytest.raises(DataError) as error:
         load(path)
-    assert str(error.value) == f"{path} · no usable rows among 0"
+    assert str(error.value) == f"{path} · no usable rows among 0 · the data is empty"
 
 
 def test_a_parquet_file_without_rows_is_refused(tmp_path: Path) -> None:
@@ -304,7 +304,17 @@ def test_a_file_of_dropped_rows_is_refused_with_the_reasons(tmp_path: Path) -> N
     assert str(error.value) == (
         f"{path} · no usable rows among 3 · dropped: empty_response 1 (a response is empty; first: {path}[1]), "
         f"identical_responses 2 (both responses are the same but for white space; first: {path}[2])"
+        f" · the first row: {json.dumps(EMPTY)}"
     )
+
+
+def test_the_row_that_is_shown_is_cut_and_made_visible(tmp_path: Path) -> None:
+    row = {"prompt": "Why? \u202e" + "x" * 300, "chosen": "", "rejected": "No."}
+    path = saved(tmp_path / "a.jsonl", json.dumps(row, ensure_ascii=False).encode())
+    with pytest.raises(DataError) as error:
+        load(path)
+    shown = str(error.value).rpartition("the first row: ")[2]
+    assert shown.startswith('{"prompt": "Why? <U+202E>xxx') and shown.endswith("x…") and len(shown) == 120
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.tsv", "a.gz", "a", "jsonl", "a.parquet.gz"])

@@ -286,7 +286,9 @@ def test_data_without_a_usable_row_names_the_reasons(tmp_path: Path) -> None:
     assert str(row_reader.no_usable_rows()) == (
         f"{path} · no usable rows among 7 · dropped: prompts_differ 6 (the two responses answer different prompts; "
         f"first: {path}:1) · bad: MALFORMED 1 (first: {path}:7) · {path}:7 · chosen is a int · "
-        "expected a list of messages"
+        "expected a list of messages · the first row: "
+        '{"chosen": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "a"}, '
+        '{"role": "user", "content": "sure…'
     )
 
 

@@ -64,6 +64,8 @@ class Quarantine:
         """Place of the first row of every code and reason."""
         self.first = ""
         """Place and message of the first malformed row."""
+        self.first_text = ""
+        """The text of the first row that was left out."""
 
     def add(
         self, verdict: Verdict, part: Part, row: RawRow, code: str, *message: str, column: int | None = None
@@ -76,6 +78,7 @@ class Quarantine:
             self.first = self.first or " · ".join((place, *message))
         # A character has 4 bytes at most. Cut before decoding, because a row can be as long as its file.
         raw = row.text[: 4 * RAW_CHARACTERS].decode("utf-8", "backslashreplace").rstrip("\r\n")[:RAW_CHARACTERS]
+        self.first_text = self.first_text or raw
         entry = {
             "file": _printable(part.file),
             "line": row.number,

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from headwater.data.reading.counts import Quarantine, RowCounts
 from headwater.errors import DataError
+from headwater.marks import visible
 
 REASONS = {
     "duplicate": "an earlier row says the same",
@@ -31,7 +32,13 @@ def no_usable_rows(place: str, row_counts: RowCounts, quarantine: Quarantine) ->
     return DataError(place, f"no usable rows among {row_counts.rows_in}", *_why(row_counts, quarantine))
 
 
+SHOWN = 120
+"""Characters of a row that a message shows."""
+
+
 def _why(row_counts: RowCounts, quarantine: Quarantine) -> Iterator[str]:
+    if not row_counts.rows_in:
+        yield "the data is empty"
     if row_counts.dropped:
         counted = (
             f"{reason} {count} ({in_words(reason)}; first: {quarantine.places[reason]})"
@@ -42,3 +49,5 @@ def _why(row_counts: RowCounts, quarantine: Quarantine) -> Iterator[str]:
         counted = (f"{code} {count} (first: {quarantine.places[code]})" for code, count in quarantine.codes.items())
         yield f"bad: {', '.join(counted)}"
         yield quarantine.first
+    if text := visible(quarantine.first_text):
+        yield f"the first row: {text if len(text) <= SHOWN else text[: SHOWN - 1] + '…'}"
