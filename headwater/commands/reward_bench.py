@@ -30,8 +30,8 @@ class Config(ResponseFlags, DataFlags, RunFlags):
     model: Annotated[str, POSITIONAL]
     """Reward model, or policy with its reference: a training run, path or Hugging Face name."""
     dataset: Annotated[Path, POSITIONAL]
-    """Rows of RewardBench 1 or 2 or of RM-Bench, recognised by their columns: a file, directory, pattern, or name on
-    the hub."""
+    """Rows of RewardBench 1 or 2 or of RM-Bench, told apart by their responses: a file, directory, pattern, or name
+    on the hub."""
     output: Path
     """Directory of the run."""
     seed: int = 42

@@ -244,7 +244,8 @@ def examples(row_reader: RowReader) -> Iterator[Preference | Unpaired]:
     """Yield pairs or labelled responses. Errors: `DataError` for data with several responses a row."""
     for record in row_reader:
         if isinstance(record, Candidates):
-            raise _another_kind(row_reader, "several responses a row")
+            fix = "headwater select DATA --budget 100% --output pairs.jsonl makes pairs of them"
+            raise _another_kind(row_reader, "several responses a row", fix)
         yield record
 
 
@@ -255,8 +256,9 @@ def _pairs(row_reader: RowReader) -> Iterator[Preference]:
         yield record
 
 
-def _another_kind(row_reader: RowReader, held: str) -> DataError:
-    return DataError(row_reader.place, f"holds {held}: {row_reader.layout}", "expected pairs of chosen and rejected")
+def _another_kind(row_reader: RowReader, held: str, fix: str = "") -> DataError:
+    expected = "expected pairs of chosen and rejected"
+    return DataError(row_reader.place, *filter(None, (f"holds {held}: {row_reader.layout}", expected, fix)))
 
 
 def _loaded(row_reader: RowReader, preferences: list[ExampleT]) -> Loaded[ExampleT]:
