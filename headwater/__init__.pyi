@@ -421,6 +421,7 @@ def compare(
     columns: str | None = None,
     baseline: str | None = None,
     lc_data: str | Path | None = None,
+    lc_prompts: str | Path | None = None,
     style_control: bool = False,
     answers: Sequence[str | Path | Rows] | Rows = (),
     compat: Literal["upstream"] | None = None,

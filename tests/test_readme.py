@@ -40,7 +40,7 @@ def commands(page: Path, language: str) -> Iterator[list[str]]:
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A working folder with `pairs.jsonl` and `questions.json`."""
     monkeypatch.chdir(tmp_path)
-    reading.write(Path("pairs.jsonl"), generate(Corpus(pairs=64)))
+    reading.write(Path("pairs.jsonl"), generate(Corpus(pairs=96)))
     questions = [{"instruction": row.prompt[-1].content} for row in generate(Corpus(pairs=12, seed=1))]
     Path("questions.json").write_text(json.dumps(questions), encoding="utf-8")
 

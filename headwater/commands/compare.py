@@ -13,7 +13,6 @@ from headwater.data.reading import LayoutOptions
 from headwater.errors import UsageError
 from headwater.noninferiority import MARGIN, check_margin
 from headwater.results import runs
-from headwater.results.comparison import ModelFigure
 from headwater.results.recording import recording
 from headwater.statistics import LEVEL
 
@@ -25,7 +24,7 @@ EXAMPLE = "headwater compare runs/judged annotations.json --output runs/compared
 HELP = {
     "Input": ("judgements", "columns", "baseline"),
     "Output": ("output", "overwrite"),
-    "Length and style": ("lc_data", "style_control"),
+    "Length and style": ("lc_data", "lc_prompts", "style_control"),
     "Statistics": ("compat", "margin", "seed"),
 }
 
@@ -44,6 +43,9 @@ class Config(RunFlags):
     lc_data: Path | None = None
     """AlpacaEval's instruction_difficulty.csv or df_gamed.csv, for the length-controlled win rate as published.
     Without it, only length is controlled for, which works for any prompts."""
+    lc_prompts: Path | None = None
+    """AlpacaEval outputs of any model for all prompts, to find those that were not judged; not needed where one of
+    the models was judged on all."""
     style_control: bool = False
     """Rank models at equal style: length, headers, lists and bold text."""
     answers: tuple[Path, ...] = ()
@@ -86,6 +88,8 @@ def _check(config: Config) -> None:
         raise UsageError("no judgements are named", "headwater compare RUN … --output runs/compared")
     if config.layout_options.layout_name:
         raise UsageError(f"--layout {config.layout_options.layout}", "expected a .yaml file", "or see --columns")
+    if config.lc_prompts and not config.lc_data:
+        raise UsageError("--lc-prompts", "has no effect without --lc-data", "add it, or leave --lc-prompts out")
     if config.answers and not config.style_control:
         raise UsageError("--answers", "has no effect without --style-control", "add it, or leave --answers out")
     if config.examples < 0:
@@ -99,7 +103,7 @@ def _options(config: Config) -> ComparisonOptions:
 
     return ComparisonOptions(
         baseline=config.baseline,
-        reference=length_control.read_reference(config.lc_data) if config.lc_data else length_control.NOTHING,
+        reference=length_control.read_reference(config.lc_data, config.lc_prompts),
         style_control=config.style_control,
         styles=arena_hard.read_styles(config.answers),
         upstream=config.compat == "upstream",
@@ -114,23 +118,7 @@ def _show(found: PolicyComparison, config: Config) -> None:
     from headwater.evaluation import tables
 
     level = "90 % over votes" if config.compat else f"{100 * LEVEL:g} %"
-    heads: dict[ModelFigure, str] = {
-        "win_rate": f"win rate ({level})",
-        "lc_win_rate": f"at equal length ({found.length_control})",
-        "strength": "strength",
-    }
-    judges = list(dict.fromkeys(one.judge for one in found.standings))
-    for table in (
-        *(tables.standings(found.standings, found.figures, judge, heads) for judge in judges),
-        tables.matrix(found.standings, found.figures, found.baseline),
-        tables.lengths(found.standings, found.figures),
-        tables.agreement(found.agreements),
-        tables.differences(found.differences),
-        *(tables.wins(found.tables.win_matrix, judge) for judge in judges),
-        tables.extremes(found.tables.examples),
-        tables.official(found.tables.official) if config.lc_data else None,
-    ):
-        if table:
-            show(table)
+    for table in tables.comparison(found, level, show_official=config.lc_data is not None):
+        show(table)
     for sentence in found.sentences:
         show(sentence)

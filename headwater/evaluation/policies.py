@@ -126,7 +126,7 @@ def at_equal_length(standing: Standing, reference: Reference, seed: int) -> Fit 
     if lengths is None or why_undefined(standing, reference):
         return None
     preferences = np.array([one.preference for one in standing.opinions])
-    return length_control.win_rate(preferences, lengths, standing.prompts, reference, seed)
+    return length_control.win_rate(preferences, lengths, standing.prompts, reference.of(standing.prompts), seed)
 
 
 def differences(found: Sequence[Standing], seed: int) -> dict[tuple[str, str, str], Estimate]:

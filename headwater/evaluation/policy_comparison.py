@@ -74,6 +74,8 @@ class PolicyComparison:
     agreements: list[Agreement]
     differences: dict[tuple[str, str, str], Estimate]
     """Difference in preference by (judge, model, other model), over the prompts that both answered."""
+    undefined: Mapping[tuple[str, str], str]
+    """Why there is no win rate at equal length, by judge and model."""
     sentences: list[str]
     """What follows, with numbers."""
     length_control: str | None
@@ -100,13 +102,19 @@ def compare(judgements: Sequence[Judgement], options: ComparisonOptions | None =
     usable = whole(judgements)
     baseline = options.baseline or _baseline(judgements)
     standings = policies.standings(judgements, baseline)
+    reference = _in_order(options.reference, standings)
     if not standings:
         met = sorted({name for one in judgements for name in (one.first, one.second)})
         raise UsageError(f"--baseline {baseline}", "met no other model", f"judged are {', '.join(met)}")
     fits = {
         (one.judge, one.model): fit
         for one in standings
-        if (fit := policies.at_equal_length(one, options.reference, options.seed))
+        if (fit := policies.at_equal_length(one, reference, options.seed))
+    }
+    undefined = {
+        (one.judge, one.model): policies.why_undefined(one, reference)
+        for one in standings
+        if (one.judge, one.model) not in fits
     }
     found = agreements(usable, options.seed)
     differences = policies.differences(standings, options.seed)
@@ -122,14 +130,21 @@ def compare(judgements: Sequence[Judgement], options: ComparisonOptions | None =
         records=ComparedPrompts(tuple(row for standing in standings for row in _records(standing, baseline))),
         agreements=found,
         differences=differences,
+        undefined=undefined,
         sentences=[
             *say_identical(vote for standing in standings for vote in standing.votes),
             *_sentences(standings, figures, fits, baseline, options.margin),
-            *_undefined(standings, fits, options.reference),
+            *_undefined(undefined),
         ],
         length_control=next((fit.mode for fit in fits.values()), None),
         row_counts=RowCounts(len(usable), votes, +Counter({"without_baseline": len(usable) - votes})),
     )
+
+
+def _in_order(reference: Reference, standings: Sequence[Standing]) -> Reference:
+    """Return the reference with the order of its instructions, from a model that was judged on all of them."""
+    complete = [one.prompts for one in standings if len(one.prompts) == len(reference.difficulty) > 0]
+    return reference if reference.prompts or not complete else reference.with_prompts(complete[0])
 
 
 def _baseline(judgements: Sequence[Judgement]) -> str:
@@ -150,7 +165,8 @@ def _model_figures(
             own["win_rate"] = arena_hard.upstream(one.votes, options.seed)
         if fit := fits.get((one.judge, one.model)):
             value, low, high, n, clusters = fit.estimate
-            own["lc_win_rate"] = Estimate(value / 100, (low or 0) / 100, (high or 0) / 100, n, clusters)
+            figure = "minimal_lc_win_rate" if fit.mode == "minimal" else "lc_win_rate"
+            own[figure] = Estimate(value / 100, (low or 0) / 100, (high or 0) / 100, n, clusters)
         categories = sorted({vote.category for vote in one.votes})
         for category in categories if len(categories) > 1 else ():
             votes = [vote for vote in one.votes if vote.category == category]
@@ -214,17 +230,22 @@ def _sentences(
         yield f"The judges contradict each other on {model}: {judge} prefers it, {other} does not."
     for (judge, model), fit in fits.items():
         before = 100 * rates[judge, model].value
-        if length_control.is_extreme(before, fit.estimate.value):
+        if fit.mode == "minimal":
+            found = figures[of_model("minimal_lc_win_rate", judge, model)]
+            yield (
+                f"By {judge}, {model} at equal length by a model of length alone (minimal; not AlpacaEval's figure): "
+                f"{found.value:.3f}, and with the error of that model between {found.low:.3f} and {found.high:.3f}. On "
+                f"AlpacaEval's prompts, --lc-data df_gamed.csv of its repository settles it."
+            )
+        elif length_control.is_extreme(before, fit.estimate.value):
             moved = f"moves from {before:.1f} to {fit.estimate.value:.1f}"
             yield f"By {judge}, the win rate of {model} {moved} at equal length: the length model may not fit."
 
 
-def _undefined(standings: Sequence[Standing], fits: Fits, reference: Reference) -> Iterator[str]:
+def _undefined(undefined: Mapping[tuple[str, str], str]) -> Iterator[str]:
     """Yield why there is no win rate at equal length, for every model without one."""
-    for one in standings:
-        if (one.judge, one.model) not in fits:
-            why = policies.why_undefined(one, reference)
-            yield f"By {one.judge}, the win rate of {one.model} at equal length is undefined: {why}."
+    for (judge, model), why in undefined.items():
+        yield f"By {judge}, the win rate of {model} at equal length is undefined: {why}."
 
 
 def _records(standing: Standing, baseline: str) -> Iterator[ComparedAnswers]:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
 from rich.table import Table
 
 from headwater.evaluation.agreement import Agreement
 from headwater.evaluation.judgements import Judgement, count_comparisons
 from headwater.evaluation.judging import Requests, by_judge
 from headwater.evaluation.policies import Standing
+from headwater.evaluation.policy_comparison import PolicyComparison
 from headwater.marks import visible
 from headwater.results.comparison import (
     ExampleAnswers,
     JudgedFigures,
     ModelExamples,
     ModelFigure,
-    OfficialFigures,
     WinShare,
 )
 from headwater.statistics import LEVEL, Estimate
@@ -25,8 +26,34 @@ _LONGEST = 60
 """Characters of a prompt."""
 
 
-def cell(found: Estimate | None) -> str:
-    """Return a figure with its interval."""
+def comparison(found: PolicyComparison, level: str, show_official: bool) -> Iterator[Table]:
+    """Yield the tables of a comparison that have something to show; `level` names that of the intervals of win rates.
+
+    `show_official` also yields AlpacaEval's own figures.
+    """
+    heads: dict[ModelFigure, str] = {
+        "win_rate": f"win rate ({level})",
+        "lc_win_rate": f"at equal length ({found.length_control})",
+        "strength": "strength",
+    }
+    judges = list(dict.fromkeys(one.judge for one in found.standings))
+    tables = [
+        *(standings(found, judge, heads) for judge in judges),
+        matrix(found.standings, found.figures, found.baseline),
+        lengths(found.standings, found.figures),
+        agreement(found.agreements),
+        differences(found.differences),
+        *(wins(found.tables.win_matrix, judge) for judge in judges),
+        extremes(found.tables.examples),
+        official(found) if show_official else None,
+    ]
+    yield from (table for table in tables if table is not None)
+
+
+def cell(found: Estimate | None, undefined: str = "") -> str:
+    """Return a figure with its interval; "undefined", with the reason, where it is not known and a reason is given."""
+    if undefined and (found is None or np.isnan(found.value)):
+        return f"undefined: {undefined}"
     if found is None or found.low is None or found.high is None:
         return "–" if found is None else f"{found.value:.3f} (n too small)"
     return f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"
@@ -85,7 +112,7 @@ def matrix(found: Sequence[Standing], figures: JudgedFigures, baseline: str) -> 
     return table
 
 
-def standings(found: Sequence[Standing], figures: JudgedFigures, judge: str, heads: Mapping[ModelFigure, str]) -> Table:
+def standings(found: PolicyComparison, judge: str, heads: Mapping[ModelFigure, str]) -> Table:
     """Return the models under one judge, strongest first, with those figures of `heads` that any model has.
 
     `heads` are column names by figure. Models are sorted by their Bradley–Terry strength, or else their win rate.
@@ -96,22 +123,26 @@ def standings(found: Sequence[Standing], figures: JudgedFigures, judge: str, hea
         assert known is not None  # every model has a win rate
         return -known.value
 
-    models = sorted((one for one in found if one.judge == judge), key=strength)
+    figures = found.figures
+    models = sorted((one for one in found.standings if one.judge == judge), key=strength)
     shown = {f: h for f, h in heads.items() if any(figures.of_model(f, judge, one.model) for one in models)}
     table = _table(f"by {judge}", "model", *shown.values(), "pairs")
     for one in models:
-        cells = [cell(figures.of_model(figure, judge, one.model)) for figure in shown]
+        why = {"lc_win_rate": found.undefined.get((judge, one.model), "")}
+        cells = [cell(figures.of_model(figure, judge, one.model), why.get(figure, "")) for figure in shown]
         table.add_row(one.model, *cells, str(len(one.opinions)))
     return table
 
 
-def official(found: Sequence[OfficialFigures]) -> Table:
+def official(found: PolicyComparison) -> Table:
     """Return AlpacaEval's own figures, in per cent, with its standard errors."""
     heads = ("model", "win rate (error)", "discrete", "at equal length (error)", "won", "lost", "drawn")
     rows = []
-    for one in found:
+    for one in found.tables.official:
         rates = _with_error(one.win_rate, one.standard_error), f"{one.discrete_win_rate:.2f}"
-        at_equal_length = _with_error(one.length_controlled_winrate, one.lc_standard_error)
+        why = found.undefined.get((one.judge, one.model), "")
+        controlled = _with_error(one.length_controlled_winrate, one.lc_standard_error)
+        at_equal_length = f"undefined: {why}" if why else controlled
         counts = map(str, (one.n_wins, one.n_wins_base, one.n_draws))
         rows.append((one.judge, (one.model, *rates, at_equal_length, *counts)))
     return _by_judge("as AlpacaEval counts, in per cent (standard error)", heads, rows)
@@ -144,7 +175,9 @@ def agreement(found: Sequence[Agreement]) -> Table | None:
         return None
     table = _table("agreement of judges", "judges", "same winner", "Cohen's κ", "rank correlation", "n")
     for one in found:
-        table.add_row(" ~ ".join(one.judges), cell(one.same), cell(one.kappa), cell(one.rank), str(one.same.n))
+        kappa = cell(one.kappa, "both judges use one category")
+        rank = cell(one.rank, "the preferences of a judge do not vary")
+        table.add_row(" ~ ".join(one.judges), cell(one.same), kappa, rank, str(one.same.n))
     return table
 
 

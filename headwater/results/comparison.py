@@ -10,9 +10,16 @@ from headwater.results.stored import StoredResult
 from headwater.statistics import Estimate
 
 ModelFigure = Literal[
-    "win_rate", "lc_win_rate", "score_difference", "length_difference", "length_correlation", "strength"
+    "win_rate",
+    "lc_win_rate",
+    "minimal_lc_win_rate",
+    "score_difference",
+    "length_difference",
+    "length_correlation",
+    "strength",
 ]
-"""Figures of a model under a judge; `lc_win_rate` is the win rate at equal length."""
+"""Figures of a model under a judge; `lc_win_rate` is the win rate at equal length, and `minimal_lc_win_rate` what
+length alone says of it without AlpacaEval's data."""
 JudgeFigure = Literal["prefers_first"]
 """How often a judge prefers the answer that it is shown first; ½ is no bias."""
 JudgesFigure = Literal["agreement", "kappa", "rank"]

@@ -137,6 +137,54 @@ def test_the_published_leaderboard(
     assert not any("length model may not fit" in said for said in runs.load(tmp_path / "c").facts["says"])
 
 
+def test_a_model_with_803_judged_prompts_takes_the_data_of_805(
+    shared_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headwater.evaluation.length_control.RESAMPLES", 5)
+    data = shared_data / "alpaca_eval2"
+    judged = data / "annotations_text_davinci_001.json.gz"
+    given = ["--lc-data", data / "instruction_difficulty_recovered.csv"]
+    compare(tmp_path / "a", judged, *given, code=3)
+    assert "803 judged prompts, and 805" in (said := capsys.readouterr().err) and "--lc-prompts" in said
+    compare(tmp_path / "a", judged, *given, "--lc-prompts", data / "outputs_gpt4_1106_preview.json.gz")
+    (official,) = json.loads((tmp_path / "a" / "comparison.json").read_text())["official"]
+    assert (official["n_total"], official["length_control"]) == (803, "difficulty")
+    assert official["length_controlled_winrate"] == pytest.approx(6.5, abs=0.1)
+    # Another model that was judged on all prompts tells their order too.
+    compare(tmp_path / "b", judged, data / "annotations_gpt4_0613_concise.json.gz", *given)
+    both = json.loads((tmp_path / "b" / "comparison.json").read_text())["official"]
+    assert both[0]["length_controlled_winrate"] == official["length_controlled_winrate"]
+
+
+def test_without_alpaca_evals_data_equal_length_is_no_headline(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = rows("j", "t", wins=0.3)
+    for place, row in enumerate(found):
+        row["output_2"] = "x" * (5 + place)
+    compare(tmp_path / "c", write(tmp_path / "a.json", found))
+    told = " ".join(capsys.readouterr().out.split())
+    assert "at equal length (" not in told
+    assert "By j, t at equal length by a model of length alone (minimal; not AlpacaEval's figure): " in told
+    assert "--lc-data df_gamed.csv of its repository settles it" in told
+    metrics = runs.load(tmp_path / "c").metrics
+    assert "lc_win_rate/j/t" not in metrics
+    minimal, plain = metrics["minimal_lc_win_rate/j/t"], metrics["win_rate/j/t"]["value"]
+    assert minimal["low"] <= plain <= minimal["high"]
+
+
+def test_an_undefined_figure_says_why(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    one, two = rows("first", "t", wins=1.0), rows("second", "t", wins=1.0)
+    compare(tmp_path / "c", write(tmp_path / "a.json", one, two))
+    told = " ".join(capsys.readouterr().out.split())
+    assert "undefined: both judges use one category" in told
+    assert "undefined: the preferences of a judge do not vary" in told
+    assert "nan" not in told
+
+
 def arena(path: Path, count: int = 40) -> Path:
     """Judgments of v2.0 in two categories: the model wins maths clearly, and ties the rest."""
     games = {"math": ["B>>A", "A>>B"], "coding": ["A=B", "A=B"]}

@@ -62,6 +62,32 @@ def test_a_refit_without_the_gamed_baselines_is_near_the_published_figure(name: 
     assert found.estimate.high - found.estimate.low > 2 * 1.96 * (found.standard_error or 0)
 
 
+def test_a_minimal_figure_reaches_to_the_plain_win_rate_and_so_holds_the_published_one(
+    shared_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its bootstrap interval alone does not, for weak models; `benchmarks/length_control_error.py` counts 29."""
+    monkeypatch.setattr(length_control, "RESAMPLES", 20)
+    for name, (_, published) in MEASURED.items():
+        judged, _ = judgement_files.read(shared_data / "alpaca_eval2" / f"annotations_{name}.json.gz")
+        preferences = np.array([one.preference for one in judged])
+        lengths = np.array([[len(text) for text in one.outputs or ()] for one in judged], dtype=np.float64)
+        found = win_rate(preferences, lengths, [one.prompt for one in judged]).estimate
+        assert found.low is not None and found.high is not None
+        assert found.low <= published <= found.high
+        assert found.low <= 100 * preferences.mean() <= found.high
+
+
+def test_difficulties_are_found_by_prompt() -> None:
+    whole = Reference(np.arange(5.0), np.zeros((0, 4))).with_prompts([f"p{n}" for n in range(5)])
+    assert whole.of(["p4", "p1"]).difficulty.tolist() == [4.0, 1.0]
+    with pytest.raises(DataError, match=r"1 of 2 judged prompts are none of its instructions · the first is 'new'"):
+        whole.of(["p1", "new"])
+    with pytest.raises(DataError, match="4 prompts, and 5 in --lc-data"):
+        whole.with_prompts(["a"] * 4)
+    bare = Reference(np.arange(5.0), np.zeros((0, 4)))
+    assert bare.of(["p1"]) is bare and length_control.NOTHING.of(["p1"]) is length_control.NOTHING
+
+
 def made(n: int = 400, by_length: float = 2.0, quality: float = 0.5, seed: int = 0) -> tuple[Floats, Floats]:
     """Preferences that follow length and a quality of their own, and lengths: the second's are mostly larger."""
     generator = np.random.default_rng(seed)
