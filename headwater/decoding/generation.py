@@ -48,7 +48,9 @@ def two_models(
     """
     _refuse(logits_processor, stopping_criteria, generation_config, others)
     # Popped from the settings: as a named argument, generate would treat it as one of its own and pass it twice.
-    mask = others.get("attention_mask", torch.ones_like(input_ids))
+    # It is None where no token is padding: transformers drops a mask that is all ones.
+    mask = others.get("attention_mask")
+    mask = torch.ones_like(input_ids) if mask is None else mask
     prompts = [row[kept.bool()].tolist() for row, kept in zip(input_ids, mask, strict=True)]
     ends = torch.as_tensor([] if generation_config.eos_token_id is None else generation_config.eos_token_id).flatten()
     sampled = generation_config.do_sample

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -14,15 +15,17 @@ from tests.decoding.test_loop import END, PROMPTS, decode, model_of, nudged, tex
 STRATEGY = "kl_threshold(threshold=0.12)"
 
 
-def generate(strategy: str = STRATEGY, **settings: Any) -> list[list[int]]:
+def generate(
+    strategy: str = STRATEGY, prompts: Sequence[Sequence[int]] = PROMPTS, masked: bool = True, **settings: Any
+) -> list[list[int]]:
     reference = model_of()
-    width = max(map(len, PROMPTS))
-    ids = torch.tensor([[*[0] * (width - len(prompt)), *prompt] for prompt in PROMPTS])
-    mask = torch.tensor([[*[0] * (width - len(prompt)), *[1] * len(prompt)] for prompt in PROMPTS])
+    width = max(map(len, prompts))
+    ids = torch.tensor([[*[0] * (width - len(prompt)), *prompt] for prompt in prompts])
+    mask = torch.tensor([[*[0] * (width - len(prompt)), *[1] * len(prompt)] for prompt in prompts])
     given: dict[str, Any] = {"max_new_tokens": 24, "do_sample": False, "eos_token_id": END, "pad_token_id": END}
     found = nudged(reference).generate(
         ids,
-        attention_mask=mask,
+        attention_mask=mask if masked else None,
         custom_generate=two_models,
         reference=reference,
         strategy=strategy,
@@ -37,6 +40,15 @@ def generate(strategy: str = STRATEGY, **settings: Any) -> list[list[int]]:
 def test_generate_gives_what_the_loop_gives(strategy: str) -> None:
     reference = model_of()
     assert generate(strategy) == texts(decode(nudged(reference), reference, strategy))
+
+
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize("kind", ["one prompt", "equal lengths"])
+def test_prompts_without_padding_are_read_with_and_without_a_mask(kind: str, masked: bool) -> None:
+    """transformers hands over None for a mask that is all ones, and looks for padding where there is none given."""
+    prompts = [PROMPTS[0]] if kind == "one prompt" else [PROMPTS[0], [*reversed(PROMPTS[0])]]
+    whole = generate(prompts=[*prompts, [7, *PROMPTS[0]]])  # the longer prompt pads the others
+    assert generate(prompts=prompts, masked=masked) == whole[: len(prompts)]
 
 
 def test_sampling_heeds_the_generation_configuration() -> None:
