@@ -21,6 +21,8 @@ from headwater.results.training import Column
 from headwater.statistics import Estimate
 
 CHANCE = 0.5
+SUMMARY = "summary"
+"""Name of the run in which a study sums up its points."""
 JUDGED = ("judge", "compare")
 """Commands that store sentences about models under judges."""
 SAME = ", scored on equally short responses"
@@ -117,7 +119,10 @@ def distinct(runs: Sequence[Run]) -> list[Run]:
 
 
 def labels(runs: Sequence[Run]) -> dict[Any, str]:
-    """Return a name for every run by its path: the shortest end of the path that no other run shares."""
+    """Return a name for every run by its path: the shortest end of the path that no other run shares.
+
+    The summary of a study is named with the study.
+    """
     return {run.path: name for run, name in zip(runs, _endings([run.path for run in runs]), strict=True)}
 
 
@@ -125,7 +130,8 @@ def _endings(paths: Sequence[Path]) -> Iterator[str]:
     """Yield the shortest ending of every path, in whole parts, that no other one has."""
     shared = Counter("/".join(path.parts[-depth:]) for path in set(paths) for depth in range(1, len(path.parts) + 1))
     for path in paths:
-        endings = ("/".join(path.parts[-depth:]) for depth in range(1, len(path.parts)))
+        first = 2 if path.name == SUMMARY else 1
+        endings = ("/".join(path.parts[-depth:]) for depth in range(first, len(path.parts)))
         yield next((ending for ending in endings if shared[ending] == 1), str(path))
 
 

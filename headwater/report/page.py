@@ -56,7 +56,8 @@ def render(runs: Sequence[Run], margin: float = MARGIN) -> str:
     template = _environment().get_template("page.html")
     drawn, data = figures(PLOTS, runs), of_data(runs)
     plan = outline(runs, drawn, with_data=any(data), margin=margin)
-    charts = {one.name: one.spec for figure in itertools.chain(drawn, *data) for one in figure.drawings}
+    key = [plan.figure] if plan.figure else []  # last: its drawing is higher than the one of the same name
+    charts = {one.name: one.spec for figure in itertools.chain(drawn, *data, key) for one in figure.drawings}
     lenses = embedded_lenses(runs, names)
     live = ([vega()] if charts else []) + ([own("page.js")] if charts or len(runs) > 1 else [])
     scripts = live + ([lens_script()] if lenses else [])
@@ -139,8 +140,9 @@ def _path_cell(value: Any) -> Cell:
     """Return a path by its last part; a constructor call such as `scratch(size=1)` is no path and stays whole."""
     if value is None:
         return Cell(MISSING)
-    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-    return Cell(text if "(" in text else text.rstrip("/").rpartition("/")[2] or text, whole=text)
+    parts = [str(part) for part in value] if isinstance(value, list) else [str(value)]
+    ends = [part if "(" in part else part.rstrip("/").rpartition("/")[2] or part for part in parts]
+    return Cell(", ".join(ends), whole=", ".join(parts))
 
 
 def _pairs(run: Run) -> str:

@@ -3,9 +3,11 @@ from __future__ import annotations
 import base64
 import dataclasses
 import hashlib
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,6 +42,13 @@ class Elements(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
         self.attributes += attrs
+
+
+def charts_of(text: str) -> dict[str, Any]:
+    """The specifications of the drawings of a page, by name."""
+    found = re.search(r'<script type="application/json" id="charts">(.*?)</script>', text, re.S)
+    assert found
+    return dict(json.loads(found[1]))
 
 
 def study(home: Path, name: str = "a", kind: str = "dpo", facts: str = "x") -> list[runs.Run]:
@@ -204,6 +213,9 @@ def test_a_frontier_a_sweep_and_the_arms_of_a_selection_have_tables(tmp_path: Pa
     assert len(tables["Signal"][0]) == 6
     assert page.render(given).count('<table class="sortable">') == 4  # with that of the runs
     assert labels(given)[given[0].path] == "f/summary", "the shortest end of the path that differs"
+    assert labels(given[:1])[given[0].path] == "f/summary", "a summary says of what"
+    assert '"height": 300' in json.dumps(charts_of(page.render(given[:1]))["frontier-f-summary-reward-by-a"])
+    assert page._path_cell(["runs/a", "runs/b/"]).text == "a, b"
 
 
 def test_a_folder_stands_for_the_finished_runs_beneath(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -120,7 +120,7 @@ def _repetition(answers: Mapping[str, Sequence[StoredAnswer]]) -> Panel:
         model: statistics.mean([one.repetition for one in of], [one.prompt for one in of])
         for model, of in answers.items()
     }
-    return _shares("Repetition", "Share of 4-word sequences that occurred before", shares)
+    return _shares("Repetition", "Repeated 4-word sequences", shares)
 
 
 def _shares(title: str, axis: str, shares: Mapping[str, statistics.Estimate]) -> Panel:
