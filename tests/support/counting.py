@@ -61,6 +61,8 @@ def counted(row: dict[str, Any]) -> Counted:
     if "responses" in row:
         scored = ((one["output"], one["pref"]) for one in row["responses"])
         return Counted((("user", row["instruction"]),), tuple(("responses", text, score) for text, score in scored))
+    if "output" in row:
+        return Counted((("user", row["instruction"]),), (("desirable", row["output"], None),))
     scores = row["metadata"]["score_chosen"], row["metadata"]["score_rejected"]
     return _pair((("user", row["prompt"]),), row["chosen"], row["rejected"], scores)
 
