@@ -90,6 +90,13 @@ def test_every_example_is_of_a_layout() -> None:
     assert set(EXAMPLES) == set(LAYOUTS)
 
 
+def test_the_documentation_lists_every_layout() -> None:
+    root = Path(__file__).parents[2]
+    page = (root / "docs" / "data.md").read_text(encoding="utf-8")
+    assert [name for name in LAYOUTS if f"`{name}`" not in page] == []
+    assert f"any of {len(LAYOUTS)} public layouts" in (root / "README.md").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(("name", "example"), CASES)
 def test_a_layout_reads_its_row(name: str, example: Example) -> None:
     if name in TOGETHER:
