@@ -220,7 +220,8 @@ def test_whatever_stands_in_the_columns_detection_gives_a_verdict(name: str, dat
 def test_a_layout_is_detected_and_says_why(name: str, example: Example) -> None:
     source, reason = detect(example.good)
     assert source is LAYOUTS[name]
-    assert reason == f"{name} (has {', '.join(source.columns)})"
+    told_by = [column for column in source.told_by if column in example.good]
+    assert reason == f"{name} (has {', '.join([*source.columns, *told_by])})"
 
 
 @pytest.mark.parametrize("name", LAYOUTS)

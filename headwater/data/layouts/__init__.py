@@ -72,7 +72,7 @@ def detect(fields: Fields, layout: str | None = None, given: Fields | None = Non
         found = f"{_columns(fields)} fit several layouts ({', '.join(fitting)})"
         raise Broken(found, "choose one with --layout NAME", code="UNKNOWN_LAYOUT")
     name = fitting[0]
-    return LAYOUTS[name], f"{name} (has {', '.join(LAYOUTS[name].columns)})"
+    return LAYOUTS[name], f"{name} (has {', '.join(LAYOUTS[name].identifying(fields))})"
 
 
 def _named(fields: Fields, layout: str) -> tuple[Layout, str]:

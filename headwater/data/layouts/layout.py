@@ -102,10 +102,16 @@ class Layout:
     """Optional columns that are read as well."""
     items: tuple[str, ...] = MESSAGE_KEYS
     """Keys that are read of the objects in a column: of a message, or of one of several responses."""
+    told_by: tuple[str, ...] = ()
+    """Columns by which `recognise` knows it, of which a row has some."""
     skips: tuple[str, ...] = ()
     """Columns that hold what other columns hold as well: named and not refused, whatever their name."""
     together: Together | None = None
     """How several rows become records; None where every row is one."""
+
+    def identifying(self, fields: Fields) -> tuple[str, ...]:
+        """Return the columns of a row that identify the layout."""
+        return (*self.columns, *(column for column in self.told_by if column in fields))
 
     def fits(self, fields: Fields) -> bool:
         """Return whether a row has this layout."""

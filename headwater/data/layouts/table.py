@@ -91,7 +91,8 @@ def _pairwise(first: str, second: str, numbers: verdicts.Numbers) -> Layout:
     """Return a layout of two responses, a prompt, and a verdict or several votes, whatever the names of these."""
     read = partial(comparisons.pairwise, first=first, second=second, numbers=numbers)
     reads = (*_ALPACA, *trainers.QUESTIONS, *comparisons.VERDICTS)
-    return Layout((first, second), read, _is_compared, reads=reads)
+    told_by = (*trainers.QUESTIONS, *comparisons.VERDICTS)
+    return Layout((first, second), read, _is_compared, reads=reads, told_by=told_by)
 
 
 LAYOUTS: dict[str, Layout] = {
@@ -129,7 +130,10 @@ LAYOUTS: dict[str, Layout] = {
         reads=(*pairs.READS, *trainers.QUESTIONS, "messages", "conversations"),
     ),
     "accepted-rejected": _pair(
-        ("accepted", "rejected"), trainers.accepted_rejected, reads=(*pairs.READS, *pairs.ALPACA, *trainers.QUESTIONS)
+        ("accepted", "rejected"),
+        trainers.accepted_rejected,
+        reads=(*pairs.READS, *pairs.ALPACA, *trainers.QUESTIONS),
+        told_by=trainers.QUESTIONS,
     ),
     "stack-exchange-paired": _judged(("question", "response_j", "response_k"), comparisons.stack_exchange_paired),
     # Two responses, and a column with the verdict
@@ -203,6 +207,7 @@ LAYOUTS: dict[str, Layout] = {
         recognise=_is_rated,
         without=(*_LABELS, *_COMPARED, "helpfulness"),
         reads=(*_ALPACA, "prompt", "instruction", *rated.SCORES),
+        told_by=("prompt", "instruction", *rated.SCORES),
         together=rated.BY_PROMPT,
     ),
     "oasst-trees": _candidates(
