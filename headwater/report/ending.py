@@ -145,16 +145,13 @@ def _page(run: Run, result: Path) -> str:
 
 
 def _answered(run: Run, result: Path) -> str:
-    answers = [_quoted(path) for path in sorted(result.glob("*.json")) if path.stem in _models(run)]
-    if len(answers) < 2:
-        answers = [*answers, "OTHER_ANSWERS.json"]
-    judged = _quoted(result.parent / "judged")
+    """The answers of the first model are the baseline of the others'."""
+    models = [name.removeprefix("tokens/") for name in run.metrics if name.startswith("tokens/")]
+    answers = [_quoted(result / f"{model.strip('/').replace('/', '-')}.json") for model in models]
+    baseline, others = answers[:1] or ["BASELINE.json"], answers[1:] or ["OTHER_ANSWERS.json"]
     judge = "\"reward(model='REWARD_MODEL')\""
-    return f"headwater judge {' '.join(answers[1:])} --baseline {answers[0]} --judge {judge} --output {judged}"
-
-
-def _models(run: Run) -> set[str]:
-    return {Path(str(name)).name for name in run.config.get("model", ())}
+    judged = _quoted(result.parent / "judged")
+    return f"headwater judge {' '.join(others)} --baseline {baseline[0]} --judge {judge} --output {judged}"
 
 
 def _judged(run: Run, result: Path) -> str:

@@ -8,6 +8,7 @@ import pytest
 from headwater import cli
 from headwater.results import runs
 from headwater.studies.demo import Config, kept_ratios
+from tests.test_readme import README_ON_DEMO
 
 
 def test_the_kept_ratios_lie_below_at_and_above_the_planted_depth() -> None:
@@ -15,9 +16,12 @@ def test_the_kept_ratios_lie_below_at_and_above_the_planted_depth() -> None:
     assert kept_ratios(0.8) == [Fraction(n, 100) for n in (27, 53, 80, 100)]
 
 
-def test_the_demo_runs_from_corpus_to_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_demo_runs_from_corpus_to_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Small enough for a test: that every step is there and linked. What it finds needs the full size."""
-    root = tmp_path / "demo"
+    monkeypatch.chdir(tmp_path)
+    root = Path("demo")
     model = "scratch(hidden=32, layers=1, vocab=400)"
     assert cli.main(["demo", "--output", str(root), "--pairs", "120", "--model", model]) == 0
     said = capsys.readouterr()
@@ -33,6 +37,10 @@ def test_the_demo_runs_from_corpus_to_report(tmp_path: Path, capsys: pytest.Capt
             assert run.facts["keep"] == pytest.approx(keep / 100)
             assert (run.facts["kind"], run.facts["planted_depth"]) == (name, 0.3)
             assert run.metrics["accuracy"]["n"] == len(run.records()) > 10
+    assert len(README_ON_DEMO) == 2
+    for arguments in README_ON_DEMO:
+        assert cli.main(arguments) == 0, arguments
+    assert "win rate, demo/reward-100/dpo-100 " in capsys.readouterr().err
 
 
 def test_a_demo_is_not_overwritten_unasked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
