@@ -4,8 +4,8 @@
     python -m benchmarks.report RUN… --pictures docs/images/report  # report-1280.png, report-390.png
 
 Written counts from runs in memory to the page's text, drawing library included; opening from navigation to the end of
-the load event; alive is when every chart answers a pointer, in a window as tall as the page. The browser is the one of
-the tests (tests/browser.py).
+the load event; alive is when every chart answers a pointer, folds open, in a window as tall as the page. The browser is
+the one of the tests (tests/support/browser.py).
 """
 
 from __future__ import annotations
@@ -58,18 +58,18 @@ def measure(browser: Browser, path: Path) -> None:
     for _ in range(TIMES):
         browser.visit(path.as_uri())
         opened.append(browser.run("performance.getEntriesByType('navigation')[0].loadEventEnd"))
+        browser.run("document.querySelectorAll('details').forEach((fold) => { fold.open = true; })")
         browser.window(1280, int(browser.run("document.body.scrollHeight")) + 100)
         alive.append(timed(lambda: browser.wait(ALIVE)))
     print(f"opened in {said(opened)}; every chart alive after another {said(alive)}")
 
 
 def draw(browser: Browser, path: Path, stem: Path) -> None:
-    """Take the pictures, from the first figure on; on a desk with a pointer over its last mark."""
+    """Take the pictures of the first screen; on a desk with a pointer over the last mark of its figure."""
     stem.parent.mkdir(parents=True, exist_ok=True)
     inside = f"[...{CHARTS}].filter(c => c.getBoundingClientRect().top < innerHeight)"
     for width, height in ((1280, 900), (390, 844)):
         browser.visit(path.as_uri(), width, height)
-        browser.run("document.querySelector('figure').scrollIntoView()")
         browser.wait(f"{inside}.every(chart => chart.classList.contains('live'))")
         points = f"[...{CHARTS}[0].querySelectorAll('.mark-symbol path:not([opacity=\"0\"])')]"
         boxes = f"{points}.map(p => p.getBoundingClientRect()).map(b => [b.x + b.width / 2, b.y + b.height / 2])"
