@@ -217,6 +217,8 @@ def prepare(
     scored = [rows[pair.row] for pair in pairs]
     facts.pop("members", None)  # those of the model's own run
     facts |= of_evaluation(facts_of(encode_options, {}))
+    if runs.is_untrained(model):
+        facts["kind"] = f"{facts.get('kind', 'reward model')}, untrained"
     facts.setdefault("kind", "policy" if loading.head_of(runs.members_of(model)[0]) == "policy" else "reward model")
     return EncodedRows(
         name=model,
@@ -293,6 +295,11 @@ def _figures_of_pairs(
         baselines |= {name: wins(*theirs.T) for name, theirs in zip(members, by_member, strict=True)}
     pairs = [row for row in encoded.rows if isinstance(row, Preference)]
     figures = summarise_rewards(rewards, lengths, conversation_ids, options.seed)
+    if before is not None:
+        own = summarise_rewards(before, lengths, conversation_ids, options.seed)
+        figures = dataclasses.replace(
+            figures, untrained_reward_mean=own.reward_mean, untrained_reward_std=own.reward_std
+        )
     diagnostics = diagnose(ScoredPairs(pairs, rewards, lengths), baselines, options.seed)
 
     def biases(before: Floats) -> dict[str, BeforeAfter]:

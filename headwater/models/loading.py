@@ -119,6 +119,8 @@ def load(
 ) -> Loaded:
     """Load a model by Hugging Face name, path, or constructor call (`scratch(…)`), with its tokenizer.
 
+    `untrained(RUN)` is the reward model of a run before its training.
+
     A path or name may be that of adapters, which are merged into their base. `records` train the tokenizer of a scratch
     model and are unused otherwise; `seed` determines new weights. With `new_head`, as training sets it, a policy
     becomes a reward model with a score head of random weights; without it that is refused, as is a checkpoint that
@@ -127,6 +129,10 @@ def load(
     `ModelError`.
     """
     _refuse_ensemble(name)
+    if runs.is_untrained(name):
+        trained, tokenizer = load(runs.trained_of(name), head, records, seed, reward_head=reward_head)
+        base = runs.facts_of(Path(name)).get("base")
+        return Loaded(untrained(trained, base, seed, reward_head), tokenizer)
     torch.manual_seed(seed)
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
@@ -238,6 +244,10 @@ def reference_of(model: str, named: str | None, tokenizer: Tokenizer, seed: int)
 def head_of(name: str) -> Head:
     """Return whether a saved model is a reward model or a policy. Errors: `ModelError`, also for an ensemble."""
     _refuse_ensemble(name)
+    if runs.is_untrained(name):
+        if head_of(runs.trained_of(name)) == "policy":
+            raise ModelError(name, "is of a policy: its reference is what it was before", "name that")
+        return "reward"
     untrusted.check_model(name)
     adapter = adapter_files.config_of(name)
     if adapter is not None:

@@ -106,6 +106,7 @@ def end_rule(name: str) -> EndToken:
     is the line break (`template`); where the padding token ends turns, it is the token before the end (`never`).
     Errors: `ModelError`.
     """
+    name = runs.trained_of(name)
     trained = _trained(Path(name)).get("end")
     if trained is not None:
         return trained

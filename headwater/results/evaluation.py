@@ -57,6 +57,9 @@ class EvaluationFigures(StoredResult):
     reward_mean: Estimate | None = None
     reward_std: Estimate | None = None
     """Standard deviation over all responses (ddof = 1)."""
+    untrained_reward_mean: Estimate | None = None
+    """The same two of the model before its training, with `--untrained`."""
+    untrained_reward_std: Estimate | None = None
     chosen_reward_mean: Estimate | None = None
     rejected_reward_mean: Estimate | None = None
     brier: Estimate | None = None

@@ -65,6 +65,7 @@ def journal_of(output: Path) -> Path:
 
 def default_run(model: str, data: Path) -> Path:
     """Return the directory MODEL-on-DATA beside a local model, or in the working directory."""
-    path = Path(model)
-    name = f"{path.name}-on-{reading.name_of(data)}"
+    path = Path(runs.trained_of(model))
+    before = "untrained-" if runs.is_untrained(model) else ""
+    name = f"{before}{path.name}-on-{reading.name_of(data)}"
     return path.parent / name if path.is_dir() else Path(name)

@@ -347,8 +347,11 @@ def beside(data: Path) -> Path:
 
 
 def trained_on(path: Path) -> frozenset[str]:
-    """Return the conversation ids that a training run was trained on; none for any other model."""
-    file = path / TRAINED_ON
+    """Return the conversation ids that a training run was trained on; none for any other model.
+
+    Those of `untrained(RUN)` are those of RUN, so that both are evaluated on the same rows.
+    """
+    file = Path(trained_of(str(path))) / TRAINED_ON
     return frozenset(file.read_text(encoding="utf-8").split()) if file.is_file() else frozenset()
 
 
@@ -357,8 +360,22 @@ def members_of(path: str) -> tuple[str, ...]:
     return tuple(str(Path(path) / name) for name in facts_of(Path(path)).get("members", ())) or (path,)
 
 
+def trained_of(name: str) -> str:
+    """Return the run whose reward model `untrained(RUN)` names before its training; any other name as it is."""
+    return name.removeprefix("untrained(").removesuffix(")") if is_untrained(name) else name
+
+
+def is_untrained(name: str) -> bool:
+    """Return whether a name is `untrained(RUN)`: a reward model before its training, as a baseline."""
+    return name.startswith("untrained(") and name.endswith(")")
+
+
 def facts_of(path: Path) -> Facts:
-    """Return the facts of the run at `path`, or of the run that wrote the file `path`; {} when there is none."""
+    """Return the facts of the run at `path`, or of the run that wrote the file `path`; {} when there is none.
+
+    Those of `untrained(RUN)` are those of RUN.
+    """
+    path = Path(trained_of(str(path)))
     for place in (path, beside(path)):
         if (place / "facts.json").is_file():
             facts: Facts = _read_json(place / "facts.json", {})

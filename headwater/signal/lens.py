@@ -256,7 +256,8 @@ def _row_note(data: str, shown: int, prep_log: PrepLog) -> str:
 def _accuracy_note(models: Sequence[str], metrics: Mapping[str, Estimate]) -> str:
     """Return how often each model, and length alone, prefer the chosen response."""
     right = [
-        f"{model} scores the chosen response higher in {_share(metrics[f'{prefix}accuracy'])}"
+        f"{model} scores the chosen response higher in {_share(metrics[f'{prefix}accuracy'])} (scores: mean "
+        f"{metrics[f'{prefix}reward_mean'].value:.3g}, standard deviation {metrics[f'{prefix}reward_std'].value:.3g})"
         for prefix, model in zip(PREFIXES, models, strict=False)
     ]
     accuracy = metrics["accuracy"]

@@ -67,6 +67,31 @@ def test_baselines_are_compared_on_the_same_pairs(study: Path) -> None:
     assert untrained.p_value < 0.01
 
 
+def test_an_untrained_model_is_evaluated_as_any_other(study: Path) -> None:
+    """It is the model that `--untrained` compares with, on rows that the trained one has not seen."""
+    name, data = f"untrained({study / 'rm'})", ["--dataset", study / "test.jsonl", "--output", study / "before"]
+    succeed("evaluate", "--allow-leakage", "--model", name, *data)
+    before, after = runs.load(study / "before"), runs.load(study / "rm-eval")
+    baselines = {baseline.name: baseline for baseline in diagnostics(study / "rm-eval").baselines}
+    assert before.metrics["accuracy"]["value"] == pytest.approx(baselines["untrained"].accuracy)
+    for figure in ("mean", "std"):
+        found = before.metrics[f"reward_{figure}"]["value"]
+        assert found == pytest.approx(after.metrics[f"untrained_reward_{figure}"]["value"], abs=1e-6)
+    assert after.metrics["reward_std"]["value"] > 2 * before.metrics["reward_std"]["value"]
+    assert before.facts["kind"] == "reward model, untrained", "no point of the curve of trained models"
+    assert runs.trained_on(Path(name)) == runs.trained_on(study / "rm") != frozenset()
+
+
+def test_an_untrained_policy_is_its_reference(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    reading.write(tmp_path / "few.jsonl", generate(Corpus(pairs=20, seed=2)))
+    call = ["--data", tmp_path / "few.jsonl", "--output", tmp_path / "sft", "--model", MODEL, *QUICK]
+    succeed("train-sft", *call, "--num-train-epochs", 0.1)
+    name = f"untrained({tmp_path / 'sft'})"
+    arguments = ["evaluate", "--model", name, "--dataset", tmp_path / "few.jsonl", "--output", tmp_path / "e"]
+    assert cli.main([str(each) for each in arguments]) == 4
+    assert "is of a policy: its reference is what it was before" in capsys.readouterr().err
+
+
 def test_the_worst_and_the_closest_rows_are_shown_with_their_texts(study: Path) -> None:
     examples, records = diagnostics(study / "rm-eval").examples, runs.load(study / "rm-eval").records()
     by_id = {preference.id: preference for preference in reading.load(study / "test.jsonl").preferences}
