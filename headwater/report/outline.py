@@ -152,7 +152,9 @@ def title(runs: Sequence[Run]) -> str:
         kinds = list(dict.fromkeys(points[0].run.facts.get("kind", "model") for points in curves.values()))
         keeps = sorted({point.keep for points in curves.values() for point in points})
         on = _listed([percent(keep).removesuffix(" %") for keep in keeps])
-        return f"{_listed([_capital(str(kind)) for kind in kinds])} trained on the first {on} % of each response"
+        return (
+            f"{_capital(_listed([_spelled(str(kind)) for kind in kinds]))} trained on the first {on} % of each response"
+        )
     for command, heading in HEADINGS.items():
         about = [run for run in runs if run.command == command]
         if about:
@@ -180,8 +182,13 @@ def _curves(runs: Sequence[Run]) -> dict[str, list[Point]]:
     return {kind: points for kind, points in found.items() if len({point.keep for point in points}) > 1}
 
 
-def _capital(kind: str) -> str:
-    return kind.upper() if len(kind) <= 4 else kind[:1].upper() + kind[1:]
+def _spelled(kind: str) -> str:
+    """Return a kind of model inside of a sentence: names of losses in capitals where they are abbreviations."""
+    return kind.upper() if len(kind) <= 4 else kind
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _listed(words: Sequence[str]) -> str:

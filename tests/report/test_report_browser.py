@@ -210,8 +210,8 @@ def test_the_first_screen_is_the_answer(browser: Browser, study_url: str) -> Non
     for part in ("h1", ".verdict", ".numbers-first", ".key-figure .chart"):
         assert 0 < browser.run(f"{box.format(part)}.bottom") <= 900, part
     assert browser.run(f"{box.format('.key-figure .chart')}.width") > 1100
-    assert browser.run("document.querySelector('h1').textContent").endswith(
-        "trained on the first 10, 20, 30, 45 and 100\u00a0% of each response"
+    assert browser.run("document.querySelector('h1').textContent") == (
+        "headwaterReward model and DPO trained on the first 10, 20, 30, 45 and 100\u00a0% of each response"
     )
     assert browser.run("document.querySelectorAll('.numbers-first dd').length") == 4
 
