@@ -16,7 +16,9 @@ import numpy as np
 
 from headwater.data import reading
 from headwater.data.layouts import Broken
+from headwater.data.layouts.layout import MESSAGE_KEYS
 from headwater.data.layouts.messages import instructed, messages
+from headwater.data.layouts.unread import Columns, Unread
 from headwater.data.preference import Message
 from headwater.data.reading import ReadOptions
 from headwater.errors import DataError
@@ -57,6 +59,14 @@ def answer_to(
     return Answer(as_text(conversation), text, model, category, complete, tokens, () if plain else conversation)
 
 
+ANSWER_COLUMNS = Columns(
+    ("instruction", "input", "history", "system", "output", "messages", "completions"),
+    reads=("complete", "tokens", "prompt", "generator", "dataset", "category", "model", "ans_id", "tstamp"),
+    items=(*MESSAGE_KEYS, "response", "complete", "answer"),
+)
+"""What is read of the rows of answers: of AlpacaEval, of Arena-Hard, and of sampled responses."""
+
+
 class WinRate(NamedTuple):
     """Upstream's figures of the second outputs, rates in per cent."""
 
@@ -81,15 +91,25 @@ def win_rate(preferences: Sequence[float]) -> WinRate:
     return WinRate(100 * float(x.mean()), 100 * error, wins, losses, draws, total, 100 * (wins + draws / 2) / total)
 
 
-def read_answers(path: Path, name: str | None = None) -> list[Answer]:
+class AnswerFile(NamedTuple):
+    """The answers in a file."""
+
+    answers: list[Answer]
+    not_read: list[str]
+    """Columns that hold values and are not read."""
+
+
+def read_answers(path: Path, name: str | None = None) -> AnswerFile:
     """Return the answers in a file; `name` is the model where rows name none.
 
-    Errors: `DataError` by row, for a row that is no answer and for a prompt that is answered twice.
+    Errors: `DataError` by row, for a row that is no answer or has a column that changes its meaning and is not read,
+    and for a prompt that is answered twice.
     """
     found: dict[str, Answer] = {}
+    unread = Unread(ANSWER_COLUMNS)
     for row in reading.read_rows(path, ReadOptions()):
         try:
-            answer = _answer(row.fields, name or reading.name_of(path))
+            answer = _answer(unread.check(row.fields), name or reading.name_of(path))
         except Broken as problem:
             raise DataError(row.place, *problem.args) from None
         except (KeyError, TypeError, IndexError) as error:
@@ -103,7 +123,7 @@ def read_answers(path: Path, name: str | None = None) -> list[Answer]:
     models = {answer.model for answer in found.values()}
     if len(models) > 1:
         raise DataError(str(path), f"holds answers of {', '.join(sorted(models))}", "expected one model a file")
-    return list(found.values())
+    return AnswerFile(list(found.values()), unread.names)
 
 
 def _answer(fields: Mapping[str, Any], name: str) -> Answer:

@@ -21,7 +21,7 @@ from headwater.data.reading import RowCounts
 from headwater.errors import DataError, NetworkError, UsageError
 from headwater.evaluation import arena_hard
 from headwater.evaluation.agreement import position_bias
-from headwater.evaluation.alpaca_eval import Answer, read_answers
+from headwater.evaluation.alpaca_eval import Answer, AnswerFile, read_answers
 from headwater.evaluation.judge_client import JudgeClient
 from headwater.evaluation.judgements import Judgement, count_comparisons, no_verdict, whole
 from headwater.evaluation.judges import Asking, Comparison, Scoring
@@ -52,21 +52,23 @@ def read_comparisons(baseline: Path, answers: Sequence[Path]) -> Comparisons:
     row_counts: dict[str, RowCounts] = {}
     for path in answers:
         second = _read_answers(path)
-        name = f"answers of {second[0].model}"
-        if name in row_counts or second[0].model == first[0].model:
+        model = second.answers[0].model
+        name = f"answers of {model}"
+        if name in row_counts or model == first.answers[0].model:
             raise DataError(str(path), f"holds {name}, as another file does", "rename one")
-        comparisons, row_counts[name] = _paired(first, second)
+        comparisons, row_counts[name] = _paired(first.answers, second.answers)
+        row_counts[name].not_read = sorted({*first.not_read, *second.not_read})
         found += comparisons
     return Comparisons(found, row_counts)
 
 
-def _read_answers(path: Path) -> list[Answer]:
+def _read_answers(path: Path) -> AnswerFile:
     """Read answers, and print how many were cut off: a judge counts that against the model."""
-    answers = read_answers(path)
-    capped = sum(answer.complete is False for answer in answers)
+    found = read_answers(path)
+    capped = sum(answer.complete is False for answer in found.answers)
     if capped:
-        say(f"{answers[0].model}: {capped:,} of {len(answers):,} answers were cut off before their end")
-    return answers
+        say(f"{found.answers[0].model}: {capped:,} of {len(found.answers):,} answers were cut off before their end")
+    return found
 
 
 def _paired(baseline: Sequence[Answer], answers: Sequence[Answer]) -> tuple[list[Comparison], RowCounts]:

@@ -103,7 +103,7 @@ def read_reference(path: Path | None, prompts: Path | None = None) -> Reference:
     if path is None:
         return NOTHING
     found = _read(path)
-    return found.with_prompts([one.prompt for one in read_answers(prompts)]) if prompts else found
+    return found.with_prompts([one.prompt for one in read_answers(prompts).answers]) if prompts else found
 
 
 def _read(path: Path) -> Reference:

@@ -54,7 +54,7 @@ def answers(path: Path, name: str) -> Path:
 def judge(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A policy trained to say, of the known prompts, that the tuned model is better."""
     root = tmp_path_factory.mktemp("judge")
-    sides = [read_answers(answers(root / f"{name}.json", name)) for name in ("base", "tuned")]
+    sides = [read_answers(answers(root / f"{name}.json", name)).answers for name in ("base", "tuned")]
     known = [Comparison(*both) for both in zip(*sides, strict=True)][: len(KNOWN)]
     reading.write(root / "by-heart.jsonl", [_lesson(call) for call in votes(Pairwise("any"), known)])
     data = ("--data", root / "by-heart.jsonl", "--output", root / "m", "--model", "scratch(hidden=64, layers=2)")

@@ -39,15 +39,15 @@ def test_ties_count_half_by_hand() -> None:
 
 def test_published_outputs_are_read_and_written_back(shared_data: Path, tmp_path: Path) -> None:
     path = shared_data / "alpaca_eval2" / "outputs_gpt-3.5-turbo-1106.json.gz"
-    found = read_answers(path)
+    found = read_answers(path).answers
     assert len(found) == 805 and {one.model for one in found} == {"gpt-3.5-turbo-1106"}
     copy = tmp_path / "copy.json"
     copy.write_text(json.dumps(alpaca_eval.as_rows(found)), encoding="utf-8")
-    assert read_answers(copy) == found
+    assert read_answers(copy).answers == found
 
 
 def test_arena_hard_answers_are_answers(shared_data: Path) -> None:
-    found = read_answers(shared_data / "arena_hard" / "v0.1_gpt-4-0314.jsonl.gz")
+    found = read_answers(shared_data / "arena_hard" / "v0.1_gpt-4-0314.jsonl.gz").answers
     assert len(found) == 500 and found[0].model == "gpt-4-0314" and len(found[0].text) > 100
 
 
@@ -55,25 +55,33 @@ def test_a_file_without_names_is_called_after_itself_and_keeps_what_was_cut_off(
     path = tmp_path / "mine.json"
     rows: list[dict[str, Any]] = [{"instruction": "a", "output": "x", "complete": False}]
     path.write_text(json.dumps(rows), encoding="utf-8")
-    assert read_answers(path) == [Answer("a", "x", "mine", "", False)]
-    assert alpaca_eval.as_rows(read_answers(path))[0]["complete"] is False
+    assert read_answers(path).answers == [Answer("a", "x", "mine", "", False)]
+    assert alpaca_eval.as_rows(read_answers(path).answers)[0]["complete"] is False
 
 
 def test_what_sample_writes_is_a_set_of_answers(tmp_path: Path) -> None:
     prompt = (Message("user", "Why?"),)
     row = Candidates(prompt=prompt, responses=(Response("Because.", None, False),), id="r", source="s")
     reading.write(tmp_path / "dpo.jsonl", [row])
-    assert read_answers(tmp_path / "dpo.jsonl") == [Answer("Why?", "Because.", "dpo", "", False)]
+    assert read_answers(tmp_path / "dpo.jsonl").answers == [Answer("Why?", "Because.", "dpo", "", False)]
     two = dataclasses.replace(row, responses=row.responses * 2)
     reading.write(tmp_path / "two.jsonl", [two])
     with pytest.raises(DataError, match="sample with --n 1"):
         read_answers(tmp_path / "two.jsonl")
 
 
+def test_columns_of_answers_that_are_not_read_are_named(tmp_path: Path) -> None:
+    rows = [{"instruction": "a", "input": "b", "output": "x", "votes": 3, "comment": "c"}]
+    (tmp_path / "a.json").write_text(json.dumps(rows), encoding="utf-8")
+    found = read_answers(tmp_path / "a.json")
+    assert (found.answers[0].prompt, found.not_read) == ("a\nb", ["comment", "votes"])
+
+
 @pytest.mark.parametrize(
     ("rows", "problem"),
     [
         ([{"instruction": "a"}], "KeyError: 'output'"),
+        ([{"instruction": "a", "output": "x", "context": "c"}], "context changes what the row means"),
         ([{"instruction": "a", "output": "x"}] * 2, "for the second time"),
         ([{"instruction": str(i), "output": "x", "generator": f"m{i}"} for i in range(2)], "answers of m0, m1"),
     ],

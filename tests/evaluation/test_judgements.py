@@ -64,7 +64,7 @@ def test_the_prompt_is_that_of_the_pair(tmp_path: Path, more: dict[str, Any], as
     assert as_text(record.prompt) == asked
     answers = {"instruction": "Why?", "output": "So.", "generator": "b"} | more
     (tmp_path / "b.json").write_text(json.dumps([answers, answers | {"input": "dogs"}]), encoding="utf-8")
-    found = [answer.prompt for answer in alpaca_eval.read_answers(tmp_path / "b.json")]
+    found = [answer.prompt for answer in alpaca_eval.read_answers(tmp_path / "b.json").answers]
     assert found[0] == asked and found[1].endswith("Why?\ndogs")
 
 
