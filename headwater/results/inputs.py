@@ -9,6 +9,7 @@ from headwater.config.options import MODELS, Option, Options
 from headwater.data.reading import memory
 from headwater.data.reading.places import check_there
 from headwater.errors import ModelError, did_you_mean, nothing_at
+from headwater.results.runs import is_untrained, trained_of
 
 DATA = ("data", "dataset", "input", "prompts", "eval_data")
 """Options that name data: a file, directory, pattern, run, or name on the hub."""
@@ -51,6 +52,8 @@ def check_model(name: str) -> None:
     Other names are left to the hub, and names of constructors, such as `scratch(hidden=256)`, to those who build them.
     Errors: `ModelError`.
     """
+    if is_untrained(name):
+        name = trained_of(name)
     path = Path(name)
     if "(" in name or path.exists():
         return

@@ -31,7 +31,8 @@ def test_every_path_of_every_command_is_checked_or_written() -> None:
     configs = [importlib.import_module(command.module).Config for command in COMMANDS.values()]
     paths = {one.name for config in configs for one in Options(config).values() if one.kind is Path}
     assert paths - set(inputs.DATA) - set(inputs.WRITTEN) == {
-        *("answers", "baseline", "judgements", "lc_data", "against", "runs", "rewards", "likelihoods", "implicit")
+        *("answers", "baseline", "judgements", "lc_data", "lc_prompts", "against", "runs"),
+        *("rewards", "likelihoods", "implicit"),
     }, "a path that is new: is it data (DATA), written (WRITTEN), or a file or run that must exist?"
 
 
@@ -43,6 +44,7 @@ def test_every_path_of_every_command_is_checked_or_written() -> None:
         ("train-reward pairs.jsonl --eval-data none.jsonl --output x", 2, "none.jsonl · no such file"),
         ("sweep none.jsonl --output x", 2, "none.jsonl · no such file"),
         ("evaluate ./none pairs.jsonl", 4, "./none · no such file"),
+        ("evaluate untrained(./none) pairs.jsonl", 4, "./none · no such file"),
         (
             "train-dpo pairs.jsonl --model runs/sfd --output x",
             4,
