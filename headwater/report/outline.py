@@ -84,8 +84,10 @@ class Outline:
 def outline(runs: Sequence[Run], drawn: Sequence[Figure], *, with_data: bool, margin: float = MARGIN) -> Outline:
     """Return the outline of a page of `runs` with their figures; `with_data` adds the section of data sets."""
     found = findings_by_section(runs, margin)
-    verdict = next((sentence for sentences in found.values() for sentence in sentences), "")
     figure = next((each for name in KEY for each in drawn if each.id == name), None)
+    # Title, verdict and figure are about the same thing: the finding is that of the figure's section, if it has one.
+    about = next((section for section, names in SECTIONS.items() if figure and figure.id in names), "")
+    verdict = next((sentence for said in (found.get(about, ()), *found.values()) for sentence in said), "")
     rest = [part for each in drawn for part in (_without_first(each) if each is figure else [each])]
     said = {title: [one for one in sentences if one != verdict] for title, sentences in found.items()}
     sections = list(_sections(rest, said, study_tables(runs, labels(runs)), with_data))

@@ -19,8 +19,9 @@ from headwater.report.plots import DETAILS, KEY, PLOTS, SECTIONS, Block
 from headwater.report.plots.drawing import COLOURS, DARK, GREY
 from headwater.results import runs
 from tests.report.colour import VISIONS, contrast, difference
+from tests.report.test_findings import evaluated as found
 from tests.report.test_page import study
-from tests.report.test_plots import NEEDS, diagnosed, trained
+from tests.report.test_plots import NEEDS, compared, diagnosed, trained
 
 
 def drawings(section: str, given: list[runs.Run]) -> list[Drawing]:
@@ -188,3 +189,11 @@ def test_colours_are_told_apart_by_every_vision(palette: tuple[str, ...], vision
 def test_black_on_white_and_like_on_like() -> None:
     assert contrast("#000000", "#ffffff") == pytest.approx(21) and contrast("#123456", "#123456") == 1
     assert difference("#cc0000", "#00aa00", "usual") > 5 * difference("#cc4400", "#886600", "protanopia")
+
+
+def test_title_verdict_and_key_figure_are_about_the_same(tmp_path: Path) -> None:
+    given = [found(tmp_path / "reward-on-test", 0.9), compared(tmp_path / "judged")]
+    plan = outline.outline(given, figures.figures(PLOTS, given), with_data=False)
+    assert plan.figure is not None and plan.figure.id.startswith("win-rates")
+    assert plan.title == "Policies under judges: judged"
+    assert plan.verdict == "judged: By rm, dpo is better than sft: win rate 0.7."
