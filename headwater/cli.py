@@ -14,7 +14,7 @@ import textwrap
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import headwater
 from headwater import config, interrupts, masking
@@ -127,7 +127,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     return 0
                 name = _command(given[0])
                 module = importlib.import_module(COMMANDS[name].module)
-                _run(module, config.parse(module.Config, given[1:], f"headwater {name}"))
+                parsed = config.parse(module.Config, given[1:], f"headwater {name}")
+                importlib.import_module("headwater.results.inputs").check(parsed)
+                _say_ending(module.run(parsed))
                 return 0
         except BrokenPipeError:  # what reads the output, such as `head`, has ended
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -143,15 +145,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _ended(error, message, code, with_traceback)
 
 
-def _run(module: Any, parsed: Any) -> None:
-    """Run a command whose inputs are there, and print what came out, where it is and what to type next."""
-    from headwater.console import say
-    from headwater.report.ending import ending
-    from headwater.results import inputs
+def _say_ending(result: object) -> None:
+    """Print what came out, where it is and what to type next; of several processes, the first does."""
+    if os.environ.get("RANK", "0") == "0":
+        from headwater.console import say
+        from headwater.report.ending import ending
 
-    inputs.check(parsed)
-    result = module.run(parsed)
-    if os.environ.get("RANK", "0") == "0":  # of several processes, the first
         for line in ending(result):
             say(line)
 

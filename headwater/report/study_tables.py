@@ -92,7 +92,7 @@ def _win_rates(run: Run, model: str) -> Iterator[Estimate]:
 
 
 def _cell(found: Estimate | None) -> Cell:
-    """Return a value above its interval; n is told in a tooltip."""
+    """Return a value above its interval; n is in a tooltip."""
     if found is None:
         return Cell(MISSING)
     ends = "" if found.low is None or found.high is None else f"{number(found.low)}, {number(found.high)}"
