@@ -154,10 +154,10 @@ def say_refusals(row_counts: RowAccount) -> None:
         say(f"  {reason} {row_counts.dropped[reason]}, the first {message}")
 
 
-def say_notes(notes: Mapping[str, int]) -> None:
-    """Print how many responses met a rule: `boundary_merged 3 responses`."""
+def say_notes(notes: Mapping[str, int], unit: str = "responses") -> None:
+    """Print how many responses, or prompts, met a rule: `boundary_merged: 3 responses`."""
     for note, count in sorted(notes.items()):
-        say(f"{note}: {count} responses")
+        say(f"{note}: {count} {unit}")
 
 
 class Pace:

@@ -32,6 +32,10 @@ from headwater.errors import ModelError
 
 REASONING = re.compile(r"[<\[][/|]*[^<>\[\]]*(?:think|thought|reason|analysis|channel)[^<>\[\]]*[>\]]", re.IGNORECASE)
 """A tag that opens or closes reasoning: `<think>`, `[/THINK]`, `<|channel|>` …"""
+ADDED_SYSTEM = "system_prompt_of_template"
+"""Rule of a template that adds a system turn; its text follows in brackets."""
+SHOWN = 60
+"""Characters of this text that are shown."""
 TAG = re.compile(r"[<\[][^<>\[\]\s]+[>\]]")
 
 
@@ -62,6 +66,8 @@ class Chat(ChatTemplate):
         self.tokens: ControlTokens = encoder_of(tokenizer).tokens
         self.notes = ("date_in_prompt",) if self.tells_date else ()
         """Rules that are applied to every conversation."""
+        self.notes_without_system = (f"{ADDED_SYSTEM} ({_shortened(self.own_system)})",) if self.own_system else ()
+        """Rules that are applied to conversations without a system turn."""
         self._ends: dict[str, str] = {}
 
     def end(self, after: str) -> str:
@@ -82,7 +88,8 @@ class Conversation:
         if self._quotes:
             turns = [{**turn, "content": chat.tokens.hide(turn["content"])} for turn in turns]
         self._begun = turns.pop()["content"] if turns and turns[-1]["role"] == "assistant" else None
-        self._notes = [*chat.notes, *([] if self._begun is None else ["answer_begun_in_prompt"])]
+        self._notes = [*chat.notes, *(() if _begins_with_system(turns) else chat.notes_without_system)]
+        self._notes += [] if self._begun is None else ["answer_begun_in_prompt"]
         self._turns, self._prompt = self._rendered(turns)
         self._known: dict[tuple[Response, Written], Rendered] = {}
 
@@ -168,6 +175,15 @@ class Conversation:
         if "head_of_past_answer" not in self._notes:
             self._notes.append("head_of_past_answer")
         return before
+
+
+def _begins_with_system(turns: Sequence[Turn]) -> bool:
+    return bool(turns) and turns[0]["role"] == "system"
+
+
+def _shortened(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= SHOWN else line[: SHOWN - 1] + "…"
 
 
 def _folded(turns: Sequence[Turn]) -> list[Turn] | None:

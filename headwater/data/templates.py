@@ -236,6 +236,24 @@ class ChatTemplate:
             return None
 
     @cached_property
+    def own_system(self) -> str:
+        """The text of the system turn that it adds to conversations without one; empty where it adds none.
+
+        What it writes beside the text of a given system turn (Llama 3 the date) is no turn of its own.
+        """
+        question: list[Turn] = [{"role": "user", "content": "…"}]
+        try:
+            alone = self.render(question, generate=True)
+            before, given, after = self.render(
+                [{"role": "system", "content": SENTINEL}, *question], generate=True
+            ).partition(SENTINEL)
+        except RefusedError:
+            return ""
+        end = len(alone) - len(after)
+        replaces = bool(given) and len(before) <= end and alone.startswith(before) and alone.endswith(after)
+        return alone[len(before) : end].strip() if replaces else ""
+
+    @cached_property
     def has_generation_prompt(self) -> bool:
         """Whether it writes the header of an answer to be generated; some write one before past answers only."""
         question: list[Turn] = [{"role": "user", "content": "…"}]

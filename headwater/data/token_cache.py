@@ -26,7 +26,7 @@ from headwater.data.turns import special_tokens
 from headwater.errors import ResourceError
 from headwater.files import caches, write_atomically
 
-FORMAT = "4"
+FORMAT = "5"
 PARTS = ("prompt", "chosen", "rejected")
 
 

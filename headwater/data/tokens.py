@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from headwater.data.conversations import Chat, Conversation, Rendered, notes_of
+from headwater.data.conversations import ADDED_SYSTEM, Chat, Conversation, Rendered, notes_of
 from headwater.data.encoding import Span, encoder_of
 from headwater.data.preference import NO_COLUMNS, Example, Message, Preference, Prompted, Response
 from headwater.data.reading import RowCounts
@@ -95,10 +95,13 @@ NOTES = {
     "head_of_past_answer": "the template has no generation prompt; the head of a past answer is taken",
     "reasoning_kept": "the template would change the thoughts in the response, which is kept as it is",
     "system_in_user_turn": "the template takes no system turn, which is put before the first user turn",
+    ADDED_SYSTEM: "the template adds a system prompt where the row has none; the text follows in brackets",
     "answer_begun_in_prompt": "the prompt ends in an assistant turn, which the response continues",
     "date_in_prompt": "the template writes the date into the prompt: today's",
 }
 """Rules that may apply to a response, and their meaning."""
+OF_PROMPTS = ("special_token_text", "system_in_user_turn", ADDED_SYSTEM, "answer_begun_in_prompt", "date_in_prompt")
+"""Those that change what a model is asked, whatever it answers."""
 
 
 class Ends(Sequence[int]):
@@ -181,7 +184,7 @@ class Tokenized(NamedTuple):
     pairs: list[PairTokens]
     row_counts: RowCounts
     notes: Counter[str]
-    """Their names are those of `NOTES`."""
+    """Their names begin with those of `NOTES`."""
 
 
 def tokenize(

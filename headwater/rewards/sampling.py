@@ -14,12 +14,12 @@ import torch
 import transformers
 from numpy.typing import NDArray
 
-from headwater.console import say_refusals
+from headwater.console import say_notes, say_refusals
 from headwater.data.generated import ResponseTexts
 from headwater.data.preference import Preference, Response
 from headwater.data.sampling import Asked, Drawn, Sampling, uniforms
 from headwater.data.tokenizers import Tokenizer
-from headwater.data.tokens import TOKENS_PER_PASS, Ids, PairTokens, tokenize
+from headwater.data.tokens import OF_PROMPTS, TOKENS_PER_PASS, Ids, PairTokens, tokenize
 from headwater.data.turns import EndToken
 from headwater.errors import ModelError
 from headwater.forward.finite import FiniteLogits, check_scores
@@ -69,16 +69,17 @@ def draw_from(
 def prompt_ids(prompts: Sequence[Asked], tokenizer: Tokenizer, longest: int) -> list[Ids | None]:
     """Render prompts by the chat template up to the answer; None for more than `longest` tokens.
 
-    None too for prompts that the template refuses, which is printed. Prompts are encoded as in training: control tokens
-    spelled out in the data are text. Errors: `ModelError`.
+    None too for prompts that the template refuses, which is printed, as are the rules that apply to others. Prompts are
+    encoded as in training: control tokens spelled out in the data are text. Errors: `ModelError`.
     """
     found: dict[str, Ids] = {}
     # The prompt is rendered with two different answers; their common prefix is the prompt.
     stand_ins = [
         Preference(prompt=one.prompt, chosen=Response("A"), rejected=Response("B"), id=one.key) for one in prompts
     ]
-    pairs, row_counts, _ = tokenize(stand_ins, tokenizer, 10**9, "never")
+    pairs, row_counts, notes = tokenize(stand_ins, tokenizer, 10**9, "never")
     say_refusals(row_counts)
+    say_notes({note: count // 2 for note, count in notes.items() if note.startswith(OF_PROMPTS)}, "prompts")
     for pair in pairs:
         found[pair.id] = pair.prompt
     kept = ((one.key, found.get(one.key)) for one in prompts)

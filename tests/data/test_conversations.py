@@ -175,7 +175,7 @@ def test_what_the_template_writes_before_a_response_belongs_to_it(name: str) -> 
         .startswith(OPENINGS.get(name, "") + "Yes.")
     )
     assert notes["template_opens_response"] == (2 if name in OPENINGS else 0)
-    assert set(notes) <= set(NOTES)
+    assert {note.partition(" (")[0] for note in notes} <= set(NOTES)
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -270,7 +270,31 @@ def test_a_system_turn_of_the_template_gives_way_to_one_of_the_data() -> None:
     for found, system in ((given, "Be brief."), (default, "You are a helpful assistant.")):
         said = tokenizer.decode(found.pairs[0].prompt)
         assert said.startswith(f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n")
-        assert said.count("system") == 1 and not found.notes
+        assert said.count("system") == 1
+    assert not given.notes
+    assert default.notes == {"system_prompt_of_template (You are a helpful assistant.)": 2}
+
+
+def test_the_system_prompt_of_a_template_is_said_shortened_for_prompts_without_one(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    long = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant for everyone."
+    tokenizer = with_template(QWEN.replace("You are a helpful assistant.", long))
+    asked = [Asked(TALKS[talk], talk, "") for talk in TALKS]
+    prompt_ids(asked, tokenizer, 1 << 20)
+    said = f"system_prompt_of_template ({long[:59]}…): 2 prompts"
+    assert capsys.readouterr().err.splitlines() == [said]
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_system_prompt_is_of_the_template_only_where_one_of_the_data_replaces_it(name: str) -> None:
+    """An independent look: it stands in the conversation without a system turn, and not in the one with."""
+    chat = Chat(tokenizer_of(name))
+    alone = chat.render(turns(TALKS["one turn"]))
+    if chat.own_system:
+        assert chat.own_system in alone and chat.own_system not in chat.render(turns(TALKS["a system turn"]))
+    else:
+        assert "You are a helpful assistant" not in alone
 
 
 @pytest.mark.parametrize("writes", [True, False])
