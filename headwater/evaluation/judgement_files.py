@@ -31,6 +31,7 @@ from headwater.data.reading import ReadOptions, RowCounts, memory
 from headwater.errors import DataError, UsageError
 from headwater.evaluation.judgements import ANNOTATIONS, Judgement, no_verdict, without_verdict
 from headwater.evaluation.prompts import as_text
+from headwater.files import sha256
 
 
 def read(path: Path, description: Description | None = None) -> tuple[list[Judgement], RowCounts]:
@@ -102,7 +103,8 @@ def read_all(
     """Return the judgements of several files or judge runs, with the row counts by file and those of all votes.
 
     `description` holds for files, not for judge runs. Errors: `UsageError` for a path that does not exist, and for a
-    description of other data; those of `read`; `DataError` where no vote has a verdict.
+    description of other data, and for judgements that are named twice; those of `read`; `DataError` where no vote has a
+    verdict.
     """
     if description and description.kind != "judged":
         found_names = ", ".join(description.sources)
@@ -111,9 +113,15 @@ def read_all(
         )
     found: list[Judgement] = []
     stages = {}
+    earlier: dict[str, Path] = {}
     for path in paths:
         if not memory.find(path) and not path.exists():
             raise UsageError(str(path), "is not there", "name a file of judgements or a judge run")
+        digest = _digest(path)
+        if digest in earlier:
+            found_twice = "is named twice" if earlier[digest] == path else f"holds the same as {earlier[digest]}"
+            raise UsageError(str(path), found_twice, "its judgements would count twice", "leave one out")
+        earlier[digest] = path
         judgements, stages[str(path)] = read(path, description)
         found += judgements
     found = _with_names(found)
@@ -123,6 +131,12 @@ def read_all(
         where = ", ".join(map(str, paths))
         raise DataError(where, no_verdict(dropped), "judge the answers again, or name other judgements")
     return found, stages
+
+
+def _digest(path: Path) -> str:
+    """Return what is the same for two paths to the same judgements: a digest of the file, or the path of a folder."""
+    file = path / ANNOTATIONS if (path / ANNOTATIONS).is_file() else path
+    return memory.digest_of(path) or (sha256(file) if file.is_file() else str(file.resolve()))
 
 
 _UNNAMED = ("output_1", "output_2")

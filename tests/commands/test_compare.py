@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+import headwater
 from headwater import cli
+from headwater.errors import UsageError
 from headwater.results import runs
 
 
@@ -243,6 +245,29 @@ def test_flags_that_cannot_work_are_refused(
     compare(tmp_path / "c", write(tmp_path / "a.json", rows("j", "t", wins=0.5)), *more, code=2)
     assert problem in capsys.readouterr().err
     assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize("twice", ["the same path", "another path", "a copy", "a run and its file", "in memory"])
+def test_the_same_judgements_twice_are_refused(twice: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    judged = rows("j", "t", wins=0.5)
+    path = write(tmp_path / "annotations.json", judged)
+    other = {
+        "another path": tmp_path / "." / ".." / tmp_path.name / path.name,
+        "a copy": tmp_path / "copy.json",
+        "a run and its file": tmp_path,
+    }.get(twice, path)
+    if twice == "in memory":
+        with pytest.raises(UsageError, match="its judgements would count twice · leave one out"):
+            headwater.compare([judged, judged], output=tmp_path / "c")
+        return
+    if twice == "a copy":
+        other.write_bytes(path.read_bytes())
+    compare(tmp_path / "c", path, other, code=2)
+    holds = "is named twice" if other == path else f"holds the same as {path}"
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"{other} · {holds} · its judgements would count twice · leave one out" in said
+    assert not (tmp_path / "c").exists()
+    compare(tmp_path / "c", path, write(tmp_path / "more.json", rows("k", "t", wins=0.5)))
 
 
 def test_length_data_without_answers_has_no_effect_and_is_refused(
