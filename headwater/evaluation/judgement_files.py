@@ -21,6 +21,7 @@ from typing import Any
 
 from headwater.data import reading
 from headwater.data.layouts import Broken, NoPreference, Unread, described, with_messages
+from headwater.data.layouts.codes import VerdictCodes
 from headwater.data.layouts.description import ALWAYS, KINDS, Description
 from headwater.data.layouts.fields import listed
 from headwater.data.layouts.messages import instructed, prompt
@@ -40,7 +41,8 @@ def read(path: Path, description: Description | None = None) -> tuple[list[Judge
     `description` is that of `--columns`, for a file of another form. A row without a verdict is kept, with `preference`
     None, unless it has two games: one game of two would measure the position of the answers, so both are dropped, by
     the row's own problem or as `unparsed`. Errors: `DataError` at the first row that is no judgement or has a column
-    that changes its meaning and is not read, by file and line, and where no row is kept.
+    that changes its meaning and is not read, by file and line, and where no row is kept, or verdicts may mean
+    either answer (`data/layouts/codes.py`).
     """
     is_run = (path / ANNOTATIONS).is_file()
     reader = FileReader(None if is_run else description)
@@ -64,6 +66,10 @@ def read(path: Path, description: Description | None = None) -> tuple[list[Judge
         # Battles that do not say what was asked are of prompts of their own.
         found += [one if one.prompt else replace(one, prompt=row.place) for one in judgements]
     row_counts.not_read = reader.not_read
+    try:
+        reader.verdict_codes.check()
+    except Broken as problem:
+        raise DataError(str(place), *problem.args) from None
     if row_counts.dropped and not found:
         raise DataError(str(place), no_verdict(row_counts.dropped), "judge the answers again")
     if not found:
@@ -77,6 +83,7 @@ class FileReader:
     def __init__(self, description: Description | None) -> None:
         self._description = description
         self._unread: dict[Reader, Unread] = {}
+        self.verdict_codes = VerdictCodes()
 
     @property
     def not_read(self) -> list[str]:
@@ -91,6 +98,8 @@ class FileReader:
             return list(_described(self._unread_of(_described).check(fields, left_out)))
         fields = {**row, "games": listed(row, "games")}  # a cell of CSV is a text
         read_row = _reader(fields)
+        if read_row is _annotation and "preference" in fields:
+            self.verdict_codes.add(fields, "preference")
         return list(read_row(self._unread_of(read_row).check(fields)))
 
     def _unread_of(self, read_row: Reader) -> Unread:

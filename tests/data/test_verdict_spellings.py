@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,46 @@ def test_pairs_and_judgements_read_a_preference_alike(value: Any, tmp_path: Path
         assert reader.row_counts.dropped == {"tie": 1}
     else:
         assert records[0].chosen.text == ("So." if found[0] < 0.5 else "No.")
+
+
+@pytest.mark.parametrize(
+    ("values", "is_refused"),
+    [
+        ([0, 1, 1], True),
+        (["0", "1", None], True),
+        ([0.0, "tie", 1.0], True),
+        ([[0, 0, 1], [1, 1, 0], 1], True),
+        ([0, 1, 2], False),
+        ([0, 1, 1.5], False),
+        ([0, 1, 1.2], False),
+        ([1, 1, 1], False),
+        ([0, 0, "A"], False),
+    ],
+)
+@pytest.mark.parametrize("names", [("instruction", "output_1", "output_2"), ("question", "response_1", "response_2")])
+def test_verdicts_of_0_and_1_are_no_ties_without_a_word(
+    names: tuple[str, str, str], values: list[Any], is_refused: bool, tmp_path: Path
+) -> None:
+    """A column from 1 to 2, with 0 for a tie, that holds 0 and 1 alone: a 0 for the first would be a tie."""
+    path = tmp_path / "a.jsonl"
+    texts = [dict(zip(names, (f"Why {n}?", "So.", "No."), strict=True)) for n in range(3)]
+    rows = [{**text, "preference": value} for text, value in zip(texts, values, strict=True)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    readers = [lambda: list(RowReader(path, ReadOptions(max_bad_rows="100%")))]
+    if names[0] == "instruction" and not isinstance(values[0], list):
+        readers.append(lambda: judgement_files.read(path)[0])
+    for read in readers:
+        if not is_refused:
+            read()
+            continue
+        with pytest.raises(DataError) as caught:
+            read()
+        place, found, _, fix = str(caught.value).split(" · ")
+        assert place == str(path) and re.fullmatch(r"preference is 0 \(\d\) or 1 \(\d\) in all rows", found)
+        (columns,) = re.findall(r"--columns '(.*)'", fix)
+        assert columns == "prompt={}, a={}, b={}, winner=preference{{0:a,1:b}}".format(*names)
+        records: list[Any] = list(RowReader(path, ReadOptions(columns=columns, max_bad_rows="100%")))
+        assert [one.chosen.text for one in records][:1] == ["So."]
 
 
 def said(role: str, content: str) -> dict[str, str]:

@@ -106,6 +106,8 @@ class Layout:
     """Columns by which `recognise` knows it, of which a row has some."""
     skips: tuple[str, ...] = ()
     """Columns that hold what other columns hold as well: named and not refused, whatever their name."""
+    one_to_two: Callable[[Fields], str | None] | None = None
+    """Returns the column of a row's verdict, where that is a number from 1 to 2 and 0 is a tie (`codes.py`)."""
     together: Together | None = None
     """How several rows become records; None where every row is one."""
 

@@ -92,7 +92,8 @@ def _pairwise(first: str, second: str, numbers: verdicts.Numbers) -> Layout:
     read = partial(comparisons.pairwise, first=first, second=second, numbers=numbers)
     reads = (*_ALPACA, *trainers.QUESTIONS, *comparisons.VERDICTS)
     told_by = (*trainers.QUESTIONS, *comparisons.VERDICTS)
-    return Layout((first, second), read, _is_compared, reads=reads, told_by=told_by)
+    column = comparisons.verdict_of if numbers is verdicts.ONE_TO_TWO else None
+    return Layout((first, second), read, _is_compared, reads=reads, told_by=told_by, one_to_two=column)
 
 
 LAYOUTS: dict[str, Layout] = {
@@ -149,7 +150,12 @@ LAYOUTS: dict[str, Layout] = {
         ("prompt", "response_a", "response_b", "winner_model_a", "winner_model_b", "winner_tie"),
         judged.arena_human_preference,
     ),
-    "alpaca-eval": _judged(("instruction", "output_1", "output_2", "preference"), judged.alpaca_eval, reads=_ALPACA),
+    "alpaca-eval": _judged(
+        ("instruction", "output_1", "output_2", "preference"),
+        judged.alpaca_eval,
+        reads=_ALPACA,
+        one_to_two=lambda _: "preference",
+    ),
     "llmbar": _judged(("input", "output_1", "output_2", "label"), judged.llmbar),
     "webgpt": _judged(
         ("question", "answer_0", "answer_1", "score_0", "score_1"), comparisons.webgpt, items=("full_text",)

@@ -77,15 +77,19 @@ def share(fields: Fields, column: str, numbers: Numbers) -> float | None:
     value = fields.get(column)
     if value is None or _says_nothing(value):
         return None
-    number = value if isinstance(value, int | float) and not isinstance(value, bool) else None
-    found = None
-    if isinstance(value, str):
-        found, number = _word(value), _number(value)
+    found, number = _word(value) if isinstance(value, str) else None, number_in(value)
     if number is not None:
         found = numbers.share(number)
     if found is None:
         raise Broken(f"{column} is {reprlib.repr(value)}", f"expected {_known(numbers)}, or null for no verdict")
     return found
+
+
+def number_in(value: Any) -> float | None:
+    """Return the number that a cell is, or that its text is or ends in (`response_1`); None without one."""
+    if isinstance(value, str):
+        return _number(value)
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def is_known(value: Any) -> bool:

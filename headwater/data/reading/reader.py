@@ -38,7 +38,8 @@ class RowReader:
     110 bytes a row, for the hashes by which duplicates are found. Only rows that belong together (`Layout.together`)
     are held until the last is read; each of their records is counted as a row, and a note counts the rows of the data.
 
-    Errors while iterating: `DataError` for more malformed rows than `--max-bad-rows`, or an unreadable file.
+    Errors while iterating: `DataError` for more malformed rows than `--max-bad-rows`, an unreadable file, or verdicts
+    that may mean either answer (`layouts/codes.py`).
     """
 
     def __init__(self, place: Path | str, read_options: ReadOptions) -> None:
@@ -95,6 +96,7 @@ class RowReader:
         for group in self._groups.values():
             yield from self._joined(group)
         self._check_bad_rows(at_end=True)
+        self._check_codes()
         self._check_unchanged()
 
     def _counted(self, part: Part, row: RawRow, name: str) -> Record | None:
@@ -165,6 +167,12 @@ class RowReader:
             of = f" of {rows}" if at_end else ""
             found = f"{bad} bad row{'s' if bad > 1 else ''}{of}, more than --max-bad-rows {self._allowed.text}"
             raise DataError(self.quarantine.first, found)
+
+    def _check_codes(self) -> None:
+        try:
+            self._maker.verdict_codes.check()
+        except Broken as problem:
+            raise DataError(self.place, *problem.args) from None
 
     def _check_unchanged(self) -> None:
         """Refuse a file that was written meanwhile: rows from before and after belong to no one data set."""

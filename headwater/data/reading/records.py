@@ -7,6 +7,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from headwater.data.layouts import Broken, Layout, Unread, described, detect, draft_to_record, with_messages
+from headwater.data.layouts.codes import VerdictCodes
 from headwater.data.layouts.dialogues import MARKERS_KEPT, has_markers
 from headwater.data.layouts.fields import kind
 from headwater.data.layouts.layout import CandidatesDraft, Fields, Part, Together, Yields
@@ -32,6 +33,7 @@ class RecordMaker:
         self._row_counts = row_counts
         self._description = read_options.description
         self._known: tuple[Layout, Unread] | None = None
+        self.verdict_codes = VerdictCodes()
 
     def record(self, given: Fields, name: str) -> Record | Held:
         """Return the record of a row, with the id `name` if the row has none; or its part in those of several rows.
@@ -49,6 +51,8 @@ class RecordMaker:
         if missing:
             expected = f"the first row has {', '.join(layout.columns)}"
             raise Broken(f"no {', '.join(missing)}", expected, code="MISSING")
+        if layout.one_to_two and (column := layout.one_to_two(fields)):
+            self.verdict_codes.add(fields, column)
         draft = layout.read(fields)
         # Of `given`: --condition-column names a column of the data, also where --columns renames others.
         condition = condition_of(given, self._read_options)
