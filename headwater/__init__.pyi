@@ -406,6 +406,8 @@ def judge(
     judge: Sequence[str],
     output: str | Path,
     chat_template: str | None = None,
+    layout: str | None = None,
+    columns: str | None = None,
     endpoint: str | None = None,
     concurrency: int | None = None,
     dry_run: bool = False,

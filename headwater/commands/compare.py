@@ -86,8 +86,7 @@ def _check(config: Config) -> None:
     check_margin(config.margin)
     if not config.judgements:
         raise UsageError("no judgements are named", "headwater compare RUN … --output runs/compared")
-    if config.layout_options.layout_name:
-        raise UsageError(f"--layout {config.layout_options.layout}", "expected a .yaml file", "or see --columns")
+    config.layout_options.check_describes()
     if config.lc_prompts and not config.lc_data:
         raise UsageError("--lc-prompts", "has no effect without --lc-data", "add it, or leave --lc-prompts out")
     if config.answers and not config.style_control:

@@ -6,7 +6,7 @@ used, and stays there: a command that was stopped, or has more answers to judge,
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +14,7 @@ from headwater import files
 from headwater.commands._flags import TemplateFlags
 from headwater.config import POSITIONAL, build
 from headwater.console import say, say_stages, show
+from headwater.data.reading import LayoutOptions
 from headwater.data.templates import renders_conversations
 from headwater.errors import DataError, UsageError
 from headwater.results import runs
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 EXAMPLE = "headwater judge dpo.json --baseline base.json --output runs/judged --judge \"reward(model='runs/reward')\""
 
 HELP = {
-    "Input": ("answers", "baseline"),
+    "Input": ("answers", "baseline", "columns"),
     "Output": ("output", "overwrite"),
     "Judges": ("judge", "endpoint", "concurrency", "dry_run", "seed"),
 }
@@ -42,6 +43,7 @@ class Config(TemplateFlags):
     """Answers to compare with: AlpacaEval outputs (instruction, output, generator) or Arena-Hard answers."""
     answers: Annotated[tuple[Path, ...], POSITIONAL]
     """Answers of the models to judge, one file each, to the same prompts."""
+    layout_options: LayoutOptions = field(default_factory=LayoutOptions)
     judge: tuple[str, ...]
     """Judges: pairwise(model='…'), arena_hard(model='…') or alpaca_eval(model='…') on --endpoint, or
     reward(model='RUN') for a reward model or a policy. Several judge the same answers."""
@@ -67,7 +69,8 @@ def run(config: Config) -> Path:
 
     judges = _judges(config)
     runs.check_free(config.output, config.overwrite, config)
-    comparisons, stages = judging.read_comparisons(config.baseline, config.answers)
+    description = config.layout_options.description
+    comparisons, stages = judging.read_comparisons(config.baseline, config.answers, description)
     say_stages(stages)
     if not comparisons:
         raise DataError(str(config.baseline), "shares no prompt with the answers", "expected the same prompts")
@@ -101,6 +104,7 @@ def _judges(config: Config) -> list[Asking | Scoring]:
 
     if not config.judge or not config.answers:
         raise UsageError("--judge" if not config.judge else "--answers", "names nothing", "name one or more")
+    config.layout_options.check_describes()
     judges = [build(text, JUDGES, "judge") for text in config.judge]
     if len({judge.name for judge in judges}) < len(judges):
         raise UsageError("--judge", "names a judge twice", "name each one once")

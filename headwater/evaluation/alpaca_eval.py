@@ -15,13 +15,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from headwater.data import reading
-from headwater.data.layouts import Broken
+from headwater.data.layouts import Broken, described, with_messages
+from headwater.data.layouts.description import ALWAYS, Description
 from headwater.data.layouts.layout import MESSAGE_KEYS
 from headwater.data.layouts.messages import instructed, messages
+from headwater.data.layouts.suggestion import suggest
 from headwater.data.layouts.unread import Columns, Unread
 from headwater.data.preference import Message
 from headwater.data.reading import ReadOptions
-from headwater.errors import DataError
+from headwater.errors import DataError, UsageError
 from headwater.evaluation.prompts import as_text
 
 
@@ -65,6 +67,11 @@ ANSWER_COLUMNS = Columns(
     items=(*MESSAGE_KEYS, "response", "complete", "answer"),
 )
 """What is read of the rows of answers: of AlpacaEval, of Arena-Hard, and of sampled responses."""
+DESCRIBED = (*ALWAYS, "completion", "complete")
+"""Names that a description of answers may have."""
+EXPECTED = "expected instruction and output, or uid and messages"
+_MODELS = ("generator", "model")
+"""Columns that name the model, in rows that are described too."""
 
 
 class WinRate(NamedTuple):
@@ -99,22 +106,28 @@ class AnswerFile(NamedTuple):
     """Columns that hold values and are not read."""
 
 
-def read_answers(path: Path, name: str | None = None) -> AnswerFile:
+def read_answers(path: Path, name: str | None = None, description: Description | None = None) -> AnswerFile:
     """Return the answers in a file; `name` is the model where rows name none.
 
-    Errors: `DataError` by row, for a row that is no answer or has a column that changes its meaning and is not read,
+    `description` is that of `--columns`, for a file of another form. Errors: `UsageError` for a description of other
+    data; `DataError` by row, for a row that is no answer or has a column that changes its meaning and is not read,
     and for a prompt that is answered twice.
     """
+    _check_names(description)
     found: dict[str, Answer] = {}
-    unread = Unread(ANSWER_COLUMNS)
+    unread = Unread(Columns(DESCRIBED) if description else ANSWER_COLUMNS)
+    default = name or reading.name_of(path)
     for row in reading.read_rows(path, ReadOptions()):
         try:
-            answer = _answer(unread.check(row.fields), name or reading.name_of(path))
+            if description:
+                answer = _described(row.fields, description, unread, default)
+            else:
+                answer = _answer(unread.check(row.fields), default)
         except Broken as problem:
             raise DataError(row.place, *problem.args) from None
         except (KeyError, TypeError, IndexError) as error:
             what = f"{type(error).__name__}: {error}"
-            raise DataError(row.place, what, "expected instruction and output, or uid and messages") from None
+            raise DataError(row.place, what, EXPECTED) from None
         if answer.prompt in found:
             raise DataError(row.place, "answers a prompt for the second time", "expected one answer a prompt")
         found[answer.prompt] = answer
@@ -126,6 +139,23 @@ def read_answers(path: Path, name: str | None = None) -> AnswerFile:
     return AnswerFile(list(found.values()), unread.names)
 
 
+def _check_names(description: Description | None) -> None:
+    """Errors: `UsageError` for a description of other data than answers."""
+    if description and not ({"completion"} <= set(description.sources) <= set(DESCRIBED)):
+        names = ", ".join(description.sources)
+        raise UsageError(f"{description.flag} names {names}", "expected prompt and completion", "leave other names out")
+
+
+def _described(row: Mapping[str, Any], description: Description, unread: Unread, name: str) -> Answer:
+    """Read a row that `--columns` describes. Errors: `Broken`."""
+    left_out = [(column, value) for column, value in description.left_out(row) if column not in _MODELS]
+    fields = unread.check(with_messages(description.row(row))[0], left_out)
+    conversation, response = described.answered(fields)
+    model = next((str(row[column]) for column in _MODELS if row.get(column)), name)
+    complete = response.complete if "complete" in fields else None
+    return answer_to(conversation, response.text, model, str(fields.get("source") or ""), complete)
+
+
 def _answer(fields: Mapping[str, Any], name: str) -> Answer:
     if "messages" in fields:
         *before, last = fields["messages"]
@@ -135,6 +165,9 @@ def _answer(fields: Mapping[str, Any], name: str) -> Answer:
         return answer_to(prompt, str(text), str(fields.get("model") or name), str(fields.get("category") or ""))
     if "completions" in fields:
         return _sampled(fields, name)
+    if missing := [column for column in ("instruction", "output") if column not in fields]:
+        found = f"no {' and no '.join(missing)} among {', '.join(fields)}"
+        raise Broken(found, EXPECTED, f"or describe it, such as {suggest(fields)}")
     complete, tokens, turns = (fields.get(column) for column in ("complete", "tokens", "prompt"))
     model, category = str(fields.get("generator") or name), str(fields.get("dataset") or "")
     answer = answer_to(

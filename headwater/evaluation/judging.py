@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from headwater.console import say, track
+from headwater.data.layouts.description import Description
 from headwater.data.reading import RowCounts
 from headwater.errors import DataError, NetworkError, UsageError
 from headwater.evaluation import arena_hard
@@ -42,16 +43,17 @@ class Comparisons(NamedTuple):
     """Prompts of either side, by file of answers."""
 
 
-def read_comparisons(baseline: Path, answers: Sequence[Path]) -> Comparisons:
+def read_comparisons(baseline: Path, answers: Sequence[Path], description: Description | None = None) -> Comparisons:
     """Read a baseline's answers and those of other models, a file each, and pair them by prompt.
 
-    Errors: `DataError` for a file that holds no answers, a model that occurs twice, and where no prompt is shared.
+    `description` is that of `--columns`, for files of another form. Errors: `UsageError` for a description of other
+    data; `DataError` for a file that holds no answers, a model that occurs twice, and where no prompt is shared.
     """
-    first = _read_answers(baseline)
+    first = _read_answers(baseline, description)
     found: list[Comparison] = []
     row_counts: dict[str, RowCounts] = {}
     for path in answers:
-        second = _read_answers(path)
+        second = _read_answers(path, description)
         model = second.answers[0].model
         name = f"answers of {model}"
         if name in row_counts or model == first.answers[0].model:
@@ -62,9 +64,9 @@ def read_comparisons(baseline: Path, answers: Sequence[Path]) -> Comparisons:
     return Comparisons(found, row_counts)
 
 
-def _read_answers(path: Path) -> AnswerFile:
+def _read_answers(path: Path, description: Description | None) -> AnswerFile:
     """Read answers, and print how many were cut off: a judge counts that against the model."""
-    found = read_answers(path)
+    found = read_answers(path, description=description)
     capped = sum(answer.complete is False for answer in found.answers)
     if capped:
         say(f"{found.answers[0].model}: {capped:,} of {len(found.answers):,} answers were cut off before their end")

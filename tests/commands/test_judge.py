@@ -156,6 +156,25 @@ def test_a_dry_run_counts_and_asks_nothing(
     assert [part.strip() for part in lines["alpaca_eval:m"].split("│")[2:5]] == ["50", "0", "50"]
 
 
+@pytest.mark.parametrize("as_file", [False, True])
+def test_answers_of_another_form_are_described(
+    as_file: bool, server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = [tmp_path / "base.jsonl", tmp_path / "tuned.jsonl"]
+    for path in paths:
+        rows = [{"question": f"Prompt {i}?", "reply": f"{path.stem} {i}"} for i in range(3)]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    (tmp_path / "mine.yaml").write_text("prompt: question\ncompletion: reply\n", encoding="utf-8")
+    both = dict(zip(("base", "tuned"), paths, strict=True))
+    given = ["--layout", tmp_path / "mine.yaml"] if as_file else ["--columns", "prompt=question, completion=reply"]
+    call = flags(both, tmp_path / "judged", "--judge", PAIRWISE, "--endpoint", url(server))
+    assert cli.main([*call, *map(str, given)]) == 0
+    (run,) = judgement_files.read(tmp_path / "judged")[:1]
+    assert {(one.first, one.second, one.prompt) for one in run} == {("base", "tuned", f"Prompt {i}?") for i in range(3)}
+    assert cli.main([*call, "--overwrite"]) == 3
+    assert "or describe it, such as --columns" in capsys.readouterr().err
+
+
 def test_the_key_goes_to_the_server_and_stays_out_of_every_file_and_line(
     answers: dict[str, Path],
     server: Server,
@@ -211,6 +230,8 @@ def test_more_answers_cost_only_what_is_new(answers: dict[str, Path], server: Se
         (["--judge", PAIRWISE, PAIRWISE, "--endpoint", "http://x/v1"], "names a judge twice"),
         (["--judge", PAIRWISE, "--endpoint", "http://x/v1", "--concurrency", "0"], "expected 1 or more"),
         (["--judge", "coin()"], "unknown judge coin"),
+        (["--judge", "reward(model='r')", "--layout", "alpaca"], "expected a .yaml file"),
+        (["--judge", "reward(model='r')", "--columns", "chosen=a"], "names chosen · expected prompt and completion"),
     ],
 )
 def test_flags_that_cannot_work_are_refused(

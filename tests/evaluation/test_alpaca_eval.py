@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from headwater.data import reading
+from headwater.data.layouts.description_parser import parse
 from headwater.data.preference import Candidates, Message, Response
-from headwater.errors import DataError
+from headwater.errors import DataError, UsageError
 from headwater.evaluation import alpaca_eval, judgement_files
-from headwater.evaluation.alpaca_eval import Answer, read_answers
+from headwater.evaluation.alpaca_eval import Answer, AnswerFile, read_answers
 
 
 @pytest.mark.parametrize(
@@ -80,7 +81,7 @@ def test_columns_of_answers_that_are_not_read_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "problem"),
     [
-        ([{"instruction": "a"}], "KeyError: 'output'"),
+        ([{"instruction": "a"}], "no output among instruction · expected instruction and output"),
         ([{"instruction": "a", "output": "x", "context": "c"}], "context changes what the row means"),
         ([{"instruction": "a", "output": "x"}] * 2, "for the second time"),
         ([{"instruction": str(i), "output": "x", "generator": f"m{i}"} for i in range(2)], "answers of m0, m1"),
@@ -91,3 +92,48 @@ def test_what_is_no_set_of_answers_is_refused(rows: list[dict[str, Any]], proble
     path.write_text(json.dumps(rows), encoding="utf-8")
     with pytest.raises(DataError, match=problem):
         read_answers(path)
+
+
+def described(path: Path, columns: str, *rows: dict[str, Any]) -> AnswerFile:
+    path.write_text(json.dumps(rows), encoding="utf-8")
+    return read_answers(path, description=parse(columns))
+
+
+def test_answers_of_any_other_form_are_described(tmp_path: Path) -> None:
+    path, row = tmp_path / "mine.json", {"data": {"q": "Why?"}, "reply": "So.", "votes": 3}
+    found = described(path, "prompt=data.q, completion=reply", row)
+    assert found.answers == [Answer("Why?", "So.", "mine")] and found.not_read == ["votes"]
+    columns = "prompt=data.q, completion=reply, complete=done, source=kind"
+    more = {"generator": "dpo", "done": False, "kind": "hard", "system": "Be brief."}
+    (one,) = described(path, columns, row | more).answers
+    assert one == alpaca_eval.answer_to(
+        (Message("system", "Be brief."), Message("user", "Why?")), "So.", "dpo", "hard", complete=False
+    )
+    talk = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}]
+    assert described(path, "completion=talk", {"talk": talk}).answers == [Answer("Why?", "So.", "mine")]
+    assert described(path, "completion=talk", {"talk": json.dumps(talk)}).answers == [Answer("Why?", "So.", "mine")]
+
+
+@pytest.mark.parametrize(
+    ("columns", "problem"),
+    [
+        ("prompt=q, completion=answer", r"a.json\[1\] · no column answer"),
+        ("prompt=q", r"--columns names prompt · expected prompt and completion"),
+        ("prompt=q, completion=reply, label=ok", r"--columns names prompt, completion, label · expected prompt and"),
+        ("prompt=q, chosen=reply, rejected=q", r"--columns names prompt, chosen, rejected · expected prompt and"),
+        ("prompt=q, completion=ok", r"a.json\[1\] · completion is a int"),
+    ],
+)
+def test_a_description_that_finds_no_answers_is_refused(columns: str, problem: str, tmp_path: Path) -> None:
+    with pytest.raises((DataError, UsageError), match=problem):
+        described(tmp_path / "a.json", columns, {"q": "Why?", "reply": "So.", "ok": 1})
+
+
+def test_a_file_of_another_form_is_refused_with_a_description(tmp_path: Path) -> None:
+    row = {"question": "Why is it so?", "reply": "Because it is so."}
+    (tmp_path / "a.json").write_text(json.dumps([row]), encoding="utf-8")
+    with pytest.raises(DataError) as caught:
+        read_answers(tmp_path / "a.json")
+    columns = "prompt=question, completion=reply"
+    assert str(caught.value).endswith(f"or describe it, such as --columns '{columns}'")
+    assert described(tmp_path / "a.json", columns, row).answers[0].text == row["reply"]

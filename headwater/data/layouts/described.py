@@ -106,21 +106,22 @@ def _list(fields: Fields, column: str) -> list[Any]:
 
 def single(fields: Fields) -> UnpairedDraft:
     """A `completion` and its `label`; without a `prompt`, a whole conversation."""
-    return UnpairedDraft(*_answered(fields), label(fields, "label"))
+    return UnpairedDraft(*answered(fields), label(fields, "label"))
 
 
 def shown(fields: Fields) -> UnpairedDraft:
     """A `completion` without a label: a demonstration, read as a desirable response."""
-    return UnpairedDraft(*_answered(fields), label=True)
+    return UnpairedDraft(*answered(fields), label=True)
 
 
 def one_rated(fields: Fields) -> Part:
     """A `completion` with a `score` and no label: rows with the same prompt become one record."""
-    asked, response = _answered(fields)
+    asked, response = answered(fields)
     return rated.part(asked, response)
 
 
-def _answered(fields: Fields) -> tuple[tuple[Message, ...], Response]:
+def answered(fields: Fields) -> tuple[tuple[Message, ...], Response]:
+    """Return the prompt and the `completion`, which without a `prompt` is a whole conversation."""
     whole = fields.get("prompt") is None
     before, text = conversation(fields, "completion") if whole else ((), answer(fields, "completion"))
     asked = with_system(fields, before) if whole else prompt(fields, "prompt")

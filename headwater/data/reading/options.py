@@ -44,6 +44,11 @@ class LayoutOptions:
         """The name of a known layout; None where `--layout` is a file, or not given."""
         return None if self.layout is None or self.layout.endswith(DESCRIPTIONS) else self.layout
 
+    def check_describes(self) -> None:
+        """Refuse the name of a layout, where rows are read that have none. Errors: `UsageError`."""
+        if self.layout_name:
+            raise UsageError(f"--layout {self.layout}", "expected a .yaml file", "or see --columns")
+
 
 @dataclass(frozen=True)
 class ReadOptions(LayoutOptions):
