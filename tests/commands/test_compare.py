@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import headwater
-from headwater import cli
+from headwater import cli, console
 from headwater.errors import UsageError
 from headwater.results import runs
 
@@ -178,7 +178,7 @@ def test_without_alpaca_evals_data_equal_length_is_no_headline(
 def test_an_undefined_figure_says_why(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(console._stdout, "_width", 200)
     one, two = rows("first", "t", wins=1.0), rows("second", "t", wins=1.0)
     compare(tmp_path / "c", write(tmp_path / "a.json", one, two))
     told = " ".join(capsys.readouterr().out.split())

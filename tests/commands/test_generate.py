@@ -49,7 +49,7 @@ def test_models_answer_and_judges_read_what_they_wrote(
 ) -> None:
     answer("--prompts", questions, "--model", *models.values(), "--output", tmp_path / "a", *SHORT)
     run = runs.load(tmp_path / "a")
-    found = {name: read_answers(run.path / f"{name}.json") for name in models}
+    found = {name: read_answers(run.path / f"{name}.json").answers for name in models}
     for name, answers in found.items():
         assert [one.prompt for one in answers] == [f"Why {n}?" for n in range(5)]
         assert {(one.model, one.category) for one in answers} == {(name, "ours")}
@@ -147,7 +147,7 @@ def test_rows_without_a_prompt_are_refused(row: dict[str, Any], problem: str, tm
 def test_a_conversation_is_answered_and_stays_one(models: dict[str, Path], tmp_path: Path) -> None:
     given = ("--prompts", write(tmp_path / "p.json", [{"prompt": TURNS}]), "--model", models["sft"])
     answer(*given, "--output", tmp_path / "a", *SHORT)
-    (one,) = read_answers(tmp_path / "a" / "sft.json")
+    (one,) = read_answers(tmp_path / "a" / "sft.json").answers
     assert [message.content for message in one.conversation] == ["Hi", "Ho", "Why?"]
     (again,), _ = prompts.read(tmp_path / "a" / "sft.json")
     assert again.prompt == one.conversation

@@ -100,7 +100,7 @@ def test_probabilities_of_names_are_those_of_the_model(tmp_path: Path) -> None:
 
     pytest.importorskip("xllamacpp")
     pytest.importorskip("gguf")
-    sides = [read_answers(answers(tmp_path / f"{name}.json", name)) for name in ("base", "tuned")]
+    sides = [read_answers(answers(tmp_path / f"{name}.json", name)).answers for name in ("base", "tuned")]
     calls = list(votes(AlpacaEval("m"), [Comparison(*both) for both in zip(*sides, strict=True)]))
     asked = [AlpacaEval("m").body(call.shown)["messages"] for call in calls]
     lessons = [

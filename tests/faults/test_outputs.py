@@ -179,7 +179,7 @@ def test_every_command_refuses_it_before_it_loads_a_model(
     (tmp_path / "file").touch()
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     # No model is there: a command that looks for it first ends otherwise.
-    given = [part.replace("DATA", str(data)).replace("MODEL", "/no/model") for part in COMMANDS[command]]
+    given = [part.replace("DATA", str(data)).replace("MODEL", "no-model") for part in COMMANDS[command]]
     assert main([command, *given, "--output", str(tmp_path / output)]) == 2
     printed = capsys.readouterr().err
     assert "--output" in printed and "Traceback" not in printed

@@ -112,7 +112,8 @@ def test_a_tracker_that_is_not_installed_is_named_with_its_package(monkeypatch: 
 
 
 def test_refused_before_data_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    data = tmp_path / "not-there.jsonl"
+    data = tmp_path / "torn.jsonl"
+    data.write_text("{")  # refused too, but only once it is read
     for flags in (("--report-to", "bogus"), ("--lr-scheduler-kwargs", "x=1"), ("--lr-scheduler-type", "greedy")):
         assert cli.main(["train-dpo", "--data", str(data), "--output", str(tmp_path / "run"), *flags]) == 2
         assert flags[0] in capsys.readouterr().err
