@@ -18,7 +18,7 @@ from headwater.console import say_stages, show
 from headwater.data.reading import RowCounts
 from headwater.data.sampling import Journal, Sampling
 from headwater.data.templates import renders_conversations
-from headwater.errors import DataError, UsageError
+from headwater.errors import UsageError
 from headwater.network.endpoint import Refusals
 from headwater.results import runs
 from headwater.results.outputs import journal_of
@@ -83,9 +83,7 @@ def run(config: Config) -> Path:
 
     sampling = Sampling(1, config.temperature, config.top_p, config.max_new_tokens)
     runs.check_free(config.output, config.overwrite, config)
-    asked, stages = prompts.read(config.prompts, config.read_options)
-    if not asked:
-        raise DataError(str(config.prompts), "holds no prompts")
+    asked, stages, row_reader = prompts.read(config.prompts, config.read_options)
     say_stages(stages)
     settings = {"endpoint": config.sampler.endpoint, "chat_template": config.chat_template, "seed": config.seed}
     journal = Journal(journal_of(config.output), settings | asdict(sampling))
@@ -101,7 +99,7 @@ def run(config: Config) -> Path:
     for name, found in answers.items():
         dropped = +(refusals[name].counts or Counter({"too_long": len(asked) - len(found)}))
         stages[f"answers of {name}"] = RowCounts(len(asked), len(found), dropped)
-    with recording(config.output, "generate", config, stages=stages, inputs=[config.prompts]) as writer:
+    with recording(config.output, "generate", config, read=row_reader, stages=stages) as writer:
         written = {name: writer.path / (name.strip("/").replace("/", "-") + ".json") for name in answers}
         for name, found in answers.items():
             files.write_json(written[name], alpaca_eval.as_rows(found))

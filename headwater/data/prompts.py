@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +18,8 @@ from headwater.data.layouts.messages import prompt
 from headwater.data.layouts.paths import written
 from headwater.data.layouts.unread import Columns
 from headwater.data.preference import Message, Prompted
-from headwater.data.reading import ReadOptions, Row, RowCounts, RowReader
+from headwater.data.reading import ReadOptions, Row, RowCounter, RowCounts
+from headwater.data.reading.records import with_condition
 from headwater.data.sampling import Asked, asked
 from headwater.errors import DataError, UsageError
 
@@ -30,29 +30,25 @@ class Prompts(NamedTuple):
     asked: list[Asked]
     stages: dict[str, RowCounts]
     """Row counts: of the records, where there are any, and of the prompts."""
-    reader: RowReader
+    reader: RowCounter
     """The rows that were read, for the record of the run."""
 
 
 def read_prompts(place: Path, read_options: ReadOptions, column: str | None = None) -> Prompts:
     """Return every prompt once: of `column`, of a description of prompts alone (`--columns`), or as the rows hold it.
 
-    Rows of a known layout are read as records; of others, the first row shows the column of the prompt. Errors: those
-    of `reading.stream`; `DataError` for a row without a prompt, and for data without a usable row.
+    Rows of a known layout are read as records; of others, the first row that has one shows the column of the prompt.
+    Errors: those of `reading.stream`, where a row without a prompt is a malformed one, and `DataError` for data without
+    a usable row.
     """
-    row_reader = reading.stream(place, read_options)
     rows = _prompt_rows(place, read_options, column)
     if rows:
-        found, row_counts = asked(rows)
-        row_counts.not_read = rows.not_read
-        row_counts.notes.update(rows.notes)
-        stages = {"prompts": row_counts}
-    else:
-        found, row_counts = asked(row_reader)
-        stages = {"read": row_reader.row_counts, "prompts": row_counts}
+        return rows.prompts()
+    row_reader = reading.stream(place, read_options)
+    found, row_counts = asked(row_reader)
     if not found:
         raise row_reader.no_usable_rows()
-    return Prompts(found, stages, row_reader)
+    return Prompts(found, {"read": row_reader.row_counts, "prompts": row_counts}, row_reader)
 
 
 def _prompt_rows(place: Path, read_options: ReadOptions, column: str | None) -> PromptRows | None:
@@ -60,49 +56,66 @@ def _prompt_rows(place: Path, read_options: ReadOptions, column: str | None) -> 
     description = of_column(column) if column else read_options.description
     if description and description.kind == "prompts":
         return DescribedPrompts(place, read_options, description)
-    first = None
-    if not (description or read_options.layout):
-        first = next(iter(reading.read_rows(place, read_options)), None)
-    if first is None:
+    if description or read_options.layout:
         return None
-    fields, _ = with_messages(first.fields)
-    found = prompts.column_of(fields)
-    if found:
-        if read_options.max_bad_rows != "0":
-            raise UsageError("--max-bad-rows", "has no effect with prompts alone", "leave it out")
-        return PlainPrompts(place, read_options, found)
-    if any(layout.fits(fields) for layout in LAYOUTS.values()):
-        return None
+    unknown = None
+    for row in itertools.islice(reading.good_rows(place, read_options), read_options.limit):
+        fields, _ = with_messages(row.fields)
+        found = prompts.column_of(fields)
+        if found:
+            return PlainPrompts(place, read_options, found)
+        if any(layout.fits(fields) for layout in LAYOUTS.values()):
+            return None
+        unknown = unknown or row
+        if read_options.max_bad_rows == "0":
+            break
+    if unknown:
+        raise _no_known_prompt(unknown)
+    return None
+
+
+def _no_known_prompt(row: Row) -> DataError:
+    fields, _ = with_messages(row.fields)
     texts = [name for name, value in fields.items() if isinstance(value, str)]
     fix = f"name its column, such as --columns prompt={written(texts[0] if texts else 'NAME')}"
     expected = f"expected one of {', '.join(prompts.COLUMNS)}"
-    raise DataError(first.place, f"columns {', '.join(fields)} hold no known prompt", expected, fix)
+    return DataError(row.place, f"columns {', '.join(fields)} hold no known prompt", expected, fix)
 
 
-class PromptRows:
-    """Iterator over the prompts of rows that need have no responses, and what of the rows is not read."""
+class PromptRows(RowCounter):
+    """Iterator over the prompts of rows that need have no responses; `row_counts` and `quarantine` fill meanwhile."""
 
-    def __init__(self, place: Path, read_options: ReadOptions, reads: Columns) -> None:
-        self.place, self.options = place, read_options
+    def __init__(self, place: Path | str, read_options: ReadOptions, reads: Columns) -> None:
+        super().__init__(place, read_options)
         self.unread = Unread(reads, read_options.ignored, filter(None, [read_options.condition_column]))
-        self.notes: Counter[str] = Counter()
-        """Number of rows to which a special rule was applied, by rule."""
-
-    @property
-    def not_read(self) -> list[str]:
-        """Columns that hold values and were not read."""
-        return self.unread.names
+        self.row_counts.not_read = self.unread.names
 
     def __iter__(self) -> Iterator[Prompted]:
-        """Yield a prompt a row. Errors: `DataError` at the first row without one."""
-        for row in itertools.islice(reading.read_rows(self.place, self.options), self.options.limit):
+        """Yield a prompt a row. Errors: `DataError` for more rows without one than `--max-bad-rows`."""
+        for part, _, raw in self._numbered():
             try:
-                found = self._prompted(row)
+                if isinstance(raw.fields, Broken):
+                    raise raw.fields
+                found = with_condition(
+                    self._prompted(Row(part.place(raw.number), raw.fields)), raw.fields, self.read_options
+                )
             except Broken as problem:
-                raise DataError(row.place, *problem.args) from problem
-            self.notes[MARKERS_KEPT] += has_markers(found.prompt)
-            yield reading.conditioned(found, row, self.options)
-        self.notes = +self.notes
+                self._quarantine(part, raw, problem)
+                continue
+            if has_markers(found.prompt):
+                self.row_counts.notes[MARKERS_KEPT] += 1
+            self._keep()
+            yield found
+        self._check_bad_rows(at_end=True)
+        self._check_unchanged()
+
+    def prompts(self) -> Prompts:
+        """Return every prompt once. Errors: `DataError`, also for data without one."""
+        found, row_counts = asked(self)
+        if not found:
+            raise self.no_usable_rows()
+        self.row_counts.dropped, self.row_counts.kept = row_counts.dropped, row_counts.kept
+        return Prompts(found, {"prompts": self.row_counts}, self)
 
     def _prompted(self, row: Row) -> Prompted:
         """Return the prompt of a row. Errors: `Broken`."""
@@ -111,7 +124,9 @@ class PromptRows:
     def named(self, turns: tuple[Message, ...], fields: Fields, row: Row) -> Prompted:
         """Return a prompt under the name and the source that its row has."""
         name = next((fields[key] for key in ("id", "uid", "question_id") if fields.get(key)), Path(row.place).name)
-        source = next((fields[key] for key in ("source", "dataset", "category") if fields.get(key)), self.place.name)
+        source = next(
+            (fields[key] for key in ("source", "dataset", "category") if fields.get(key)), Path(self.place).name
+        )
         return Prompted(prompt=turns, id=str(name), source=str(source))
 
 
@@ -137,7 +152,7 @@ class DescribedPrompts(PromptRows):
 
     def _prompted(self, row: Row) -> Prompted:
         fields, _ = with_messages(self._description.row(row.fields))
-        left_out = self._description.left_out(row.fields, self.options.condition_column)
+        left_out = self._description.left_out(row.fields, self.read_options.condition_column)
         fields = self.unread.check(fields, left_out)
         turns = prompt(fields, "prompt")
         if turns[-1].role != "user":
@@ -150,9 +165,6 @@ class DescribedPrompts(PromptRows):
 def check_column(column: str | None, read_options: ReadOptions) -> None:
     """Refuse data options that have no effect where prompts alone are read. Errors: `UsageError`."""
     given = {"--layout": read_options.layout, "--columns": read_options.columns} if column else {}
-    description = read_options.description
-    if column or (description and description.kind == "prompts"):
-        given |= {"--max-bad-rows": read_options.max_bad_rows if read_options.max_bad_rows != "0" else None}
     for flag, value in given.items():
         if value is not None:
-            raise UsageError(flag, f"has no effect with {'--column' if column else 'prompts alone'}", "leave it out")
+            raise UsageError(flag, "has no effect with --column", "leave it out")

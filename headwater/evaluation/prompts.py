@@ -13,38 +13,28 @@ from headwater.data.layouts import with_messages
 from headwater.data.layouts.prompts import turns_of
 from headwater.data.layouts.unread import Columns
 from headwater.data.preference import Message, Prompted
-from headwater.data.prompts import PromptRows, check_column, read_prompts
-from headwater.data.reading import ReadOptions, Row, RowCounts
-from headwater.data.sampling import Asked, asked
-from headwater.errors import UsageError
+from headwater.data.prompts import PromptRows, Prompts, read_prompts
+from headwater.data.reading import ReadOptions, Row
 
 _READS = Columns(("prompt", "instruction"), ("id", "dataset", "output", "generator", "complete", "tokens", "system"))
 """Columns of answers that `headwater generate` and AlpacaEval record; of these, the prompts are read."""
 
 
-def read(place: Path, read_options: ReadOptions | None = None) -> tuple[list[Asked], dict[str, RowCounts]]:
+def read(place: Path, read_options: ReadOptions | None = None) -> Prompts:
     """Return every distinct prompt once, named by its data set or category, with the row counts.
 
-    Errors: `DataError` for a row of evaluation prompts that holds none, and for data of unknown layout.
+    Errors: `DataError` for more rows without a prompt than `--max-bad-rows`, and for data of unknown layout.
     """
     options = read_options or ReadOptions()
-    check_column(None, options)
-    first = next(iter(reading.read_rows(place, options)), None)
+    first = next(reading.good_rows(place, options), None)
     if (
         first is None
         or options.layout
         or options.columns
         or not {"instruction", "output", "generator"} <= {*first.fields}
     ):
-        found = read_prompts(place, options)
-        return found.asked, found.stages
-    if options.max_bad_rows != "0":
-        raise UsageError("--max-bad-rows", "has no effect on evaluation prompts", "leave it out")
-    rows = RecordedAnswers(place, options, _READS)
-    prompts, row_counts = asked(rows)
-    row_counts.not_read = rows.not_read
-    row_counts.notes.update(rows.notes)
-    return prompts, {"prompts": row_counts}
+        return read_prompts(place, options)
+    return RecordedAnswers(place, options, _READS).prompts()
 
 
 class RecordedAnswers(PromptRows):

@@ -118,14 +118,14 @@ TURNS = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho
     ],
 )
 def test_prompts_are_read_from_what_holds_them(row: dict[str, Any], prompt: str, source: str, tmp_path: Path) -> None:
-    (found,), stages = prompts.read(write(tmp_path / "p.json", [row, row]))
+    (found,), stages, _ = prompts.read(write(tmp_path / "p.json", [row, row]))
     assert (prompts.as_text(found.prompt), found.source) == (prompt, source)
     assert stages["prompts"].dropped == {"repeated_prompt": 1}
 
 
 def test_prompts_of_preferences_are_read_too(corpus: list[Preference], tmp_path: Path) -> None:
     reading.write(tmp_path / "pairs.jsonl", corpus)
-    found, stages = prompts.read(tmp_path / "pairs.jsonl")
+    found, stages, _ = prompts.read(tmp_path / "pairs.jsonl")
     assert {one.prompt for one in found} == {row.prompt for row in corpus} and list(stages) == ["read", "prompts"]
 
 
@@ -144,12 +144,23 @@ def test_rows_without_a_prompt_are_refused(row: dict[str, Any], problem: str, tm
         prompts.read(write(tmp_path / "p.json", [row]))
 
 
+def test_bad_rows_that_are_allowed_are_stored(models: dict[str, Path], tmp_path: Path) -> None:
+    given = ("--prompts", write(tmp_path / "p.json", [{"prompt": 3}, {"prompt": "Why?"}]), "--model", models["sft"])
+    answer(*given, "--output", tmp_path / "a", *SHORT, "--max-bad-rows", "50%")
+    run = runs.load(tmp_path / "a")
+    (left_out,) = map(json.loads, (run.path / reading.QUARANTINE).read_text(encoding="utf-8").splitlines())
+    assert (left_out["line"], left_out["verdict"], left_out["code"]) == (1, "quarantined", "MALFORMED")
+    (read, _) = run.row_counts
+    assert (read["stage"], read["rows_in"], read["kept"], read["quarantined"]) == ("prompts", 2, 1, 1)
+    assert list(run.environment["inputs"]) == [str(tmp_path / "p.json")]
+
+
 def test_a_conversation_is_answered_and_stays_one(models: dict[str, Path], tmp_path: Path) -> None:
     given = ("--prompts", write(tmp_path / "p.json", [{"prompt": TURNS}]), "--model", models["sft"])
     answer(*given, "--output", tmp_path / "a", *SHORT)
     (one,) = read_answers(tmp_path / "a" / "sft.json").answers
     assert [message.content for message in one.conversation] == ["Hi", "Ho", "Why?"]
-    (again,), _ = prompts.read(tmp_path / "a" / "sft.json")
+    (again,), *_ = prompts.read(tmp_path / "a" / "sft.json")
     assert again.prompt == one.conversation
 
 

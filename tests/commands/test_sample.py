@@ -280,7 +280,7 @@ def test_what_a_server_gave_before_it_refused_is_not_asked_again(
         (["--endpoint", "localhost"], "is no address"),
         (["--endpoint", "http://x", "--batch-size", "2"], "has no effect on a server"),
         (["--batch-size", "0"], "expected 1 or more"),
-        (["--column", "q", "--max-bad-rows", "3"], "has no effect with --column"),
+        (["--column", "q", "--columns", "prompt=q"], "has no effect with --column"),
     ],
 )
 def test_what_cannot_work_is_refused(

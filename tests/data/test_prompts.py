@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,8 @@ import pytest
 from headwater.data.preference import Message
 from headwater.data.prompts import Prompts, read_prompts
 from headwater.data.reading import ReadOptions
-from headwater.errors import DataError, UsageError
+from headwater.errors import DataError
+from headwater.evaluation import prompts
 
 ASKED = (Message("user", "Why?"),)
 TURNS = [{"role": "user", "content": "Why?"}]
@@ -100,6 +103,50 @@ def test_markers_inside_of_a_prompt_are_counted_wherever_prompts_are_read(tmp_pa
         assert counts.notes == {"markers_kept_as_text": 1} and found.asked[0].prompt == (Message("user", quoting),)
 
 
-def test_bad_rows_cannot_be_allowed_where_prompts_alone_are_read(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--max-bad-rows"):
-        read(tmp_path / "a.jsonl", {"prompt": "Why?"}, options=ReadOptions(max_bad_rows="1"))
+GOOD = ['{"prompt": "Why?"}', '{"prompt": "Who?"}', '{"prompt": "Why?"}']
+BAD = {
+    "BROKEN_JSON": '{"prompt": "Wh',
+    "MALFORMED": '{"prompt": 3}',
+    "NOT_OBJECT": "[1]",
+    "MEDIA": '{"prompt": "What?", "images": ["a.png"]}',
+}
+READERS: dict[str, Callable[[Path, ReadOptions], Prompts]] = {
+    "a known column": read_prompts,
+    "described": lambda path, options: read_prompts(path, dataclasses.replace(options, columns="prompt=prompt")),
+    "a column": lambda path, options: read_prompts(path, options, "prompt"),
+    "evaluation prompts": prompts.read,
+    "recorded answers": prompts.read,
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("code", BAD)
+@pytest.mark.parametrize("place", [0, 1, 3])
+def test_bad_rows_of_prompts_alone_are_allowed_and_counted(reader: str, code: str, place: int, tmp_path: Path) -> None:
+    lines = [*GOOD[:place], BAD[code], *GOOD[place:]]
+    if reader == "recorded answers":
+        lines = [line.replace('{"prompt"', '{"output": "So.", "generator": "m", "instruction"') for line in lines]
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(line + "\n" for line in lines))
+    found = READERS[reader](path, ReadOptions(max_bad_rows="25%"))
+    (counts,) = found.stages.values()
+    assert [one.prompt[0].content for one in found.asked] == ["Why?", "Who?"]
+    assert (counts.rows_in, counts.kept, counts.quarantined) == (4, 2, 1)
+    assert counts.dropped == {"repeated_prompt": 1}
+    (left_out,) = found.reader.quarantine
+    assert (left_out["line"], left_out["code"], left_out["raw"]) == (place + 1, code, lines[place])
+    for limit, said in (("0", "1 bad row, more than --max-bad-rows 0"), ("24%", "1 bad row of 4, more than")):
+        with pytest.raises(DataError, match=rf"a.jsonl:{place + 1}\b.* · {said}"):
+            READERS[reader](path, ReadOptions(max_bad_rows=limit))
+
+
+def test_prompts_that_are_all_bad_are_no_usable_rows(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no usable rows among 2 · bad: MALFORMED 2 \(first: .*a.jsonl:1\)"):
+        read(tmp_path / "a.jsonl", *[{"prompt": 3}] * 2, options=ReadOptions(max_bad_rows="2"))
+
+
+def test_the_first_row_with_a_prompt_shows_its_column(tmp_path: Path) -> None:
+    found = read(tmp_path / "a.jsonl", {"text": "Hi"}, {"prompt": "Why?"}, options=ReadOptions(max_bad_rows="1"))
+    assert found.stages["prompts"].quarantined == 1 and [one.prompt for one in found.asked] == [ASKED]
+    with pytest.raises(DataError, match=r"a.jsonl:1 · columns text hold no known prompt"):
+        read(tmp_path / "a.jsonl", {"text": "Hi"}, {"text": "Why?"}, options=ReadOptions(max_bad_rows="1"))

@@ -9,7 +9,7 @@
     memory.py    lists, data frames and data sets in memory               →  rows
     formats.py   JSON lines, JSON, CSV, Parquet, Arrow                   →  rows (strict.py, arrays.py: JSON)
     records.py   the layout of the first good row (`data/layouts/`)      →  records
-    reader.py    duplicates, limits, and what becomes of every row       →  counts.py, reasons.py
+    reader.py    duplicates, and what becomes of every row               →  counting.py, counts.py, reasons.py
 
 **Malformed** rows are quarantined under a code; more of them than `--max-bad-rows` stop the reading. For JSON lines the
 quarantine has the `offset` of the line in bytes: `tail -c +$((offset + 1)) FILE | head -1` prints it.
@@ -40,6 +40,7 @@ the first one stays).
 from __future__ import annotations
 
 from headwater.data.preference import Record
+from headwater.data.reading.counting import RowCounter
 from headwater.data.reading.counts import QUARANTINE, Quarantine, RowCounts
 from headwater.data.reading.formats import FORMATS, format_of
 from headwater.data.reading.memory import name_of
@@ -51,6 +52,7 @@ from headwater.data.reading.reader import (
     RowReader,
     conditioned,
     examples,
+    good_rows,
     load,
     load_examples,
     read_rows,
@@ -68,6 +70,7 @@ __all__ = [
     "ReadOptions",
     "Record",
     "Row",
+    "RowCounter",
     "RowCounts",
     "RowReader",
     "check_writable",
@@ -76,6 +79,7 @@ __all__ = [
     "examples",
     "export",
     "format_of",
+    "good_rows",
     "load",
     "load_examples",
     "name_of",

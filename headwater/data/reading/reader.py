@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from xxhash import xxh3_128_digest
 
-from headwater import console
 from headwater.data.layouts import Broken, NoPreference
 from headwater.data.layouts.layout import Yields
 from headwater.data.preference import Candidates, Example, Preference, Record, Unpaired
-from headwater.data.reading import memory
+from headwater.data.reading.counting import RowCounter
 from headwater.data.reading.counts import Quarantine, RowCounts
 from headwater.data.reading.formats import RawRow
 from headwater.data.reading.groups import Group, shortened
 from headwater.data.reading.options import ReadOptions
-from headwater.data.reading.places import Part, locate, parts_of
-from headwater.data.reading.reasons import in_words, no_usable_rows
+from headwater.data.reading.places import Part, parts_of
 from headwater.data.reading.records import Held, PromptedT, RecordMaker, with_condition
 from headwater.errors import DataError
-from headwater.files import stamp
 
 ExampleT = TypeVar("ExampleT", bound=Example)
 
@@ -30,7 +26,7 @@ DEFAULT = ReadOptions()
 """Default reading options: fail on the first malformed row."""
 
 
-class RowReader:
+class RowReader(RowCounter):
     """Iterator over the records of some data; `row_counts` and `quarantine` fill while it is read.
 
     A row takes four steps: its format parses it (`formats.py`), its layout makes a record of it (`records.py`), its
@@ -43,16 +39,8 @@ class RowReader:
     """
 
     def __init__(self, place: Path | str, read_options: ReadOptions) -> None:
-        self.place = str(place)
-        self.read_options = read_options
-        self.row_counts = RowCounts()
-        self.quarantine = Quarantine()
-        self.parts, self.row_counts.split = locate(place, read_options)
-        self._stamps = {path: stamp(path) for path in self.files}
-        self._allowed = read_options.bad_rows
+        super().__init__(place, read_options)
         self._maker = RecordMaker(read_options, self.row_counts)
-        self._rows = 0
-        """Rows that were read, also of those that are counted together."""
         self._groups: dict[Any, Group] = {}
         self._labels: dict[bytes, bool] = {}
         """Digest of the texts of every row so far, and which way the row's label points."""
@@ -65,13 +53,6 @@ class RowReader:
         return next(self._records)
 
     @property
-    def files(self) -> tuple[Path, ...]:
-        """The files that are read, or the name of data in memory; none for data on the hub."""
-        if memory.find(self.place):
-            return (Path(self.place),)
-        return tuple(part.path for part in self.parts if part.path)
-
-    @property
     def layout(self) -> str:
         """Name of the layout and why it was chosen; empty before the first good row."""
         return self._maker.layout
@@ -81,18 +62,11 @@ class RowReader:
         """The kind of the records, known after the first good row."""
         return self._maker.yields
 
-    def no_usable_rows(self) -> DataError:
-        """Return the error for data without a usable row, once everything is read."""
-        return no_usable_rows(self.place, self.row_counts, self.quarantine)
-
     def _read(self) -> Iterator[Record]:
-        with console.meter(sum(part.size for part in self.parts), "reading") as advance:
-            numbered = ((part, *row) for part in self.parts for row in enumerate(part.rows(advance), start=part.first))
-            for part, number, row in itertools.islice(numbered, self.read_options.limit):
-                self._rows += 1
-                record = self._counted(part, row, f"{part.name}:{number}")
-                if record is not None:
-                    yield record
+        for part, number, row in self._numbered():
+            record = self._counted(part, row, f"{part.name}:{number}")
+            if record is not None:
+                yield record
         for group in self._groups.values():
             yield from self._joined(group)
         self._check_bad_rows(at_end=True)
@@ -137,21 +111,6 @@ class RowReader:
                 self._keep()
                 yield record
 
-    def _keep(self) -> None:
-        self.row_counts.rows_in += 1
-        self.row_counts.kept += 1
-
-    def _drop(self, part: Part, row: RawRow, reason: str) -> None:
-        self.row_counts.rows_in += 1
-        self.row_counts.dropped[reason] += 1
-        self.quarantine.add("dropped", part, row, reason, in_words(reason))
-
-    def _quarantine(self, part: Part, row: RawRow, problem: Broken) -> None:
-        self.row_counts.rows_in += 1
-        self.row_counts.quarantined += 1
-        self.quarantine.add("quarantined", part, row, problem.code, *problem.args, column=problem.column)
-        self._check_bad_rows(at_end=False)
-
     def _check_new(self, record: Record) -> None:
         """Remember the texts of a record. Errors: `NoPreference` where an earlier row has the same."""
         digest, label = identity(record)
@@ -161,24 +120,11 @@ class RowReader:
         else:
             raise NoPreference("duplicate" if earlier is label else "flipped_label")
 
-    def _check_bad_rows(self, at_end: bool) -> None:
-        bad, rows = self.row_counts.quarantined, self._rows
-        if self._allowed.passed(bad, rows, at_end):
-            of = f" of {rows}" if at_end else ""
-            found = f"{bad} bad row{'s' if bad > 1 else ''}{of}, more than --max-bad-rows {self._allowed.text}"
-            raise DataError(self.quarantine.first, found)
-
     def _check_codes(self) -> None:
         try:
             self._maker.verdict_codes.check()
         except Broken as problem:
             raise DataError(self.place, *problem.args) from None
-
-    def _check_unchanged(self) -> None:
-        """Refuse a file that was written meanwhile: rows from before and after belong to no one data set."""
-        for path, before in self._stamps.items():
-            if stamp(path) != before:
-                raise DataError(str(path), "changed while it was read", "repeat the command when it is written")
 
 
 SEPARATOR = "\ud800"
@@ -291,6 +237,17 @@ def read_rows(place: Path | str, read_options: ReadOptions = DEFAULT) -> Iterato
             if isinstance(row.fields, Broken):
                 raise DataError(part.place(row.number, row.fields.column), *row.fields.args)
             yield Row(part.place(row.number), row.fields)
+
+
+def good_rows(place: Path | str, read_options: ReadOptions = DEFAULT) -> Iterator[Row]:
+    """Yield the well-formed rows of any data before any layout, and pass over malformed ones.
+
+    For a first look at data that is counted when it is read. Errors: those of `stream`.
+    """
+    for part in parts_of(place, read_options):
+        for row in part.rows(lambda count: None):
+            if not isinstance(row.fields, Broken):
+                yield Row(part.place(row.number), row.fields)
 
 
 def conditioned(record: PromptedT, row: Row, read_options: ReadOptions) -> PromptedT:
