@@ -17,14 +17,15 @@ A prompt that ends in an assistant turn is the beginning of the answer, which th
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from headwater.data.encoding import ControlTokens, Span, encoder_of
-from headwater.data.preference import Prompted, Response
+from headwater.data.preference import Prompted, Response, fields_of
 from headwater.data.templates import FLAG, SENTINEL, ChatTemplate, RefusedError, Turn, assistant
 from headwater.data.tokenizers import Tokenizer
 from headwater.data.turns import Written, end_text
@@ -83,14 +84,18 @@ class Conversation:
     def __init__(self, chat: Chat, row: Prompted) -> None:
         """Render the prompt. Errors: `RefusedError`."""
         self._chat, self._row = chat, row
-        turns = [{"role": message.role, "content": message.content} for message in row.conversation]
-        self._quotes = any(chat.tokens.spelled_in(turn["content"]) for turn in turns)
+        turns, self._tools = fields_of(row.conversation)
+        texts = (text for turn in turns for text in _texts_of_turn(turn))
+        self._quotes = any(map(chat.tokens.spelled_in, itertools.chain(texts, _texts(self._tools))))
         if self._quotes:
-            turns = [{**turn, "content": chat.tokens.hide(turn["content"])} for turn in turns]
+            self._tools = _hidden(self._tools, chat.tokens)
+            turns = [_hidden_turn(turn, chat.tokens) for turn in turns]
         self._begun = turns.pop()["content"] if turns and turns[-1]["role"] == "assistant" else None
         self._notes = [*chat.notes, *(() if _begins_with_system(turns) else chat.notes_without_system)]
         self._notes += [] if self._begun is None else ["answer_begun_in_prompt"]
         self._turns, self._prompt = self._rendered(turns)
+        if any(message.extra or message.role == "tool" for message in row.conversation):
+            chat.check_tools(self._turns, self._tools)
         self._known: dict[tuple[Response, Written], Rendered] = {}
 
     def _rendered(self, turns: list[Turn]) -> tuple[list[Turn], str]:
@@ -101,7 +106,7 @@ class Conversation:
         """
         folded = _folded(turns)
         try:
-            prompt = self._chat.render(turns, generate=True)
+            prompt = self._render(turns, generate=True)
             if folded is None or turns[0]["content"].strip() in prompt:
                 return turns, prompt
         except RefusedError:
@@ -109,12 +114,15 @@ class Conversation:
                 raise
         self._notes.append("system_in_user_turn")
         assert folded is not None
-        return folded, self._chat.render(folded, generate=True)
+        return folded, self._render(folded, generate=True)
+
+    def _render(self, turns: Sequence[Turn], *, generate: bool = False) -> str:
+        return self._chat.render(turns, generate=generate, tools=self._tools)
 
     @cached_property
     def _marked(self) -> tuple[str, str]:
         """The texts that the template writes before and after a response."""
-        before, found, after = self._chat.render([*self._turns, assistant(SENTINEL)]).rpartition(SENTINEL)
+        before, found, after = self._render([*self._turns, assistant(SENTINEL)]).rpartition(SENTINEL)
         if not found:
             raise ModelError(self._row.id, "the chat template rewrites the response", f"give another: {FLAG}")
         return before, after
@@ -148,7 +156,7 @@ class Conversation:
         """Return the conversation through the end of the template's text, and the position of `words` in it."""
         begun = self._begun or ""
         answer = begun + words
-        whole = self._chat.render([*self._turns, assistant(answer)])
+        whole = self._render([*self._turns, assistant(answer)])
         if self._begun is None:
             plain = _as_it_is(whole, self._prompt, answer, self._chat.closing)
             if plain is not None:
@@ -184,6 +192,34 @@ def _begins_with_system(turns: Sequence[Turn]) -> bool:
 def _shortened(text: str) -> str:
     line = " ".join(text.split())
     return line if len(line) <= SHOWN else line[: SHOWN - 1] + "…"
+
+
+def _texts_of_turn(turn: Turn) -> Iterator[str]:
+    yield turn["content"]
+    if len(turn) > 2:
+        yield from _texts([turn[key] for key in turn if key not in ("role", "content")])
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Yield the texts in lists and objects, at any depth."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | dict):
+        for item in (*value, *value.values()) if isinstance(value, dict) else value:
+            yield from _texts(item)
+
+
+def _hidden_turn(turn: Turn, tokens: ControlTokens) -> Turn:
+    return {key: value if key == "role" else _hidden(value, tokens) for key, value in turn.items()}
+
+
+def _hidden(value: Any, tokens: ControlTokens) -> Any:
+    """Return a value with the control tokens in its texts hidden."""
+    if isinstance(value, str):
+        return tokens.hide(value)
+    if isinstance(value, dict):
+        return {tokens.hide(key): _hidden(item, tokens) for key, item in value.items()}
+    return [_hidden(item, tokens) for item in value] if isinstance(value, list) else value
 
 
 def _folded(turns: Sequence[Turn]) -> list[Turn] | None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from xxhash import xxh3_128_hexdigest
 
-Role = Literal["system", "user", "assistant"]
+Role = Literal["system", "user", "assistant", "tool"]
 Side = Literal["chosen", "rejected"]
 
 PAIR_COLUMNS = ("margin",)
@@ -27,6 +28,48 @@ class Message:
 
     role: Role
     content: str
+    extra: str = ""
+    """JSON of what a chat template takes beside role and content, an object: `tool_calls` of an assistant,
+    `tool_call_id` and `name` of a tool's result, and in one message of a prompt the `tools` that may be called.
+    """
+
+    @property
+    def extras(self) -> dict[str, Any]:
+        """The values of `extra` by name."""
+        return json.loads(self.extra) if self.extra else {}
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The texts that distinguish it from other turns, for hashes."""
+        return (self.role, self.content, self.extra) if self.extra else (self.role, self.content)
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The message as chat templates and servers take it."""
+        return {"role": self.role, "content": self.content, **self.extras}
+
+    @property
+    def shown(self) -> str:
+        """The content as a person reads it, behind it a line for each call of a tool, or what else `extra` holds."""
+        if not self.extra:
+            return self.content
+        lines = [self.content] if self.content else []
+        for name, value in self.extras.items():
+            if name == "tool_calls":
+                lines += (f"call {_json(call['function'])}" for call in value)
+            else:
+                lines.append(f"{name}: {value if isinstance(value, str) else _json(value)}")
+        return "\n".join(lines)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def fields_of(prompt: Sequence[Message]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the messages of a prompt, and the tools that may be called, as chat templates and servers take them."""
+    turns = [message.fields for message in prompt]
+    return turns, [tool for turn in turns for tool in turn.pop("tools", ())]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +111,7 @@ class Prompted:
     def _texts(self) -> Iterator[str]:
         """Yield the texts that distinguish rows, in a fixed order."""
         for message in self.conversation:
-            yield message.role
-            yield message.content
+            yield from message.texts
 
     @property
     def conversation(self) -> tuple[Message, ...]:
@@ -78,7 +120,8 @@ class Prompted:
             return self.prompt
         before = self.prompt[:1] if self.prompt[:1] and self.prompt[0].role == "system" else ()
         system = "\n\n".join([*(message.content for message in before), self.condition])
-        return (Message("system", system), *self.prompt[len(before) :])
+        extra = before[0].extra if before else ""
+        return (Message("system", system, extra), *self.prompt[len(before) :])
 
     @property
     def conversation_id(self) -> str:
@@ -196,7 +239,7 @@ def conversation_id_of(prompt: tuple[Message, ...]) -> str:
     """Hash a conversation up to and including its first user turn, in hexadecimal.
 
     It is the unit of splits and of the bootstrap: dialogues that begin with one question share it, so a longer one in
-    the training set cannot leak into the held-out set. Case and white space are ignored.
+    the training set cannot leak into the held-out set. Case, white space and tools are ignored.
     """
     turns = []
     for message in prompt:

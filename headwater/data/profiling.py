@@ -257,7 +257,7 @@ def _pairs(names: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def _asked(prompt: Iterable[Message]) -> str:
-    return " ".join(message.content for message in prompt)
+    return " ".join(message.shown for message in prompt)
 
 
 def _shingles(text: str) -> NDArray[np.uint64]:

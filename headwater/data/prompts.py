@@ -16,6 +16,7 @@ from headwater.data.layouts.dialogues import MARKERS_KEPT, has_markers
 from headwater.data.layouts.layout import Fields
 from headwater.data.layouts.messages import prompt
 from headwater.data.layouts.paths import written
+from headwater.data.layouts.tools import with_tools
 from headwater.data.layouts.unread import Columns
 from headwater.data.preference import Message, Prompted
 from headwater.data.reading import ReadOptions, Row, RowCounter, RowCounts
@@ -87,7 +88,7 @@ class PromptRows(RowCounter):
 
     def __init__(self, place: Path | str, read_options: ReadOptions, reads: Columns) -> None:
         super().__init__(place, read_options)
-        self.unread = Unread(reads, read_options.ignored, filter(None, [read_options.condition_column]))
+        self.unread = Unread(reads, read_options.ignored, read_options.also_read)
         self.row_counts.not_read = self.unread.names
 
     def __iter__(self) -> Iterator[Prompted]:
@@ -127,7 +128,7 @@ class PromptRows(RowCounter):
         source = next(
             (fields[key] for key in ("source", "dataset", "category") if fields.get(key)), Path(self.place).name
         )
-        return Prompted(prompt=turns, id=str(name), source=str(source))
+        return Prompted(prompt=with_tools(turns, fields), id=str(name), source=str(source))
 
 
 class PlainPrompts(PromptRows):
@@ -155,10 +156,10 @@ class DescribedPrompts(PromptRows):
         left_out = self._description.left_out(row.fields, self.read_options.condition_column)
         fields = self.unread.check(fields, left_out)
         turns = prompt(fields, "prompt")
-        if turns[-1].role != "user":
+        if turns[-1].role not in ("user", "tool"):
             source = self._description.sources.get("prompt")
             ends = f"{source.text if source else 'prompt'} ends with the turn of the {turns[-1].role}"
-            raise Broken(ends, "expected a user's")
+            raise Broken(ends, "expected a user's, or a tool's result")
         return self.named(turns, fields, row)
 
 

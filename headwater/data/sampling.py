@@ -12,7 +12,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from headwater import journal
-from headwater.data.preference import Message, Prompted, Response
+from headwater.data.preference import Message, Prompted, Response, fields_of
 from headwater.data.reading import RowCounts
 from headwater.errors import NetworkError, UsageError
 from headwater.network import replies
@@ -74,9 +74,17 @@ class Asked(NamedTuple):
         """Identifies the prompt in the journal and in its seeds, by its text."""
         return xxhash.xxh3_64_hexdigest(orjson.dumps(self.messages()))
 
-    def messages(self) -> list[dict[str, str]]:
-        """Return the prompt in the form of a chat server."""
-        return [{"role": message.role, "content": message.content} for message in self.prompt]
+    def messages(self) -> list[dict[str, Any]]:
+        """Return the prompt as messages; the tools that may be called are in one of them."""
+        return [message.fields for message in self.prompt]
+
+    def request(self) -> dict[str, Any]:
+        """Return the prompt in the form of a chat server: messages, and tools where there are any."""
+        turns, tools = fields_of(self.prompt)
+        for call in (call for turn in turns for call in turn.get("tool_calls", ())):
+            given = call["function"].get("arguments", {})
+            call["function"]["arguments"] = given if isinstance(given, str) else orjson.dumps(given).decode()
+        return {"messages": turns} | ({"tools": tools} if tools else {})
 
 
 def asked(records: Iterable[Prompted]) -> tuple[list[Asked], RowCounts]:
@@ -114,7 +122,7 @@ def ask(endpoint: Endpoint, model: str, one: Asked, sampling: Sampling, seed: in
     for draw in range(sampling.n):
         body = {
             "model": model,
-            "messages": one.messages(),
+            **one.request(),
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "max_tokens": sampling.max_new_tokens,

@@ -147,7 +147,7 @@ def _exact(preference: Prompted) -> Iterator[Hashable]:
 
 
 def _normalised(preference: Prompted) -> Iterator[Hashable]:
-    words = tuple((message.role, _words(message.content)) for message in preference.prompt)
+    words = tuple((message.role, _words(message.shown)) for message in preference.prompt)
     if any(turn for _, turn in words):  # a prompt of punctuation alone would be the same as every other such
         yield words
 

@@ -175,6 +175,19 @@ def assistant(text: str) -> Turn:
     return {"role": "assistant", "content": text}
 
 
+def _changes(turn: Turn) -> Iterator[tuple[str, Turn]]:
+    """Yield a turn with another call of a tool, other arguments, or another result, and what differs."""
+    if turn["role"] == "tool":
+        yield "the results of tools", {**turn, "content": SENTINEL}
+    calls = turn.get("tool_calls", ())
+    for place, call in enumerate(calls):
+        for name, value in (("name", SENTINEL), ("arguments", {SENTINEL: SENTINEL})):
+            changed = {**call, "function": {**call["function"], name: value}}
+            yield "calls of tools", {**turn, "tool_calls": [*calls[:place], changed, *calls[place + 1 :]]}
+    if calls and turn["content"]:
+        yield "the text beside a call", {**turn, "content": SENTINEL}
+
+
 class ChatTemplate:
     """The chat template of a tokenizer."""
 
@@ -187,17 +200,46 @@ class ChatTemplate:
         self.closing = self._examined()
         """The text after a response; None where the template refuses a plain conversation, or omits the response."""
 
-    def render(self, turns: Sequence[Turn], *, generate: bool = False) -> str:
-        """Render turns, with the header of an answer where one is to be generated. Errors: `RefusedError`."""
+    def render(self, turns: Sequence[Turn], *, generate: bool = False, tools: Sequence[Turn] = ()) -> str:
+        """Render turns, with the header of an answer where one is to be generated. Errors: `RefusedError`.
+
+        `tools` are those that the model may call.
+        """
         if self._in_parts:
             turns = [{**turn, "content": [{"type": "text", "text": turn["content"]}]} for turn in turns]
         try:
             text = self.tokenizer.apply_chat_template(
-                list(turns), tokenize=False, chat_template=self._text, add_generation_prompt=generate
+                list(turns),
+                tools=list(tools) or None,
+                tokenize=False,
+                chat_template=self._text,
+                add_generation_prompt=generate,
             )
         except (TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
             raise RefusedError(first_line(error)) from error
         return str(text)
+
+    def check_tools(self, turns: Sequence[Turn], tools: Sequence[Turn]) -> None:
+        """Errors: `RefusedError` for a template that leaves out tools, a call of one, or the result of a call.
+
+        Each is replaced in turn: a template that uses it writes another text then.
+        """
+        prompt = self.render(turns, tools=tools)
+        other = [{"type": "function", "function": {"name": SENTINEL, "description": "", "parameters": {}}}]
+        left_out = ["tools"] if tools and self._same(prompt, turns, other) else []
+        for place, turn in enumerate(turns):
+            for what, changed in _changes(turn):
+                if what not in left_out and self._same(prompt, [*turns[:place], changed, *turns[place + 1 :]], tools):
+                    left_out.append(what)
+        if left_out:
+            raise RefusedError(f"the chat template leaves out {' and '.join(left_out)}; give one with tools: {FLAG}")
+
+    def _same(self, prompt: str, turns: Sequence[Turn], tools: Sequence[Turn]) -> bool:
+        """Return whether turns are rendered as `prompt`; False where the template refuses them."""
+        try:
+            return self.render(turns, tools=tools) == prompt
+        except RefusedError:
+            return False
 
     def _examined(self) -> str | None:
         example = [{"role": "user", "content": "…"}, assistant(SENTINEL)]

@@ -60,8 +60,8 @@ def key(examples: Sequence[Example], encode_options: EncodeOptions, tokenizer: T
     for example in examples:
         _update(digest, example.key)  # a random span is drawn by it
         for message in example.conversation:
-            _update(digest, message.role)
-            _update(digest, message.content)
+            for text in message.texts:
+                _update(digest, text)
         for side, response in zip(example.sides, example.responses, strict=True):
             _update(digest, side)
             _update(digest, response.text)

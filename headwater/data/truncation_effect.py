@@ -83,7 +83,7 @@ class TruncationEffect:
         self.row_counts.kept += 1
         for lengths, tokens in ((self.before, before), (self.after, after)):
             lengths.add(dict(zip(example.sides, tokens, strict=True)))
-        self.prompt_characters += sum(len(message.content) for message in example.prompt)
+        self.prompt_characters += sum(len(message.shown) for message in example.prompt)
         self.response_characters += sum(len(response.text) for response in example.responses)
 
     def drop(self, example: Example, reason: str) -> None:

@@ -18,8 +18,8 @@ import pyarrow
 import pyarrow.parquet
 
 from headwater import files
-from headwater.data.layouts import canonical_row, condition_of
-from headwater.data.preference import PAIR_COLUMNS, Candidates, Message, Preference, Record, Response
+from headwater.data.layouts import canonical_row, condition_of, prompt_row
+from headwater.data.preference import PAIR_COLUMNS, Candidates, Preference, Record, Response
 from headwater.errors import DataError, UsageError
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
@@ -75,24 +75,20 @@ def row_of(record: Record) -> dict[str, Any]:
     head: dict[str, Any] = {"id": record.id, "source": record.source} | condition_of(record)
     if isinstance(record, Candidates):
         completions = [{"response": r.text, "overall_score": r.score, "complete": r.complete} for r in record.responses]
-        return head | {"instruction": _messages(record.prompt), "completions": completions}
-    answer = _messages((Message("assistant", record.response.text),))
+        return head | prompt_row(record.prompt, "instruction") | {"completions": completions}
+    answer = _answer(record.response)
     given = {"score": record.response.score, "complete": record.response.complete}
-    return head | {"prompt": _messages(record.prompt), "completion": answer, "label": record.label} | given
+    return head | prompt_row(record.prompt) | {"completion": answer, "label": record.label} | given
 
 
 def exported_row(preference: Preference) -> dict[str, Any]:
     """Return a row of TRL's explicit-prompt conversational form."""
     sides = {"chosen": preference.chosen, "rejected": preference.rejected}
-    return {"prompt": _messages(preference.prompt)} | {side: _answer(response) for side, response in sides.items()}
+    return prompt_row(preference.prompt) | {side: _answer(response) for side, response in sides.items()}
 
 
 def _answer(response: Response) -> list[dict[str, str]]:
-    return _messages((Message("assistant", response.text),))
-
-
-def _messages(messages: Iterable[Message]) -> list[dict[str, str]]:
-    return [{"role": message.role, "content": message.content} for message in messages]
+    return [{"role": "assistant", "content": response.text}]
 
 
 class _Sink(Protocol):
@@ -164,14 +160,15 @@ class _Parquet:
         self._path = path
         self._rows: list[Mapping[str, Any]] = []
         self._writer: Any = None
+        self._message_keys: list[str] = []
 
     def add(self, row: Mapping[str, Any]) -> None:
-        self._rows.append(row)
+        self._rows.append(_with_json(row))
         if len(self._rows) == ROW_GROUP:
             self._flush()
 
     def _flush(self) -> None:
-        schema = _schema(self._columns())
+        schema = _schema(self._columns(), self._keys())
         table = pyarrow.Table.from_pylist(self._rows, schema=schema)
         if self._writer is None:
             self._writer = pyarrow.parquet.ParquetWriter(self._path, schema)
@@ -192,23 +189,58 @@ class _Parquet:
         known: list[str] = self._writer.schema.names
         return known
 
+    def _keys(self) -> Sequence[str]:
+        """Return the keys of messages, like `_columns`. Errors: `DataError` for a key that appears late."""
+        turns = (turn for row in self._rows for column in _PROMPTS for turn in row.get(column, ()))
+        found = {key for turn in turns for key in turn}
+        if self._writer is None:
+            self._message_keys = [key for key in _KEYS if key in found or key in _KEYS[:2]]
+        late = [key for key in _KEYS if key in found and key not in self._message_keys]
+        if late:
+            raise DataError(str(self._path), f"{', '.join(late)} of messages is not in the first rows", "write .jsonl")
+        return self._message_keys
+
     def close(self) -> None:
         if self._rows or self._writer is None:
             self._flush()
         self._writer.close()
 
 
-_MESSAGES = pyarrow.list_(pyarrow.struct([("role", pyarrow.string()), ("content", pyarrow.string())]))
+_KEYS = ("role", "content", "tool_calls", "tool_call_id", "name")
+"""Keys of messages. Calls of tools have any form, and are written as JSON; so is the column `tools`."""
+_PROMPTS = ("prompt", "instruction")
+"""Columns of messages that may hold calls of tools."""
+
+
+def _with_json(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a row in which tools and calls of tools are texts."""
+    found = dict(row)
+    if "tools" in row:
+        found["tools"] = orjson.dumps(row["tools"]).decode()
+    for column in _PROMPTS:
+        if any("tool_calls" in turn for turn in row.get(column, ())):
+            found[column] = [
+                {**turn, "tool_calls": orjson.dumps(turn["tool_calls"]).decode()} if "tool_calls" in turn else turn
+                for turn in row[column]
+            ]
+    return found
+
+
+def _messages(keys: Iterable[str] = _KEYS[:2]) -> Any:
+    return pyarrow.list_(pyarrow.struct([(key, pyarrow.string()) for key in keys]))
+
+
 _COMPLETION = [("response", pyarrow.string()), ("overall_score", pyarrow.float64()), ("complete", pyarrow.bool_())]
 _TYPES = {
-    **dict.fromkeys(("id", "source"), pyarrow.string()),
-    **dict.fromkeys(("prompt", "chosen", "rejected", "completion", "instruction"), _MESSAGES),
+    **dict.fromkeys(("id", "source", "tools"), pyarrow.string()),
+    **dict.fromkeys(("prompt", "chosen", "rejected", "completion", "instruction"), _messages()),
     **dict.fromkeys(("score", "score_chosen", "score_rejected", *PAIR_COLUMNS), pyarrow.float64()),
     **dict.fromkeys(("label", "complete", "chosen_complete", "rejected_complete"), pyarrow.bool_()),
     "completions": pyarrow.list_(pyarrow.struct(_COMPLETION)),
 }
 
 
-def _schema(columns: Iterable[str]) -> Any:
+def _schema(columns: Iterable[str], message_keys: Iterable[str]) -> Any:
     """Return the types of columns; said, not guessed, because a group may hold nothing but nulls."""
-    return pyarrow.schema([(column, _TYPES[column]) for column in columns])
+    types = _TYPES | dict.fromkeys(_PROMPTS, _messages(message_keys))
+    return pyarrow.schema([(column, types[column]) for column in columns])

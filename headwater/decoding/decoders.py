@@ -68,7 +68,7 @@ class MeasuredResponse(NamedTuple):
             id=self.asked.id,
             source=self.asked.source,
             opening=conversation_id_of(self.asked.prompt),
-            prompt=[{"role": message.role, "content": message.content} for message in self.asked.prompt],
+            prompt=[{"role": message.role, "content": message.shown} for message in self.asked.prompt],
             draw=self.draw,
             response=self.response.text,
             complete=self.response.complete,

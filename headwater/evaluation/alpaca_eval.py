@@ -8,7 +8,6 @@ list of messages, in the column prompt.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,7 +56,7 @@ def answer_to(
     tokens: int | None = None,
 ) -> Answer:
     """Return an answer to a prompt of any number of turns."""
-    plain = len(conversation) == 1 and conversation[0].role == "user"
+    plain = len(conversation) == 1 and conversation[0].role == "user" and not conversation[0].extra
     return Answer(as_text(conversation), text, model, category, complete, tokens, () if plain else conversation)
 
 
@@ -200,7 +199,7 @@ def as_rows(answers: Sequence[Answer]) -> list[dict[str, Any]]:
     """Return answers as AlpacaEval's rows, with conversation, length and completeness where these are known."""
     return [
         {"dataset": one.category, "instruction": one.prompt, "output": one.text, "generator": one.model}
-        | ({"prompt": [asdict(message) for message in one.turns]} if one.turns else {})
+        | ({"prompt": [message.fields for message in one.turns]} if one.turns else {})
         | ({} if one.complete is None else {"complete": one.complete})
         | ({} if one.tokens is None else {"tokens": one.tokens})
         for one in answers

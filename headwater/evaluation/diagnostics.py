@@ -76,5 +76,5 @@ def _example(scored: ScoredPairs, row: int) -> ExamplePair:
         ExampleResponse(response.text, float(scored.rewards[row, side]), int(scored.lengths[row, side]))
         for side, response in enumerate((preference.chosen, preference.rejected))
     )
-    prompt = "\n".join(f"{message.role}: {message.content}" for message in preference.prompt)
+    prompt = "\n".join(f"{message.role}: {message.shown}" for message in preference.prompt)
     return ExamplePair(preference.id, float(scored.margins[row]), prompt, chosen, rejected)

@@ -320,7 +320,7 @@ def _differences(scores: Sequence[tuple[float | None, float | None]]) -> Floats:
 
 def _beginning(prompt: tuple[Message, ...], characters: int = 40) -> str:
     """Return the beginning of the last message of a prompt, for error messages."""
-    text = visible(prompt[-1].content) if prompt else ""
+    text = visible(prompt[-1].shown) if prompt else ""
     return text if len(text) <= characters else f"{text[:characters]}…"
 
 

@@ -50,5 +50,5 @@ class RecordedAnswers(PromptRows):
 def as_text(prompt: Sequence[Message]) -> str:
     """Return the text of a prompt: a single user message unchanged, a conversation turn by turn."""
     if len(prompt) == 1 and prompt[0].role == "user":
-        return prompt[0].content
-    return "\n\n".join(f"[{message.role}]\n{message.content}" for message in prompt)
+        return prompt[0].shown
+    return "\n\n".join(f"[{message.role}]\n{message.shown}" for message in prompt)

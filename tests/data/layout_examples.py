@@ -135,7 +135,7 @@ EXAMPLES: dict[str, list[Example]] = {
             {"chosen": ended("Because."), "rejected": ended("No."), "chosen_score": 4.0, "rejected_score": 1.0},
             Draft((SYSTEM, *EARLIER), Response("Because.", 4.0), Response("No.", 1.0)),
             {"chosen": said(*EARLIER, ("tool", "Because."))},
-            "chosen has the role 'tool'",
+            "chosen does not end in an assistant turn",
         ),
         # Argilla's dpo-mix
         Example(

@@ -16,6 +16,7 @@ from headwater.data.layouts import LAYOUTS
 from headwater.data.layouts.unread import HARMLESS
 from headwater.data.reading import ReadOptions, stream
 from tests.data.layout_examples import EXAMPLES
+from tests.data.test_tools import ROW as TOOLS
 
 Way = tuple[str | int, ...]
 TEXT, NUMBER = "zorgtext", 987654
@@ -26,6 +27,7 @@ CASES = [
     for name, examples in EXAMPLES.items()
     for number, example in enumerate(examples)
 ]
+CASES.append(pytest.param("explicit-prompt", TOOLS, id="tools"))
 
 
 def ways(value: Any, way: Way = ()) -> Iterator[tuple[Way, Any]]:

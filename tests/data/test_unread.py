@@ -52,8 +52,8 @@ MEANT = {
         row(chosen=said("assistant", "Let me count.", tool_calls=CALL)),
         row(chosen=said("assistant", "", tool_calls=CALL), rejected=said("assistant", "", tool_calls=CALL)),
         row(chosen=said("assistant", "I look.", tool_calls=CALL), rejected=said("assistant", "I look.")),
-        row(prompt=[*said("user", "Count."), {"role": "assistant", "tool_calls": CALL}]),
-        row(prompt=[*said("user", "Count."), *said("tool", "8")]),
+        row(prompt=[*said("user", "Count."), {"role": "assistant", "content": None, "tool_calls": CALL}]),
+        row(tool_choice="auto"),
         row(chosen=said("assistant", "", function_call={"name": "legs", "arguments": "{}"})),
     ],
     "MEDIA": [
@@ -293,8 +293,8 @@ def test_data_without_a_usable_row_names_the_reasons(tmp_path: Path) -> None:
 
 
 def test_the_first_refused_row_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"a\.jsonl:1 · tools changes .* --ignore-columns tools"):
-        read(tmp_path / "a.jsonl", [row(tools="[1]")], ReadOptions())
+    with pytest.raises(DataError, match=r"a\.jsonl:1 · tool_choice changes .* --ignore-columns tool_choice"):
+        read(tmp_path / "a.jsonl", [row(tool_choice="auto")], ReadOptions())
 
 
 def test_fields_of_messages_that_change_the_meaning_are_known_in_columns_too() -> None:

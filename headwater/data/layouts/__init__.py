@@ -13,6 +13,7 @@ from headwater.data.layouts.checks import (
     check_responses,
     condition_of,
     draft_to_record,
+    prompt_row,
 )
 from headwater.data.layouts.json_text import with_messages
 from headwater.data.layouts.layout import (
@@ -49,6 +50,7 @@ __all__ = [
     "condition_of",
     "detect",
     "draft_to_record",
+    "prompt_row",
     "with_messages",
 ]
 

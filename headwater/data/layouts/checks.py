@@ -7,6 +7,7 @@ from typing import Any
 
 from headwater.data.layouts.fields import number, own_id
 from headwater.data.layouts.layout import AnyDraft, Broken, CandidatesDraft, Draft, Fields, NoPreference
+from headwater.data.layouts.tools import COLUMN, check_prompt
 from headwater.data.preference import (
     NO_COLUMNS,
     PAIR_COLUMNS,
@@ -16,6 +17,7 @@ from headwater.data.preference import (
     Prompted,
     Response,
     Unpaired,
+    fields_of,
 )
 
 
@@ -78,7 +80,12 @@ def _check_whole(prompt: tuple[Message, ...], responses: tuple[Response, ...], n
     """
     if not any(message.role == "user" for message in prompt):
         raise Broken("a prompt without a user turn", "expected at least one", code="NO_USER_TURN")
-    texts = [*names, *(message.content for message in prompt), *(response.text for response in responses)]
+    check_prompt(prompt)
+    texts = [
+        *names,
+        *(text for message in prompt for text in message.texts),
+        *(response.text for response in responses),
+    ]
     if all(map(str.isascii, texts)):  # known without reading the text, and true of most
         return
     try:
@@ -91,16 +98,18 @@ def _check_whole(prompt: tuple[Message, ...], responses: tuple[Response, ...], n
 
 def canonical_row(preference: Preference) -> dict[str, Any]:
     """Return the row that headwater writes: TRL's explicit conversational form, with id, source, scores and ends."""
-    row: dict[str, Any] = {
-        "id": preference.id,
-        "source": preference.source,
-        "prompt": [{"role": message.role, "content": message.content} for message in preference.prompt],
-    }
+    row: dict[str, Any] = {"id": preference.id, "source": preference.source} | prompt_row(preference.prompt)
     for side, response in (("chosen", preference.chosen), ("rejected", preference.rejected)):
         row[side] = [{"role": "assistant", "content": response.text}]
         row[f"score_{side}"] = response.score
         row[f"{side}_complete"] = response.complete
     return row | dict(preference.columns) | condition_of(preference)
+
+
+def prompt_row(prompt: tuple[Message, ...], column: str = "prompt") -> dict[str, Any]:
+    """Return the fields of a row that hold a prompt: its messages, and the column `tools` where it has any."""
+    turns, tools = fields_of(prompt)
+    return {column: turns} | ({COLUMN: tools} if tools else {})
 
 
 def condition_of(record: Prompted) -> dict[str, str]:

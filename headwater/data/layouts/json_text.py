@@ -75,6 +75,6 @@ def _looks_like_messages(value: str) -> bool:
 
 def _is_message(item: Any) -> bool:
     return isinstance(item, dict) and any(
-        isinstance(item.get(role), str) and content in item
+        isinstance(item.get(role), str) and (content in item or "tool_calls" in item)
         for role, content in (("role", "content"), ("from", "value"))
     )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
+from headwater.data.layouts import tools
 from headwater.data.layouts.dialogues import begins_a_dialogue, dialogue_turns_of_prompt
 from headwater.data.layouts.fields import kind, listed, optional_text, without_an_answer
 from headwater.data.layouts.layout import Broken, Fields
-from headwater.data.layouts.unread import SYSTEM_COLUMNS, TOOL_ROLES, check_keys, code_of_part
+from headwater.data.layouts.unread import SYSTEM_COLUMNS, check_keys, code_of_part
 from headwater.data.preference import Message, Role
 
 
@@ -34,16 +36,21 @@ def message(item: Any, column: str) -> Message:
 
     Errors: `Broken`, also for a further key that changes its meaning (`unread.py`).
     """
-    tags = CHAT
+    tags, extra = CHAT, ""
     if isinstance(item, dict):
         tags = SHAREGPT if "from" in item and "role" not in item else CHAT
         role, content = item.get(tags.role), item.get(tags.content)
         if len(item) > 2 or content is None:
-            check_keys(item, column)
+            check_keys(item, column, tools.keys_of(role))
+            extra = tools.extra(item, role, column)
+            content = "" if content is None and "tool_calls" in extra else content
         if isinstance(content, list):
             content = _text_of_parts(content, column)
-        if isinstance(content, str) and isinstance(role, str) and role in tags.roles:
-            return Message(tags.roles[role], content)
+        if isinstance(content, str) and isinstance(role, str):
+            if role in tools.CALLS:
+                return tools.call(content, column)
+            if role in tags.roles or role in tools.RESULTS:
+                return Message(tags.roles.get(role, "tool"), content, extra)
     raise _no_message(item, column, tags)
 
 
@@ -65,10 +72,8 @@ def _text_of_parts(parts: list[Any], column: str) -> str:
 
 def _no_message(item: Any, column: str, tags: Tags) -> Broken:
     if isinstance(item, dict) and isinstance(item.get(tags.content), str):
-        role = item.get(tags.role)
-        found = f"{column} has the role {reprlib.repr(role)}"
-        code = "TOOLS" if isinstance(role, str) and role in TOOL_ROLES else "ROLE"
-        return Broken(found, f"expected {' or '.join(tags.roles)}", code=code)
+        found = f"{column} has the role {reprlib.repr(item.get(tags.role))}"
+        return Broken(found, f"expected {' or '.join(tags.roles)}", code="ROLE")
     form = f'{{"{tags.role}": "{next(iter(tags.roles))}", "{tags.content}": "…"}}'
     return Broken(f"{column} holds {kind(item)}", f"expected messages like {form}")
 
@@ -88,7 +93,7 @@ def conversation(fields: Fields, column: str) -> tuple[tuple[Message, ...], str]
     turns = messages(fields, column)
     if turns[-1].role != "assistant":
         raise without_an_answer(column, "expected the answer last")
-    return turns[:-1], turns[-1].content
+    return turns[:-1], tools.check_answer(turns[-1], column).content
 
 
 def prompt(fields: Fields, column: str) -> tuple[Message, ...]:
@@ -122,7 +127,7 @@ def continued(fields: Fields, column: str) -> tuple[tuple[Message, ...], str]:
     *before, last = (message(value, column),) if isinstance(value, dict) else _turns_of(fields, column)
     if last.role != "assistant" or (before and (before[0].role != "assistant" or before[-1].role == "assistant")):
         raise _not_an_answer(column, (*before, last), "expected one assistant turn, or turns from an answer to another")
-    return tuple(before), last.content
+    return tuple(before), tools.check_answer(last, column).content
 
 
 def _not_an_answer(column: str, turns: Sequence[Message], expected: str) -> Broken:
@@ -143,7 +148,7 @@ def instructed(fields: Fields, question: str = "instruction") -> tuple[Message, 
     if given:
         if len(asked) != 1:
             raise Broken(f"input beside {question} of several turns", f"expected a text in {question}", code="CONTEXT")
-        asked = (Message("user", "\n".join(part for part in (asked[0].content, given) if part)),)
+        asked = (replace(asked[0], content="\n".join(part for part in (asked[0].content, given) if part)),)
     return with_system(fields, (*_history(fields), *asked))
 
 

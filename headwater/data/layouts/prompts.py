@@ -9,6 +9,7 @@ from headwater.data.layouts.layout import Broken, Fields
 from headwater.data.layouts.messages import instructed, prompt
 from headwater.data.layouts.pairs import ALPACA
 from headwater.data.layouts.table import LAYOUTS
+from headwater.data.layouts.tools import RESULTS
 from headwater.data.layouts.trainers import QUESTIONS
 from headwater.data.layouts.unread import SYSTEM_COLUMNS, Columns
 from headwater.data.preference import Message
@@ -34,14 +35,14 @@ def column_of(fields: Fields) -> str | None:
 
 def _ends_in_question(turns: Any) -> bool:
     last = turns[-1] if isinstance(turns, list) and turns else None
-    return isinstance(last, dict) and (last.get("role") == "user" or last.get("from") in ("human", "user"))
+    return isinstance(last, dict) and last.get("role", last.get("from")) in ("user", "human", *RESULTS)
 
 
 def turns_of(fields: Fields, column: str) -> tuple[Message, ...]:
-    """Return the prompt in a column, which ends with the user's turn. Errors: `Broken`."""
+    """Return the prompt in a column, which ends with the turn of a user, or a tool's result. Errors: `Broken`."""
     turns = _turns_of(fields, column)
-    if turns[-1].role != "user":
-        raise Broken(f"{column} ends with the turn of the {turns[-1].role}", "expected a user's")
+    if turns[-1].role not in ("user", "tool"):
+        raise Broken(f"{column} ends with the turn of the {turns[-1].role}", "expected a user's, or a tool's result")
     if not turns[-1].content.strip():
         raise Broken(f"{column} is empty", "expected a question")
     return turns

@@ -8,7 +8,7 @@ others but the `HARMLESS` ones are named: "not read: votes". For the keys of mes
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from headwater.data.layouts.layout import MESSAGE_KEYS, Broken, Cells, Fields
@@ -62,8 +62,6 @@ KEYS: Mapping[str, Meaning] = _OF_ALL | {
     "refusal": Meaning("MALFORMED", "a refusal in place of the content"),
 }
 """Keys of a message, other than role and content, that change what it means."""
-TOOL_ROLES = frozenset(("tool", "function", "ipython", "tool_response", "function_call", "observation", "tool_call"))
-"""Roles of turns that call a tool or hold its result."""
 
 
 def code_of_part(kind: Any) -> str:
@@ -91,10 +89,10 @@ def is_neutral(name: str, value: Any) -> bool:
 _WEIGHTS = [name for name, meaning in _OF_ALL.items() if meaning is _WEIGHT]
 
 
-def check_keys(item: Mapping[str, Any], place: str) -> None:
-    """Errors: `Broken` for a message with a key that changes its meaning."""
+def check_keys(item: Mapping[str, Any], place: str, read: Collection[str] = ()) -> None:
+    """Errors: `Broken` for a message with a key that changes its meaning and is not among those that are `read`."""
     for key, value in item.items():
-        if key in KEYS and not is_neutral(key, value):
+        if key in KEYS and key not in read and not is_neutral(key, value):
             raise _refusal(f"{key} in {place}", key, KEYS[key])
 
 
@@ -157,7 +155,7 @@ class Unread:
         for column, value in fields.items():
             if column not in self.reads:
                 problem = self._unread(column, value) or problem
-            elif (type(value) is list or type(value) is dict) and column not in HARMLESS:
+            elif (type(value) is list or type(value) is dict) and column not in HARMLESS and column != "tools":
                 problem = self._in_objects(column, value) or problem
         for column, value in left_out:
             problem = self._unread(column, value) or problem
@@ -206,7 +204,8 @@ class Unread:
         if key in self._ignored or key not in KEYS:
             self._add(name)
             return None
-        is_message = ("role" in item and "content" in item) or ("from" in item and "value" in item)
+        calls = "tool_calls" in item and "text" not in item  # a message that calls tools may have no content
+        is_message = ("role" in item and ("content" in item or calls)) or ("from" in item and "value" in item)
         if is_message or key not in _OF_ALL:  # `name` and others change a message only
             if not is_message:
                 self._add(name)

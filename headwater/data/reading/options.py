@@ -10,6 +10,7 @@ from pathlib import Path
 from headwater.config.calls import fraction, shown
 from headwater.data.layouts.description import Description
 from headwater.data.layouts.description_parser import of_file, parse
+from headwater.data.layouts.tools import COLUMN as TOOLS
 from headwater.errors import UsageError
 
 DESCRIPTIONS = (".yaml", ".yml")
@@ -91,6 +92,11 @@ class ReadOptions(LayoutOptions):
     def ignored(self) -> frozenset[str]:
         """The columns and fields that `--ignore-columns` names."""
         return frozenset(filter(None, (name.strip() for name in (self.ignore_columns or "").split(","))))
+
+    @property
+    def also_read(self) -> frozenset[str]:
+        """Columns that are read of every layout: of the condition, and of the tools that a model may call."""
+        return frozenset(filter(None, (self.condition_column, TOOLS))) - self.ignored
 
     @property
     def bad_rows(self) -> BadRows:

@@ -137,7 +137,7 @@ def identity(record: Record) -> tuple[bytes, bool]:
     A pair and the same pair with the label turned round have the same bytes. Scores, ids and sources do not count. The
     hash (xxh3) is fast and not cryptographic: two different rows can be made to collide on purpose.
     """
-    texts = [text for turn in record.conversation for text in (turn.role, turn.content)]
+    texts = [text for turn in record.conversation for text in turn.texts]
     texts.append("")  # where a role would follow: the prompt ends here, however many responses there are
     label = False
     if isinstance(record, Preference):

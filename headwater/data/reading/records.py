@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -11,10 +12,13 @@ from headwater.data.layouts.codes import VerdictCodes
 from headwater.data.layouts.dialogues import MARKERS_KEPT, has_markers
 from headwater.data.layouts.fields import kind
 from headwater.data.layouts.layout import CandidatesDraft, Fields, Part, Together, Yields
-from headwater.data.preference import Prompted, Record
+from headwater.data.layouts.tools import with_tools
+from headwater.data.preference import Message, Prompted, Record
 from headwater.data.reading.counts import RowCounts
 from headwater.data.reading.options import ReadOptions
 
+_NOBODY = (Message("user", ""),)
+"""A prompt to put tools into, which has nothing of its own."""
 PromptedT = TypeVar("PromptedT", bound=Prompted)
 
 
@@ -57,8 +61,12 @@ class RecordMaker:
         # Of `given`: --condition-column names a column of the data, also where --columns renames others.
         condition = condition_of(given, self._read_options)
         if isinstance(draft, Part):
+            tools = with_tools(_NOBODY, fields)[0].extra
             self._row_counts.notes[together_of(layout).note] += 1
-            return Held((draft.key, condition), draft.content, {name: fields.get(name) for name in ("id", "source")})
+            return Held(
+                (draft.key, condition, tools), draft.content, {name: fields.get(name) for name in ("id", "source")}
+            )
+        draft = draft._replace(prompt=with_tools(draft.prompt, fields))
         record = self._noted(draft_to_record(draft, fields, name))
         return record if condition is None else dataclasses.replace(record, condition=condition)
 
@@ -69,8 +77,9 @@ class RecordMaker:
 
     def joined(self, draft: CandidatesDraft, first: Held, name: str) -> Record:
         """Return the record of a draft of several rows, with the id of the first or `name`. Errors: `NoPreference`."""
+        _, condition, tools = first.key
+        draft = draft._replace(prompt=with_tools(draft.prompt, json.loads(tools or "{}")))
         record = self._noted(draft_to_record(draft, first.origin, name))
-        condition = first.key[1]
         return record if condition is None else dataclasses.replace(record, condition=condition)
 
     def _detected(self, fields: Fields, given: Fields) -> tuple[Layout, Unread]:
@@ -81,7 +90,7 @@ class RecordMaker:
         else:
             layout, self.layout = detect(fields, options.layout_name, given)
         self.yields = layout.yields
-        unread = Unread(layout, options.ignored, filter(None, [options.condition_column]))
+        unread = Unread(layout, options.ignored, options.also_read)
         self._row_counts.not_read = unread.names
         self._known = layout, unread
         return self._known
@@ -102,8 +111,8 @@ def together_of(layout: Layout) -> Together:
 class Held(NamedTuple):
     """The part of a row in the records of several rows."""
 
-    key: tuple[Hashable, str | None]
-    """The same for the rows that belong together: the layout's key, and the condition."""
+    key: tuple[Hashable, str | None, str]
+    """The same for the rows that belong together: the layout's key, the condition, and the tools (`Message.extra`)."""
     content: Any
     origin: Fields
     """Id and source of the row."""

@@ -17,7 +17,7 @@ class PromptGroups:
 
     def add(self, prompt: Sequence[Message]) -> None:
         """Take in the prompt of one row; case and white space do not count."""
-        text = " ".join(word for message in prompt for word in message.content.casefold().split())
+        text = " ".join(word for message in prompt for word in message.shown.casefold().split())
         self._rows.append(self._numbers.setdefault(text, len(self._numbers)))
 
     def groups(self) -> list[int]:

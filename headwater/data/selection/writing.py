@@ -147,8 +147,8 @@ def annotation_rows(records: Iterable[Preference | Candidates], seed: int) -> It
 def _asked(record: Preference | Candidates) -> str:
     """Return the prompt as a person reads it: the text alone, or every turn under its role."""
     if len(record.prompt) == 1:
-        return record.prompt[0].content
-    return "\n\n".join(f"{message.role}: {message.content}" for message in record.prompt)
+        return record.prompt[0].shown
+    return "\n\n".join(f"{message.role}: {message.shown}" for message in record.prompt)
 
 
 def write_annotation(path: Path, records: Iterable[Preference | Candidates], seed: int) -> None:

@@ -119,7 +119,7 @@ def entry_of(entry: Entry, link: str) -> Contents:
     return {
         "id": entry.id,
         "link": link,
-        "prompt": [[message.role, message.content] for message in entry.prompt],
+        "prompt": [[message.role, message.shown] for message in entry.prompt],
         "margins": [_short(margin) for margin in entry.margins],
         "depths": list(entry.depths),
         **{name: _side(side) for name, side in entry.sides.items()},
