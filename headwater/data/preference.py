@@ -72,6 +72,13 @@ def fields_of(prompt: Sequence[Message]) -> tuple[list[dict[str, Any]], list[dic
     return turns, [tool for turn in turns for tool in turn.pop("tools", ())]
 
 
+def question_of(prompt: Sequence[Message]) -> str:
+    """Return the last question of a user as a person reads it, with the calls of tools and their results behind it."""
+    last = max((place for place, message in enumerate(prompt) if message.role == "user"), default=len(prompt))
+    behind = [f"[{m.role}] {m.shown}" for m in prompt[last + 1 :] if m.extra or m.role == "tool"]
+    return "\n".join([*(message.content for message in prompt[last : last + 1]), *behind])
+
+
 @dataclass(frozen=True, slots=True)
 class Response:
     """One answer: the last assistant turn."""

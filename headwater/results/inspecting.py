@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from headwater.data import embedding
-from headwater.data.preference import Preference, Record
+from headwater.data.preference import Preference, Record, question_of
 from headwater.data.profiling import Profile, Spread, responses_of
 from headwater.data.reading import RowReader
 from headwater.data.terms import LEAST, PRIOR, contrast
@@ -118,7 +118,7 @@ def _quantiles(found: Spread) -> Quantiles:
 
 def sample_row(record: Record) -> SampleRow:
     """Return a row with the beginning of its texts."""
-    prompt = next((message.content for message in reversed(record.prompt) if message.role == "user"), "")
+    prompt = question_of(record.prompt)
     responses = (
         SampleResponse(side, response.text[:LONGEST], response.score) for side, response in responses_of(record)
     )

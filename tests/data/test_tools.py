@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from headwater.data.preference import Candidates, Message, Preference, Response, Unpaired
+from headwater.data.preference import Candidates, Message, Preference, Response, Unpaired, question_of
 from headwater.data.prompts import read_prompts
 from headwater.data.reading import ReadOptions, stream, write
 from headwater.data.reading.reader import identity
@@ -256,5 +256,9 @@ def test_calls_are_shown_and_answers_keep_them(record: Preference) -> None:
     assert 'call {"name": "weather", "arguments": {"city": "Paris", "at": 9}}' in text
     assert '[tool]\n{"degrees": 31}\ntool_call_id: c1\nname: weather' in text
     assert as_text(record.prompt[:1]).startswith('Warm?\ntools: [{"type": "function"')
+    assert question_of(record.prompt) == (
+        'Warm?\n[assistant] call {"name": "weather", "arguments": {"city": "Paris", "at": 9}}\n'
+        '[tool] {"degrees": 31}\ntool_call_id: c1\nname: weather'
+    )
     (row,) = as_rows([answer_to(record.prompt, "Yes.", "m")])
     assert row["prompt"] == [{**ASKED, "tools": TOOLS}, *TURNS[1:]]

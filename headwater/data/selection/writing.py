@@ -15,7 +15,7 @@ import pyarrow
 import pyarrow.parquet
 
 from headwater.data.layouts import NoPreference, check_responses
-from headwater.data.preference import Candidates, Preference
+from headwater.data.preference import Candidates, Preference, question_of
 from headwater.data.reading import RowCounts, RowReader
 from headwater.data.selection.effects import columns_of
 from headwater.data.selection.pairing import Pairing, compared, seed_of
@@ -121,7 +121,7 @@ class ChosenRows:
         found = zip(responses_of(record), rewards.tolist(), strict=True)
         ranked = sorted(found, key=lambda one: (math.isnan(one[1]), -one[1]))  # those without a reward come last
         scored = [one for one in ranked if not math.isnan(one[1])] or ranked
-        prompt = next((message.content for message in reversed(record.prompt) if message.role == "user"), "")
+        prompt = question_of(record.prompt)
         best, worst = (ExampleResponse(one.text[:CHARACTERS], reward) for one, reward in (scored[0], scored[-1]))
         score, taken = float(self._scores[row]), row in self._chosen
         return Example(record.id, score, taken, prompt[:CHARACTERS], best, worst)
