@@ -85,8 +85,9 @@ class Conversation:
         """Render the prompt. Errors: `RefusedError`."""
         self._chat, self._row = chat, row
         turns, self._tools = fields_of(row.conversation)
-        texts = (text for turn in turns for text in _texts_of_turn(turn))
-        self._quotes = any(map(chat.tokens.spelled_in, itertools.chain(texts, _texts(self._tools))))
+        extras = [turn[key] for turn in turns if len(turn) > 2 for key in turn if key != "role"]
+        texts = itertools.chain([turn["content"] for turn in turns], _texts([extras, self._tools]))
+        self._quotes = any(map(chat.tokens.spelled_in, texts))
         if self._quotes:
             self._tools = _hidden(self._tools, chat.tokens)
             turns = [_hidden_turn(turn, chat.tokens) for turn in turns]
@@ -192,12 +193,6 @@ def _begins_with_system(turns: Sequence[Turn]) -> bool:
 def _shortened(text: str) -> str:
     line = " ".join(text.split())
     return line if len(line) <= SHOWN else line[: SHOWN - 1] + "…"
-
-
-def _texts_of_turn(turn: Turn) -> Iterator[str]:
-    yield turn["content"]
-    if len(turn) > 2:
-        yield from _texts([turn[key] for key in turn if key not in ("role", "content")])
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -46,7 +46,7 @@ class Message:
     @property
     def fields(self) -> dict[str, Any]:
         """The message as chat templates and servers take it."""
-        return {"role": self.role, "content": self.content, **self.extras}
+        return {"role": self.role, "content": self.content} | (self.extras if self.extra else {})
 
     @property
     def shown(self) -> str:
@@ -69,6 +69,8 @@ def _json(value: Any) -> str:
 def fields_of(prompt: Sequence[Message]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return the messages of a prompt, and the tools that may be called, as chat templates and servers take them."""
     turns = [message.fields for message in prompt]
+    if not any([message.extra for message in prompt]):  # most prompts
+        return turns, []
     return turns, [tool for turn in turns for tool in turn.pop("tools", ())]
 
 

@@ -83,7 +83,8 @@ def _check_whole(prompt: tuple[Message, ...], responses: tuple[Response, ...], n
     check_prompt(prompt)
     texts = [
         *names,
-        *(text for message in prompt for text in message.texts),
+        *(message.content for message in prompt),
+        *[message.extra for message in prompt if message.extra],
         *(response.text for response in responses),
     ]
     if all(map(str.isascii, texts)):  # known without reading the text, and true of most

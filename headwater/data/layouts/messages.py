@@ -47,10 +47,12 @@ def message(item: Any, column: str) -> Message:
         if isinstance(content, list):
             content = _text_of_parts(content, column)
         if isinstance(content, str) and isinstance(role, str):
+            if role in tags.roles:
+                return Message(tags.roles[role], content, extra)
             if role in tools.CALLS:
                 return tools.call(content, column)
-            if role in tags.roles or role in tools.RESULTS:
-                return Message(tags.roles.get(role, "tool"), content, extra)
+            if role in tools.RESULTS:
+                return Message("tool", content, extra)
     raise _no_message(item, column, tags)
 
 

@@ -57,6 +57,8 @@ def with_tools(prompt: tuple[Message, ...], fields: Fields) -> tuple[Message, ..
 
     Errors: `Broken` for tools at two places.
     """
+    if COLUMN not in fields and not any([message.extra for message in prompt]):  # most rows
+        return prompt
     given = [schemas(found, COLUMN)] if (found := _value(fields.get(COLUMN))) else []
     given += (message.extras["tools"] for message in prompt if "tools" in message.extras)
     if not given or not prompt:

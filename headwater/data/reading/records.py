@@ -66,7 +66,8 @@ class RecordMaker:
             return Held(
                 (draft.key, condition, tools), draft.content, {name: fields.get(name) for name in ("id", "source")}
             )
-        draft = draft._replace(prompt=with_tools(draft.prompt, fields))
+        prompt = with_tools(draft.prompt, fields)
+        draft = draft if prompt is draft.prompt else draft._replace(prompt=prompt)
         record = self._noted(draft_to_record(draft, fields, name))
         return record if condition is None else dataclasses.replace(record, condition=condition)
 
