@@ -79,6 +79,10 @@ def test_unknown_columns_are_named_and_those_that_change_the_meaning_refused(tmp
         ({"prompt": 3}, "prompt is a int"),
         ({"messages": [{"role": "bot", "content": "Hi"}, *TURNS]}, "messages has the role 'bot'"),
         ({"turns": ["Why?", "And?"]}, "expected one"),
+        (
+            {"turns": [{"content": "Why?", "tool_calls": [{"id": "a"}]}]},
+            r"turns\[\].tool_calls changes what the row means",
+        ),
         ({"prompt": [*TURNS, {"role": "assistant", "content": "So"}]}, "ends with the turn of the assistant"),
     ],
 )
