@@ -313,6 +313,19 @@ def test_a_line_ends_where_the_text_says_so(browser: Browser, tokenizers: dict[s
     assert chosen == pytest.approx(3 * rejected, rel=0.05)
 
 
+def test_the_names_of_two_curves_do_not_meet_at_the_edge(browser: Browser, many: Lens, tmp_path: Path) -> None:
+    (one, *_) = many.entries
+    rising = {
+        name: dataclasses.replace(side, scores=tuple(np.linspace(0, 1, len(scores)) for scores in side.scores))
+        for name, side in one.sides.items()
+    }
+    lens_ = dataclasses.replace(many, entries=[dataclasses.replace(one, sides=rising)])
+    Opened(browser, lens_, tmp_path / "lens.html")
+    code = "['chosen', 'rejected'].map(n => Number(document.querySelector(`svg text.${n}`).getAttribute('y')))"
+    places = browser.run(code)
+    assert abs(places[0] - places[1]) >= 12 and min(places) > 0
+
+
 def test_tokens_are_coloured_by_what_they_add(browser: Browser, many: Lens, tmp_path: Path) -> None:
     page = Opened(browser, many, tmp_path / "lens.html")
     browser.press("End")  # no focus yet: the browser's own key, the cut stays

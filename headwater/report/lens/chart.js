@@ -75,7 +75,9 @@ function curves(picture, view, panel, box) {
 
 // Names stand at the curves' ends, and 12 apart where the ends are closer.
 function label(picture, texts, lines, ends, { x, top, bottom }) {
-  const middle = (ends[0] + ends.at(-1)) / 2, apart = Math.max(6, Math.abs(ends[0] - ends.at(-1)) / 2);
+  const apart = texts.length > 1 ? Math.max(6, Math.abs(ends[0] - ends.at(-1)) / 2) : 0;
+  // Moved as a pair where one would leave the panel, so that the two never meet at its edge.
+  const middle = Math.min(bottom - apart, Math.max(top + 2 + apart, (ends[0] + ends.at(-1)) / 2));
   const above = ends[0] <= ends.at(-1) ? -1 : 1;
   texts.forEach((text, s) => {
     const wanted = texts.length > 1 ? middle + (s ? -above : above) * apart : middle;
