@@ -426,6 +426,10 @@ TALK = [{"role": "user", "content": "Why is it so?"}, {"role": "assistant", "con
             {"q": "Why is it so?", "left text": LONG, "right text": LONG + "!", "winner": "model_b"},
             "prompt=q, a=left text, b=right text, winner=winner",
         ),
+        (
+            {"id": 7, "ask": "Why is it so?", "first": LONG, "other": LONG + "!", "code": "1"},
+            "prompt=ask, a=first, b=other, winner=code{1:a,2:b}",
+        ),
         ({"turns": TALK, "ok": True}, "completion=turns, label=ok"),
         ({"uid": "f" * 32, "query": "Why is it so?", "text": LONG}, "prompt=query, completion=text"),
     ],

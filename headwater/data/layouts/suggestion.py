@@ -14,10 +14,12 @@ from headwater.data.layouts.dialogues import is_dialogue
 from headwater.data.layouts.json_text import parsed
 from headwater.data.layouts.layout import Fields
 from headwater.data.layouts.paths import Steps, spelled, written
+from headwater.data.layouts.unread import HARMLESS
 
 _PROMPT = ("prompt", "question", "instruction", "query", "input", "user", "request", "task", "context", "problem")
 _LABEL = (
     "winner",
+    "won",
     "label",
     "preference",
     "preferred",
@@ -70,7 +72,7 @@ def _description(fields: Fields) -> str:
         return f"{'' if whole else asked}chosen={spelled(sides[0])}, rejected={spelled(sides[1])}"
     if several := _several(values):
         return asked + several
-    if pair := _alike(answers):
+    if pair := _alike(answers) or _only_two(answers, prompt):
         winner = f"{spelled(label)}{_winners(values[label])}" if label else "…"
         whole = not prompt and all(map(_is_whole, (answers[one] for one in pair)))
         return f"{'' if whole else asked}a={spelled(pair[0])}, b={spelled(pair[1])}, winner={winner}"
@@ -129,7 +131,9 @@ def _prompt(texts: Mapping[Steps, Any]) -> Steps | None:
 def _label(values: Mapping[Steps, Any]) -> Steps | None:
     short = [steps for steps, value in values.items() if isinstance(value, str | int | float) and not _is_text(value)]
     named = next((steps for steps in short if _named(steps, _LABEL)), None)
-    return named or next((steps for steps in short if isinstance(values[steps], bool)), None)
+    named = named or next((steps for steps in short if isinstance(values[steps], bool)), None)
+    others = [steps for steps in short if str(steps[-1]) not in HARMLESS]
+    return named or (others[0] if len(others) == 1 else None)
 
 
 def _sides(answers: Mapping[Steps, Any]) -> tuple[Steps, Steps] | None:
@@ -151,6 +155,14 @@ def _alike(answers: Mapping[Steps, Any]) -> tuple[Steps, Steps] | None:
 
     found = max(itertools.combinations(answers, 2), key=likeness, default=None)
     return found if found and likeness(found) >= _ALIKE else None
+
+
+def _only_two(answers: Mapping[Steps, Any], prompt: Steps | None) -> tuple[Steps, Steps] | None:
+    """Return the only two texts beside a prompt, whatever their names."""
+    if prompt is None or len(answers) != 2:
+        return None
+    first, second = answers
+    return first, second
 
 
 def _several(values: Mapping[Steps, Any]) -> str | None:
@@ -184,6 +196,7 @@ def _responses(text: Steps, score: Steps | None) -> str:
 
 def _winners(value: Any) -> str:
     """Return what the values of a verdict may mean, from one of them; "" for words that need no meaning."""
+    value = int(value) if isinstance(value, str) and value in ("0", "1", "2") else value  # a cell of CSV is a text
     if isinstance(value, bool):
         return "{true:a,false:b}"
     if isinstance(value, int | float):
