@@ -73,7 +73,8 @@ def _description(fields: Fields) -> str:
     if several := _several(values):
         return asked + several
     if pair := _alike(answers) or _only_two(answers, prompt):
-        winner = f"{spelled(label)}{_winners(values[label])}" if label else "…"
+        verdict = label or _only_code(values)
+        winner = f"{spelled(verdict)}{_winners(values[verdict])}" if verdict else "…"
         whole = not prompt and all(map(_is_whole, (answers[one] for one in pair)))
         return f"{'' if whole else asked}a={spelled(pair[0])}, b={spelled(pair[1])}, winner={winner}"
     meaning = f", label={spelled(label)}{_truths(values[label])}" if label else ""
@@ -128,12 +129,21 @@ def _prompt(texts: Mapping[Steps, Any]) -> Steps | None:
     return next(iter(texts)) if len(texts) in (1, 3) else None
 
 
+def _short(values: Mapping[Steps, Any]) -> list[Steps]:
+    """Return the columns with a number or a word, which may hold a label."""
+    return [steps for steps, value in values.items() if isinstance(value, str | int | float) and not _is_text(value)]
+
+
 def _label(values: Mapping[Steps, Any]) -> Steps | None:
-    short = [steps for steps, value in values.items() if isinstance(value, str | int | float) and not _is_text(value)]
+    short = _short(values)
     named = next((steps for steps in short if _named(steps, _LABEL)), None)
-    named = named or next((steps for steps in short if isinstance(values[steps], bool)), None)
-    others = [steps for steps in short if str(steps[-1]) not in HARMLESS]
-    return named or (others[0] if len(others) == 1 else None)
+    return named or next((steps for steps in short if isinstance(values[steps], bool)), None)
+
+
+def _only_code(values: Mapping[Steps, Any]) -> Steps | None:
+    """Return the only short column that is no name of the row, whatever it is called."""
+    others = [steps for steps in _short(values) if str(steps[-1]) not in HARMLESS]
+    return others[0] if len(others) == 1 else None
 
 
 def _sides(answers: Mapping[Steps, Any]) -> tuple[Steps, Steps] | None:
