@@ -65,7 +65,7 @@ def measure(browser: Browser, path: Path) -> None:
 
 
 def draw(browser: Browser, path: Path, stem: Path) -> None:
-    """Take the pictures of the first screen; on a desk with a pointer over the last mark of its figure."""
+    """Take the pictures of the first screen; on a wide screen with a pointer over the last mark of its figure."""
     stem.parent.mkdir(parents=True, exist_ok=True)
     inside = f"[...{CHARTS}].filter(c => c.getBoundingClientRect().top < innerHeight)"
     for width, height in ((1280, 900), (390, 844)):

@@ -119,7 +119,7 @@ def _finished(result: Any) -> Any:
     """Return the run that a command wrote, in or beside the path that it returns; other results as they are."""
     if not isinstance(result, Path):
         return result
-    home = result if result.is_dir() else runs.beside(result)
+    home = runs.home_of(result)
     return runs.load(home) if (home / "done").is_file() else result
 
 

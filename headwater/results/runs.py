@@ -346,6 +346,11 @@ def beside(data: Path) -> Path:
     return data.with_name(_SHARD.sub("", data.name) + ".run")
 
 
+def home_of(result: Path) -> Path:
+    """Return the run directory of what a command wrote: itself, the folder that holds it, or the one beside it."""
+    return next((place for place in (result, result.parent) if (place / "environment.json").is_file()), beside(result))
+
+
 def trained_on(path: Path) -> frozenset[str]:
     """Return the conversation ids that a training run was trained on; none for any other model.
 

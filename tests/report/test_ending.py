@@ -53,6 +53,34 @@ def test_inspect_names_the_next_command(tmp_path: Path, capsys: pytest.CaptureFi
     assert "next:" not in capsys.readouterr().err, "data in memory has no name on a command line"
 
 
+def test_data_inside_of_a_run_directory_has_the_ending_of_its_run(tmp_path: Path) -> None:
+    shutil.copytree(STORED / "selected", tmp_path / "selected")
+    data = tmp_path / "selected" / "preferences.jsonl"
+    data.write_text('{"prompt": "Why?", "chosen": "So.", "rejected": "No."}\n')
+    assert ending(data)[0] == ending(STORED / "selected")[0]
+    assert ending(data)[1] == f"written: {data}"
+    assert ending(data)[2] == f"next: headwater train-dpo {data} --output {tmp_path / 'dpo'}", "not inside of the run"
+
+
+def test_rows_of_several_responses_are_made_pairs_of_before_training(tmp_path: Path) -> None:
+    shutil.copytree(STORED / "selected", tmp_path / "selected")
+    row = {
+        "instruction": "Why?",
+        "completions": [{"response": "So.", "overall_score": 1}, {"response": "No.", "overall_score": 0}],
+    }
+    (tmp_path / "selected" / "preferences.jsonl").write_text(json.dumps(row) + "\n")
+    assert "select " in ending(tmp_path / "selected")[-1] and "--pairs best_worst" in ending(tmp_path / "selected")[-1]
+
+
+@pytest.mark.parametrize(("longer", "said"), [(0.4, "shorter wins 0.600 [0.500, 0.700]"), (0.6, "longer wins 0.600")])
+def test_length_alone_is_said_in_its_better_direction(longer: float, said: str, tmp_path: Path) -> None:
+    shutil.copytree(STORED / "evaluation-reward", tmp_path / "e")
+    metrics = json.loads((tmp_path / "e" / "metrics.json").read_text())
+    metrics["length_accuracy"] |= {"value": longer, "low": longer - 0.1, "high": longer + 0.1}
+    (tmp_path / "e" / "metrics.json").write_text(json.dumps(metrics))
+    assert said in ending(tmp_path / "e")[0]
+
+
 def reward_run(path: Path, accuracies: list[tuple[float, float]], training: tuple[float, float]) -> Path:
     """A finished run of train-reward with these held-out accuracies (value, low) and accuracies in training."""
     shutil.copytree(STORED / "reward", path)
@@ -75,6 +103,7 @@ def reward_run(path: Path, accuracies: list[tuple[float, float]], training: tupl
         ([(0.52, 0.47)], (0.5, 0.9), "not above chance"),
         ([(0.7, 0.65), (0.6, 0.55)], (0.5, 0.9), "fell below"),
         ([(0.7, 0.65), (0.66, 0.61)], (0.5, 0.9), ""),
+        ([(0.7, 0.65), (0.6, 0.55), (0.7, 0.65)], (0.5, 0.9), ""),  # the weights of the best one were restored
         ([(0.7, 0.65), (0.6, 0.55)], (0.9, 0.8), ""),
     ],
 )

@@ -198,7 +198,7 @@ def examples(row_reader: RowReader) -> Iterator[Preference | Unpaired]:
     """Yield pairs or labelled responses. Errors: `DataError` for data with several responses a row."""
     for record in row_reader:
         if isinstance(record, Candidates):
-            fix = "headwater select DATA --budget 100% --output pairs.jsonl makes pairs of them"
+            fix = "headwater select DATA --budget 100% --pairs best_worst --output pairs.jsonl makes pairs of them"
             raise _another_kind(row_reader, "several responses a row", fix)
         yield record
 
