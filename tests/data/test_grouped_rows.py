@@ -136,6 +136,25 @@ def test_messages_in_rows_of_their_own_are_the_same_tree(tmp_path: Path) -> None
     assert row_reader.row_counts.notes == {"rows_read_as_trees": len(rows)}
 
 
+def test_deleted_messages_of_trees_are_left_out_and_counted(tmp_path: Path) -> None:
+    rows = [{**row, "deleted": row["message_id"] in ("q2", "e")} for row in flat(TREE)]
+    row_reader, records = read(tmp_path / "a.jsonl", rows)
+    (first,) = records
+    assert first.responses == (Response("by a", -1.0), Response("by b", 0.0))
+    counts = row_reader.row_counts
+    assert counts.rows_in == 3 and counts.dropped == {"deleted": 1, "fewer_than_two_responses": 1}
+    assert counts.notes == {"rows_read_as_trees": len(rows), "deleted_replies": 1} and not counts.not_read
+    # A question that answers a deleted reply is dropped too, and a deleted reply is no candidate.
+    rows = [{**row, "deleted": row["message_id"] == "b"} for row in flat(TREE)]
+    row_reader, records = read(tmp_path / "b.jsonl", rows)
+    assert not records and row_reader.row_counts.dropped == {"deleted": 2, "fewer_than_two_responses": 1}
+
+
+def test_a_flag_that_says_neither_is_a_bad_row(tmp_path: Path) -> None:
+    row_reader, _ = read(tmp_path / "a.jsonl", [{"message_tree_id": "t", "prompt": {**TREE, "deleted": "yes"}}])
+    assert row_reader.quarantine.codes == {"MALFORMED": 1}
+
+
 def test_replies_without_their_question_and_circles_are_dropped() -> None:
     for parent in ("missing", "x"):
         row = {"message_id": "x", "parent_id": parent, "message_tree_id": "t", "role": "assistant", "text": "Hm."}

@@ -73,14 +73,16 @@ class Part(NamedTuple):
     """The same for the rows that belong together."""
     content: Any
     """What `Together.join` takes."""
+    notes: tuple[str, ...] = ()
+    """Rules that were applied, by name, for the row counts."""
 
 
 @dataclass(frozen=True)
 class Together:
     """How rows that belong together become records. All rows of the data are held in memory until the last is read."""
 
-    join: Callable[[Sequence[Any]], Sequence[CandidatesDraft]]
-    """Contents of the parts with one key, in the order of the data, to drafts."""
+    join: Callable[[Sequence[Any]], Sequence[CandidatesDraft | NoPreference]]
+    """Contents of the parts with one key, in the order of the data, to drafts, or to why there is none."""
     note: str
     """Name under which the rows are counted with the row counts."""
 

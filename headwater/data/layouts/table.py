@@ -220,13 +220,13 @@ LAYOUTS: dict[str, Layout] = {
         ("message_tree_id", "prompt"),
         trees.tree,
         recognise=_is_tree,
-        items=("replies", "role", "text", "rank"),
+        items=("replies", "role", "text", "rank", "deleted"),
         together=trees.QUESTIONS_OF_TREES,
     ),
     "oasst": _candidates(
         ("message_id", "parent_id", "message_tree_id", "role", "text"),
         trees.message_row,
-        reads=("rank",),
+        reads=("rank", "deleted"),
         together=trees.QUESTIONS_OF_TREES,
     ),
     # One response and a label

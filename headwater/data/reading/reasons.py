@@ -16,6 +16,7 @@ REASONS = {
     "prompts_differ": "the two responses answer different prompts",
     "equal_ratings": "both responses have the same rating",
     "fewer_than_two_responses": "fewer than two responses say anything",
+    "deleted": "the data flags a message of the prompt as deleted",
     "tie": "neither response was preferred",
     "no_verdict": "nobody said which response is better",
 }

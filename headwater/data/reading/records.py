@@ -7,7 +7,7 @@ import json
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from headwater.data.layouts import Broken, Layout, Unread, described, detect, draft_to_record, with_messages
+from headwater.data.layouts import Broken, Layout, NoPreference, Unread, described, detect, draft_to_record, with_messages
 from headwater.data.layouts.codes import VerdictCodes
 from headwater.data.layouts.dialogues import MARKERS_KEPT, has_markers
 from headwater.data.layouts.fields import kind
@@ -62,7 +62,7 @@ class RecordMaker:
         condition = condition_of(given, self._read_options)
         if isinstance(draft, Part):
             tools = with_tools(_NOBODY, fields)[0].extra
-            self._row_counts.notes[together_of(layout).note] += 1
+            self._row_counts.notes.update([together_of(layout).note, *draft.notes])
             return Held(
                 (draft.key, condition, tools), draft.content, {name: fields.get(name) for name in ("id", "source")}
             )
@@ -71,13 +71,15 @@ class RecordMaker:
         record = self._noted(draft_to_record(draft, fields, name))
         return record if condition is None else dataclasses.replace(record, condition=condition)
 
-    def drafts(self, group: Sequence[Held]) -> Sequence[CandidatesDraft]:
+    def drafts(self, group: Sequence[Held]) -> Sequence[CandidatesDraft | NoPreference]:
         """Return the drafts of rows that belong together."""
         assert self._known is not None
         return together_of(self._known[0]).join([held.content for held in group])
 
-    def joined(self, draft: CandidatesDraft, first: Held, name: str) -> Record:
+    def joined(self, draft: CandidatesDraft | NoPreference, first: Held, name: str) -> Record:
         """Return the record of a draft of several rows, with the id of the first or `name`. Errors: `NoPreference`."""
+        if isinstance(draft, NoPreference):
+            raise draft
         _, condition, tools = first.key
         draft = draft._replace(prompt=with_tools(draft.prompt, json.loads(tools or "{}")))
         record = self._noted(draft_to_record(draft, first.origin, name))
