@@ -7,7 +7,16 @@ import json
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from headwater.data.layouts import Broken, Layout, NoPreference, Unread, described, detect, draft_to_record, with_messages
+from headwater.data.layouts import (
+    Broken,
+    Layout,
+    NoPreference,
+    Unread,
+    described,
+    detect,
+    draft_to_record,
+    with_messages,
+)
 from headwater.data.layouts.codes import VerdictCodes
 from headwater.data.layouts.dialogues import MARKERS_KEPT, has_markers
 from headwater.data.layouts.fields import kind
