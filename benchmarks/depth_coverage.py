@@ -19,9 +19,9 @@ from fractions import Fraction
 import numpy as np
 
 from headwater.data.corpus import Corpus, best_depth, generate
-from headwater.signal.curves import Grid, measure
-from headwater.signal.depth import depth_metrics
-from headwater.signal.words import Words
+from headwater.signals.curves import Grid, measure
+from headwater.signals.depth import depth_metrics
+from headwater.signals.words import Words
 from headwater.statistics import Estimate
 
 RATIOS = tuple(Fraction(n, 10) for n in range(1, 11))

@@ -20,9 +20,9 @@ from pathlib import Path
 import numpy as np
 
 from headwater.data.truncation import Keep, Truncation
-from headwater.report.lens.page import page
-from headwater.report.lens.pieces import Piece, Pieces
-from headwater.report.lens.views import PAIR, Entry, Lens, Reading, Side, contents
+from headwater.reporting.lens.page import page
+from headwater.reporting.lens.pieces import Piece, Pieces
+from headwater.reporting.lens.views import PAIR, Entry, Lens, Reading, Side, contents
 from tests.support.browser import Browser
 
 STEPS = 20

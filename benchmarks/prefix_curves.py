@@ -42,7 +42,7 @@ from headwater.forward.format_check import row_format_for
 from headwater.forward.packing import tokens_of
 from headwater.forward.passes import token_values
 from headwater.forward.scores import token_rewards
-from headwater.signal.prefix_scorers import kept_of, reward_prefix_scorer
+from headwater.signals.prefix_scorers import kept_of, reward_prefix_scorer
 from headwater.statistics import Floats
 
 RATIOS = tuple(Fraction(n, 10) for n in range(1, 11))

@@ -18,8 +18,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from headwater.report import page
-from headwater.report.scripts import vega
+from headwater.reporting import page
+from headwater.reporting.scripts import vega
 from headwater.results import runs
 from tests.support.browser import Browser
 

@@ -26,7 +26,7 @@ from headwater.data import reading
 from headwater.data.truncation import Truncation
 from headwater.evaluation.comparison import compare, summarise_rewards, wins
 from headwater.results.evaluation import ScoredRows
-from headwater.signal.words import FOLDS, Words
+from headwater.signals.words import FOLDS, Words
 from headwater.statistics import Estimate, Floats
 
 

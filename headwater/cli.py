@@ -149,7 +149,7 @@ def _say_ending(result: object) -> None:
     """Print what came out, where it is and what to type next; of several processes, the first does."""
     if os.environ.get("RANK", "0") == "0":
         from headwater.console import say
-        from headwater.report.ending import ending
+        from headwater.reporting.ending import ending
 
         for line in ending(result):
             say(line)

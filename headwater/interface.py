@@ -44,7 +44,7 @@ FUNCTIONS = {
     "write_lens": "lens",
     "write_report": "report",
 }
-"""Commands by the name of their function; a function cannot have the name of a package, as `headwater.signal` has."""
+"""Commands by the name of their function; no package has one of these names."""
 DATA = {"data", "input", "dataset", "prompts", "eval_data", "judgements", "answers", "baseline"}
 """Options that name data, by a path or, in Python, by the data itself."""
 

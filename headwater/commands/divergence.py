@@ -23,8 +23,8 @@ from headwater.errors import ModelError
 from headwater.results import runs
 from headwater.results.facts import Facts
 from headwater.results.recording import recording
-from headwater.signal.options import DivergenceOptions
-from headwater.signal.tables import divergence_tables
+from headwater.signals.options import DivergenceOptions
+from headwater.signals.tables import divergence_tables
 
 EXAMPLE = "headwater divergence runs/dpo pairs.jsonl"
 
@@ -55,8 +55,8 @@ class Config(DataFlags, RunFlags):
 @renders_conversations
 def run(config: Config) -> Path:
     """Measure the divergence, print it and return the run directory."""
-    from headwater.signal import passes
-    from headwater.signal.divergence import SAMPLE_TOKENS, distinct_prompts, measure_divergence
+    from headwater.signals import passes
+    from headwater.signals.divergence import SAMPLE_TOKENS, distinct_prompts, measure_divergence
 
     options = config.options
     output = config.output or Path(f"{Path(config.model).name}-divergence-on-{reading.name_of(config.dataset)}")

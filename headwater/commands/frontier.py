@@ -22,7 +22,7 @@ from headwater.decoding.frontier import FrontierOptions, frontier
 from headwater.decoding.options import DecodingOptions
 from headwater.decoding.tables import frontier_table
 from headwater.errors import DataError, UsageError
-from headwater.report import page
+from headwater.reporting import page
 from headwater.results import runs
 from headwater.results.decoding import Frontier
 from headwater.results.facts import Facts

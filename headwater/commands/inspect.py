@@ -17,8 +17,8 @@ from headwater.data import embedding, reading
 from headwater.data.reading import ReadOptions, memory
 from headwater.errors import UsageError
 from headwater.files import to_json
-from headwater.report.ending import layout_flags
-from headwater.report.inspection_tables import inspection_page
+from headwater.reporting.ending import layout_flags
+from headwater.reporting.inspection_tables import inspection_page
 from headwater.results import runs
 from headwater.results.facts import Facts
 from headwater.results.inspecting import SAMPLES, embed_pairs, inspect_rows, metrics

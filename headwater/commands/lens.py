@@ -19,13 +19,13 @@ from headwater.data import reading
 from headwater.data.preparation import PrepLog
 from headwater.data.templates import renders_conversations
 from headwater.errors import UsageError
-from headwater.report.lens.page import write_lens
+from headwater.reporting.lens.page import write_lens
 from headwater.results import runs
 from headwater.results.decoding import DecodedResponses
 from headwater.results.facts import Facts
 from headwater.results.recording import recording
-from headwater.signal.lens import LensOptions, build_lens, decoded_lens, empty_lens, serve
-from headwater.signal.options import ScorerOptions
+from headwater.signals.lens import LensOptions, build_lens, decoded_lens, empty_lens, serve
+from headwater.signals.options import ScorerOptions
 
 EXAMPLE = """headwater lens runs/reward pairs.jsonl --output runs/lens
   headwater lens --model runs/reward --serve"""

@@ -11,9 +11,9 @@ from headwater.console import say, show
 from headwater.errors import UsageError
 from headwater.files import destinations
 from headwater.noninferiority import MARGIN, check_margin
-from headwater.report import figures, page
-from headwater.report.findings import distinct, findings
-from headwater.report.terminal import key_figures
+from headwater.reporting import figures, page
+from headwater.reporting.findings import distinct, findings
+from headwater.reporting.terminal import key_figures
 from headwater.results import runs
 
 EXAMPLE = "headwater report runs/reward runs/reward-on-pairs --output report.html"

@@ -19,9 +19,9 @@ from headwater.data.preparation import PrepLog
 from headwater.data.templates import renders_conversations
 from headwater.errors import UsageError
 from headwater.results import runs
-from headwater.signal.measuring import measure_input, model_input, words_input
-from headwater.signal.options import ScorerOptions, SignalOptions
-from headwater.signal.tables import signal_tables
+from headwater.signals.measuring import measure_input, model_input, words_input
+from headwater.signals.options import ScorerOptions, SignalOptions
+from headwater.signals.tables import signal_tables
 
 EXAMPLE = "headwater signal pairs.jsonl"
 
@@ -103,7 +103,7 @@ def _checked_head(config: Config) -> Literal["policy", "reward"] | None:
     """Return the head of the model, None without one, before the data is read. Errors: `UsageError`, `ModelError`."""
     if config.model is None:
         return None
-    from headwater.signal import passes
+    from headwater.signals import passes
 
     head = passes.head_of(config.model)
     config.scorer.check_head(config.model, head)

@@ -21,7 +21,7 @@ from headwater.data.truncation import truncate
 from headwater.data.truncation_options import TruncationOptions
 from headwater.data.turns import closing_of
 from headwater.errors import UsageError
-from headwater.report.lens.pieces import Piece, pieces_of_row
+from headwater.reporting.lens.pieces import Piece, pieces_of_row
 
 EXAMPLE = "headwater tokens pairs.jsonl --row 3 --tokenizer Qwen/Qwen2.5-0.5B-Instruct --keep 40%"
 

@@ -19,7 +19,7 @@ from headwater.console import say, show, steps
 from headwater.data import reading
 from headwater.data.corpus import Corpus, generate
 from headwater.data.truncation_options import TruncationOptions
-from headwater.report.findings import findings
+from headwater.reporting.findings import findings
 from headwater.results import runs
 from headwater.results.facts import Facts
 from headwater.training.options import TrainingOptions

@@ -22,11 +22,11 @@ from headwater.data.tokenizers import load_tokenizer
 from headwater.data.tokens import token_ends
 from headwater.errors import ModelError
 from headwater.network.page_server import Server
-from headwater.report.lens.page import PAGE
+from headwater.reporting.lens.page import PAGE
 from headwater.results import runs
-from headwater.signal import tokenwise
-from headwater.signal.prefix_scorers import TokenRewards
-from headwater.signal.tokenwise import settled
+from headwater.signals import tokenwise
+from headwater.signals.prefix_scorers import TokenRewards
+from headwater.signals.tokenwise import settled
 from tests.support.browser import Browser
 from tests.support.commands import headwater
 

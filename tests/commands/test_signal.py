@@ -17,9 +17,9 @@ from headwater.data import reading
 from headwater.data.corpus import Corpus, generate
 from headwater.data.truncation import parse_keep
 from headwater.errors import UsageError
-from headwater.report.plots import PLOTS
+from headwater.reporting.plots import PLOTS
 from headwater.results import runs
-from headwater.signal.options import ScorerOptions, SignalOptions, parse_ratios
+from headwater.signals.options import ScorerOptions, SignalOptions, parse_ratios
 from tests.support.commands import headwater
 
 FEW = ["--limit", "100"]

@@ -18,7 +18,7 @@ from headwater.data.tokenizers import Tokenizer
 from headwater.data.tokens import NOTES, PairTokens, encode, render, tokenize
 from headwater.data.turns import turn_end
 from headwater.errors import ModelError
-from headwater.report.lens.pieces import pieces_of
+from headwater.reporting.lens.pieces import pieces_of
 from headwater.rewards.sampling import prompt_ids
 from tests.data.chat_templates import TEMPLATES, with_template
 from tests.support.endings import CHATML

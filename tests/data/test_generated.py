@@ -10,7 +10,7 @@ from headwater.data.generated import ResponseTexts, differences
 from headwater.data.preference import Message, Preference, Response
 from headwater.data.tokenizers import Tokenizer
 from headwater.data.tokens import encode, render
-from headwater.report.lens.pieces import pieces_of_row
+from headwater.reporting.lens.pieces import pieces_of_row
 from tests.data.tokenizers_of_kinds import KINDS, LOSSLESS, of_kind
 
 HEADS = {

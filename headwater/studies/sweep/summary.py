@@ -14,14 +14,14 @@ from rich.table import Table
 
 from headwater.commands import report, signal
 from headwater.console import show
-from headwater.report.accuracy_comparison import shortest_not_worse
-from headwater.report.findings import ratio_sentence
+from headwater.reporting.accuracy_comparison import shortest_not_worse
+from headwater.reporting.findings import ratio_sentence
 from headwater.results import runs
 from headwater.results.signal import SignalCurve
 from headwater.results.sweep import OnePassPoint, SweepResult, SweepRow
-from headwater.signal.bootstrap import Bootstrap
-from headwater.signal.curves import wins
-from headwater.signal.options import ScorerOptions, SignalOptions
+from headwater.signals.bootstrap import Bootstrap
+from headwater.signals.curves import wins
+from headwater.signals.options import ScorerOptions, SignalOptions
 from headwater.statistics import LEVEL, RESAMPLES, Estimate, Floats
 from headwater.studies.sweep.points import Budget, Point, Sweep
 
