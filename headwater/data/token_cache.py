@@ -26,7 +26,7 @@ from headwater.data.turns import special_tokens
 from headwater.errors import ResourceError
 from headwater.files import caches, write_atomically
 
-FORMAT = "5"
+FORMAT = "6"
 PARTS = ("prompt", "chosen", "rejected")
 
 
@@ -87,6 +87,7 @@ def save(name: str, entry: Entry) -> None:
         "accounts": json.dumps({stage: vars(row_counts) for stage, row_counts in entry.row_counts_by_stage.items()}),
         "notes": json.dumps(entry.notes),
         "kept": repr(entry.kept),
+        "vocabulary": entry.pairs[0].vocabulary,
         "checksum": _checksum(arrays),
     }
     try:
@@ -105,7 +106,10 @@ def load(name: str, examples: Sequence[Example]) -> Entry | None:
             return None
         row_counts_by_stage = {stage: _row_counts(fields) for stage, fields in json.loads(about["accounts"]).items()}
         return Entry(
-            _pairs(arrays, examples), row_counts_by_stage, Counter(json.loads(about["notes"])), float(about["kept"])
+            _pairs(arrays, examples, about["vocabulary"]),
+            row_counts_by_stage,
+            Counter(json.loads(about["notes"])),
+            float(about["kept"]),
         )
     except (OSError, SafetensorError, KeyError, ValueError, IndexError):
         return None
@@ -122,7 +126,7 @@ def _row_counts(fields: dict[str, Any]) -> RowCounts:
     return RowCounts(**fields | {"dropped": Counter(fields["dropped"])})
 
 
-def _pairs(arrays: dict[str, Any], examples: Sequence[Example]) -> list[PairTokens]:
+def _pairs(arrays: dict[str, Any], examples: Sequence[Example], vocabulary: str) -> list[PairTokens]:
     parts = [
         np.split(arrays[part], np.cumsum(lengths)[:-1]) for part, lengths in zip(PARTS, arrays["lengths"], strict=True)
     ]
@@ -131,5 +135,5 @@ def _pairs(arrays: dict[str, Any], examples: Sequence[Example]) -> list[PairToke
         example = examples[int(row)]
         names = (example.id, example.source, example.conversation_id)
         pair = PairTokens(prompt, chosen, rejected, *names, columns=example.loss_columns)
-        found.append(pair._replace(key=example.key, row=int(row)))
+        found.append(pair._replace(key=example.key, row=int(row), vocabulary=vocabulary))
     return found

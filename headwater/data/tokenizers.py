@@ -6,6 +6,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
+
+from xxhash import xxh3_128_hexdigest
 
 from headwater.config import build
 from headwater.data import adapter_files, template_limits, untrusted
@@ -100,6 +103,25 @@ def _check_vocabulary(tokenizer: Tokenizer, path: Path) -> None:
     found = f"{', '.join(packed)}: packed" if packed else "every text would be no tokens"
     to_do = "unpack them with gunzip" if packed else "name a folder with the whole tokenizer"
     raise ModelError(str(path), "has no vocabulary", found, to_do)
+
+
+SAMPLED = 8192
+"""Ids of a fingerprint: two vocabularies that were trained apart differ in most ids."""
+_vocabularies: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
+
+
+def vocabulary_of(tokenizer: Tokenizer) -> str:
+    """Return a fingerprint of which token has which id, of up to `SAMPLED` ids, without tokens that were added later.
+
+    These are left out because training adds a padding token where a model has none.
+    """
+    if tokenizer not in _vocabularies:
+        backend = tokenizer.backend_tokenizer
+        size = backend.get_vocab_size(with_added_tokens=False)
+        sample = range(0, size, -(-size // SAMPLED) or 1)
+        text = "\0".join([str(size), *(backend.id_to_token(each) or "" for each in sample)])
+        _vocabularies[tokenizer] = xxh3_128_hexdigest(text.encode("utf-8", "surrogatepass"))
+    return _vocabularies[tokenizer]
 
 
 def is_call(name: str) -> bool:

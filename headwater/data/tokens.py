@@ -25,7 +25,7 @@ from headwater.data.encoding import Span, encoder_of
 from headwater.data.preference import NO_COLUMNS, Example, Message, Preference, Prompted, Response
 from headwater.data.reading import RowCounts
 from headwater.data.templates import RefusedError
-from headwater.data.tokenizers import Tokenizer
+from headwater.data.tokenizers import Tokenizer, vocabulary_of
 from headwater.data.truncation import TokenEnds, Truncation
 from headwater.data.turns import Closing, EndToken, Written, turn_end
 from headwater.errors import ModelError, first_line
@@ -80,6 +80,8 @@ class PairTokens(NamedTuple):
     """`Prompted.key` of the row: seeds its random draws, and identifies it in other runs."""
     row: int = 0
     """Index of the row among the given ones: joins tokens and texts, independent of ids."""
+    vocabulary: str = ""
+    """Fingerprint of the tokenizer's vocabulary (`tokenizers.vocabulary_of`); "" where the ids come from no tokenizer."""
 
     @property
     def length(self) -> int:
@@ -198,7 +200,7 @@ def tokenize(
     row_counts = RowCounts(rows_in=len(examples))
     pairs: list[PairTokens] = []
     notes: Counter[str] = Counter()
-    chat = Chat(tokenizer)
+    chat, vocabulary = Chat(tokenizer), vocabulary_of(tokenizer)
     for start in range(0, len(examples), BATCH):
         taken: list[tuple[int, Example]] = []
         rendered: list[Rendered] = []
@@ -215,6 +217,7 @@ def tokenize(
         ahead = iter(encoded)
         for place, example in taken:
             pair = _pair(example, list(islice(ahead, len(example.responses))), place)
+            pair = pair._replace(vocabulary=vocabulary)
             reason = _unusable(pair, len(example.responses), max_length)
             if reason:
                 row_counts.drop(reason)

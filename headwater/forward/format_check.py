@@ -36,6 +36,7 @@ from headwater.forward.check_sample import Sample, limits_of, longest_of
 from headwater.forward.hidden_states import CHECKED, base_of, text_logits
 from headwater.forward.packing import RowFormat, collate
 from headwater.forward.scores import POLICY, kind_of, one_label, to_device
+from headwater.models.loading import VOCABULARY
 
 ROW_FORMATS: tuple[RowFormat, ...] = ("shared", "packed", "padded", "single")
 """All row formats, the one with the fewest tokens first."""
@@ -85,7 +86,7 @@ def row_format_for(
     number of tokens of a pass; `longest` is that of the longest response with its prompt, where longer ones than those
     of `pairs` may come; `bf16` says whether the model will be read under autocast. Results are stored on the model and
     computed again only when much longer texts come. Errors: `ModelError` for a model that cannot be read at all, or
-    whose values depend on texts that were read before, or without an embedding of a token of `pairs`.
+    whose values depend on texts that were read before, or with another vocabulary than that of `pairs`.
     """
     return common_row_format([model], pairs, max_tokens, allowed=allowed, longest=longest, bf16=bf16)
 
@@ -111,7 +112,11 @@ def common_row_format(
 
 
 def _check_vocabulary(model: Any, pairs: Sequence[PairTokens]) -> None:
-    """Refuse tokens that a model has no embedding for. Errors: `ModelError`."""
+    """Refuse rows of another tokenizer than the model's, and tokens without an embedding. Errors: `ModelError`."""
+    own = vars(base_of(model)).get(VOCABULARY)
+    if own and any(pair.vocabulary not in ("", own) for pair in pairs):
+        problem = "has another vocabulary than the tokenizer that encoded the rows"
+        raise ModelError(type(base_of(model)).__name__, problem, "encode the rows with the tokenizer of this model")
     parts = (part for pair in pairs for part in (pair.prompt, pair.chosen, pair.rejected) if len(part))
     largest = max((int(part.max()) for part in parts), default=0)
     try:

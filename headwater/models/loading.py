@@ -19,11 +19,14 @@ from headwater.console import say
 from headwater.data import adapter_files, template_limits, untrusted
 from headwater.data.preference import Record
 from headwater.data.templates import PLAIN
-from headwater.data.tokenizers import ScratchTokenizer, Tokenizer, is_call, load_tokenizer, texts_of
+from headwater.data.tokenizers import ScratchTokenizer, Tokenizer, is_call, load_tokenizer, texts_of, vocabulary_of
 from headwater.errors import ModelError, UsageError
 from headwater.models import adapters, finished, heads, pretrained
 from headwater.models.heads import AUTO, Head, Wanted
 from headwater.results import runs
+
+VOCABULARY = "_headwater_vocabulary"
+"""Attribute of a loaded model with the fingerprint of the vocabulary that its rows must be encoded with."""
 
 
 class Loaded(NamedTuple):
@@ -153,6 +156,7 @@ def load(
     _check_finite(model, name)
     if model.config.pad_token_id is None:
         model.config.pad_token_id = tokenizer.pad_token_id
+    vars(model)[VOCABULARY] = vocabulary_of(tokenizer)  # copies of the model keep it, and saved files do not
     return Loaded(model.to(device()), tokenizer)
 
 

@@ -9,13 +9,18 @@ import pytest
 import torch
 import transformers
 
-from headwater.data.tokens import PairTokens
+from headwater.data.preference import Preference
+from headwater.data.preparation import PrepLog, prepare
+from headwater.data.tokenizers import ScratchTokenizer, texts_of
+from headwater.data.tokens import EncodeOptions, PairTokens, tokenize
+from headwater.data.truncation import Truncation
 from headwater.errors import ModelError
 from headwater.forward.format_check import attend_as_it_came, row_format_for
 from headwater.forward.packing import collate
 from headwater.forward.passes import score_pairs
 from headwater.forward.scores import pair_loss, policy_scores
 from headwater.losses import DPO, SimPO
+from headwater.models import loading
 
 VOCAB = 40
 
@@ -68,3 +73,19 @@ def test_tokens_of_a_larger_vocabulary_are_refused(pairs: list[PairTokens]) -> N
     wrong = [pairs[0], pairs[1]._replace(rejected=np.array([3, VOCAB], dtype=np.int32))]
     with pytest.raises(ModelError, match=f"has {VOCAB} tokens, and the rows hold the token {VOCAB}"):
         row_format_for(llama(), wrong)
+
+
+def test_rows_of_another_tokenizer_with_as_many_tokens_are_refused(corpus: list[Preference]) -> None:
+    name = "scratch(hidden=32, layers=1, vocab=300)"
+    half = len(corpus) // 2
+    model, own = loading.load(name, "policy", corpus[:half], 0)
+    other = ScratchTokenizer(300).train(text[::-1] for text in texts_of(corpus[half:]))
+    options = EncodeOptions(Truncation(), "complete")
+    assert len(own) == len(other) == 300 and row_format_for(model, tokenize(corpus[:2], own, 512).pairs)
+    for _ in range(2):  # made, and from the cache
+        wrong = prepare("part", corpus[:2], options, other, PrepLog())
+        with pytest.raises(ModelError, match="another vocabulary than the tokenizer that encoded the rows"):
+            row_format_for(model, wrong)
+    own.add_special_tokens({"pad_token": "<|another pad|>"})
+    own.add_tokens(["<|a tag|>"])
+    assert row_format_for(model, tokenize(corpus[2:4], own, 512).pairs)
