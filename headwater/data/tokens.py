@@ -81,7 +81,7 @@ class PairTokens(NamedTuple):
     row: int = 0
     """Index of the row among the given ones: joins tokens and texts, independent of ids."""
     vocabulary: str = ""
-    """Fingerprint of the tokenizer's vocabulary (`tokenizers.vocabulary_of`); "" where the ids come from no tokenizer."""
+    """Fingerprint of the tokenizer's vocabulary (`tokenizers.vocabulary_of`); "" for ids that come from none."""
 
     @property
     def length(self) -> int:
