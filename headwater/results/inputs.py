@@ -13,6 +13,11 @@ from headwater.results.runs import is_untrained, trained_of
 
 DATA = ("data", "dataset", "input", "prompts", "eval_data")
 """Options that name data: a file, directory, pattern, run, or name on the hub."""
+PACKAGED = {
+    "SmolLM2-135M-Instruct": "HuggingFaceTB/SmolLM2-135M-Instruct",
+    "all-MiniLM-L6-v2": "sentence-transformers/all-MiniLM-L6-v2",
+}
+"""Folders that `headwater download-models` writes, with the names of these models on the hub."""
 WRITTEN = ("output", "figures", "export_for_annotation")
 """Options that name what a command writes; every other path is an input."""
 
@@ -57,6 +62,9 @@ def check_model(name: str) -> None:
     path = Path(name)
     if "(" in name or path.exists():
         return
+    if path.name in PACKAGED and name != PACKAGED[path.name]:
+        fix = f"get it: headwater download-models {path.name} --output {path.parent} (in the checkout: make models)"
+        raise ModelError(name, "no such folder", fix)
     there = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
     runs = [each for each in there if (path.parent / each / "environment.json").is_file()]
     if name.startswith((".", "/", "~")) or (runs and path.parent != Path()):
