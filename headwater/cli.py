@@ -93,7 +93,7 @@ def usage() -> str:
     lines = []
     for stage, commands in STAGES.items():
         for heading, (name, command) in zip([stage] + [""] * len(commands), commands.items(), strict=False):
-            lines.append(f"  {heading:17}{name:14}{command.does}")
+            lines.append(f"  {heading:17}{name:17}{command.does}")
     verbs = "\n".join(lines)
     codes = "\n".join(textwrap.wrap(f"exit codes: {', '.join(f'{c} {text}' for c, text in EXIT_CODES.items())}", 100))
     return f"""headwater {headwater.__version__}: train on the part of preference data that carries the signal
@@ -107,7 +107,6 @@ def usage() -> str:
   headwater COMMAND --help           the options that most people need; --help-all shows every one
   headwater COMMAND … --traceback    show where an error came from
   headwater COMMAND … --trust-files  recognise trained models by file size instead of reading the files twice
-  headwater --version
 
 {codes}"""
 
