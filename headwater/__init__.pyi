@@ -1,26 +1,29 @@
 """Types of the Python interface; written by `python -m tests.support.stub`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
-from headwater.data.preference import Preference
+from headwater import losses as losses
 from headwater.data.reading.memory import Rows
+from headwater.interface import Pairs as Pairs
+from headwater.interface import Result as Result
+from headwater.interface import Table as Table
 from headwater.results.inspection import Inspection
-from headwater.results.runs import Run
 
 __version__: str
 
-def load_pairs(data: str | Path | Rows, **options: Any) -> list[Preference]: ...
-def load_run(path: str | Path) -> Run: ...
+def load(data: str | PathLike[str] | Rows, **options: Any) -> Pairs: ...
+def load_run(path: str | PathLike[str]) -> Result: ...
 def download_models(
     *,
     names: Sequence[str] = (),
-    output: str | Path = ...,
-    wheels: str | Path | None = None,
-) -> Run: ...
-def inspect_data(
-    data: str | Path | Rows,
+    output: str | PathLike[str] = ...,
+    wheels: str | PathLike[str] | None = None,
+) -> Path: ...
+def inspect(
+    data: str | PathLike[str] | Rows,
     *,
     overwrite: bool = False,
     layout: str | None = None,
@@ -38,13 +41,13 @@ def inspect_data(
     embed: int | None = None,
     seed: int = 0,
     json: bool = False,
-    output: str | Path | None = None,
+    output: str | PathLike[str] | None = None,
 ) -> Inspection: ...
 def preprocess(
-    data: str | Path | Rows,
+    data: str | PathLike[str] | Rows,
     *,
-    output: str | Path,
     overwrite: bool = False,
+    output: str | PathLike[str] | None = None,
     keep: str | None = None,
     truncate_percentage: str | None = None,
     cut: Literal["own", "equal", "shared"] = "own",
@@ -64,12 +67,11 @@ def preprocess(
     revision: str | None = None,
     streaming: bool = False,
     limit: int | None = None,
-) -> Run: ...
+) -> Result: ...
 def sample(
-    model: str | Path,
-    data: str | Path | Rows,
+    model: str | PathLike[str] | tuple[Any, Any],
+    data: str | PathLike[str] | Rows,
     *,
-    output: str | Path,
     overwrite: bool = False,
     chat_template: str | None = None,
     layout: str | None = None,
@@ -83,6 +85,7 @@ def sample(
     revision: str | None = None,
     streaming: bool = False,
     limit: int | None = None,
+    output: str | PathLike[str] | None = None,
     column: str | None = None,
     endpoint: str | None = None,
     batch_size: int | None = None,
@@ -91,28 +94,28 @@ def sample(
     temperature: float = 1.0,
     top_p: float = 1.0,
     max_new_tokens: int = 512,
-    reward_model: Sequence[str | Path] = (),
+    reward_model: Sequence[str | PathLike[str] | tuple[Any, Any]] = (),
     seed: int = 42,
-) -> Run: ...
+) -> Result: ...
 def select(
-    data: str | Path | Rows,
+    data: str | PathLike[str] | Rows,
     *,
-    output: str | Path,
     overwrite: bool = False,
+    output: str | PathLike[str] | None = None,
     by: str = "pvar(tau=1.0)",
     budget: str = "10%",
     take: Literal["top", "bottom", "middle", "random", "stratified"] | None = None,
     scores: Literal["reward", "probability", "likelihood"] | None = None,
-    rewards: Sequence[str | Path] = (),
-    implicit: Sequence[str | Path] = (),
-    likelihoods: Sequence[str | Path] = (),
+    rewards: Sequence[str | PathLike[str]] = (),
+    implicit: Sequence[str | PathLike[str]] = (),
+    likelihoods: Sequence[str | PathLike[str]] = (),
     pairs: str | None = None,
     per_source: bool = False,
     drop_near_duplicates: bool = False,
     tokenizer: str | None = None,
-    export_for_annotation: str | Path | None = None,
+    export_for_annotation: str | PathLike[str] | None = None,
     measure_gradients: int | None = None,
-    policy: str | Path | None = None,
+    policy: str | PathLike[str] | tuple[Any, Any] | None = None,
     seed: int = 42,
     layout: str | None = None,
     columns: str | None = None,
@@ -125,13 +128,13 @@ def select(
     revision: str | None = None,
     streaming: bool = False,
     limit: int | None = None,
-) -> Run: ...
+) -> Result: ...
 def train_sft(
-    data: str | Path | Rows,
+    data: str | PathLike[str] | Rows,
+    model: str | PathLike[str] | tuple[Any, Any] = "scratch(hidden=256, layers=4)",
     *,
-    output: str | Path,
-    model: str | Path = "scratch(hidden=256, layers=4)",
-    loss: str = "sft()",
+    output: str | PathLike[str] | None = None,
+    loss: str | Callable[..., Any] = "sft()",
     chat_template: str | None = None,
     overwrite: bool = False,
     layout: str | None = None,
@@ -174,7 +177,7 @@ def train_sft(
     eval_fraction: float | None = None,
     eval_steps: int | None = None,
     early_stopping_patience: int | None = None,
-    eval_data: str | Path | Rows | None = None,
+    eval_data: str | PathLike[str] | Rows | None = None,
     eval_split: str | None = None,
     leakage: Literal["refuse", "drop", "allow"] = "refuse",
     save_steps: int | None = None,
@@ -186,13 +189,13 @@ def train_sft(
     split_seed: int | None = None,
     report_to: str = "none",
     push_to_hub: str | None = None,
-) -> Run: ...
+) -> Result: ...
 def train_reward(
-    data: str | Path | Rows,
+    data: str | PathLike[str] | Rows,
+    model: str | PathLike[str] | tuple[Any, Any] = "scratch(hidden=256, layers=4)",
     *,
-    output: str | Path,
-    model: str | Path = "scratch(hidden=256, layers=4)",
-    loss: str = "bradley_terry()",
+    output: str | PathLike[str] | None = None,
+    loss: str | Callable[..., Any] = "bradley_terry()",
     chat_template: str | None = None,
     overwrite: bool = False,
     layout: str | None = None,
@@ -235,7 +238,7 @@ def train_reward(
     eval_fraction: float | None = None,
     eval_steps: int | None = None,
     early_stopping_patience: int | None = None,
-    eval_data: str | Path | Rows | None = None,
+    eval_data: str | PathLike[str] | Rows | None = None,
     eval_split: str | None = None,
     leakage: Literal["refuse", "drop", "allow"] = "refuse",
     save_steps: int | None = None,
@@ -251,13 +254,13 @@ def train_reward(
     at: str | None = None,
     seeds: int = 1,
     reward_head: int | None = None,
-) -> Run: ...
+) -> Result: ...
 def train_dpo(
-    data: str | Path | Rows,
+    data: str | PathLike[str] | Rows,
+    model: str | PathLike[str] | tuple[Any, Any] = "scratch(hidden=256, layers=4)",
     *,
-    output: str | Path,
-    model: str | Path = "scratch(hidden=256, layers=4)",
-    loss: str = "dpo(beta=0.1)",
+    output: str | PathLike[str] | None = None,
+    loss: str | Callable[..., Any] = "dpo(beta=0.1)",
     chat_template: str | None = None,
     overwrite: bool = False,
     layout: str | None = None,
@@ -300,7 +303,7 @@ def train_dpo(
     eval_fraction: float | None = None,
     eval_steps: int | None = None,
     early_stopping_patience: int | None = None,
-    eval_data: str | Path | Rows | None = None,
+    eval_data: str | PathLike[str] | Rows | None = None,
     eval_split: str | None = None,
     leakage: Literal["refuse", "drop", "allow"] = "refuse",
     save_steps: int | None = None,
@@ -312,12 +315,12 @@ def train_dpo(
     split_seed: int | None = None,
     report_to: str = "none",
     push_to_hub: str | None = None,
-    reference: str | Path | None = None,
+    reference: str | PathLike[str] | tuple[Any, Any] | None = None,
     weights: str = "uniform()",
-) -> Run: ...
+) -> Result: ...
 def evaluate(
-    model: str | Path,
-    data: str | Path | Rows,
+    model: str | PathLike[str] | tuple[Any, Any],
+    data: str | PathLike[str] | Rows,
     *,
     overwrite: bool = False,
     chat_template: str | None = None,
@@ -332,14 +335,14 @@ def evaluate(
     revision: str | None = None,
     streaming: bool = False,
     limit: int | None = None,
-    reference: str | Path | None = None,
+    reference: str | PathLike[str] | tuple[Any, Any] | None = None,
     reward_head: int | None = None,
     beta: float | None = None,
     tokens_per_pass: int = 8192,
-    output: str | Path | None = None,
+    output: str | PathLike[str] | None = None,
     weights: str | None = None,
     correct: str | None = None,
-    against: Sequence[str | Path] = (),
+    against: Sequence[str | PathLike[str]] = (),
     margin: float = 2.0,
     untrained: bool = False,
     embed: int | None = None,
@@ -351,12 +354,11 @@ def evaluate(
     boundary: Literal["token", "grapheme", "word", "sentence"] = "grapheme",
     end: Literal["complete", "template", "always", "never"] | None = None,
     max_length: int | None = None,
-) -> Run: ...
+) -> Result: ...
 def score(
-    data: str | Path | Rows,
+    data: str | PathLike[str] | Rows,
+    model: Sequence[str | PathLike[str] | tuple[Any, Any]],
     *,
-    output: str | Path,
-    model: Sequence[str | Path],
     overwrite: bool = False,
     chat_template: str | None = None,
     layout: str | None = None,
@@ -370,20 +372,20 @@ def score(
     revision: str | None = None,
     streaming: bool = False,
     limit: int | None = None,
-    reference: str | Path | None = None,
+    reference: str | PathLike[str] | tuple[Any, Any] | None = None,
     reward_head: int | None = None,
     beta: float | None = None,
     tokens_per_pass: int = 8192,
     end: Literal["complete", "template", "always", "never"] | None = None,
     max_length: int | None = None,
+    output: str | PathLike[str] | None = None,
     value: Literal["reward", "log_prob", "mean_log_prob"] = "reward",
     seed: int = 42,
-) -> Run: ...
+) -> Result: ...
 def generate(
-    prompts: str | Path | Rows,
+    prompts: str | PathLike[str] | Rows,
+    model: Sequence[str | PathLike[str] | tuple[Any, Any]],
     *,
-    model: Sequence[str | Path],
-    output: str | Path,
     overwrite: bool = False,
     chat_template: str | None = None,
     layout: str | None = None,
@@ -397,6 +399,7 @@ def generate(
     revision: str | None = None,
     streaming: bool = False,
     limit: int | None = None,
+    output: str | PathLike[str] | None = None,
     endpoint: str | None = None,
     batch_size: int | None = None,
     concurrency: int | None = None,
@@ -404,44 +407,43 @@ def generate(
     top_p: float = 1.0,
     max_new_tokens: int = 1024,
     seed: int = 42,
-) -> Run: ...
+) -> Result: ...
 def judge(
-    answers: Sequence[str | Path | Rows] | Rows,
-    *,
-    baseline: str | Path | Rows,
+    answers: Sequence[str | PathLike[str] | Rows] | Rows,
+    *more: str | PathLike[str] | Rows,
+    baseline: str | PathLike[str] | Rows,
     judge: Sequence[str],
-    output: str | Path,
     chat_template: str | None = None,
     layout: str | None = None,
     columns: str | None = None,
+    output: str | PathLike[str] | None = None,
     endpoint: str | None = None,
     concurrency: int | None = None,
     dry_run: bool = False,
     seed: int = 42,
     overwrite: bool = False,
-) -> Run: ...
+) -> Result: ...
 def compare(
-    judgements: Sequence[str | Path | Rows] | Rows,
-    *,
-    output: str | Path,
+    judgements: Sequence[str | PathLike[str] | Rows] | Rows,
+    *more: str | PathLike[str] | Rows,
     overwrite: bool = False,
+    output: str | PathLike[str] | None = None,
     layout: str | None = None,
     columns: str | None = None,
     baseline: str | None = None,
-    lc_data: str | Path | None = None,
-    lc_prompts: str | Path | None = None,
+    lc_data: str | PathLike[str] | None = None,
+    lc_prompts: str | PathLike[str] | None = None,
     style_control: bool = False,
-    answers: Sequence[str | Path | Rows] | Rows = (),
+    answers: Sequence[str | PathLike[str] | Rows] | Rows = (),
     compat: Literal["upstream"] | None = None,
     examples: int = 5,
     margin: float = 2.0,
     seed: int = 42,
-) -> Run: ...
+) -> Result: ...
 def reward_bench(
-    model: str | Path,
-    data: str | Path | Rows,
+    model: str | PathLike[str] | tuple[Any, Any],
+    data: str | PathLike[str] | Rows,
     *,
-    output: str | Path,
     overwrite: bool = False,
     chat_template: str | None = None,
     layout: str | None = None,
@@ -455,16 +457,18 @@ def reward_bench(
     revision: str | None = None,
     streaming: bool = False,
     limit: int | None = None,
-    reference: str | Path | None = None,
+    reference: str | PathLike[str] | tuple[Any, Any] | None = None,
     reward_head: int | None = None,
     beta: float | None = None,
     tokens_per_pass: int = 8192,
     end: Literal["complete", "template", "always", "never"] | None = None,
     max_length: int | None = None,
+    output: str | PathLike[str] | None = None,
     seed: int = 42,
-) -> Run: ...
-def measure_signal(
-    data: str | Path | Rows,
+) -> Result: ...
+def signal(
+    data: str | PathLike[str] | Rows,
+    model: str | PathLike[str] | tuple[Any, Any] | None = None,
     *,
     overwrite: bool = False,
     chat_template: str | None = None,
@@ -479,9 +483,8 @@ def measure_signal(
     revision: str | None = None,
     streaming: bool = False,
     limit: int | None = None,
-    output: str | Path | None = None,
-    model: str | Path | None = None,
-    reference: str | Path | None = None,
+    output: str | PathLike[str] | None = None,
+    reference: str | PathLike[str] | tuple[Any, Any] | None = None,
     beta: float | None = None,
     reward_head: int | None = None,
     end: Literal["complete", "template", "always", "never"] | None = None,
@@ -494,9 +497,10 @@ def measure_signal(
     published: str | None = None,
     allow_leakage: bool = False,
     seed: int = 42,
-) -> Run: ...
+) -> Result: ...
 def sweep(
-    data: str | Path | Rows,
+    data: str | PathLike[str] | Rows,
+    model: str | PathLike[str] | tuple[Any, Any] = "scratch(hidden=256, layers=4)",
     *,
     layout: str | None = None,
     columns: str | None = None,
@@ -509,9 +513,8 @@ def sweep(
     revision: str | None = None,
     streaming: bool = False,
     limit: int | None = None,
-    output: str | Path = ...,
+    output: str | PathLike[str] = ...,
     train: Literal["reward", "dpo"] = "reward",
-    model: str | Path = "scratch(hidden=256, layers=4)",
     keeps: Sequence[str] = ("10%", "25%", "50%", "100%"),
     seeds: Sequence[int] = (0, 1, 2),
     equal: Sequence[Literal["examples", "tokens"]] = ("examples", "tokens"),
@@ -524,10 +527,10 @@ def sweep(
     end: Literal["complete", "template", "always", "never"] = "complete",
     max_length: int | None = None,
     status: bool = False,
-) -> Run: ...
-def measure_divergence(
-    model: str | Path,
-    data: str | Path | Rows,
+) -> Result: ...
+def divergence(
+    model: str | PathLike[str] | tuple[Any, Any],
+    data: str | PathLike[str] | Rows,
     *,
     overwrite: bool = False,
     chat_template: str | None = None,
@@ -542,23 +545,23 @@ def measure_divergence(
     revision: str | None = None,
     streaming: bool = False,
     limit: int | None = None,
-    output: str | Path | None = None,
-    reference: str | Path | None = None,
+    output: str | PathLike[str] | None = None,
+    reference: str | PathLike[str] | tuple[Any, Any] | None = None,
     along: Literal["texts", "samples"] = "texts",
     draws: int = 0,
     max_new_tokens: int | None = None,
     max_length: int | None = None,
     tokens_per_pass: int = 8192,
     seed: int = 42,
-) -> Run: ...
+) -> Result: ...
 def decode(
-    model: str | Path,
-    data: str | Path | Rows,
+    model: str | PathLike[str] | tuple[Any, Any],
+    data: str | PathLike[str] | Rows,
     *,
-    output: str | Path,
+    output: str | PathLike[str] | None = None,
     column: str | None = None,
     strategy: str = "length_control(first=20)",
-    reference: str | Path | None = None,
+    reference: str | PathLike[str] | tuple[Any, Any] | None = None,
     release_policy: bool = False,
     endpoint: str | None = None,
     reference_endpoint: str | None = None,
@@ -573,7 +576,7 @@ def decode(
     max_new_tokens: int = 256,
     batch_size: int = 8,
     draft: int = 64,
-    reward_model: Sequence[str | Path] = (),
+    reward_model: Sequence[str | PathLike[str] | tuple[Any, Any]] = (),
     draws: int = 0,
     seed: int = 42,
     chat_template: str | None = None,
@@ -589,14 +592,14 @@ def decode(
     revision: str | None = None,
     streaming: bool = False,
     limit: int | None = None,
-) -> Run: ...
+) -> Result: ...
 def frontier(
-    model: str | Path,
-    data: str | Path | Rows,
+    model: str | PathLike[str] | tuple[Any, Any],
+    data: str | PathLike[str] | Rows,
     *,
-    reward_model: Sequence[str | Path],
-    output: str | Path = ...,
-    reference: str | Path | None = None,
+    reward_model: Sequence[str | PathLike[str] | tuple[Any, Any]],
+    output: str | PathLike[str] = ...,
+    reference: str | PathLike[str] | tuple[Any, Any] | None = None,
     first: Sequence[int] = (5, 10, 20, 50),
     thresholds: Sequence[float] = (0.05, 0.1, 0.5, 1.0),
     below: float = 0.0,
@@ -626,8 +629,10 @@ def frontier(
     revision: str | None = None,
     streaming: bool = False,
     limit: int | None = None,
-) -> Run: ...
-def write_lens(
+) -> Result: ...
+def lens(
+    data: str | PathLike[str] | Rows | None = None,
+    model: str | PathLike[str] | tuple[Any, Any] | None = None,
     *,
     overwrite: bool = False,
     chat_template: str | None = None,
@@ -642,10 +647,8 @@ def write_lens(
     revision: str | None = None,
     streaming: bool = False,
     limit: int | None = None,
-    model: str | Path | None = None,
-    data: str | Path | Rows | None = None,
-    output: str | Path | None = None,
-    reference: str | Path | None = None,
+    output: str | PathLike[str] | None = None,
+    reference: str | PathLike[str] | tuple[Any, Any] | None = None,
     beta: float | None = None,
     reward_head: int | None = None,
     end: Literal["complete", "template", "always", "never"] | None = None,
@@ -660,12 +663,12 @@ def write_lens(
     cut: Literal["own", "equal", "shared"] = "own",
     allow_leakage: bool = False,
     seed: int = 42,
-) -> Run | None: ...
-def write_report(
-    runs: Sequence[str | Path],
-    *,
-    output: str | Path = ...,
+) -> Result | None: ...
+def report(
+    runs: Sequence[str | PathLike[str]],
+    *more: str | PathLike[str],
+    output: str | PathLike[str] = ...,
     overwrite: bool = False,
     margin: float = 2.0,
-    figures: str | Path | None = None,
+    figures: str | PathLike[str] | None = None,
 ) -> Path: ...

@@ -35,7 +35,7 @@ class Config(TrainingConfig):
     With a reference: dpo, robust, ipo, ipo_sum, hinge, r_dpo, dpop, rpo, rpo_sum, wpo, f_dpo, exo_pair, discopop,
     nca_pair, bco_pair, sppo_hard, apo_zero, apo_down, aot, aot_unpaired. For data with scores: rpo_sq, rpo_bwd_kl,
     rpo_fwd_kl, bees. Without a reference: simpo, orpo, cpo, slic. With the reference in memory during
-    training: tdpo1, tdpo2, kto. A weighted sum: mix(dpo()*0.8 + sft()*0.2)."""
+    training: tdpo1, tdpo2, kto. A weighted sum: mix(dpo()*0.8 + sft()*0.2). A function of your own: module:name."""
     weights: str = "uniform()"
     """Weight of every token in the loss: uniform(), first(tokens=…), decay(gamma=…), tail(alpha=…), down_sample() or
     mean()."""

@@ -48,6 +48,7 @@ def run(config: Config) -> Path:
     from headwater.data.balancing import balanced_by_length
     from headwater.forward.scores import reward_scores
     from headwater.losses import REWARD_LOSSES
+    from headwater.losses.custom import is_custom
     from headwater.training.ensembles import train_ensemble
     from headwater.training.prefixes import PREFIX_LOSSES, PrefixScores, parse_cuts
     from headwater.training.run import train
@@ -59,5 +60,7 @@ def run(config: Config) -> Path:
     if config.length_balanced:
         task = dataclasses.replace(task, choose=balanced_by_length)
     if config.at is not None:
+        if is_custom(config.loss):
+            raise UsageError(f"--loss {config.loss}", "is not averaged over the cuts of --at", "leave out one of them")
         task = dataclasses.replace(task, losses=PREFIX_LOSSES, score=PrefixScores(parse_cuts(config.at)))
     return train(config, task) if config.seeds == 1 else train_ensemble(config, task, config.seeds)

@@ -7,6 +7,7 @@ from typing import Any
 
 from headwater.config.calls import build, read_sum
 from headwater.errors import UsageError
+from headwater.losses.custom import custom_loss, is_custom
 from headwater.losses.mixture import Mix
 from headwater.losses.reference_free import SFT
 from headwater.losses.types import Loss, LossBase
@@ -27,8 +28,15 @@ OTHER_NAMES: Mapping[str, str] = {
 def loss_of(text: str, losses: Mapping[str, Callable[..., Loss]]) -> Any:
     """Return the loss that a text names, of those that a command offers: `dpo(beta=0.1)`, `mix(dpo()*0.8 + sft()*0.2)`.
 
-    Only a command for policies, which offers `dpo`, mixes. Errors: `UsageError`.
+    Only a command for policies, which offers `dpo`, mixes. `module:name` is a callable of the user (`custom.py`), for
+    policies, and for reward models, which have no reference. Errors: `UsageError`.
     """
+    if is_custom(text):
+        if not {"dpo", "bradley_terry"} & set(losses):
+            raise UsageError(
+                f"--loss {text}", "this training takes no loss of one's own", f"one of {', '.join(losses)}"
+            )
+        return custom_loss(text, has_reference="dpo" in losses)
     if not text.strip().startswith("mix(") or "dpo" not in losses:
         return build(text, losses, "loss", OTHER_NAMES)
     terms = []

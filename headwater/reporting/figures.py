@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import altair as alt
 import vl_convert
 from markupsafe import Markup
 
@@ -209,3 +210,25 @@ def _key(marks: Sequence[Mark]) -> dict[str, Any]:
         "view": {"stroke": None},
         "layer": [strokes, labels],
     }
+
+
+# ---- Charts for notebooks ----
+
+
+def charts(runs: Sequence[Run]) -> dict[str, alt.VConcatChart]:
+    """Return the figures for which `runs` hold data as Altair charts: their panels with keys, dark on white."""
+    drawn = [*figures(PLOTS, runs), *(figure for group in of_data(runs) for figure in group)]
+    return {figure.id: _together(figure) for figure in drawn}
+
+
+def _together(figure: Figure) -> alt.VConcatChart:
+    """Return the panels of a figure in one chart, `ACROSS` in a row."""
+    parts = [paper(drawing) for drawing in figure.drawings]
+    config = parts[0]["config"]
+    datasets = {name: rows for part in parts for name, rows in part["datasets"].items()}
+    panels = [{"vconcat": part["vconcat"], "spacing": part["spacing"]} for part in parts]
+    rows = [{"hconcat": panels[place : place + ACROSS]} for place in range(0, len(panels), ACROSS)]
+    chart: alt.VConcatChart = alt.VConcatChart.from_dict(
+        {"title": figure.title, "background": PAPER, "config": config, "datasets": datasets, "vconcat": rows}
+    )
+    return chart

@@ -28,7 +28,7 @@ import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyarrow
 import pyarrow.parquet
@@ -376,11 +376,13 @@ def is_untrained(name: str) -> bool:
 
 
 def facts_of(path: Path) -> Facts:
-    """Return the facts of the run at `path`, or of the run that wrote the file `path`; {} when there is none.
+    """Return the facts of the run at `path`, of the run that wrote the file `path`, or of data in memory; or else {}.
 
     Those of `untrained(RUN)` are those of RUN.
     """
     path = Path(trained_of(str(path)))
+    if held := memory.facts_of(path):
+        return cast(Facts, dict(held))
     for place in (path, beside(path)):
         if (place / "facts.json").is_file():
             facts: Facts = _read_json(place / "facts.json", {})

@@ -50,7 +50,7 @@ def test_inspect_names_the_next_command(tmp_path: Path, capsys: pytest.CaptureFi
     given = "prompt=q, chosen=x, rejected=y"
     assert cli.main(["inspect", str(tmp_path / "a.jsonl"), "--columns", given]) == 0
     assert f"next: headwater signal {tmp_path / 'a.jsonl'} --columns '{given}'" in capsys.readouterr().err
-    headwater.inspect_data([row], columns=given)
+    headwater.inspect([row], columns=given)
     assert "next:" not in capsys.readouterr().err, "data in memory has no name on a command line"
 
 

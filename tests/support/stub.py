@@ -16,24 +16,29 @@ from tests.support.tree import ROOT
 STUB = ROOT / "headwater" / "__init__.pyi"
 HEADER = '''"""Types of the Python interface; written by `python -m tests.support.stub`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
-from headwater.data.preference import Preference
+from headwater import losses as losses
 from headwater.data.reading.memory import Rows
+from headwater.interface import Pairs as Pairs
+from headwater.interface import Result as Result
+from headwater.interface import Table as Table
 from headwater.results.inspection import Inspection
-from headwater.results.runs import Run
 
 __version__: str
 
-def load_pairs(data: str | Path | Rows, **options: Any) -> list[Preference]: ...
-def load_run(path: str | Path) -> Run: ...
+def load(data: str | PathLike[str] | Rows, **options: Any) -> Pairs: ...
+def load_run(path: str | PathLike[str]) -> Result: ...
 '''
 ROWS = str(memory.Rows)
 """How a signature spells the type of data in memory."""
-RETURNED = {"inspect_data": "Inspection", "write_lens": "Run | None", "write_report": "Path"}
-"""What functions return that do not return a run."""
+RETURNED = {"download_models": "Path", "inspect": "Inspection", "lens": "Result | None", "report": "Path"}
+"""What functions return that do not return a result."""
+SEVERAL = dict.fromkeys(("judge", "compare"), "str | PathLike[str] | Rows") | {"report": "str | PathLike[str]"}
+"""Functions whose first option takes many values, which may be several arguments."""
 
 
 def of_the_code() -> str:
@@ -46,14 +51,20 @@ def _definition(name: str) -> str:
     parameters = list(inspect.signature(getattr(headwater, name)).parameters.values())
     lines = [f"def {name}("]
     for place, parameter in enumerate(parameters):
-        if parameter.kind is parameter.KEYWORD_ONLY and (place == 0 or parameters[place - 1].kind != parameter.kind):
+        if (
+            parameter.kind is parameter.KEYWORD_ONLY
+            and name not in SEVERAL
+            and (place == 0 or parameters[place - 1].kind != parameter.kind)
+        ):
             lines.append("    *,")
         text = str(parameter).replace(ROWS, "Rows")
-        text = re.sub(r"\b(pathlib|typing|collections\.abc)\.", "", text).replace("'", '"')
+        text = re.sub(r"\b(pathlib|os|typing|collections\.abc)\.", "", text).replace("'", '"')
         text = re.sub(r"Optional\[(Literal\[[^\]]*\])\]", r"\1 | None", text)
         text = re.sub(r"PosixPath\(.*\)", "...", text)
         lines.append(f"    {text},")
-    return "\n".join([*lines, f") -> {RETURNED.get(name, 'Run')}: ...\n"])
+        if place == 0 and name in SEVERAL:
+            lines.append(f"    *more: {SEVERAL[name]},")
+    return "\n".join([*lines, f") -> {RETURNED.get(name, 'Result')}: ...\n"])
 
 
 if __name__ == "__main__":

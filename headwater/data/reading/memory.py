@@ -4,7 +4,7 @@ Data is held under a name while a function runs, and the name stands for it wher
 `in memory: list, 120 rows, 5f0c3a9b12de`, of which the last word is a digest of all rows. A row is named by its
 position, counted from 0: `row 17 of list` is `rows[17]` of a list and `frame.iloc[17]` of a data frame.
 
-    list of dicts                       rows; or records that `load_pairs` returned
+    list of dicts                       rows; or records, such as the pairs of `headwater.load`
     pandas.DataFrame                    NaN, NaT and NA are null; a named index is a column
     polars.DataFrame, pyarrow.Table     as the same table in a Parquet file
     datasets.Dataset                    as the same table in a Parquet file
@@ -22,6 +22,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -36,6 +37,7 @@ PREFIX = "in memory: "
 """Begins the names of data in memory."""
 RECORDS = (Preference, Candidates, Unpaired)
 """Records, which stand for the rows that headwater writes for them."""
+NO_FACTS: Mapping[str, Any] = MappingProxyType({})
 BATCH = 1024
 """Rows of a table that are converted at a time."""
 
@@ -78,6 +80,8 @@ class Held(NamedTuple):
     """By name; one without a name for data that has no splits."""
     digest: str
     """SHA-256 of the rows of all splits, as JSON lines."""
+    facts: Mapping[str, Any]
+    """What later commands need to know of the data, such as how it was truncated."""
 
 
 _HELD: dict[str, list[Held]] = {}
@@ -85,7 +89,7 @@ _HELD: dict[str, list[Held]] = {}
 
 
 @contextlib.contextmanager
-def held(data: Any, limit: int | None = None) -> Iterator[Path]:
+def held(data: Any, limit: int | None = None, facts: Mapping[str, Any] = NO_FACTS) -> Iterator[Path]:
     """Hold data under a name while the block runs, and return the name; `limit` rows of an IterableDataset.
 
     Errors: `UsageError` for an object that holds no rows.
@@ -101,7 +105,7 @@ def held(data: Any, limit: int | None = None) -> Iterator[Path]:
     count = sum(split.count for split in splits.values())
     name = f"{PREFIX}{kind}, {count} row{'' if count == 1 else 's'}, {digest.hexdigest()[:12]}"
     name = name.replace("/", "-")
-    _HELD.setdefault(name, []).append(Held(type(data).__name__, splits, digest.hexdigest()))
+    _HELD.setdefault(name, []).append(Held(type(data).__name__, splits, digest.hexdigest(), facts))
     try:
         yield Path(name)
     finally:
@@ -128,6 +132,11 @@ def digest_of(place: Path) -> str | None:
     return _HELD[str(place)][-1].digest if str(place) in _HELD else None
 
 
+def facts_of(place: Path) -> Mapping[str, Any]:
+    """Return the facts of data that is held under a name; none for any other place."""
+    return _HELD[str(place)][-1].facts if str(place) in _HELD else NO_FACTS
+
+
 def name_of(place: Path) -> str:
     """Return the name of data without suffixes, for the names of outputs: `in-memory-list-5f0c3a9b12de`."""
     if str(place).startswith(PREFIX):
@@ -138,7 +147,7 @@ def name_of(place: Path) -> str:
 
 def is_rows(value: Any) -> bool:
     """Return whether a value is data in memory rather than a path, or a list of places."""
-    if isinstance(value, list | tuple):
+    if isinstance(value, Sequence) and not isinstance(value, str):
         return not all(isinstance(item, str | Path | list | tuple) or _is_table(item) for item in value) or not value
     return isinstance(value, Mapping) or _is_table(value)
 
@@ -162,7 +171,7 @@ def _splits(data: Any, limit: int | None) -> Mapping[str, Split]:
 
 def _split(data: Any, limit: int | None) -> Split:
     kind, module = type(data).__name__, type(data).__module__.partition(".")[0]
-    if isinstance(data, list | tuple):
+    if isinstance(data, Sequence) and not isinstance(data, str):
         return _copied(kind, (_row(row) for row in data))
     if module == "pandas" and hasattr(data, "columns"):
         return _copied(kind, _of_pandas(data))
