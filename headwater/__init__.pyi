@@ -187,6 +187,7 @@ def train_sft(
     ddp_timeout: int = 600,
     seed: int = 42,
     split_seed: int | None = None,
+    live: bool = False,
     report_to: str = "none",
     push_to_hub: str | None = None,
 ) -> Result: ...
@@ -248,6 +249,7 @@ def train_reward(
     ddp_timeout: int = 600,
     seed: int = 42,
     split_seed: int | None = None,
+    live: bool = False,
     report_to: str = "none",
     push_to_hub: str | None = None,
     length_balanced: bool = False,
@@ -313,6 +315,7 @@ def train_dpo(
     ddp_timeout: int = 600,
     seed: int = 42,
     split_seed: int | None = None,
+    live: bool = False,
     report_to: str = "none",
     push_to_hub: str | None = None,
     reference: str | PathLike[str] | tuple[Any, Any] | None = None,

@@ -99,6 +99,9 @@ class TrainingOptions:
     """Random seed of the weights, the order of pairs, the held-out share and the bootstrap intervals."""
     split_seed: int | None = None
     """Random seed of the held-out share alone, so that models of different seeds share it. Default: --seed."""
+    live: bool = False
+    """Show loss, rewards, held-out accuracy and the time left while training runs, on a page of this machine whose
+    address is printed. A notebook shows the same view in its output without this option."""
     report_to: str = "none"
     """Experiment tracker, by its transformers name: tensorboard, trackio or wandb, for example."""
     push_to_hub: str | None = None

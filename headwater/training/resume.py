@@ -35,6 +35,7 @@ FREE = frozenset(
         "max_skips",
         "tokens_per_pass",
         "push_to_hub",
+        "live",
         "ddp_timeout",
     }
 )

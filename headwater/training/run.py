@@ -29,6 +29,7 @@ from headwater.training.callbacks import EvaluateEvery, KeepBest, StopWhenAsked
 from headwater.training.examples import Examples, Pairs
 from headwater.training.job import TrainingJob, begin, running
 from headwater.training.kl_estimate import KLEstimate, longest_partner
+from headwater.training.live import ShowLive, in_notebook
 from headwater.training.options import TrainingConfig
 from headwater.training.reference import Reference
 from headwater.training.task import TrainingTask
@@ -223,7 +224,7 @@ def _trainable(job: TrainingJob, model: Any) -> Any:
 
 
 def _watch(job: TrainingJob, trainer: PairTrainer, pairs: Pairs) -> None:
-    """Add the callbacks that decide when a training is evaluated and when it ends."""
+    """Add the callbacks that decide when a training is evaluated and when it ends, and those that show it."""
     options = job.options
     if options.eval_steps:
         trainer.add_callback(EvaluateEvery(options.eval_steps))
@@ -232,6 +233,8 @@ def _watch(job: TrainingJob, trainer: PairTrainer, pairs: Pairs) -> None:
         trainer.best = KeepBest(options.early_stopping_patience, figure)
         trainer.add_callback(trainer.best)
     trainer.add_callback(StopWhenAsked(trainer.accelerator, trainer.steps_per_epoch))
+    if job.is_first and (options.live or in_notebook()):
+        trainer.add_callback(ShowLive(f"{job.task.command} {job.config.output}", options.live, in_notebook()))
 
 
 def _finish(job: TrainingJob, run: RunWriter, trainer: PairTrainer, pairs: Pairs, tokenizer: Tokenizer) -> None:
