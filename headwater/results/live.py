@@ -12,19 +12,19 @@ from headwater.results.training import Column, TrainingHistory
 
 WIDTH, HEIGHT = 300, 130
 """Size of a panel in pixels."""
-LEFT, RIGHT, TOP, BOTTOM = 46, 8, 8, 20
+LEFT, RIGHT, TOP, BOTTOM = 54, 8, 8, 20
 """Room around the drawing, for the numbers of its axes."""
 COLOURS = ("#0072B2", "#D55E00")
 PANELS: tuple[tuple[str, tuple[Column, ...]], ...] = (
     ("Loss", (Column.LOSS,)),
     ("Margin: chosen − rejected", (Column.MARGIN,)),
-    ("Rewards: chosen, rejected", (Column.CHOSEN_REWARD, Column.REJECTED_REWARD)),
+    ("Rewards", (Column.CHOSEN_REWARD, Column.REJECTED_REWARD)),
     ("Accuracy", (Column.ACCURACY,)),
 )
 """Titles of panels and their columns; a column on held-out rows is drawn in the same colour, dashed."""
 STYLE = """<style>
 .headwater-live { font: 14px/1.4 system-ui, sans-serif; max-width: 660px; }
-.headwater-live figure { display: inline-block; margin: 0 8px 8px 0; vertical-align: top; }
+.headwater-live figure { display: inline-block; width: 300px; margin: 0 8px 8px 0; vertical-align: top; }
 .headwater-live figcaption { font-size: 12px; }
 .headwater-live svg { max-width: 100%; height: auto; }
 .headwater-live progress { width: 100%; }
@@ -76,7 +76,7 @@ def _panel(title: str, history: TrainingHistory, columns: Sequence[Column], step
     values = [value for line in lines for _, value in line.points]
     low, high = min(values), max(values)
     low, high = (low - 0.5, high + 0.5) if low == high else (low, high)
-    last = ", ".join(f"{'held out ' if line.dashed else ''}{line.points[-1][1]:.4g}" for line in lines)
+    last = ", ".join(_last(line, lines) for line in lines)
     drawn = "".join(_drawn(line, low, high, steps) for line in lines)
     axis = "".join(
         f'<text x="{LEFT - 4}" y="{y + 4}" text-anchor="end">{value:.3g}</text>'
@@ -88,6 +88,13 @@ def _panel(title: str, history: TrainingHistory, columns: Sequence[Column], step
         f'font-size="11" fill="#808080">{axis}{drawn}</svg>'
     )
     return f"<figure>{svg}<figcaption>{html.escape(title)}: {last}</figcaption></figure>"
+
+
+def _last(line: Line, lines: Sequence[Line]) -> str:
+    """Return the last value of a line, with what it is where the panel has several."""
+    colours = list(dict.fromkeys(one.colour for one in lines))
+    side = ("chosen ", "rejected ")[colours.index(line.colour)] if len(colours) > 1 and not line.dashed else ""
+    return f"{side}{'held out ' if line.dashed else ''}{line.points[-1][1]:.4g}"
 
 
 def _drawn(line: Line, low: float, high: float, steps: int) -> str:

@@ -30,7 +30,7 @@ def test_the_view_draws_lines_and_says_the_last_values() -> None:
     assert "train-dpo &lt;runs&gt;: step 20 of 40 · 2 a second, 10 s left" in shown
     assert "Loss: 0.5, held out 0.65" in shown and "Accuracy" not in shown
     first = re.search(r'points="([^"]*)"', shown)
-    assert first and first.group(1).split()[0] == "52.1,8.0", "step 1 of 40, the largest value at the top"
+    assert first and first.group(1).split()[0] == "60.0,8.0", "step 1 of 40, the largest value at the top"
     assert '<progress max="40" value="20">' in shown
 
 
