@@ -57,6 +57,12 @@ class ResourceError(HeadwaterError):
     exit_code = 7
 
 
+class CheckError(HeadwaterError):
+    """A figure of a study that lies outside of the interval that its recipe states."""
+
+    exit_code = 8
+
+
 def did_you_mean(word: str, known: Iterable[str], otherwise: str = "") -> str:
     """Return `did you mean X?`; where nothing is close, `otherwise` or a list of what is known."""
     names = {one.lstrip("-"): one for one in known}  # the dashes of flags make any two of them look alike

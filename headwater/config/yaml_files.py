@@ -49,6 +49,25 @@ class Entry(NamedTuple):
 
 def entries(path: Path, flag: str = "--config") -> list[Entry]:
     """Read a flat mapping; `flag` is the option that names the file. Errors: `UsageError`, with the line."""
+    node = document(path, flag)
+    if node is None:
+        return []
+    found: dict[str, Entry] = {}
+    for key, value in node.value:
+        entry = _entry(path, key, value)
+        name = entry.key.replace("-", "_")
+        if name in found:
+            line = found[name].place.rpartition(":")[2]
+            raise UsageError(entry.place, f"gives {entry.key} again", f"it is in line {line}, too: leave one out")
+        found[name] = entry
+    return list(found.values())
+
+
+def document(path: Path, flag: str = "--config") -> yaml.MappingNode | None:
+    """Read the mapping that a file holds; None for an empty file. `flag` is the option that names the file.
+
+    Errors: `UsageError`, with the line.
+    """
     text = _text(path, flag)
     try:
         _refuse_tokens(path, text, flag)
@@ -61,18 +80,10 @@ def entries(path: Path, flag: str = "--config") -> list[Entry]:
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise UsageError(f"{flag} {path}", f"is no YAML: {first_line(error)}", "write `key: value` lines") from error
     if node is None:
-        return []
+        return None
     if not isinstance(node, yaml.MappingNode):
         raise UsageError(f"{path}:{node.start_mark.line + 1}", "is not a mapping", "write one `key: value` a line")
-    found: dict[str, Entry] = {}
-    for key, value in node.value:
-        entry = _entry(path, key, value)
-        name = entry.key.replace("-", "_")
-        if name in found:
-            line = found[name].place.rpartition(":")[2]
-            raise UsageError(entry.place, f"gives {entry.key} again", f"it is in line {line}, too: leave one out")
-        found[name] = entry
-    return list(found.values())
+    return node
 
 
 def _text(path: Path, flag: str) -> str:

@@ -9,12 +9,15 @@ from headwater.errors import UsageError, did_you_mean
 
 
 def published_points(text: str) -> list[tuple[float, float]]:
-    """Read the points of `--published FILE.json:NAME`, by x. Errors: `UsageError`."""
+    """Read the points of `--published FILE.json:NAME`, or FILE.json for a file of one curve, by x.
+
+    Errors: `UsageError`.
+    """
     flag = f"--published {text}"
-    file, _, name = text.rpartition(":")
+    file, _, name = (text, "", "") if text.endswith(".json") else text.rpartition(":")
     try:
         curves = json.loads(Path(file).read_text(encoding="utf-8"))
-        return sorted((float(x), float(y)) for x, y in curves[name])
+        return sorted((float(x), float(y)) for x, y in (curves[name] if name else curves))
     except OSError as error:
         raise UsageError(flag, error.strerror or "cannot be read", "write FILE.json:NAME") from error
     except KeyError as error:

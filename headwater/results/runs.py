@@ -215,7 +215,7 @@ def start(
         "arguments": [mask(argument) for argument in sys.argv[1:]],
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "versions": {"python": platform.python_version(), **_versions()},
-        "machine": {"system": platform.platform(), "processor": platform.machine(), "cpus": os.cpu_count()},
+        "machine": _machine(),
         "inputs": {str(path): found for path in inputs if (found := _input_digest(path))},
     }
     write_json(begun_at / "environment.json", environment)
@@ -240,6 +240,16 @@ def take_up(path: Path, *, inputs: Iterable[Path] = (), facts: Facts | None = No
 def _input_digest(path: Path) -> str | None:
     """Return the SHA-256 of a file, or of the rows of data in memory; None for any other input."""
     return memory.digest_of(path) or (sha256(path) if path.is_file() else None)
+
+
+def _machine() -> dict[str, Any]:
+    found = {"system": platform.platform(), "processor": platform.machine(), "cpus": os.cpu_count()}
+    try:
+        about = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return found
+    model = re.search(r"^model name\s*: (.+)$", about, flags=re.MULTILINE)
+    return found | ({"model": model[1].strip()} if model else {})
 
 
 def _versions() -> dict[str, str]:

@@ -24,6 +24,8 @@ from headwater.signals.prefix_scorers import Ints, first_of, kept_of
 from headwater.statistics import Floats
 
 FOLDS = 5
+FEWEST = 2 * FOLDS
+"""Conversations that are needed, to fit on some and score others."""
 PENALTY = 0.02
 """scikit-learn's C: strong shrinkage, because there are more n-grams than pairs."""
 RARE = 2
@@ -58,6 +60,19 @@ class Beginnings(NamedTuple):
     rejected: NDArray[np.int32]
 
 
+def folds_of(preferences: Sequence[Preference], seed: int) -> Ints:
+    """Return the fold of every pair, [pairs], from 0; a conversation lies in one fold. Errors: `DataError`."""
+    names, conversation_id = np.unique([p.conversation_id for p in preferences], return_inverse=True)
+    if len(names) < FEWEST:
+        raise DataError(
+            f"{len(preferences)} pairs",
+            f"have {len(names)} different conversations",
+            f"expected {FEWEST} or more, to fit on some and score others",
+        )
+    found: Ints = np.random.default_rng(seed).permutation(len(names))[conversation_id] % FOLDS
+    return found
+
+
 @dataclass(frozen=True)
 class Words:
     """Scores prefixes by a bag of words; lengths are in words, as `--keep 50words` counts them."""
@@ -68,20 +83,12 @@ class Words:
     folds: Ints  # [pairs] the fold in which a pair is scored; a conversation lies in one fold
 
     unit = "words"
-    fewest = 2 * FOLDS
-    """Conversations that are needed, to fit on some and score others."""
+    fewest = FEWEST
 
     @classmethod
     def read(cls, preferences: Sequence[Preference], seed: int) -> Words:
         """Index the responses of `preferences`; `seed` assigns conversations to folds. Errors: `DataError`."""
-        names, conversation_id = np.unique([p.conversation_id for p in preferences], return_inverse=True)
-        if len(names) < cls.fewest:
-            raise DataError(
-                f"{len(preferences)} pairs",
-                f"have {len(names)} different conversations",
-                f"expected {cls.fewest} or more, to fit on some and score others",
-            )
-        folds = np.random.default_rng(seed).permutation(len(names))[conversation_id] % FOLDS
+        folds = folds_of(preferences, seed)
         texts = [response.text for p in preferences for response in (p.chosen, p.rejected)]
         lengths, grams = _index(texts)
         return cls(lengths.reshape(-1, 2), grams, _beginnings(grams), folds)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from rich.table import Table
 
+from headwater import statistics
 from headwater.commands import report, signal
 from headwater.console import show
 from headwater.reporting.accuracy_comparison import shortest_not_worse
@@ -140,13 +141,10 @@ def _sentences(sweep: Sweep) -> Iterator[str]:
 
 def over_seeds(values: Sequence[float]) -> Estimate:
     """Return the mean of accuracies with Student's interval, within [0, 1]; None for bounds with a single seed."""
-    from scipy.stats import t
-
-    n, value = len(values), float(np.mean(values))
-    if n < 2:
-        return Estimate(value, None, None, n, n)
-    reach = float(t.ppf((1 + LEVEL) / 2, n - 1) * np.std(values, ddof=1) / np.sqrt(n))
-    return Estimate(value, max(0.0, value - reach), min(1.0, value + reach), n, n)
+    found = statistics.over_repeats(values)
+    if found.low is None or found.high is None:
+        return found
+    return found._replace(low=max(0.0, found.low), high=min(1.0, found.high))
 
 
 def _correlations(
