@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo models test check lint types format architectures fuzz clean
+.PHONY: demo models test check lint types format architectures fuzz recipes clean
 
 demo: $(VENV)/.user
 	$(BIN)/headwater demo --output demo --overwrite
@@ -32,6 +32,10 @@ architectures: $(VENV)/.test
 # Thousands of random inputs to everything that reads what others wrote: about a quarter of an hour.
 fuzz: $(VENV)/.test
 	HEADWATER_FUZZ=3000 $(BIN)/python -m pytest tests/fuzz
+
+# Every study of recipes/, hours on two cores: what is missing is run, pages are written, checks that fail end it with 8.
+recipes: $(VENV)/.user
+	for recipe in recipes/*.yaml; do $(BIN)/headwater run $$recipe --write docs/studies || exit $$?; done
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

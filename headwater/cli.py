@@ -67,6 +67,9 @@ STAGES = {
         "decode": Command("headwater.commands.decode", "generate with a policy and its reference together"),
         "frontier": Command("headwater.commands.frontier", "plot reward against KL for many decoding strategies"),
     },
+    "Study": {
+        "run": Command("headwater.studies.recipes", "run a study from a recipe, and write its page"),
+    },
     "Look": {
         "lens": Command("headwater.commands.lens", "show pairs token by token in an HTML page"),
         "report": Command("headwater.commands.report", "write one HTML page from runs"),
@@ -83,6 +86,7 @@ EXIT_CODES = {
     5: "a loss, gradient or score was not finite",
     6: "the network gave up",
     7: "out of disk or memory",
+    8: "a check of a study failed",
     75: "stopped by SIGTERM: the same command continues",
     130: "interrupted: the same command continues",
 }
@@ -95,7 +99,7 @@ def usage() -> str:
         for heading, (name, command) in zip([stage] + [""] * len(commands), commands.items(), strict=False):
             lines.append(f"  {heading:17}{name:17}{command.does}")
     verbs = "\n".join(lines)
-    codes = "\n".join(textwrap.wrap(f"exit codes: {', '.join(f'{c} {text}' for c, text in EXIT_CODES.items())}", 100))
+    codes = "\n".join(textwrap.wrap(f"exit codes: {', '.join(f'{c} {text}' for c, text in EXIT_CODES.items())}", 110))
     return f"""headwater {headwater.__version__}: train on the part of preference data that carries the signal
 
   headwater demo                                          # runs in minutes, without a network
@@ -105,8 +109,7 @@ def usage() -> str:
 {verbs}
 
   headwater COMMAND --help           the options that most people need; --help-all shows every one
-  headwater COMMAND … --traceback    show where an error came from
-  headwater COMMAND … --trust-files  recognise trained models by file size instead of reading the files twice
+  headwater COMMAND … --traceback    show where an error came from; --trust-files tells models by file size
 
 {codes}"""
 

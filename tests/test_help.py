@@ -40,6 +40,7 @@ POSITIONAL = {
     "frontier": "MODEL DATA",
     "lens": "[MODEL] [DATA]",
     "report": "RUNS …",
+    "run": "RECIPE",
 }
 SPELLINGS = {
     "--lr": {"train-sft", "train-reward", "train-dpo", "sweep"},

@@ -18,7 +18,7 @@ PACKAGED = {
     "all-MiniLM-L6-v2": "sentence-transformers/all-MiniLM-L6-v2",
 }
 """Folders that `headwater download-models` writes, with the names of these models on the hub."""
-WRITTEN = ("output", "figures", "export_for_annotation")
+WRITTEN = ("output", "figures", "export_for_annotation", "write")
 """Options that name what a command writes; every other path is an input."""
 
 

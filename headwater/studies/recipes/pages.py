@@ -1,0 +1,230 @@
+"""Pages of studies: Markdown and SVG files, written from a stored result alone, so that they need no runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import vl_convert
+
+from headwater.files import to_json, write_text
+from headwater.reporting.cells import duration, large
+from headwater.results.stored import as_json
+from headwater.results.study import StudyCheck, StudyClaim, StudyFigure, StudyResult, StudyRow, StudyStep, StudyTable
+from headwater.statistics import Estimate
+
+INDEX = "README.md"
+ORDER = ("replicates", "does not replicate", "not decided", "not measured")
+HEADINGS = {
+    "replicates": "Replicates here",
+    "does not replicate": "Does not replicate here",
+    "not decided": "Not decided at this size",
+    "not measured": "Not measured yet",
+}
+COLUMNS = {
+    "training_tokens": "training tokens",
+    "training_flops": "training FLOPs",
+    "seconds": "training time",
+    "kl": "KL (nats)",
+}
+"""Names of figures in the head of a table, where they differ from those in the result."""
+
+
+def write(result: StudyResult, folder: Path) -> Path:
+    """Write the numbers, the page and the figures of a study, and the index of the folder; return the page."""
+    write_text(folder / f"{result.name}.json", to_json(as_json(result), indent=1) + "\n")
+    for stale in folder.glob(f"{result.name}-*.svg"):
+        if stale.name.removeprefix(f"{result.name}-").removesuffix(".svg").replace("-", "").isdecimal():
+            stale.unlink()
+    for name, text in files_of(result).items():
+        write_text(folder / name, text)
+    write_text(folder / INDEX, index(read_all(folder)))
+    return folder / f"{result.name}.md"
+
+
+def read_all(folder: Path) -> list[StudyResult]:
+    """Return the results of a folder, by name."""
+    files = sorted(folder.glob("*.json"))
+    return [StudyResult.from_json(json.loads(file.read_text(encoding="utf-8"))) for file in files]
+
+
+def files_of(result: StudyResult) -> dict[str, str]:
+    """Return the page and the figures of a study: texts by file name."""
+    found = {f"{result.name}.md": "\n".join(_page(result)).rstrip() + "\n"}
+    for place, figure in enumerate(result.figures, start=1):
+        for number, drawing in enumerate(figure.drawings, start=1):
+            svg = vl_convert.vegalite_to_svg(dict(drawing.spec), allowed_base_urls=[])
+            found[_figure_file(result, place, number)] = svg
+    return found
+
+
+def _figure_file(result: StudyResult, figure: int, drawing: int) -> str:
+    return f"{result.name}-{figure}-{drawing}.svg"
+
+
+def index(results: Sequence[StudyResult]) -> str:
+    """Return the index of a folder of studies."""
+    lines = [
+        "# Studies",
+        "",
+        "Written by `headwater run RECIPE --write docs/studies` from the runs of a [recipe](../../recipes/README.md).",
+        "`python -m tests.support.studies` writes pages and figures again from the numbers beside them.",
+        "",
+        "| study | cells | replicates | does not | not decided | checks |",
+        "|---|---|---|---|---|---|",
+    ]
+    for result in results:
+        counts = [sum(claim.answer == answer for claim in result.claims) for answer in ORDER[:3]]
+        inside = sum(check.outcome == "inside" for check in result.checks)
+        checks = f"{inside} of {len(result.checks)} inside"
+        cells = f"{result.done} of {len(result.cells)}"
+        row = [f"[{result.title}]({result.name}.md)", cells, *map(str, counts), checks]
+        lines.append(f"| {' | '.join(row)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _page(result: StudyResult) -> Iterator[str]:
+    yield from (f"# {result.title}", "", result.question, "", f"Source: {result.source}.")
+    if result.note:
+        yield from ("", f"**{result.note}**")
+    yield from ("", _status(result), "")
+    if result.claims:
+        yield from ("## What it says", "", *_answers(result.claims), "")
+    for table in result.tables:
+        yield from (f"## {table.title}", "", *_table(table), "")
+    for place, figure in enumerate(result.figures, start=1):
+        yield from _figure(result, place, figure)
+    if result.published:
+        yield from (f"## Printed in the source: {result.source}", "", *_published(result.published), "")
+    if result.checks:
+        yield from ("## Checks", "", *_checks(result.checks), "")
+    yield from ("## Settings", "", *_settings(result), "")
+
+
+def _status(result: StudyResult) -> str:
+    days = result.first if result.first == result.last else f"{result.first} to {result.last}"
+    part = "" if result.done == len(result.cells) else " These are partial results."
+    seconds = sum(cell.seconds or 0 for cell in result.cells)
+    when = f", run on {days} in {duration(seconds)} of wall time" if days else ""
+    return (
+        f"{result.done} of {len(result.cells)} cells{when}.{part} Generated by "
+        f"`headwater run {result.name} --write docs/studies`; intervals are 95 %."
+    )
+
+
+def _answers(claims: Sequence[StudyClaim]) -> Iterator[str]:
+    """Yield the answers, by claim within each answer."""
+    for answer in ORDER:
+        those = [claim for claim in claims if claim.answer == answer]
+        if not those:
+            continue
+        yield from (f"**{HEADINGS[answer]}**", "")
+        for says in dict.fromkeys(claim.says for claim in those):
+            own = [claim for claim in those if claim.says == says]
+            source = f" ({own[0].source})" if own[0].source else ""
+            yield f"- {says}{source}"
+            yield from (f"  - {claim.sentence}" for claim in own)
+        yield ""
+
+
+def _table(table: StudyTable) -> Iterator[str]:
+    if table.done < table.cells:
+        yield from (f"{table.done} of {table.cells} cells.", "")
+    if not table.rows:
+        yield "No row is measured yet."
+        return
+    labels = list(dict.fromkeys(name for row in table.rows for name in row.labels))
+    figures = list(dict.fromkeys(name for row in table.rows for name in row.figures))
+    head = [*labels, *(COLUMNS.get(name, name) for name in figures), "n"]
+    yield f"| {' | '.join(head)} |"
+    yield f"|{'---|' * len(labels)}{'---:|' * (len(head) - len(labels))}"
+    for row in table.rows:
+        cells = [*(row.labels.get(name, "") for name in labels), *(_cell(row, name) for name in figures), _count(row)]
+        yield f"| {' | '.join(cells)} |"
+    if table.note:
+        yield from ("", table.note)
+
+
+def _cell(row: StudyRow, name: str) -> str:
+    """Return a figure with its interval, in the unit of its column."""
+    found = row.figures.get(name)
+    if found is None or found.value != found.value:
+        return "–"
+    if name == "seconds":
+        return duration(found.value)
+    if name == "training_flops":
+        return large(found.value)
+    if name in ("training_tokens", "seeds"):
+        return f"{round(found.value):,}"
+    return with_interval(found, signed=name.startswith("above"))
+
+
+def with_interval(found: Estimate, signed: bool = False) -> str:
+    """Return a figure with its interval."""
+    sign = "+" if signed else ""
+    digits = ".3f" if abs(found.value) < 10 else ".1f"
+    if 0 < abs(found.value) < 0.001:
+        digits = ".1e"
+    value, *ends = (
+        f"{one:{sign}{digits}}".replace("-", "−") for one in (found.value, found.low, found.high) if one is not None
+    )
+    return f"{value} [{', '.join(ends)}]" if len(ends) == 2 else value
+
+
+def _count(row: StudyRow) -> str:
+    """Return the number of rows, or of repeats, of the first figure."""
+    first = next(iter(row.figures.values()), None)
+    return f"{first.n:,}" if first else "–"
+
+
+def _figure(result: StudyResult, place: int, figure: StudyFigure) -> Iterator[str]:
+    yield from (f"## Figure {place}: {figure.title}", "")
+    if not figure.drawings:
+        yield from ("Nothing is measured yet.", "")
+    for number, drawing in enumerate(figure.drawings, start=1):
+        alt = drawing.alt.replace("[", "(").replace("]", ")")
+        yield f"![{alt}]({_figure_file(result, place, number)})"
+    if figure.drawings:
+        yield ""
+    if figure.caption:
+        yield from (figure.caption, "")
+
+
+def _published(published: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
+    """Yield a table with a line for every published series; columns are labels."""
+    labels = list(dict.fromkeys(label for series in published.values() for label in series))
+    yield f"| | {' | '.join(labels)} |"
+    yield f"|---|{'---:|' * len(labels)}"
+    for name, series in published.items():
+        cells = [f"{series[label]:g}" if label in series else "–" for label in labels]
+        yield f"| {name} | {' | '.join(cells)} |"
+
+
+def _checks(checks: Sequence[StudyCheck]) -> Iterator[str]:
+    yield "| figure | of | expected | found | |"
+    yield "|---|---|---|---|---|"
+    for check in checks:
+        where = ", ".join(f"{name} {value}" for name, value in check.where.items())
+        found = with_interval(check.value) if check.value else "–"
+        of = f"{check.table}: {where}" if where else check.table
+        yield f"| {check.figure} | {of} | {check.low:g} to {check.high:g} | {found} | {check.outcome} |"
+
+
+def _settings(result: StudyResult) -> Iterator[str]:
+    for name, where in result.needs.items():
+        yield f"- {name}: `{where}`"
+    for machine in result.machines:
+        yield f"- machine: {machine}"
+    if result.versions:
+        yield f"- versions: {', '.join(f'{name} {version}' for name, version in result.versions.items())}"
+    yield from ("", "| cells | done | command | options | values |", "|---|---|---|---|---|")
+    for step in result.steps:
+        yield _step(step)
+
+
+def _step(step: StudyStep) -> str:
+    options = ", ".join(f"{name}: {value}" for name, value in step.options.items())
+    values = "; ".join(f"{name} {', '.join(values)}" for name, values in step.values.items())
+    cells = [f"`{step.cell}`", f"{step.done} of {step.cells}", f"`{step.command}`", f"`{options}`", values]
+    return f"| {' | '.join(one.replace('|', '¦') for one in cells)} |"
