@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from headwater.data import gguf_files
 from headwater.errors import ModelError
 
 CONFIG = "adapter_config.json"
@@ -62,9 +63,9 @@ def base_of(name: str, config: dict[str, Any]) -> str:
     around = Path(name).resolve()
     places = (Path(named), around.parent / named, around / named) if Path(name).is_dir() else (Path(named),)
     for place in places:
-        if place.is_dir():
+        if place.is_dir() or (place.is_file() and gguf_files.is_gguf(str(place))):
             return str(place)
-    if not NAME_ON_HUB.fullmatch(named) or named.startswith("."):
+    if not (NAME_ON_HUB.fullmatch(named) or gguf_files.ON_HUB.fullmatch(named)) or named.startswith("."):
         fix = f"bring it there, or write its place into {CONFIG}"
         raise ModelError(name, f"is an adapter of {named}", "there is no such folder", fix)
     return named

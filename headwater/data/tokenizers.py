@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 from xxhash import xxh3_128_hexdigest
 
 from headwater.config import build
-from headwater.data import adapter_files, template_limits, untrusted
+from headwater.data import adapter_files, gguf_files, template_limits, untrusted
 from headwater.data.preference import Record
 from headwater.data.templates import CHATML, give
 from headwater.errors import ModelError, UsageError, first_line
@@ -74,10 +74,10 @@ def load_tokenizer(name: str, records: Iterable[Record]) -> Tokenizer:
     from transformers import AutoTokenizer
 
     path = Path(name)
-    if path.exists() and not path.is_dir():
-        raise UsageError(name, "is a file", "name a directory with a tokenizer, or a Hugging Face name")
+    if path.exists() and not path.is_dir() and not gguf_files.is_gguf(name):
+        raise UsageError(name, "is a file", "name a directory with a tokenizer, a GGUF file, or a Hugging Face name")
     untrusted.check_model(name)  # and the base of an adapter
-    name = adapter_files.tokenizer_of(name)
+    name = gguf_files.tokenizer_folder(adapter_files.tokenizer_of(name))
     try:
         # Without the flag, transformers asks on the terminal whether to run a repository's code.
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from headwater.data import adapter_files
+from headwater.data import adapter_files, gguf_files
 from headwater.errors import ModelError, first_line
 from headwater.network import hub
 
@@ -43,6 +43,8 @@ def check_model(name: str, base: int = 0) -> None:
 
     The base of an adapter is checked too. Errors: `ModelError`; `NetworkError` for a hub that does not answer.
     """
+    if gguf_files.is_gguf(name):  # a format without code; no other file of the folder is read
+        return
     if base > DEEPEST_BASE:
         raise ModelError(name, "is an adapter of an adapter of an adapter …", "name a model to start from")
     for file in _configurations(name):

@@ -76,7 +76,7 @@ def save(model: Any, path: Path, run: Path) -> None:
     if base and adapter_files.config_of(base) is not None:
         say(f"adapters: saved merged into the model only, since their base ({base} merged) lies nowhere")
         return
-    if base and Path(base).is_dir():
+    if base and Path(base).exists():
         config.base_model_name_or_path = str(Path(base).resolve())
     elif not base and (run / "reference").is_dir():
         config.base_model_name_or_path = "../reference"

@@ -80,6 +80,8 @@ def of_model_files(name: str) -> str:
     digest = xxhash.xxh3_128(name.encode())
     for member in runs.members_of(name):
         folder = _folder_of(member)
+        if Path(member).is_file():  # a GGUF file
+            digest.update(of_file(Path(member)).encode())
         for path in sorted(folder.iterdir()) if folder is not None else ():
             if path.suffix in OF_MODELS and path.name not in OF_RUNS and path.is_file():
                 digest.update(f"{path.name} {of_file(path)}".encode())

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 import transformers
 
-from headwater.data import adapter_files, untrusted
+from headwater.data import adapter_files, gguf_files, untrusted
 from headwater.errors import ModelError, UsageError, first_line
 from headwater.models import tensor_files
 
@@ -42,10 +42,11 @@ OTHER_TASKS = {
 
 def config_of(name: str) -> Any:
     """Read the configuration of a model. Errors: `ModelError` where there is none, or no model in the folder."""
-    check_place(Path(name))
-    untrusted.check_model(name)
+    place = gguf_files.model_folder(name)
+    check_place(Path(place))
+    untrusted.check_model(place)
     try:
-        return transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
+        return transformers.AutoConfig.from_pretrained(place, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:
         fix = "name a training run, a path or a model"
         raise ModelError(name, f"holds no model: {first_line(error)}", fix) from error

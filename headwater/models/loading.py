@@ -16,7 +16,7 @@ import transformers
 
 from headwater.config import build
 from headwater.console import say
-from headwater.data import adapter_files, template_limits, untrusted
+from headwater.data import adapter_files, gguf_files, template_limits, untrusted
 from headwater.data.preference import Record
 from headwater.data.templates import PLAIN
 from headwater.data.tokenizers import ScratchTokenizer, Tokenizer, is_call, load_tokenizer, texts_of, vocabulary_of
@@ -148,7 +148,8 @@ def load(
             config.num_labels = 1
         model = AUTO[head].from_config(config)
     else:
-        heads.check_place(Path(name))
+        if not gguf_files.is_gguf(name):
+            heads.check_place(Path(name))
         with contextlib.nullcontext() if unfinished else finished.checking(Path(name)):
             tokenizer = load_tokenizer(name, records)  # which refuses what comes with code
             model = _pretrained(name, Wanted(head, new_head, reward_head))

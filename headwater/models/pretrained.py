@@ -17,6 +17,7 @@ import transformers
 from safetensors import SafetensorError
 
 from headwater.console import say
+from headwater.data import gguf_files
 from headwater.errors import ModelError, first_line
 from headwater.models import heads, tensor_files
 from headwater.models.heads import AUTO, Head, Wanted
@@ -62,6 +63,11 @@ def read(name: str, config: Any, wanted: Wanted) -> Any:
 
     A new score head is drawn from torch's global generator; seed it before. Errors: `ModelError`, `UsageError`.
     """
+    place = gguf_files.model_folder(name)
+    if place != name:
+        model = read(place, config, wanted)
+        model.config._name_or_path = model.name_or_path = name
+        return model
     heads.check(name, config, wanted)
     _check_plain(name, config)
     if Path(name).is_dir() and not getattr(config, "transformers_weights", None):

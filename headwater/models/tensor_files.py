@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from transformers.utils import cached_file
 
+from headwater.data import gguf_files
 from headwater.errors import ModelError, first_line
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -47,8 +48,8 @@ def _refuse_without_weights(folder: Path) -> None:
         found = f"has pickled weights ({pickles[0]}), which can run code"
         raise ModelError(str(folder), found, f"expected {SINGLE}", "load and save it with transformers, which converts")
     gguf = next(iter(sorted(folder.glob("*.gguf"))), None)
-    found = f"{gguf.name}: a GGUF file" if gguf else "no weights in it"
-    raise ModelError(str(folder), f"holds no model: {found}", f"expected {SINGLE} or {INDEX}")
+    fix = f"name the GGUF file in it: {gguf}" if gguf else ""
+    raise ModelError(str(folder), "holds no model: no weights in it", f"expected {SINGLE} or {INDEX}", fix)
 
 
 def _index(path: Path) -> dict[str, str]:
@@ -79,6 +80,7 @@ def _check_shards(folder: Path, named: Mapping[str, str]) -> None:
 
 def files_of(name: str) -> list[Path]:
     """Return the weight files of a loaded model, by path or hub name."""
+    name = gguf_files.model_folder(name)
     single, index = (_file(name, file) for file in (SINGLE, INDEX))
     if single is not None or index is None:
         return [] if single is None else [single]

@@ -38,6 +38,16 @@ def files_of(name: str, wanted: Collection[str]) -> Iterator[Path]:
         raise problem(name, huggingface_hub.errors.LocalEntryNotFoundError("nothing of it is in the cache"))
 
 
+def file_of(name: str, file: str) -> Path:
+    """Return a file of the repository `name`, downloaded or from the cache. Errors: `NetworkError`."""
+    import huggingface_hub
+
+    try:
+        return Path(huggingface_hub.hf_hub_download(name, file))
+    except Exception as error:
+        raise problem(f"{name}/{file}", error) from error
+
+
 def _listed(name: str) -> tuple[set[str] | None, bool]:
     """Return the names of a repository's files, or None; and whether only the cache is left to search."""
     import huggingface_hub

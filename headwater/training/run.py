@@ -193,7 +193,7 @@ def _keep_reference(job: TrainingJob, run: RunWriter, loaded: loading.Loaded) ->
         saving.save(loaded.model, loaded.tokenizer, run.path / "reference")
         run.facts["reference"] = "reference"
     else:
-        run.facts["reference"] = str(Path(name).resolve()) if Path(name).is_dir() else name
+        run.facts["reference"] = str(Path(name).resolve()) if Path(name).exists() else name
 
 
 def _live_reference(job: TrainingJob, model: Any, other: Any) -> Any:

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,8 +108,11 @@ GGUF_NAMES = {
 }
 
 
-def write_gguf(policy: Path, target: Path) -> Path:
-    """Write a scratch policy as llama.cpp reads it: weights in float32, its byte-level BPE, its chat template."""
+def write_gguf(policy: Path, target: Path, change: Callable[[Any], object] | None = None) -> Path:
+    """Write a scratch policy as llama.cpp reads it: weights in float32, its byte-level BPE, its chat template.
+
+    `change` is called with the writer before the file is written.
+    """
     import gguf
 
     model, tokenizer = loading.load(str(policy), "policy", (), 0)
@@ -136,6 +139,8 @@ def write_gguf(policy: Path, target: Path) -> Path:
     for name, weight in model.state_dict().items():
         if name != "lm_head.weight":  # tied to the embeddings
             writer.add_tensor(_gguf_name(name), _rotated(name, weight.numpy().astype(np.float32), config))
+    if change is not None:
+        change(writer)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
