@@ -15,7 +15,7 @@ from headwater.errors import UsageError
 TRAINING_HELP = {
     "Input": ("data", "split", "limit"),
     "Output": ("output", "overwrite"),
-    "Model": ("model", "lora_r"),
+    "Model": ("model", "lora_r", "freeze_layers"),
     "Truncation": ("keep", "max_length"),
     "Training": (
         "loss",

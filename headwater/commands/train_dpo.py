@@ -16,7 +16,7 @@ EXAMPLE = 'headwater train-dpo cut.jsonl --output runs/dpo --model runs/sft --lo
 LEARNING_RATE = 1e-6
 LEARNING_RATES = {"simpo": 5e-7, "orpo": 5e-6}
 """Default learning rates of other losses: within the 3e-7 to 1e-6 of SimPO, and that of ORPO for a base model."""
-HELP = TRAINING_HELP | {"Model": ("model", "reference", "lora_r")}
+HELP = TRAINING_HELP | {"Model": ("model", "reference", "lora_r", "freeze_layers")}
 
 
 @dataclass(frozen=True, kw_only=True)

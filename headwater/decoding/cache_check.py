@@ -19,7 +19,7 @@ from headwater.decoding.cached_model import CachedModel
 from headwater.forward import alone
 from headwater.forward.check_sample import limits_of, ordinary_ids
 from headwater.forward.format_check import attend_as_it_came, checked, reached
-from headwater.forward.hidden_states import base_of
+from headwater.models.parts import base_of
 from headwater.rewards.generation import FURTHER, SHORT
 
 

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headwater.data.tokens import PairTokens
-from headwater.forward.hidden_states import base_of
 from headwater.forward.packing import RowFormat
+from headwater.models.parts import base_of
 
 SHAPES = ((7, 5, 9, 2), (3, 1, 4, 0), (12, 8, 2, 1), (1, 6, 3, 0))
 """Numbers of tokens of prompt, chosen and rejected response, and of the common prefix of the responses."""

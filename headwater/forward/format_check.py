@@ -33,10 +33,11 @@ from headwater.data.tokens import TOKENS_PER_PASS, PairTokens
 from headwater.errors import ModelError, first_line
 from headwater.forward.attention import TREES, attend_with
 from headwater.forward.check_sample import Sample, limits_of, longest_of
-from headwater.forward.hidden_states import CHECKED, base_of, text_logits
+from headwater.forward.hidden_states import CHECKED, text_logits
 from headwater.forward.packing import RowFormat, collate
 from headwater.forward.scores import POLICY, kind_of, one_label, to_device
 from headwater.models.loading import VOCABULARY
+from headwater.models.parts import base_of
 
 ROW_FORMATS: tuple[RowFormat, ...] = ("shared", "packed", "padded", "single")
 """All row formats, the one with the fewest tokens first."""

@@ -15,33 +15,63 @@ import torch
 
 from headwater.errors import ModelError
 from headwater.forward.attention import TREES, model_inputs
+from headwater.forward.frozen_layers import split_of
 from headwater.forward.packing import PairBatch
+from headwater.models.parts import backbone, base_of
 
 CHECKED = "_headwater_checked"
 """Attribute of a model that holds the results of `forward/format_check.py`."""
 
 
-def base_of(model: Any) -> Any:
-    """Return the model as transformers built it: `model` itself, or the model below its adapters."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
-def backbone(model: Any) -> Any:
-    """Return `model` without its head, with any adapters inside it."""
-    return base_of(model).base_model
-
-
 def hidden_states(model: Any, batch: PairBatch) -> torch.Tensor:
     """Run the backbone of `model` over a batch; returns hidden states [R × T, hidden].
 
-    Errors: `ModelError` for a batch in a row format that was found for another model.
+    With frozen layers whose states are stored, it runs behind them. Errors: `ModelError` for a batch in a row format
+    that was found for another model.
     """
     _check_attention(model, batch)
-    if batch["row_format"] != "single":
-        hidden: torch.Tensor = backbone(model)(**model_inputs(batch), use_cache=False)[0]
-        return hidden.flatten(0, 1)
-    body = backbone(model)
-    return torch.cat([body(**row, use_cache=False)[0][0] for row in single_rows(model, body, batch)])
+    found = _outputs(model, backbone(model), batch, use_cache=False)
+    return torch.cat([output[0].flatten(0, 1) for output in found])
+
+
+def frozen_states(model: Any, batch: PairBatch) -> torch.Tensor:
+    """Return the hidden states behind the frozen layers of a split model, [R, T, hidden]; what lies behind is not run.
+
+    Errors: those of `hidden_states`.
+    """
+    _check_attention(model, batch)
+    split, body = split_of(model), backbone(model)
+    assert split is not None
+    states: list[torch.Tensor] = []
+    for row in _inputs(model, body, batch):
+        with split.ending() as found:
+            body(**row, use_cache=False)
+        states += found
+    return torch.cat(states, dim=1)
+
+
+def _inputs(model: Any, reader: Any, batch: PairBatch) -> Iterator[dict[str, Any]]:
+    """Yield the inputs of `reader`, a part of `model`, for the forward passes of a batch: one, or one a response."""
+    if batch["row_format"] == "single":
+        return single_rows(model, reader, batch)
+    return iter([model_inputs(batch)])
+
+
+def _outputs(model: Any, reader: Any, batch: PairBatch, **named: Any) -> Iterator[Any]:
+    """Yield the outputs of `reader`, a part of `model`, for the forward passes of a batch."""
+    split = split_of(model)
+    states = None if split is None else split.states_of(batch)
+    if split is None or states is None:
+        yield from (reader(**row, **named) for row in _inputs(model, reader, batch))
+        return
+    single, wide = batch["row_format"] == "single", states.shape[:2] == batch["input_ids"].shape
+    sizes = [tree.length if wide else 1 for tree in batch["trees"]]
+    parts = torch.split(states, sizes, dim=1) if single else (states,)
+    for row, part in zip(_inputs(model, reader, batch), parts, strict=True):
+        # Where only the first token of a row is read, the row consists of it.
+        fitted = row if wide else {name: value[:, : part.shape[1]] for name, value in row.items()}
+        with split.given(part):
+            yield reader(**fitted, **named)
 
 
 def _check_attention(model: Any, batch: PairBatch) -> None:
@@ -63,10 +93,8 @@ def _check_attention(model: Any, batch: PairBatch) -> None:
 
 def row_logits(model: Any, batch: PairBatch) -> torch.Tensor:
     """Run a whole sequence classifier over rows of one response each, padded or single: [responses, labels]."""
-    if batch["row_format"] != "single":
-        logits: torch.Tensor = model(**model_inputs(batch)).logits
-        return logits
-    return torch.cat([model(**row).logits for row in single_rows(model, base_of(model), batch)])
+    reader = base_of(model) if batch["row_format"] == "single" else model
+    return torch.cat([output.logits for output in _outputs(model, reader, batch)])
 
 
 def single_rows(model: Any, reader: Any, batch: PairBatch) -> Iterator[dict[str, torch.Tensor]]:

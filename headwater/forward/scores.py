@@ -11,6 +11,7 @@ import torch
 from headwater.errors import ModelError
 from headwater.forward.attention import is_encoder
 from headwater.forward.distributions import log_collision, reference_kl
+from headwater.forward.frozen_layers import hold
 from headwater.forward.head import log_probs
 from headwater.forward.hidden_states import hidden_states, row_logits
 from headwater.forward.packing import SIDES, PairBatch
@@ -260,6 +261,12 @@ class ScoredModel(torch.nn.Module):
     def forward(self, batch: PairBatch) -> PairScores:
         """Return the scores of the responses of a batch."""
         return self._score(self.model, batch)
+
+    def train(self, mode: bool = True) -> ScoredModel:
+        """Set the mode of all modules, but for frozen layers, which stay in evaluation mode."""
+        super().train(mode)
+        hold(self.model)
+        return self
 
     def __getattr__(self, name: str) -> Any:
         """Return an attribute of the model, where the module itself has none of that name."""

@@ -63,6 +63,8 @@ class Facts(TruncationFacts, SelectionFacts, total=False):
     training_flops: float
     read_back: dict[str, float]
     """Pairs that the saved model scored again, and the largest difference."""
+    frozen: dict[str, int]
+    """With frozen layers: numbers of trained and of all layers and weights."""
     learning_rate_search: dict[str, Any]
     early_stopping: dict[str, int]
     skipped_steps: list[dict[str, Any]]

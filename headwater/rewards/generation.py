@@ -20,7 +20,8 @@ from headwater.errors import ModelError
 from headwater.forward import alone
 from headwater.forward.check_sample import limits_of, ordinary_ids
 from headwater.forward.format_check import attend_as_it_came, checked, reached
-from headwater.forward.hidden_states import base_of, forget_longer_texts
+from headwater.forward.hidden_states import forget_longer_texts
+from headwater.models.parts import base_of
 
 SHORT = (9, 4, 14)
 """Numbers of tokens of the tested prompts."""

@@ -101,16 +101,29 @@ def encode(job: TrainingJob, data: Examples, encode_options: EncodeOptions, toke
     return Pairs(train, held_out)
 
 
-def with_reference(
-    pairs: Pairs, reference: Reference, data: Examples, encode_options: EncodeOptions, tokenizer: Tokenizer
-) -> Pairs:
-    """Return pairs with reference values; beginnings of responses get those of the whole responses, read once."""
+class Rows(NamedTuple):
+    """The rows of both parts, counted as those of one, and the same rows with whole responses."""
+
+    every: list[PairTokens]
+    whole: list[PairTokens]
+
+
+def with_whole(pairs: Pairs, data: Examples, encode_options: EncodeOptions, tokenizer: Tokenizer) -> Rows:
+    """Return the pairs of both parts, and those that they are beginnings of where responses are cut to prefixes."""
     before = len(data.train)  # the rows of both parts are counted as those of one
     every = [*pairs.train, *(pair._replace(row=before + pair.row) for pair in pairs.held_out)]
     whole = every
     if not encode_options.truncation.changes_nothing and encode_options.truncation.part == "prefix":
         uncut = dataclasses.replace(encode_options, truncation=Truncation())
         whole = prepare("whole responses", [*data.train, *data.held_out], uncut, tokenizer, PrepLog())
-    filled = reference.fill(every, whole)
+    return Rows(every, whole)
+
+
+def with_reference(
+    pairs: Pairs, reference: Reference, data: Examples, encode_options: EncodeOptions, tokenizer: Tokenizer
+) -> Pairs:
+    """Return pairs with reference values; beginnings of responses get those of the whole responses, read once."""
+    before = len(data.train)
+    filled = reference.fill(*with_whole(pairs, data, encode_options, tokenizer))
     held_out = [pair._replace(row=pair.row - before) for pair in filled[len(pairs.train) :]]
     return Pairs(filled[: len(pairs.train)], held_out)

@@ -14,6 +14,7 @@ import torch
 
 from headwater.console import say
 from headwater.data.tokens import PairTokens
+from headwater.forward.frozen_layers import split_of
 from headwater.forward.head import CHUNK
 from headwater.forward.packing import RowFormat, tokens_of
 from headwater.training.options import TrainingOptions
@@ -60,13 +61,15 @@ def estimate(
     hidden state a layer, and one layer at a time.
     """
     config = model.config.get_text_config()
-    hidden, layers = config.hidden_size, config.num_hidden_layers
+    hidden, split = config.hidden_size, split_of(model)
+    layers = config.num_hidden_layers if split is None else len(split.trained)
     inner = getattr(config, "intermediate_size", None) or 4 * hidden
     lengths = sorted((tokens_of(pair, row_format) for pair in pairs), reverse=True)
     batch = _largest_batch(lengths, options.per_device_train_batch_size)
     tokens = max(lengths[0], min(options.tokens_per_pass, batch))
     block = 38 * hidden + 8 * inner if bf16 else 44 * hidden + 16 * inner
-    kept = block + 4 * hidden * layers if options.gradient_checkpointing else block * layers
+    block = block if layers else 4 * hidden  # frozen layers give their hidden states alone
+    kept = block + 4 * hidden * layers if options.gradient_checkpointing else block * max(layers, 1)
     has_vocabulary = model.get_output_embeddings() is not None
     logits = min(CHUNK, tokens * config.vocab_size) * (4 if bf16 else 8) if has_vocabulary else 0
     parameters = list(model.parameters())

@@ -57,6 +57,13 @@ class TrainingOptions:
     """Recompute activations in the backward pass: less memory, about a third more time."""
     torch_compile: bool = False
     """Compile the layers of the model: about a minute at the start, then faster steps."""
+    freeze_layers: int | None = None
+    """Train the last so many layers only, with the final norm and the head, and freeze the others and the
+    embeddings; 0 trains the score head of a reward model alone. Default: train all layers.
+
+    The hidden states that enter the first trained layer are computed once and kept on disk, where later epochs, seeds,
+    losses and learning rates find them; how much they take is printed before. An output layer that shares the weights
+    of the embeddings is frozen with them."""
     lora_r: int | None = None
     """Rank of LoRA adapters to train instead of all weights; they are merged into the saved model."""
     lora_alpha: int | None = None
@@ -129,6 +136,7 @@ class TrainingOptions:
             raise UsageError("--max-skips", "has no effect with --nan-policy stop", "add --nan-policy skip")
         self._check_evaluation()
         self._check_adapters()
+        self._check_frozen()
         alpha = self.neftune_noise_alpha
         _require(alpha is None or alpha > 0, "neftune_noise_alpha", alpha, "above 0")
         _require(0 <= self.warmup_ratio < 1, "warmup_ratio", self.warmup_ratio, "in [0, 1)")
@@ -163,6 +171,17 @@ class TrainingOptions:
         for name in ("lora_alpha", "lora_dropout", "lora_target_modules"):
             if getattr(self, name) is not None:
                 raise UsageError(f"--{name.replace('_', '-')}", "has no effect without --lora-r", "give a rank")
+
+    def _check_frozen(self) -> None:
+        if self.freeze_layers is None:
+            return
+        _require(self.freeze_layers >= 0, "freeze_layers", self.freeze_layers, "of 0 or more")
+        if self.lora_r is not None:
+            problem = "adapters would change what the frozen layers compute"
+            raise UsageError("--freeze-layers with --lora-r", problem, "leave one of them out")
+        if self.neftune_noise_alpha is not None:
+            problem = "noise on the embeddings changes the hidden states at every step"
+            raise UsageError("--freeze-layers with --neftune-noise-alpha", problem, "leave one of them out")
 
 
 def _require(holds: bool, name: str, value: object, expected: str) -> None:

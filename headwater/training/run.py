@@ -18,13 +18,14 @@ from headwater.data.tokens import EncodeOptions
 from headwater.errors import DataError, UsageError
 from headwater.forward.compilation import compile_layers
 from headwater.forward.format_check import common_row_format
+from headwater.forward.frozen_layers import join
 from headwater.forward.packing import RowFormat
 from headwater.forward.scores import REWARD_MODEL, ScoreFunction, divergence_scores, kind_of
 from headwater.losses import COMPUTED, MEANINGS, Loss
 from headwater.models import adapters, loading, positions, saving
 from headwater.models.turn_ends import give_padding, say_place
 from headwater.results.runs import RunWriter
-from headwater.training import checkpoints, examples, labels, learning_rate, memory, readback, records
+from headwater.training import checkpoints, examples, frozen, labels, learning_rate, memory, readback, records
 from headwater.training.callbacks import EvaluateEvery, KeepBest, StopWhenAsked
 from headwater.training.examples import Examples, Pairs
 from headwater.training.job import TrainingJob, begin, running
@@ -52,9 +53,13 @@ def train(config: TrainingConfig, task: TrainingTask) -> Path:
             say_place(tokenizer, encode_options.end)
         pairs = examples.encode(job, data, encode_options, tokenizer)
         _check_needs(job, pairs, model)
-        _prepare_forward(job, model, pairs, encode_options)
+        row_format = _prepare_forward(job, model, pairs, encode_options)
+        frozen_part = frozen.freeze(job, model, pairs, row_format)
         prints = records.fingerprints(job, checkpoint, data, pairs, loaded, other)
         run = records.start(job, checkpoint, data, pairs, prints)
+        if frozen_part is not None:
+            run.facts["frozen"] = frozen_part.size._asdict()
+            frozen_part.fill(data, pairs, encode_options, tokenizer)
         pairs = _add_reference(job, run, loaded, other, data, pairs, encode_options)
         live = _live_reference(job, model, other)
         run.facts["layout"] = row_format = _row_format(job, model, pairs, encode_options, live)
@@ -147,11 +152,12 @@ def needs_of(loss: Loss) -> frozenset[str]:
     return frozenset(getattr(loss, "needs", ()))
 
 
-def _prepare_forward(job: TrainingJob, model: Any, pairs: Pairs, encode_options: EncodeOptions) -> None:
+def _prepare_forward(job: TrainingJob, model: Any, pairs: Pairs, encode_options: EncodeOptions) -> RowFormat:
     """Set how `model` reads the rows, and compile its layers where that is asked for: the reference is computed so."""
-    _row_format(job, model, pairs, encode_options)
+    row_format = _row_format(job, model, pairs, encode_options)
     if job.options.torch_compile:
         compile_layers(model)
+    return row_format
 
 
 def _row_format(
@@ -243,6 +249,7 @@ def _finish(job: TrainingJob, run: RunWriter, trainer: PairTrainer, pairs: Pairs
     Processes but the first only contribute their weights.
     """
     output, task = job.config.output, job.task
+    join(trainer.accelerator.unwrap_model(trainer.model).model)  # what is saved reads rows from their first layer on
     trained = readback.asked(trainer, task.score, pairs.train)
     weights = trainer.whole_weights()
     if trainer.is_world_process_zero():
