@@ -33,7 +33,7 @@ class Frozen(NamedTuple):
     def __str__(self) -> str:
         what = f"the last {self.trained_layers} of {self.layers} layers" if self.trained_layers else "the head alone"
         trained, every = (size / 1e6 for size in (self.trained_weights, self.weights))
-        return f"training {what} ({trained:.3g} of {every:.1f} M weights)"
+        return f"training {what} ({trained:.4g} of {every:.4g} M weights)"
 
 
 def freeze(model: Any, count: int) -> Frozen:

@@ -30,6 +30,7 @@ import numpy as np
 import torch
 import xxhash
 from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from numpy.typing import NDArray
 
 from headwater import files
@@ -129,7 +130,12 @@ class StateStore:
         return self._arrays[place.file][place.start : place.stop]
 
     def _missing(self, pairs: Sequence[PairTokens]) -> list[PairTokens]:
-        return [pair for pair in pairs if not self._has(pair)]
+        """Return the pairs whose states are not all known: the same ones in every process."""
+        places = [[place for place, pair in enumerate(pairs) if not self._has(pair)]]
+        if PartialState().num_processes > 1:
+            PartialState().wait_for_everyone()  # nobody writes while another one still looks
+            broadcast_object_list(places)
+        return [pairs[place] for place in places[0]]
 
     def _has(self, pair: PairTokens) -> bool:
         return all(each.key in self._places for each in self._cutting.of_pair(pair))

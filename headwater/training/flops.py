@@ -5,12 +5,13 @@ section 2.1), and 12 × layers × attention width for every token that a token s
 values, forward once and backward twice. The language-model head is counted on response tokens, where it runs;
 embeddings are looked up, not multiplied. Tokens are taken to see all that is before them, whatever a model's windows.
 Left out: norms, activations, the optimizer, padding, a reference model's pass, and what is computed again in backward
-passes. With adapters it is an upper bound: frozen weights have no gradients of their own.
+passes. With adapters, or an output layer that is frozen with the embeddings, it is an upper bound: frozen weights have
+no gradients of their own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from headwater.data.tokens import PairTokens
@@ -25,8 +26,18 @@ class TrainingCost(NamedTuple):
     training_flops: float
 
 
-def training_cost(model: Any, pairs: Sequence[PairTokens], row_format: RowFormat, epochs: float) -> TrainingCost:
-    """Return the cost of `epochs` over `pairs` in a row format."""
+def training_cost(
+    model: Any,
+    pairs: Sequence[PairTokens],
+    row_format: RowFormat,
+    epochs: float,
+    frozen: Mapping[str, int] | None = None,
+) -> TrainingCost:
+    """Return the cost of `epochs` over `pairs` in a row format.
+
+    `frozen` has the numbers of trained and of all layers of a model whose other layers are frozen: their share counts
+    once, forward, whether their states were computed or found in the cache.
+    """
     config = model.config.get_text_config()
     head = model.get_output_embeddings()
     tables = {table.weight for table in (model.get_input_embeddings(), head) if table is not None}  # one where tied
@@ -36,9 +47,13 @@ def training_cost(model: Any, pairs: Sequence[PairTokens], row_format: RowFormat
     width = heads * (getattr(config, "head_dim", None) or config.hidden_size // max(heads, 1))
     tokens = sum(tokens_of(pair, row_format) for pair in pairs)
     responses = sum(len(pair.chosen) + len(pair.rejected) for pair in pairs)
-    products = body * tokens + vocabulary * responses
     attention = config.num_hidden_layers * width * sum(_visible(pair, row_format) for pair in pairs)
-    return TrainingCost(epochs * sum(pair.length for pair in pairs), epochs * (6.0 * products + 12.0 * attention))
+    trained, before = 6.0 * vocabulary * responses, 0.0
+    layers = 6.0 * body * tokens + 12.0 * attention
+    if frozen is not None:
+        share = frozen["trained_layers"] / frozen["layers"]
+        layers, before = share * layers, (1 - share) * layers / 3
+    return TrainingCost(epochs * sum(pair.length for pair in pairs), epochs * (trained + layers) + before)
 
 
 def _visible(pair: PairTokens, row_format: RowFormat) -> int:

@@ -107,7 +107,7 @@ def end(run: RunWriter, trainer: PairTrainer, pairs: Pairs, row_format: RowForma
     """Store what a training that ended has cost and reached, and show how its figures developed."""
     run.facts["memory_bytes"] = memory_use.measured()
     model = trainer.accelerator.unwrap_model(trainer.model).model
-    cost = training_cost(model, pairs.train, row_format, float(trainer.state.epoch))
+    cost = training_cost(model, pairs.train, row_format, float(trainer.state.epoch), run.facts.get("frozen"))
     run.facts |= {"training_tokens": cost.training_tokens, "training_flops": cost.training_flops}
     show(trends(trainer.state.log_history, TRENDS))
     _note_movement(run, trainer)
