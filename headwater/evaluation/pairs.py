@@ -257,16 +257,13 @@ def score(encoded: EncodedRows) -> Evaluation:
 
 def _rewards(encoded: EncodedRows, model: Rewarding, weights: Weights) -> tuple[Floats, RewardNoise | None]:
     """Return rewards [members, rows, 2], in which pairs closer than the noise of the model are ties, and the noise."""
-
-    def scored(pairs: Sequence[PairTokens]) -> Floats:
-        return model.rewards(pairs, encoded.options.tokens_per_pass, weights)
-
-    rewards = scored(encoded.pairs)
+    tokens = encoded.options.tokens_per_pass
+    rewards = model.rewards(encoded.pairs, tokens, weights)
     if encoded.labelled:
         return rewards, None
 
     def again(places: list[int]) -> Floats:
-        found = scored([encoded.pairs[place] for place in places])
+        found = model.rewards([encoded.pairs[place] for place in places], tokens, weights, from_stored=False)
         # Of an ensemble, the member that changes most.
         changes = found - rewards[:, places]
         worst = np.abs(changes[..., 0] - changes[..., 1]).max(axis=0)

@@ -61,8 +61,9 @@ KEPT_DAYS = 30
 GIB = 2**30
 UNRELATED = frozenset(
     {"_name_or_path", "architectures", "id2label", "label2id", "num_labels", "problem_type", "transformers_version"}
+    | {"dtype", "pad_token_id", "use_cache"}
 )
-"""Entries of a configuration that do not change hidden states."""
+"""Entries of a configuration that do not change hidden states; the weights' own types are part of the key."""
 
 
 class _Place(NamedTuple):

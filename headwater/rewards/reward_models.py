@@ -6,6 +6,7 @@ its loss.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from headwater.forward.format_check import row_format_for
 from headwater.forward.packing import UNIFORM
 from headwater.forward.passes import score_pairs, with_reference
 from headwater.forward.scores import exact_policy_scores, reward_scores
+from headwater.forward.stored_states import stored_states
 from headwater.losses import DPO, POLICY_LOSSES, BradleyTerry, LossBase, Mix, loss_of
 from headwater.losses.token_weights import Weights
 from headwater.models import loading
@@ -41,25 +43,37 @@ class Rewarding:
     """The loss whose rewards are computed."""
     reference: Any
     """None where the rule needs none."""
+    trained_layers: tuple[int | None, ...] = ()
+    """For each member trained with frozen layers (`--freeze-layers`), how many of its last layers were trained."""
 
     @property
     def models(self) -> list[Any]:
         """All models that are run: the members, and the reference."""
         return [*self.members, *filter(None, (self.reference,))]
 
-    def rewards(self, rows: Sequence[PairTokens], max_tokens: int, weights: Weights = UNIFORM) -> NDArray[np.float64]:
+    def rewards(
+        self, rows: Sequence[PairTokens], max_tokens: int, weights: Weights = UNIFORM, *, from_stored: bool = True
+    ) -> NDArray[np.float64]:
         """Return the rewards of pairs or labelled responses, [members, rows, 2] of chosen and rejected.
 
         A forward pass holds at most `max_tokens` tokens. The value of the empty side of a labelled response is
-        undefined.
+        undefined. Reward models with frozen layers read stored hidden states if `from_stored`.
         """
         score = reward_scores if isinstance(self.rule, BradleyTerry) else exact_policy_scores
         layouts = [row_format_for(model, rows, max_tokens) for model in self.members]
         if self.reference is not None:
             row_format = row_format_for(self.reference, rows, max_tokens)
             rows = with_reference(self.reference, rows, max_tokens, row_format)
-        each = zip(self.members, layouts, strict=True)
-        return np.stack([score_pairs(model, score, self.rule, rows, max_tokens, how, weights) for model, how in each])
+        found = []
+        for place, (model, row_format) in enumerate(zip(self.members, layouts, strict=True)):
+            trained = self.trained_layers[place] if self.trained_layers and from_stored else None
+            with (
+                contextlib.nullcontext()
+                if trained is None
+                else stored_states(model, trained, rows, row_format, max_tokens)
+            ):
+                found.append(score_pairs(model, score, self.rule, rows, max_tokens, row_format, weights))
+        return np.stack(found)
 
 
 def load(
@@ -83,7 +97,14 @@ def load(
     tokenizer = members[0].tokenizer
     rule = BradleyTerry() if head == "reward" else rule_of(name, reference, beta)
     other = loading.reference_of(name, reference, tokenizer, seed) if rule.needs_reference else None
-    return Rewarding([member.model for member in members], tokenizer, rule, other)
+    layers = tuple(_trained_layers(member) if head == "reward" else None for member in runs.members_of(name))
+    return Rewarding([member.model for member in members], tokenizer, rule, other, layers)
+
+
+def _trained_layers(name: str) -> int | None:
+    """Return how many last layers of a reward model were trained; None where none was frozen."""
+    frozen = None if runs.is_untrained(name) else runs.facts_of(Path(name)).get("frozen")
+    return None if frozen is None else frozen["trained_layers"]
 
 
 def refuse_flags(name: str, head: Head, **flags: object) -> None:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -14,6 +15,8 @@ from headwater.data.corpus import Corpus, generate
 from headwater.data.writing import write
 from headwater.errors import ResourceError, UsageError
 from headwater.forward.state_store import StateStore
+from headwater.results.evaluation import ScoredRows
+from headwater.rewards import reward_models
 from headwater.training.options import TrainingOptions
 from headwater.training.trainer import PairTrainer
 from tests.support.commands import headwater, succeed
@@ -102,3 +105,24 @@ def test_what_would_change_the_frozen_part_is_refused(others: dict[str, Any], pr
         TrainingOptions(freeze_layers=1, **others)
     with pytest.raises(UsageError, match="expected a value of 0 or more"):
         TrainingOptions(freeze_layers=-1)
+
+
+@pytest.mark.parametrize(("model", "layers"), [(MODEL, "1"), ("scratch_encoder(hidden=32, layers=2, vocab=300)", "0")])
+def test_evaluation_reads_stored_states_and_gives_the_same_rewards(
+    model: str,
+    layers: str,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("HEADWATER_CACHE", str(tmp_path / "cache"))
+    run(data, tmp_path / "run", "train-reward", "--model", model, "--freeze-layers", layers)
+    capsys.readouterr()
+    records = []
+    for name in ("stored", "computed"):
+        succeed("evaluate", tmp_path / "run", data, "--allow-leakage", "--output", tmp_path / name)
+        records.append(ScoredRows.read(tmp_path / name).sides("reward"))
+        assert ("computed before" in capsys.readouterr().err) == (name == "stored")
+        monkeypatch.setattr(reward_models, "_trained_layers", lambda name: None)
+    assert np.abs(records[0] - records[1]).max() <= 1e-5 * max(1.0, np.abs(records[1]).max())
