@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headwater.data import segmentation
-from headwater.data.preference import Preference
+from headwater.data.preference import Preference, Prompted
 from headwater.data.truncation import Truncation
 from headwater.errors import DataError
 from headwater.signals.prefix_scorers import Ints, first_of, kept_of
@@ -60,8 +60,8 @@ class Beginnings(NamedTuple):
     rejected: NDArray[np.int32]
 
 
-def folds_of(preferences: Sequence[Preference], seed: int) -> Ints:
-    """Return the fold of every pair, [pairs], from 0; a conversation lies in one fold. Errors: `DataError`."""
+def folds_of(preferences: Sequence[Prompted], seed: int) -> Ints:
+    """Return the fold of every row, [rows], from 0; a conversation lies in one fold. Errors: `DataError`."""
     names, conversation_id = np.unique([p.conversation_id for p in preferences], return_inverse=True)
     if len(names) < FEWEST:
         raise DataError(

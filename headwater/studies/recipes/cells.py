@@ -210,7 +210,8 @@ class _Filler:
                 raise UsageError(place, f"{key} {own}", "leave it out")
             if len(texts) != 1 and not option.several:
                 raise UsageError(place, f"{key} holds a list", "expected one value")
-            values[option.name] = option.convert(texts, f"{place} · {key}: ")
+            written = tuple(text.capitalize() for text in texts) if option.kind is bool else texts
+            values[option.name] = option.convert(written, f"{place} · {key}: ")
         try:
             return configure(config_class, values)
         except HeadwaterError as error:
@@ -220,7 +221,7 @@ class _Filler:
 def _as_arguments(flag: str, texts: Sequence[str], kind: Any) -> list[str]:
     """Return the arguments that give an option its values."""
     if kind is bool:
-        return [flag if texts == ("true",) or texts == ("True",) else flag.replace("--", "--no-", 1)]
+        return [flag if texts == ("true",) else flag.replace("--", "--no-", 1)]
     if len(texts) == 1 and texts[0].startswith("-"):
         return [f"{flag}={texts[0]}"]
     return [flag, *texts]

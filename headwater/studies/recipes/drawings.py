@@ -49,7 +49,7 @@ class Lines(Drawn):
     """A line for every set of labels, through the figures of its rows, with their intervals."""
 
     x: str
-    """Label whose values are numbers, or begin with one."""
+    """Label whose values are numbers, or begin with one; or another figure."""
     y: str
     """Figure."""
     lines: tuple[str, ...] = ()
@@ -58,6 +58,8 @@ class Lines(Drawn):
     """Labels by which panels differ."""
     published: Mapping[str, str] = field(default_factory=dict)
     """Curves of the source by name, as `{data:NAME}/FILE.json:NAME`, or FILE.json for a file of one."""
+    apart: bool = False
+    """Whether published curves have a panel of their own, because their unit is another one."""
     log: bool = False
     """Whether x is logarithmic."""
     x_title: str = ""
@@ -69,9 +71,12 @@ class Lines(Drawn):
         behind = self._behind(finished, any("%" in row.labels.get(self.x, "") for row in table.rows))
         panels: dict[tuple[str, ...], list[StudyRow]] = {}
         for row in table.rows:
-            if self.y in row.figures and _has_number(row.labels.get(self.x, "")):
+            if self.y in row.figures and self._place(row) is not None:
                 panels.setdefault(_those(row, self.panels), []).append(row)
-        drawings = [self._panel(", ".join(name), rows, behind) for name, rows in panels.items()]
+        beside = {} if self.apart else behind
+        drawings = [self._panel(", ".join(name), self._points(rows), beside) for name, rows in panels.items()]
+        if drawings and behind and self.apart:
+            drawings.append(self._panel("published", {name: _as_points(own) for name, own in behind.items()}, {}))
         return StudyFigure(title=self.title, caption=self.caption, drawings=tuple(drawings))
 
     def _behind(self, finished: FinishedCells, percent: bool) -> dict[str, list[tuple[float, float]]]:
@@ -84,18 +89,27 @@ class Lines(Drawn):
                 found[name] = [(100 * x if percent else x, y) for x, y in points if x > 0 or not self.log]
         return found
 
-    def _panel(
-        self, name: str, rows: Sequence[StudyRow], behind: Mapping[str, Sequence[tuple[float, float]]]
-    ) -> StudyDrawing:
+    def _place(self, row: StudyRow) -> float | None:
+        """Return where a row stands on the axis; None where that is unknown, or not on a logarithmic one."""
+        found = row.figures[self.x].value if self.x in row.figures else _number(row.labels.get(self.x, ""))
+        return None if found is None or (self.log and found <= 0) else found
+
+    def _points(self, rows: Sequence[StudyRow]) -> dict[str, Points]:
+        """Return the points of every line, from left to right."""
         lines: dict[str, Points] = {}
         for row in rows:
             found = row.figures[self.y]
-            point = {"x": _number(row.labels[self.x]), "y": found.value, "low": found.low, "high": found.high}
+            point = {"x": self._place(row), "y": found.value, "low": found.low, "high": found.high}
             lines.setdefault(", ".join(_those(row, self.lines)) or self.y, []).append(point)
+        return {line: sorted(points, key=lambda point: float(point["x"])) for line, points in lines.items()}
+
+    def _panel(
+        self, name: str, lines: Mapping[str, Points], behind: Mapping[str, Sequence[tuple[float, float]]]
+    ) -> StudyDrawing:
         x, y = self._axes()
         layers: list[Any] = []
         for curve in behind.values():
-            own = chart([{"x": px, "y": py} for px, py in curve])
+            own = chart(_as_points(curve))
             layers.append(own.mark_line(color=GREY, strokeDash=[4, 3], strokeWidth=1.5).encode(x=x, y=y))
         for points, colour in zip(lines.values(), itertools.cycle(COLOURS), strict=False):
             base = chart(points).encode(x=x, y=y)
@@ -160,12 +174,11 @@ def _those(row: StudyRow, names: Sequence[str]) -> tuple[str, ...]:
     return tuple(row.labels.get(name, "") for name in names)
 
 
-def _has_number(text: str) -> bool:
-    return re.match(r"\d", text) is not None
-
-
-def _number(text: str) -> float:
-    """Return the number with which a label begins: 50 of `50%`, 5 of `5–9`."""
+def _number(text: str) -> float | None:
+    """Return the number with which a label begins: 50 of `50%`, 5 of `5–9`; None where it begins with none."""
     found = re.match(r"\d+(\.\d+)?", text)
-    assert found  # only rows with a number are drawn
-    return float(found[0])
+    return float(found[0]) if found else None
+
+
+def _as_points(curve: Sequence[tuple[float, float]]) -> Points:
+    return [{"x": x, "y": y, "low": None, "high": None} for x, y in curve]

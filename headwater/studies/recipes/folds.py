@@ -1,4 +1,4 @@
-"""A step of recipes: the pairs of one fold, or all others, by conversation; the folds are those of the bag of words."""
+"""A step of recipes: the rows of one fold, or all others, by conversation; the folds are those of the bag of words."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class Config:
     """Options of the step `fold`."""
 
     data: Path
-    """Preference pairs: a file, directory, pattern, run, or name on the hub."""
+    """Pairs, or prompts with several responses: a file, directory, pattern, run, or name on the hub."""
     output: Path
     """Directory of the run, which is data itself."""
     fold: int
     """Number of the fold, from 0."""
     part: Literal["train", "test"]
-    """Pairs to write: those of the fold (test), or all others (train)."""
+    """Rows to write: those of the fold (test), or all others (train)."""
     limit: int | None = None
     """Maximum number of rows to read."""
     seed: int = 42
@@ -42,15 +42,16 @@ class Config:
 
 
 def run(config: Config) -> Path:
-    """Write the pairs of the part and return the run directory."""
+    """Write the rows of the part and return the run directory."""
     runs.check_free(config.output, config.overwrite, config)
-    loaded = reading.load(config.data, ReadOptions(limit=config.limit))
-    inside = (folds_of(loaded.preferences, config.seed) == config.fold) == (config.part == "test")
-    rows = [row for row, there in zip(loaded.preferences, inside.tolist(), strict=True) if there]
+    reader = reading.stream(config.data, ReadOptions(limit=config.limit))
+    every = list(reader)
+    inside = (folds_of(every, config.seed) == config.fold) == (config.part == "test")
+    rows = [row for row, there in zip(every, inside.tolist(), strict=True) if there]
     dropped = Counter(other_fold=len(inside) - len(rows))
-    stages = {"read": loaded.row_counts, "fold": RowCounts(len(inside), len(rows), dropped)}
+    stages = {"read": reader.row_counts, "fold": RowCounts(len(inside), len(rows), dropped)}
     say_stages(stages)
     facts = runs.facts_of(config.data)
-    with recording(config.output, "fold", config, read=loaded, stages=stages, facts=facts) as writer:
+    with recording(config.output, "fold", config, read=reader, stages=stages, facts=facts) as writer:
         reading.write(writer.path / reading.PREFERENCES, rows)
     return config.output
