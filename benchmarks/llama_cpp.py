@@ -2,9 +2,9 @@
 
     python -m benchmarks.llama_cpp FILE.gguf TEXT.txt --tokens 512
 
-llama.cpp multiplies quantised weights with activations that it rounds to 8 bits, headwater the same weights in float32,
-so their logits differ. The first token that differs counts as a tie where headwater's two best logits are closer than
-`NEAR`. With `--float32`, llama.cpp reads the same weights in float32 instead.
+llama.cpp multiplies quantised weights with activations that it rounds to 8 bits, headwater multiplies in float32, so
+their logits differ. Headwater reads llama.cpp's own tokens; where its best next token is another, both logits are
+compared: closer than `NEAR`, they count as a tie. With `--float32`, llama.cpp reads the weights in float32 instead.
 """
 
 from __future__ import annotations
@@ -36,16 +36,18 @@ PROMPTS = (
     "Tell me a joke about 3 cats and 10 dogs.",
 )
 NEAR = 0.5
-"""Difference of the two best logits below which a different token counts as a tie."""
-LENGTH = 48
+"""Difference of two logits below which they count as a tie."""
+LENGTH = 32
 
 
 class Compared(NamedTuple):
-    """Greedy tokens of one prompt: those of llama.cpp, how many are the same, and the gap where the first is not."""
+    """llama.cpp's greedy tokens of one prompt, and where headwater's best token behind the same ones is another."""
 
     tokens: list[int]
     same: int
-    gap: float
+    """Number of tokens before the first other one."""
+    gaps: list[float]
+    """Difference of headwater's best logit and that of llama.cpp's token, for every other one."""
 
 
 def completion(address: str, **request: Any) -> dict[str, Any]:
@@ -65,10 +67,10 @@ def greedy(loaded: loading.Loaded, address: str, prompt: str, length: int = LENG
     theirs = completion(address, prompt=ids, n_predict=length)["tokens"]
     with torch.no_grad():
         logits = loaded.model(torch.tensor([ids + theirs])).logits[0, len(ids) - 1 : -1].float()
-    best = logits.topk(2).values
-    differs = (logits.argmax(-1) != torch.tensor(theirs)).nonzero()
-    same = int(differs[0]) if len(differs) else len(theirs)
-    return Compared(theirs, same, float(best[same, 0] - best[same, 1]) if same < len(theirs) else math.inf)
+    chosen = logits.gather(-1, torch.tensor(theirs)[:, None])[:, 0]
+    gaps = logits.max(-1).values - chosen
+    others = gaps.nonzero()[:, 0].tolist()
+    return Compared(theirs, others[0] if others else len(theirs), [float(gaps[place]) for place in others])
 
 
 def nats(loaded: loading.Loaded, ids: list[int]) -> float:
@@ -108,8 +110,9 @@ def main() -> None:
         with llama_server(served, Path(folder) / "log") as address:
             for prompt in PROMPTS:
                 found = greedy(loaded, address, prompt)
-                about = f"gap {found.gap:.3f}" if found.same < len(found.tokens) else "all the same"
-                print(f"{found.same:3} of {len(found.tokens):3}  {about:14} {prompt!r}")
+                gaps = ", ".join(f"{gap:.3f}" for gap in found.gaps) or "none"
+                print(f"{len(found.tokens):3} tokens, the first {found.same:3} the same, gaps: {gaps}")
+                print("    ", repr(prompt))
                 print("    ", repr(loaded.tokenizer.decode(found.tokens)))
             if given.text is not None:
                 ids = loaded.tokenizer(given.text.read_text("utf-8"), add_special_tokens=False)["input_ids"]

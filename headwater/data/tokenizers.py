@@ -71,8 +71,9 @@ def load_tokenizer(name: str, records: Iterable[Record]) -> Tokenizer:
     template_limits.install()
     if is_call(name):
         return build(name, TOKENIZERS, "tokenizer").train(texts_of(records))
-    from transformers import AutoTokenizer
+    from transformers import AutoTokenizer, logging
 
+    logging.set_verbosity_error()  # it warns of texts that are too long, which are counted and dropped here
     path = Path(name)
     if path.exists() and not path.is_dir() and not gguf_files.is_gguf(name):
         raise UsageError(name, "is a file", "name a directory with a tokenizer, a GGUF file, or a Hugging Face name")

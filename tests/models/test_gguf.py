@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 import torch
 
+from benchmarks import llama_cpp
 from headwater import cli
 from headwater.data import gguf_checks, gguf_conversion, gguf_files, reading, tokenizers
 from headwater.data.corpus import Corpus, generate
 from headwater.errors import ModelError, UsageError
 from headwater.models import loading
 from headwater.results import inputs, runs
-from tests.support.serving import save_policy, write_gguf
+from tests.support.serving import llama_server, save_policy, write_gguf
 
 pytest.importorskip("gguf")
 SCRATCH = "scratch(hidden=64, layers=2, vocab=400)"
@@ -98,6 +99,18 @@ def test_it_is_trained_with_adapters_against_itself_and_saved_as_any_model(folde
     line = ("train-reward", data, "--model", file, "--output", str(tmp_path / "reward"), *few)
     assert cli.main(line) == 0
     assert loading.head_of(str(tmp_path / "reward")) == "reward" and loading.head_of(file) == "policy"
+
+
+def test_llama_cpp_writes_the_same_greedy_tokens(folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("xllamacpp", reason="llama.cpp is built for Linux on x86 only")
+    loaded = loading.load(str(folder / "tiny.gguf"), "policy", (), 0)
+    with llama_server(folder / "tiny.gguf", tmp_path / "log") as address:
+        for prompt in llama_cpp.PROMPTS[:3]:
+            found = llama_cpp.greedy(loaded, address, prompt, length=12)
+            assert len(found.tokens) and all(gap < 1e-3 for gap in found.gaps), prompt
+        ids = found.tokens[:5]
+        theirs, outside = llama_cpp.nats_of_llama_cpp(address, ids, listed=400)
+        assert outside == 0 and theirs == pytest.approx(llama_cpp.nats(loaded, ids), abs=1e-3)
 
 
 # --- refused ------------------------------------------------------------------------------------------------------

@@ -43,6 +43,8 @@ import sys, threading, xllamacpp
 settings = xllamacpp.CommonParams()
 settings.model.path, settings.port = sys.argv[1], int(sys.argv[2])
 settings.n_ctx, settings.n_parallel, settings.n_gpu_layers, settings.warmup = 2048, 1, 0, False
+# One thread: several wait for each other in busy loops, minutes long on a machine that does other work.
+settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = 1
 server = xllamacpp.Server(settings)
 threading.Event().wait()
 """
