@@ -94,6 +94,8 @@ def run(config: Config) -> Path | None:
     output = config.output or Path(f"{name}-by-{Path(config.model).name}" if config.model else name)
     if runs.command_of(config.data) == "decode" and not config.serve:
         return _run_decoded(config, runs.load(config.data), output)
+    if config.options.against:
+        config.read_options.check_last_turns("tokens of two models are compared in one turn a response")
     if not config.serve:
         runs.check_free(output, config.overwrite, config)
     loaded = reading.load(config.data, config.read_options)

@@ -85,12 +85,13 @@ def marked(whole: Preference, kept: Preference, tokenizer: Tokenizer, config: Co
     rows = [render(kept, each, tokenizer, encode_options.end) for each in kept.responses]
     pieces = [pieces_of_row(row, tokenizer, len(pair.prompt)) for row in rows]
     text.append(_joined(pieces[0][0]) + "\n", "dim")
-    for side, ids, part, full, (_, said) in (
-        ("chosen", pair.chosen, kept.chosen, whole.chosen, pieces[0]),
-        ("rejected", pair.rejected, kept.rejected, whole.rejected, pieces[1]),
+    for side, ids, scored, part, full, (_, said) in (
+        ("chosen", pair.chosen, pair.scored[0], kept.chosen, whole.chosen, pieces[0]),
+        ("rejected", pair.rejected, pair.scored[1], kept.rejected, whole.rejected, pieces[1]),
     ):
         ends = "with its end token" if closing_of(ids, closing) else "no end token"
-        text.append(f"\n{side} · {len(ids)} tokens, all in the loss, {ends}\n", "bold")
+        counted = "all" if scored == len(ids) else f"{scored} of the assistant's turns"
+        text.append(f"\n{side} · {len(ids)} tokens, {counted} in the loss, {ends}\n", "bold")
         before, after = _cut_off(part, full)
         text.append(f"{before} ✂ " if before else "", "strike dim")
         text.append(_joined(said), "green" if side == "chosen" else "yellow")
@@ -107,8 +108,9 @@ def _joined(pieces: Sequence[Piece]) -> str:
 
 def _cut_off(part: Response, full: Response) -> tuple[str, str]:
     """Return the text of a response before and after what was kept."""
-    if len(part.text) == len(full.text):
+    said, whole = part.shown, full.shown
+    if len(said) == len(whole):
         return "", ""
-    start = full.text.find(part.text)
-    before, after = full.text[:start], full.text[start + len(part.text) :]
+    start = whole.find(said)
+    before, after = whole[:start], whole[start + len(said) :]
     return before.replace("\n", "⏎"), after.replace("\n", "⏎")

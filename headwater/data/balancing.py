@@ -25,7 +25,7 @@ class Balanced(NamedTuple):
 
 def balanced_by_length(pairs: Sequence[PairTokens], seed: int) -> Balanced:
     """Leave out surplus pairs, by lengths in tokens. Errors: `DataError` where one kind is missing."""
-    longer = np.array([len(pair.chosen) - len(pair.rejected) for pair in pairs])
+    longer = np.array([pair.scored[0] - pair.scored[1] for pair in pairs])
     kinds = {"preferred_longer": np.flatnonzero(longer > 0), "preferred_shorter": np.flatnonzero(longer < 0)}
     size = min(map(len, kinds.values()))
     if not size:

@@ -24,9 +24,10 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
+from headwater.data.earlier_turns import Earlier, end_of_call
 from headwater.data.encoding import ControlTokens, Span, encoder_of
-from headwater.data.preference import Prompted, Response, fields_of
-from headwater.data.templates import FLAG, SENTINEL, ChatTemplate, RefusedError, Turn, assistant
+from headwater.data.preference import Message, Prompted, Response, fields_of
+from headwater.data.templates import FLAG, SENTINEL, ChatTemplate, RefusedError, Turn, assistant, tool_template
 from headwater.data.tokenizers import Tokenizer
 from headwater.data.turns import Written, end_text
 from headwater.errors import ModelError
@@ -56,20 +57,28 @@ class Rendered(NamedTuple):
     """Positions of the template's control tokens, if the data spells some too; None: wherever they are spelled."""
     notes: tuple[str, ...] = ()
     """Rules that were applied, by name."""
+    turns: tuple[Span, ...] = ()
+    """Positions of the assistant's turns in a response that has several; they alone are the assistant's."""
 
 
 class Chat(ChatTemplate):
     """A chat template, and what else of the tokenizer a conversation needs."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        """Take the template. Errors: `ModelError` where there is none."""
-        super().__init__(tokenizer)
+    def __init__(self, tokenizer: Tokenizer, template: str | None = None) -> None:
+        """Take the template, or another one than the tokenizer's own. Errors: `ModelError` where there is none."""
+        super().__init__(tokenizer, template)
         self.tokens: ControlTokens = encoder_of(tokenizer).tokens
         self.notes = ("date_in_prompt",) if self.tells_date else ()
         """Rules that are applied to every conversation."""
         self.notes_without_system = (f"{ADDED_SYSTEM} ({_shortened(self.own_system)})",) if self.own_system else ()
         """Rules that are applied to conversations without a system turn."""
         self._ends: dict[str, str] = {}
+
+    @cached_property
+    def with_tools(self) -> Chat:
+        """The chat of conversations with tools, for which some tokenizers have a template of their own."""
+        template = tool_template(self.tokenizer)
+        return self if template is None else Chat(self.tokenizer, template)
 
     def end(self, after: str) -> str:
         """Return what of the text `after` a response ends the turn. Errors: `ModelError` where nothing does."""
@@ -81,10 +90,11 @@ class Chat(ChatTemplate):
 class Conversation:
     """The prompt of a row, rendered once for all its responses."""
 
-    def __init__(self, chat: Chat, row: Prompted) -> None:
-        """Render the prompt. Errors: `RefusedError`."""
-        self._chat, self._row = chat, row
-        turns, self._tools = fields_of(row.conversation)
+    def __init__(self, chat: Chat, row: Prompted, before: tuple[Message, ...] = ()) -> None:
+        """Render the prompt, and the turns `before` the last one of a response behind it. Errors: `RefusedError`."""
+        self._row, self._before = row, before
+        turns, self._tools = fields_of((*row.conversation, *before))
+        self._chat = chat = chat.with_tools if self._tools else chat
         extras = [turn[key] for turn in turns if len(turn) > 2 for key in turn if key != "role"]
         texts = itertools.chain([turn["content"] for turn in turns], _texts([extras, self._tools]))
         self._quotes = any(map(chat.tokens.spelled_in, texts))
@@ -95,7 +105,7 @@ class Conversation:
         self._notes = [*chat.notes, *(() if _begins_with_system(turns) else chat.notes_without_system)]
         self._notes += [] if self._begun is None else ["answer_begun_in_prompt"]
         self._turns, self._prompt = self._rendered(turns)
-        if any(message.extra or message.role == "tool" for message in row.conversation):
+        if any(message.extra or message.role == "tool" for message in (*row.conversation, *before)):
             chat.check_tools(self._turns, self._tools)
         self._known: dict[tuple[Response, Written], Rendered] = {}
 
@@ -130,6 +140,9 @@ class Conversation:
 
     def answered(self, response: Response, closing: Written) -> Rendered:
         """Render a response, and what closes the turn. Errors: `RefusedError`, `ModelError`."""
+        if response.before != self._before:
+            conversation = Conversation(self._chat, self._row, response.before)
+            return conversation.answered(response, closing)
         key = (response, closing)
         if key not in self._known:
             self._known[key] = self._answered(response, closing)
@@ -137,21 +150,52 @@ class Conversation:
 
     def _answered(self, response: Response, closing: Written) -> Rendered:
         tokens = self._chat.tokens
-        quotes = self._quotes or tokens.spelled_in(response.text)
+        quotes = self._quotes or any(map(tokens.spelled_in, response.turns[-1].texts))
         words = tokens.hide(response.text) if quotes else response.text
-        row = self._located(words)
+        row = self._calling(response, quotes) if response.extra else self._located(words)
         said, after = row.text[: row.body[1]], row.text[row.body[1] :]
         if closing != "template":
             row = row._replace(text=said + (self._chat.end(after) if closing == "end" else ""))
         row = row._replace(notes=(*self._notes, *row.notes))
+        if self._before:
+            row = self._with_turns(row)
         if not quotes:
             return row
-        begin, end = row.body
-        start, begin, end = (len(tokens.show(row.text[:place])) for place in (row.start, begin, end))
-        skipped = len(tokens.show(words[: row.skipped]))
-        control = tokens.spans(row.text)
-        notes = (*row.notes, "special_token_text")
-        return Rendered(tokens.show(row.text), start, (begin, end), skipped, control, notes)
+
+        def shown(place: int) -> int:
+            return len(tokens.show(row.text[:place]))
+
+        return Rendered(
+            tokens.show(row.text),
+            shown(row.start),
+            (shown(row.body[0]), shown(row.body[1])),
+            len(tokens.show(words[: row.skipped])),
+            tokens.spans(row.text),
+            (*row.notes, "special_token_text"),
+            tuple((shown(start), shown(end)) for start, end in row.turns),
+        )
+
+    def _calling(self, response: Response, quotes: bool) -> Rendered:
+        """Return the conversation through the end of a response that calls tools. Errors: `RefusedError`."""
+        turn = response.turns[-1].fields
+        turn = _hidden_turn(turn, self._chat.tokens) if quotes else turn
+        if self._begun is not None:
+            raise RefusedError("the prompt ends in an assistant turn, which a call of a tool does not continue")
+        self._chat.check_tools([*self._turns, turn], self._tools)
+        whole = self._render([*self._turns, turn])
+        if not whole.startswith(self._prompt):
+            raise RefusedError("the chat template writes another head before a call than before an answer")
+        after = end_of_call(whole, self._chat, self._chat.tokens)
+        return Rendered(whole, len(self._prompt), (len(self._prompt), len(whole) - len(after)))
+
+    def _with_turns(self, row: Rendered) -> Rendered:
+        """Return a row whose response begins with the first of several turns of the assistant."""
+        first = len(self._turns) - len(self._before)
+        if self._begun is not None or first < 1 or self._turns[first]["role"] != "assistant":
+            raise RefusedError("the turns of the response continue an assistant turn that the prompt ends in")
+        end = self._chat.end(self._chat.closing or "")
+        earlier = Earlier(self._chat, self._turns, self._tools, row.text, end).spans(first)
+        return row._replace(start=earlier[0][0], turns=(*earlier, (row.start, len(row.text))))
 
     def _located(self, words: str) -> Rendered:
         """Return the conversation through the end of the template's text, and the position of `words` in it."""

@@ -66,6 +66,10 @@ class ControlTokens:
         """Replace random names by their control tokens."""
         return self._secret.sub(lambda match: self._spelled[match[0]], text)
 
+    def last_in(self, text: str) -> tuple[int, str]:
+        """Return where the last control token of a text begins, and the token; (0, "") where there is none."""
+        return max(((match.start(), match[0]) for match in self._tokens.finditer(text)), default=(0, ""))
+
     def spans(self, text: str) -> tuple[Span, ...]:
         """Return the positions of tokens that a text spells itself, after `show` has been applied to it."""
         found, longer = [], 0

@@ -83,13 +83,55 @@ def question_of(prompt: Sequence[Message]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """One answer: the last assistant turn."""
+    """One answer: the last assistant turn, and with `--turns whole` the turns between the prompt and it."""
 
     text: str
+    """Text of the last turn."""
     score: float | None = None
     """Given by a person or a reward model; None when the data holds none."""
     complete: bool = True
     """False once truncated: such a response gets no end-of-turn token."""
+    before: tuple[Message, ...] = ()
+    """Turns before the last one, the first of them the assistant's; turns of users and results of tools among them."""
+    extra: str = ""
+    """`Message.extra` of the last turn, where it calls tools."""
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it is one text: no turns before it, and no calls of tools."""
+        return not self.before and not self.extra
+
+    @property
+    def turns(self) -> tuple[Message, ...]:
+        """All its turns, as they follow the prompt."""
+        return (*self.before, Message("assistant", self.text, self.extra))
+
+    @property
+    def said(self) -> tuple[str, ...]:
+        """The texts of the assistant, turn by turn: what a cut counts."""
+        return (*(turn.content for turn in self.before if turn.role == "assistant"), self.text)
+
+    @property
+    def words(self) -> str:
+        """The texts of the assistant as one text."""
+        return "\n".join(self.said) if self.before else self.text
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The texts that distinguish it from other responses, for hashes."""
+        if not self.before and not self.extra:  # most responses
+            return (self.text,)
+        # Half a character begins what no text of a record holds.
+        return (self.text, f"\ud800{json.dumps([[turn.texts for turn in self.before], self.extra])}")
+
+    @property
+    def shown(self) -> str:
+        """The response as a person reads it: its turns under their roles, with calls of tools."""
+        if self.is_text:
+            return self.text
+        *before, last = (turn.shown for turn in self.turns)
+        roles = [turn.role for turn in self.turns[1:]]
+        return "".join(f"{text}\n\n[{role}]\n" for text, role in zip(before, roles, strict=True)) + last
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,7 +202,7 @@ class Example(Prompted):
         yield from Prompted._texts(self)
         for side, response in zip(self.sides, self.responses, strict=True):
             yield side
-            yield response.text
+            yield from response.texts
 
     @property
     def loss_columns(self) -> Mapping[str, float]:
@@ -229,7 +271,7 @@ class Candidates(Prompted):
     def _texts(self) -> Iterator[str]:
         yield from Prompted._texts(self)
         for response in self.responses:
-            yield response.text
+            yield from response.texts
 
 
 def _sized(texts: Iterator[str]) -> Iterator[bytes]:

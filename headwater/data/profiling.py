@@ -95,10 +95,10 @@ class Profile:
         self.with_system += any(message.role == "system" for message in record.prompt)
         responses = responses_of(record)
         hidden = sum(hidden_in(message.content) for message in record.prompt)
-        hidden += sum(hidden_in(response.text) for _, response in responses)
+        hidden += sum(hidden_in(response.words) for _, response in responses)
         self.hidden, self.with_hidden = self.hidden + hidden, self.with_hidden + bool(hidden)
         for side, response in responses:
-            self._characters[side].append(len(response.text))
+            self._characters[side].append(sum(map(len, response.said)))
         scores = [response.score for _, response in responses if response.score is not None]
         if isinstance(record, Preference):
             self._compare(record, scores)
@@ -107,7 +107,7 @@ class Profile:
         self._keep_in_sample(record)
 
     def _compare(self, record: Preference, scores: Sequence[float]) -> None:
-        chosen, rejected = record.chosen.text, record.rejected.text
+        chosen, rejected = record.chosen.words, record.rejected.words
         self._longer_wins.append((len(chosen) > len(rejected)) + 0.5 * (len(chosen) == len(rejected)))
         self._shared.append(_common(chosen, rejected))
         self.conversation_ids.append(record.conversation_id)
@@ -132,7 +132,7 @@ class Profile:
         texts: dict[str, list[str]] = defaultdict(list)
         for record in self.sample:
             for side, response in responses_of(record):
-                texts[side].append(response.text)
+                texts[side].append(response.words)
         return {side: spread(list(count(found))) for side, found in texts.items()}
 
     def length_histogram(self) -> Histogram:
@@ -165,7 +165,7 @@ class Profile:
         """Return the share of every script among the letters of the sample, the largest first."""
         characters: Counter[str] = Counter()
         for record in self.sample:
-            for text in (*(message.content for message in record.prompt), *(r.text for _, r in responses_of(record))):
+            for text in (*(message.content for message in record.prompt), *(r.words for _, r in responses_of(record))):
                 characters.update(text)
         letters: Counter[str] = Counter()
         for character, count in characters.items():

@@ -42,6 +42,7 @@ def read_prompts(place: Path, read_options: ReadOptions, column: str | None = No
     Errors: those of `reading.stream`, where a row without a prompt is a malformed one, and `DataError` for data without
     a usable row.
     """
+    read_options.check_last_turns("prompts are read, and no responses")
     rows = _prompt_rows(place, read_options, column)
     if rows:
         return rows.prompts()

@@ -37,6 +37,8 @@ NAMED = {"chatml": CHATML, "plain": PLAIN}
 """What `--chat-template` knows by name."""
 
 FLAG = "--chat-template"
+TOOL_USE = "tool_use"
+"""Name of a template for conversations with tools, among several of a tokenizer."""
 SENTINEL = "headwater sentinel 7f3a9c"
 """Stands for a response while a template is examined; plain enough that no template changes it."""
 
@@ -150,13 +152,27 @@ def current_template(tokenizer: Tokenizer) -> str:
     A date that changes at midnight would give one run two kinds of prompts. Errors: `ModelError` where there is none,
     or several without a default.
     """
+    return _dated(_source(tokenizer))
+
+
+def _source(tokenizer: Tokenizer) -> str:
     template = tokenizer.chat_template
     if isinstance(template, dict) and "default" not in template:
         names = ", ".join(sorted(template)) or "none"
         raise ModelError(_name(tokenizer), "has chat templates without a default", names, f"choose one: {FLAG} NAME")
     if not template:
         raise ModelError(_name(tokenizer), "has no chat template", f"give {FLAG} chatml, plain, or a file")
-    return _dated(template["default"] if isinstance(template, dict) else template)
+    return str(template["default"] if isinstance(template, dict) else template)
+
+
+def tool_template(tokenizer: Tokenizer) -> str | None:
+    """Return the template that a tokenizer has for conversations with tools, as `current_template`; None without one.
+
+    transformers takes it by its name wherever tools are given.
+    """
+    templates = tokenizer.chat_template
+    found = templates.get(TOOL_USE) if isinstance(templates, dict) else None
+    return None if found is None else _dated(found)
 
 
 def _name(tokenizer: Tokenizer) -> str:
@@ -191,11 +207,11 @@ def _changes(turn: Turn) -> Iterator[tuple[str, Turn]]:
 class ChatTemplate:
     """The chat template of a tokenizer."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        """Take the template. Errors: `ModelError` where there is none."""
+    def __init__(self, tokenizer: Tokenizer, template: str | None = None) -> None:
+        """Take the template, or another one than the tokenizer's own. Errors: `ModelError` where there is none."""
         self.tokenizer = tokenizer
-        self._text = current_template(tokenizer)
-        self.tells_date = "strftime_now" in tokenizer.get_chat_template()
+        self._text = template or current_template(tokenizer)
+        self.tells_date = "strftime_now" in _source(tokenizer)
         self._in_parts = False
         self.closing = self._examined()
         """The text after a response; None where the template refuses a plain conversation, or omits the response."""

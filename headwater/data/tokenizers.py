@@ -59,7 +59,7 @@ def texts_of(records: Iterable[Record]) -> Iterator[str]:
     """Yield every text of some rows, to train a tokenizer on."""
     for record in records:
         yield from (message.content for message in record.prompt)
-        yield from (response.text for response in record.responses)
+        yield from (turn.content for response in record.responses for turn in response.turns)
 
 
 def load_tokenizer(name: str, records: Iterable[Record]) -> Tokenizer:

@@ -31,6 +31,7 @@ from headwater.data.turns import Closing, EndToken, Written, turn_end
 from headwater.errors import ModelError, first_line
 
 Ids = NDArray[np.int32]
+Mask = NDArray[np.bool_]
 
 MAX_LENGTH = 2048
 """Default limit of the tokens of prompt and response."""
@@ -80,6 +81,11 @@ class PairTokens(NamedTuple):
     """`Prompted.key` of the row: seeds its random draws, and identifies it in other runs."""
     row: int = 0
     """Index of the row among the given ones: joins tokens and texts, independent of ids."""
+    chosen_mask: Mask | None = None
+    """Which chosen tokens the assistant generates, [len(chosen)], where turns of others stand between its own; None:
+    all. Only these are scored: everything that is computed a response token has a value for each of them.
+    """
+    rejected_mask: Mask | None = None
     vocabulary: str = ""
     """Fingerprint of the tokenizer's vocabulary (`tokenizers.vocabulary_of`); "" for ids that come from none."""
 
@@ -87,6 +93,20 @@ class PairTokens(NamedTuple):
     def length(self) -> int:
         """Tokens of the shared row: the prompt once and both responses."""
         return len(self.prompt) + len(self.chosen) + len(self.rejected)
+
+    @property
+    def masks(self) -> tuple[Mask | None, Mask | None]:
+        """The masks of both responses."""
+        return self.chosen_mask, self.rejected_mask
+
+    @property
+    def scored(self) -> tuple[int, int]:
+        """Number of scored tokens of both responses."""
+        chosen, rejected = self.masks
+        return (
+            len(self.chosen) if chosen is None else int(chosen.sum()),
+            len(self.rejected) if rejected is None else int(rejected.sum()),
+        )
 
 
 NOTES = {
@@ -236,6 +256,8 @@ class Encoded(NamedTuple):
     start: int
     merged: bool
     """Whether that token holds some prompt too."""
+    mask: Mask | None = None
+    """Which tokens are the assistant's, [tokens], where the response has several turns."""
 
 
 def encode(rendered: Sequence[Rendered], tokenizer: Tokenizer) -> list[Encoded]:
@@ -248,7 +270,21 @@ def encode(rendered: Sequence[Rendered], tokenizer: Tokenizer) -> list[Encoded]:
 def _placed(row: Rendered, ids: Sequence[int], offsets: Sequence[Span]) -> Encoded:
     first = next((i for i, (_, end) in enumerate(offsets) if end > row.start), len(ids))
     merged = first < len(ids) and offsets[first][0] < row.start
-    return Encoded(np.asarray(ids, dtype=np.int32), offsets, first, merged)
+    return Encoded(np.asarray(ids, dtype=np.int32), offsets, first, merged, _mask(row.turns, offsets))
+
+
+def _mask(turns: Sequence[Span], offsets: Sequence[Span]) -> Mask | None:
+    """Return which tokens hold characters of `turns`; a token that holds others too counts, as at a response's start.
+
+    A token without characters, such as a space that a normaliser removes, counts where it stands within a turn.
+    """
+    if len(turns) < 2:
+        return None
+    starts, ends = (np.array(column) for column in zip(*offsets, strict=True))
+    mask = np.zeros(len(offsets), dtype=bool)
+    for start, end in turns:
+        mask |= (ends > start) & (starts < end)
+    return mask
 
 
 def _pair(example: Example, encoded: Sequence[Encoded], row: int) -> PairTokens:
@@ -257,6 +293,7 @@ def _pair(example: Example, encoded: Sequence[Encoded], row: int) -> PairTokens:
     differs = np.flatnonzero(first.ids[:shared] != last.ids[:shared])
     shared = int(differs[0]) if len(differs) else shared
     responses: dict[str, Ids] = {side: each.ids[shared:] for side, each in zip(example.sides, encoded, strict=True)}
+    masks = {side: _scored_from(each, shared) for side, each in zip(example.sides, encoded, strict=True)}
     none = first.ids[:0]
     return PairTokens(
         prompt=first.ids[:shared],
@@ -268,11 +305,29 @@ def _pair(example: Example, encoded: Sequence[Encoded], row: int) -> PairTokens:
         columns=example.loss_columns,
         key=example.key,
         row=row,
+        chosen_mask=masks.get("chosen"),
+        rejected_mask=masks.get("rejected"),
     )
+
+
+def _scored_from(encoded: Encoded, shared: int) -> Mask | None:
+    return None if encoded.mask is None else mask_from(encoded, shared)
+
+
+def mask_from(encoded: Encoded, first: int) -> Mask:
+    """Return which tokens from the first of a response on are the assistant's, [tokens].
+
+    It begins at its own start, or before it, where another response to its prompt begins.
+    """
+    if encoded.mask is None:
+        return np.ones(len(encoded.ids) - first, dtype=bool)
+    mask = encoded.mask[first:].copy()
+    mask[: encoded.start - first] = True
+    return mask
 
 
 def _unusable(pair: PairTokens, responses: int, max_length: int) -> str:
     if len(pair.prompt) + max(len(pair.chosen), len(pair.rejected)) > max_length:
         return "too_long"
-    said = bool(len(pair.chosen)) + bool(len(pair.rejected))
+    said = sum(map(bool, pair.scored))
     return "" if len(pair.prompt) and said == responses else "no_tokens"

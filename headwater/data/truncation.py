@@ -190,10 +190,26 @@ def _between_graphemes(text: str, start: int, end: int) -> bool:
     return start < end and all(segmentation.is_grapheme_end(text, offset) for offset in (start, end))
 
 
-def cut(response: Response, start: int, end: int) -> Response:
-    """Keep the characters from `start` to `end`; a response that lost its end is no longer `complete`."""
-    complete = response.complete and end == len(response.text)
-    return replace(response, text=response.text[start:end], complete=complete)
+def cut(response: Response, span: Span) -> Response:
+    """Keep the characters of a span, and the turns before it; a response that lost its end is no longer `complete`.
+
+    A call of a tool is kept with the whole text before it, or not at all.
+    """
+    if span.turn == len(response.said) - 1:
+        complete, extra, before = response.complete, response.extra, response.before
+        text = response.text
+    else:
+        place = [number for number, turn in enumerate(response.before) if turn.role == "assistant"][span.turn]
+        turn, before, complete = response.before[place], response.before[:place], True
+        text, extra = turn.content, turn.extra
+    whole = span.end == len(text)
+    return replace(
+        response,
+        text=text[span.start : span.end],
+        complete=complete and whole,
+        before=before,
+        extra=extra if whole else "",
+    )
 
 
 def _whole(text: str, offset: int) -> int:
@@ -252,23 +268,27 @@ def shortened(
     for example, ends in _with_ends(examples, token_ends):
         effect.row_counts.rows_in += 1
         spans = _spans(example, truncation, ends)
-        responses = [cut(r, s.start, s.end) for r, s in zip(example.responses, spans, strict=True)]
+        responses = [cut(response, span) for response, span in zip(example.responses, spans, strict=True)]
         try:
             check_responses(*responses)
         except NoPreference as reason:
             effect.drop(example, str(reason))
             continue
-        effect.keep(example, [len(each) for each in ends], [span.tokens for span in spans])
+        effect.keep(example, [sum(map(len, turns)) for turns in ends], [span.tokens for span in spans])
         yield example.answered(responses)
 
 
-def _with_ends(examples: Iterable[ExampleT], token_ends: TokenEnds) -> Iterator[tuple[ExampleT, list[Sequence[int]]]]:
+TurnEnds = list[Sequence[int]]
+"""Where the tokens of the texts of a response end, turn by turn."""
+
+
+def _with_ends(examples: Iterable[ExampleT], token_ends: TokenEnds) -> Iterator[tuple[ExampleT, list[TurnEnds]]]:
     """Yield every row with the token ends of its responses; a batch is encoded while the last one is used."""
     stream = iter(examples)
     ahead: deque[tuple[list[ExampleT], Future[Sequence[Sequence[int]]]]] = deque()
     with ThreadPoolExecutor(1) as encoder:
         for batch in iter(lambda: list(islice(stream, BATCH)), []):
-            texts = [response.text for example in batch for response in example.responses]
+            texts = [text for example in batch for response in example.responses for text in response.said]
             ahead.append((batch, encoder.submit(token_ends, texts)))
             if len(ahead) > 1:
                 yield from _joined(*ahead.popleft())
@@ -278,37 +298,60 @@ def _with_ends(examples: Iterable[ExampleT], token_ends: TokenEnds) -> Iterator[
 
 def _joined(
     batch: Sequence[ExampleT], encoded: Future[Sequence[Sequence[int]]]
-) -> Iterator[tuple[ExampleT, list[Sequence[int]]]]:
+) -> Iterator[tuple[ExampleT, list[TurnEnds]]]:
     ends = iter(encoded.result())
     for example in batch:
-        yield example, list(islice(ends, len(example.responses)))
+        yield example, [list(islice(ends, len(response.said))) for response in example.responses]
 
 
 class Span(NamedTuple):
-    """The kept part of a response: its characters from `start` to `end`, and their number of tokens."""
+    """The kept part of a response: the characters of its last kept turn from `start` to `end`, and all its tokens."""
 
     start: int
     end: int
     tokens: int
+    turn: int = 0
+    """Number of the last kept turn of the assistant, from 0."""
 
 
-def _spans(example: Example, truncation: Truncation, by_token: Sequence[Sequence[int]]) -> list[Span]:
+def _spans(example: Example, truncation: Truncation, by_token: Sequence[TurnEnds]) -> list[Span]:
     """Return what is kept of the responses of a row; `by_token` says where their tokens end.
 
-    Amounts that do not count tokens count their own unit in the texts.
+    Amounts that do not count tokens count their own unit in the texts. Errors: `UsageError` for a part of a response of
+    several turns that is no beginning.
     """
     unit = UNITS[truncation.keep.unit]
-    texts = [response.text for response in example.responses]
-    units = [segmentation.ends(text, unit) for text in texts] if unit else by_token
-    counts = truncation.counts(*map(len, units))
+    texts = [response.said for response in example.responses]
+    units: Sequence[TurnEnds] = by_token
+    if unit:
+        units = [[segmentation.ends(text, unit) for text in said] for said in texts]
+    counts = truncation.counts(*(sum(map(len, turns)) for turns in units))
+    if truncation.part != "prefix" and any(response.before for response in example.responses):
+        fix = "compare last turns (--turns last), or keep the beginning"
+        raise UsageError(f"--part {truncation.part}", "a response of several turns is cut to its beginning", fix)
     key = example.key if truncation.part == "random-span" else ""
     spans = []
-    for side, text, tokens, ends, count in zip(example.sides, texts, by_token, units, counts, strict=True):
+    for place, side in enumerate(example.sides):
+        said, tokens, turns = texts[place], by_token[place], units[place]
+        turn, count = _in_turn(turns, counts[place])
+        text, ends = said[turn], turns[turn]
         first = truncation.first(len(ends), count, f"{key}:{side}")
         start, end = span(text, ends, first, count, truncation.boundary)
         exact = unit is None and (start, end) == span(text, ends, first, count)
-        spans.append(Span(start, end, count if exact else _tokens_in(tokens, start, end)))
+        kept = count if exact else _tokens_in(tokens[turn], start, end)
+        spans.append(Span(start, end, sum(map(len, tokens[:turn])) + kept, turn))
     return spans
+
+
+def _in_turn(turns: Sequence[Sequence[int]], count: int) -> tuple[int, int]:
+    """Return the turn in which the first `count` units of a response end, and how many of them are its own."""
+    if count == sum(map(len, turns)):
+        return len(turns) - 1, len(turns[-1])
+    for number, ends in enumerate(turns):
+        if count <= len(ends):
+            return number, count
+        count -= len(ends)
+    raise AssertionError("more units than there are")
 
 
 def _tokens_in(ends: Sequence[int], start: int, end: int) -> int:

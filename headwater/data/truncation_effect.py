@@ -84,7 +84,7 @@ class TruncationEffect:
         for lengths, tokens in ((self.before, before), (self.after, after)):
             lengths.add(dict(zip(example.sides, tokens, strict=True)))
         self.prompt_characters += sum(len(message.shown) for message in example.prompt)
-        self.response_characters += sum(len(response.text) for response in example.responses)
+        self.response_characters += sum(len(text) for response in example.responses for text in response.said)
 
     def drop(self, example: Example, reason: str) -> None:
         """Count a row that was not kept."""

@@ -19,7 +19,7 @@ import pyarrow.parquet
 
 from headwater import files
 from headwater.data.layouts import canonical_row, condition_of, prompt_row
-from headwater.data.preference import PAIR_COLUMNS, Candidates, Preference, Record, Response
+from headwater.data.preference import PAIR_COLUMNS, Candidates, Preference, Record
 from headwater.errors import DataError, UsageError
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
@@ -76,7 +76,7 @@ def row_of(record: Record) -> dict[str, Any]:
     if isinstance(record, Candidates):
         completions = [{"response": r.text, "overall_score": r.score, "complete": r.complete} for r in record.responses]
         return head | prompt_row(record.prompt, "instruction") | {"completions": completions}
-    answer = _answer(record.response)
+    answer = [turn.fields for turn in record.response.turns]
     given = {"score": record.response.score, "complete": record.response.complete}
     return head | prompt_row(record.prompt) | {"completion": answer, "label": record.label} | given
 
@@ -84,11 +84,8 @@ def row_of(record: Record) -> dict[str, Any]:
 def exported_row(preference: Preference) -> dict[str, Any]:
     """Return a row of TRL's explicit-prompt conversational form."""
     sides = {"chosen": preference.chosen, "rejected": preference.rejected}
-    return prompt_row(preference.prompt) | {side: _answer(response) for side, response in sides.items()}
-
-
-def _answer(response: Response) -> list[dict[str, str]]:
-    return [{"role": "assistant", "content": response.text}]
+    answers = {side: [turn.fields for turn in response.turns] for side, response in sides.items()}
+    return prompt_row(preference.prompt) | answers
 
 
 class _Sink(Protocol):
@@ -160,7 +157,7 @@ class _Parquet:
         self._path = path
         self._rows: list[Mapping[str, Any]] = []
         self._writer: Any = None
-        self._message_keys: list[str] = []
+        self._message_keys: dict[str, list[str]] = {}
 
     def add(self, row: Mapping[str, Any]) -> None:
         self._rows.append(_with_json(row))
@@ -189,13 +186,16 @@ class _Parquet:
         known: list[str] = self._writer.schema.names
         return known
 
-    def _keys(self) -> Sequence[str]:
-        """Return the keys of messages, like `_columns`. Errors: `DataError` for a key that appears late."""
-        turns = (turn for row in self._rows for column in _PROMPTS for turn in row.get(column, ()))
-        found = {key for turn in turns for key in turn}
+    def _keys(self) -> Mapping[str, Sequence[str]]:
+        """Return the keys of messages by column, like `_columns`. Errors: `DataError` for a key that appears late."""
+        found = {
+            column: {key for row in self._rows for turn in row.get(column, ()) for key in turn} for column in _MESSAGES
+        }
         if self._writer is None:
-            self._message_keys = [key for key in _KEYS if key in found or key in _KEYS[:2]]
-        late = [key for key in _KEYS if key in found and key not in self._message_keys]
+            self._message_keys = {
+                column: [key for key in _KEYS if key in keys or key in _KEYS[:2]] for column, keys in found.items()
+            }
+        late = [key for key in _KEYS if any(key in found[of] and key not in self._message_keys[of] for of in found)]
         if late:
             raise DataError(str(self._path), f"{', '.join(late)} of messages is not in the first rows", "write .jsonl")
         return self._message_keys
@@ -208,8 +208,8 @@ class _Parquet:
 
 _KEYS = ("role", "content", "tool_calls", "tool_call_id", "name")
 """Keys of messages. Calls of tools have any form, and are written as JSON; so is the column `tools`."""
-_PROMPTS = ("prompt", "instruction")
-"""Columns of messages that may hold calls of tools."""
+_MESSAGES = ("prompt", "instruction", "chosen", "rejected", "completion")
+"""Columns of messages, which may hold calls of tools."""
 
 
 def _with_json(row: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -217,7 +217,7 @@ def _with_json(row: Mapping[str, Any]) -> Mapping[str, Any]:
     found = dict(row)
     if "tools" in row:
         found["tools"] = orjson.dumps(row["tools"]).decode()
-    for column in _PROMPTS:
+    for column in _MESSAGES:
         if any("tool_calls" in turn for turn in row.get(column, ())):
             found[column] = [
                 {**turn, "tool_calls": orjson.dumps(turn["tool_calls"]).decode()} if "tool_calls" in turn else turn
@@ -226,21 +226,20 @@ def _with_json(row: Mapping[str, Any]) -> Mapping[str, Any]:
     return found
 
 
-def _messages(keys: Iterable[str] = _KEYS[:2]) -> Any:
+def _messages(keys: Iterable[str]) -> Any:
     return pyarrow.list_(pyarrow.struct([(key, pyarrow.string()) for key in keys]))
 
 
 _COMPLETION = [("response", pyarrow.string()), ("overall_score", pyarrow.float64()), ("complete", pyarrow.bool_())]
 _TYPES = {
     **dict.fromkeys(("id", "source", "tools"), pyarrow.string()),
-    **dict.fromkeys(("prompt", "chosen", "rejected", "completion", "instruction"), _messages()),
     **dict.fromkeys(("score", "score_chosen", "score_rejected", *PAIR_COLUMNS), pyarrow.float64()),
     **dict.fromkeys(("label", "complete", "chosen_complete", "rejected_complete"), pyarrow.bool_()),
     "completions": pyarrow.list_(pyarrow.struct(_COMPLETION)),
 }
 
 
-def _schema(columns: Iterable[str], message_keys: Iterable[str]) -> Any:
+def _schema(columns: Iterable[str], message_keys: Mapping[str, Sequence[str]]) -> Any:
     """Return the types of columns; said, not guessed, because a group may hold nothing but nulls."""
-    types = _TYPES | dict.fromkeys(_PROMPTS, _messages(message_keys))
+    types = _TYPES | {column: _messages(keys) for column, keys in message_keys.items()}
     return pyarrow.schema([(column, types[column]) for column in columns])

@@ -19,6 +19,7 @@ from headwater.data.layouts.description import ALWAYS, Description
 from headwater.data.layouts.layout import MESSAGE_KEYS
 from headwater.data.layouts.messages import instructed, messages
 from headwater.data.layouts.suggestion import suggest
+from headwater.data.layouts.tools import check_text
 from headwater.data.layouts.unread import Columns, Unread
 from headwater.data.preference import Message
 from headwater.data.reading import ReadOptions
@@ -150,6 +151,7 @@ def _described(row: Mapping[str, Any], description: Description, unread: Unread,
     left_out = [(column, value) for column, value in description.left_out(row) if column not in _MODELS]
     fields = unread.check(with_messages(description.row(row))[0], left_out)
     conversation, response = described.answered(fields)
+    check_text(response, "completion")
     model = next((str(row[column]) for column in _MODELS if row.get(column)), name)
     complete = response.complete if "complete" in fields else None
     return answer_to(conversation, response.text, model, str(fields.get("source") or ""), complete)

@@ -73,7 +73,7 @@ def _examples(scored: ScoredPairs) -> ExamplePairs:
 def _example(scored: ScoredPairs, row: int) -> ExamplePair:
     preference = scored.preferences[row]
     chosen, rejected = (
-        ExampleResponse(response.text, float(scored.rewards[row, side]), int(scored.lengths[row, side]))
+        ExampleResponse(response.shown, float(scored.rewards[row, side]), int(scored.lengths[row, side]))
         for side, response in enumerate((preference.chosen, preference.rejected))
     )
     prompt = "\n".join(f"{message.role}: {message.shown}" for message in preference.prompt)

@@ -279,7 +279,7 @@ def _described(fields: Mapping[str, Any]) -> Iterator[Judgement]:
     if "winner" not in fields or not (has_answers or {"model_a", "model_b"} <= set(fields)):
         raise Broken(f"{', '.join(sorted(fields))} are described", f"expected {DESCRIBED}")
     first, second = (str(fields.get(f"model_{side}") or name) for side, name in zip("ab", _UNNAMED, strict=True))
-    found = described.compared(fields) if has_answers else None
+    found = described.texts_compared(fields) if has_answers else None
     one = Judgement(
         prompt=as_text(found.prompt if found else prompt(fields, "prompt") if fields.get("prompt") else ()),
         judge=str(fields.get("judge") or "human"),

@@ -176,8 +176,8 @@ class EncodedRows:
 
     @property
     def lengths(self) -> Floats:
-        """Tokens of the responses, [rows, 2]; 0 where a row has no such response."""
-        return np.array([[len(pair.chosen), len(pair.rejected)] for pair in self.pairs], dtype=np.float64)
+        """Scored tokens of the responses, [rows, 2]; 0 where a row has no such response."""
+        return np.array([pair.scored for pair in self.pairs], dtype=np.float64)
 
 
 def evaluate(model: str, rows: Sequence[Preference | Unpaired], options: EvaluationOptions | None = None) -> Evaluation:

@@ -55,6 +55,7 @@ class Sample:
             long = [_random_pair(rng, ids, end, (prompt, rest, rest - 3, 3))]
         by_length = sorted(pairs, key=lambda pair: pair.length)
         data = [*by_length[:1], *by_length[len(by_length) // 2 :][:1]]
+        data = [pair._replace(chosen_mask=None, rejected_mask=None) for pair in data]  # every token is compared
         again = [0, len(short)] if long and any(limit < longest for limit in limits_of(base_of(model).config)) else [0]
         return cls(short, long, data, again, row, ids)
 

@@ -28,6 +28,8 @@ explicitly what trainers usually assume: `position_ids` restart at the end of th
 last token of the trunk; its left neighbour C1 belongs to the other response.
 
 A labelled response is a pair with one empty side: only its own tokens are stored, and the score of the other side is 0.
+In a response of several turns, the turns of others between those of the assistant are read like all tokens, and not
+scored (`PairTokens.masks`).
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from headwater.data.tokens import PairTokens
+from headwater.data.tokens import Mask, PairTokens
 from headwater.forward.halving import Rows
 from headwater.losses.token_weights import Uniform, Weights
 
@@ -96,7 +98,7 @@ class PairBatch(TypedDict):
     slot: torch.Tensor  # [N] int64: SIDES × pair + side
     weight: torch.Tensor  # [N] float32: how much this token counts
     reference: torch.Tensor | None  # [N] float32: its reference log-probability; None unless all pairs have it
-    lengths: torch.Tensor  # [SIDES × pairs] int64: tokens of every response
+    lengths: torch.Tensor  # [SIDES × pairs] int64: scored tokens of every response
     columns: dict[str, torch.Tensor]  # each [pairs] float32: the numbers that all pairs have, by name
     num_pairs: int
 
@@ -181,6 +183,10 @@ class Path(NamedTuple):
     positions: NDArray[np.int64]
     predictors: NDArray[np.int64]
 
+    def scored(self, mask: Mask | None) -> Path:
+        """Return the path of the tokens that are scored; None for a mask: of all."""
+        return self if mask is None else Path(self.positions[mask], self.predictors[mask])
+
 
 NOWHERE = Path(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
 """The path of an empty side of a labelled response."""
@@ -234,7 +240,9 @@ def collate(pairs: Sequence[PairTokens], row_format: RowFormat = "shared", weigh
             row.add((pair.prompt, pair.chosen[:common]), (pair.chosen[common:], pair.rejected[common:]))
         else:
             row.add_apart(pair.prompt, (pair.chosen, pair.rejected))
-    weight = [each for pair in pairs for each in weights(len(pair.chosen), len(pair.rejected), pair.key)]
+    masks = [mask for pair in pairs for mask in pair.masks]
+    row.paths = [path.scored(mask) for path, mask in zip(row.paths, masks, strict=True)]
+    weight = [each for pair in pairs for each in weights(*pair.scored, pair.key)]
     return _batch(row, row_format, len(pairs), np.concatenate(weight), _references(pairs), _columns(pairs))
 
 

@@ -73,7 +73,8 @@ def key_of(model: Any, what: str, rows: Sequence[PairTokens], *others: Any) -> s
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(memoryview(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()))
     for row in rows:
-        for part in (row.prompt, row.chosen, row.rejected, row.chosen_reference, row.rejected_reference):
+        masks = [mask for mask in row.masks if mask is not None]
+        for part in (row.prompt, row.chosen, row.rejected, row.chosen_reference, row.rejected_reference, *masks):
             digest.update(f"{None if part is None else len(part)} ".encode())
             digest.update(b"" if part is None else np.ascontiguousarray(part).tobytes())
     return digest.hexdigest()

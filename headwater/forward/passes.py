@@ -137,8 +137,8 @@ def score_pairs(
 class TokenValues(NamedTuple):
     """A value for every token of both responses: a log-probability, or the reward of the prefix that ends there."""
 
-    chosen: NDArray[np.float32]  # [len(chosen)]
-    rejected: NDArray[np.float32]  # [len(rejected)]
+    chosen: NDArray[np.float32]  # [scored chosen tokens]
+    rejected: NDArray[np.float32]  # [scored rejected tokens]
 
 
 def each_token_values(
@@ -198,7 +198,7 @@ def token_values(
 
 def starts_of(pairs: Sequence[PairTokens]) -> NDArray[np.int64]:
     """Return the offset of every response in a flat array of token values, [SIDES × pairs + 1]; last, its length."""
-    lengths = (len(response) for pair in pairs for response in (pair.chosen, pair.rejected))
+    lengths = (length for pair in pairs for length in pair.scored)
     return np.cumsum([0, *lengths], dtype=np.int64)
 
 

@@ -109,6 +109,8 @@ def _with_names(values: dict[str, Any], options: Options, stack: contextlib.Exit
             found[word] = stack.enter_context(given.held_loss(value))
         elif takes_rows(option):
             found[word] = _data(value, option, limit, stack)
+            if "turns" in options and memory.has_turns(value):  # they were read so
+                found.setdefault("turns", "whole")
         elif option.kind is Path:
             found[word] = [*map(given.name_of, value)] if isinstance(value, list | tuple) else given.name_of(value)
     return found

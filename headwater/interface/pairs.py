@@ -147,7 +147,7 @@ class Pairs(Sequence[Preference]):
 
 
 def _texts(pair: Preference) -> tuple[str, str, str]:
-    return question_of(pair.prompt), pair.chosen.text, pair.rejected.text
+    return question_of(pair.prompt), pair.chosen.shown, pair.rejected.shown
 
 
 def _cell(text: str) -> str:

@@ -62,7 +62,7 @@ def of_pairs(pairs: Iterable[PairTokens]) -> str:
         for name, value in sorted(pair.columns.items()):
             if name not in ("score_gap", "margin"):
                 digest.update(f" {name} {value}".encode())
-        for ids in (pair.prompt, pair.chosen, pair.rejected):
+        for ids in (pair.prompt, pair.chosen, pair.rejected, *(mask for mask in pair.masks if mask is not None)):
             digest.update(ids.tobytes())
     return digest.hexdigest()
 

@@ -154,4 +154,4 @@ _SIGNS = {name: ("+", "green") for name in ("chosen", "desirable")} | {
 
 def _scored(response: Response) -> str:
     score = "" if response.score is None else f"[{response.score:.3g}] "
-    return score + visible(response.text[:LONGEST])
+    return score + visible(response.shown[:LONGEST])

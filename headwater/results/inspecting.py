@@ -91,7 +91,7 @@ def _inspection(row_reader: RowReader, profile: Profile, tokenizer: str | None) 
 
 def _terms(profile: Profile) -> TermContrast:
     pairs = (record for record in profile.sample if isinstance(record, Preference))
-    found = contrast((pair.chosen.text, pair.rejected.text) for pair in pairs)
+    found = contrast((pair.chosen.words, pair.rejected.words) for pair in pairs)
     frequent = (tuple(WordCount(*word) for word in side) for side in found.frequent)
     return TermContrast(found.pairs, found.words, PRIOR, LEAST, found.chosen, found.rejected, *frequent)
 
@@ -120,7 +120,7 @@ def sample_row(record: Record) -> SampleRow:
     """Return a row with the beginning of its texts."""
     prompt = question_of(record.prompt)
     responses = (
-        SampleResponse(side, response.text[:LONGEST], response.score) for side, response in responses_of(record)
+        SampleResponse(side, response.shown[:LONGEST], response.score) for side, response in responses_of(record)
     )
     return SampleRow(record.id, prompt[:LONGEST], tuple(responses))
 
@@ -129,6 +129,6 @@ def embed_pairs(profile: Profile, count: int, seed: int) -> Embedding:
     """Lay out the responses of some sampled pairs. Errors: `DataError` where there are no pairs, or too few."""
     every = [record for record in profile.sample if isinstance(record, Preference)]
     pairs = [every[place] for place in embedding.drawn(every, count, seed)]
-    features = embedding.of_texts([response.text for pair in pairs for response in (pair.chosen, pair.rejected)])
+    features = embedding.of_texts([response.words for pair in pairs for response in (pair.chosen, pair.rejected)])
     of = f"TF-IDF of {features.shape[1]:,} words"
     return Embedding.of_pairs([pair.id for pair in pairs], embedding.project(features, seed), of, seed)

@@ -131,5 +131,5 @@ def _square(values: torch.Tensor) -> float:
 
 def _log_prob(model: Any, response: PairTokens) -> torch.Tensor:
     """Return log π(response | prompt)."""
-    batch = collate([response._replace(rejected=response.chosen[:0])], "single")
+    batch = collate([response._replace(rejected=response.chosen[:0], rejected_mask=None)], "single")
     return token_log_probs(model, to_device(batch, next(model.parameters()).device)).sum()

@@ -152,7 +152,7 @@ def encoded(records: Sequence[Record], tokenizer: Tokenizer, reading: Reading) -
         Preference(prompt=record.conversation, chosen=response, rejected=response, id=f"{row} {place}")
         for row, record in enumerate(records)
         for place, response in enumerate(record.responses)
-        if response.text.strip()
+        if response.text.strip() or response.extra
     ]
     rows = [Encoded([], []) for _ in records]
     pairs, row_counts, _ = tokenize(stand_ins, tokenizer, reading.max_length or MAX_LENGTH, reading.end)
@@ -251,8 +251,14 @@ class TokenScorer:
         device = next(self._model.parameters()).device
         by_token = self._tokens(self._model, to_device(batch, device)).double().cpu().numpy()
         columns = np.split(by_token, np.cumsum(batch["lengths"])[:-1])
-        counted = (len(each.chosen) for group in groups for each in group)
-        return [self._reduce(column[-count:]) for column, count in zip(columns, counted, strict=True)]
+        responses = (each for group in groups for each in group)
+        return [self._reduce(_scored(column, each)) for column, each in zip(columns, responses, strict=True)]
+
+
+def _scored(values: NDArray[np.float64], response: PairTokens) -> NDArray[np.float64]:
+    """Return the values of the scored tokens of a response, which stands at the end of what was read."""
+    values = values[-len(response.chosen) :]
+    return values if response.chosen_mask is None else values[response.chosen_mask]
 
 
 def reward_token_scorer(model: Any, scale: float = 1.0) -> TokenScorer:

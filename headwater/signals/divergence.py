@@ -107,7 +107,10 @@ def sampled_pairs(
         with plain_generation(policy):
             drawn = generate(policy, [pair.prompt.tolist() for pair in chunk], 2, way, settings, [finite])
         sides = [_until_end(row, ends) for row in drawn[:, width:].cpu().numpy().astype(np.int32)]
-        found += [p._replace(chosen=a, rejected=b) for p, a, b in zip(chunk, sides[::2], sides[1::2], strict=True)]
+        found += [
+            p._replace(chosen=a, rejected=b, chosen_mask=None, rejected_mask=None)
+            for p, a, b in zip(chunk, sides[::2], sides[1::2], strict=True)
+        ]
     return found
 
 

@@ -58,6 +58,9 @@ class PrefixModel:
         rewards = self.score(pairs)
         if not spans or self.token_scorer is None:
             return rewards
+        if any(mask is not None for pair in pairs for mask in pair.masks):
+            say("spans: none of responses of several turns, which a reward model reads from their beginning only")
+            return rewards
         return replace(rewards, spans=_span_rewards(self.token_scorer, pairs, rewards, spans, self.max_tokens))
 
 

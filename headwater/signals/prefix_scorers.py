@@ -154,15 +154,17 @@ def implicit_reward_prefix_scorer(
 
 def _prefix_scorer(pairs: Sequence[PairTokens], values: Sequence[Floats], closing: Closing, sums: bool) -> TokenRewards:
     responses = [(pair.chosen, pair.rejected) for pair in pairs]
-    whole = np.array([[len(chosen), len(rejected)] for chosen, rejected in responses], dtype=np.int64)
+    whole = np.array([pair.scored for pair in pairs], dtype=np.int64)
     closed = np.array([[closing_of(ids, closing) for ids in pair] for pair in responses], dtype=np.int64)
     starts = np.concatenate([[0], np.cumsum(whole.ravel())[:-1]]).reshape(-1, 2)
-    common = np.array([_common(*pair) for pair in responses], dtype=np.int64)
+    common = np.array([_common(pair) for pair in pairs], dtype=np.int64)
     # A response of nothing but its closing token counts as text: a cut keeps at least one token.
     return TokenRewards(np.concatenate(values), starts, whole, np.maximum(whole - closed, 1), common, sums)
 
 
-def _common(chosen: NDArray[np.int32], rejected: NDArray[np.int32]) -> int:
-    shorter = min(len(chosen), len(rejected))
-    differs = np.flatnonzero(chosen[:shorter] != rejected[:shorter])
-    return int(differs[0]) if len(differs) else shorter
+def _common(pair: PairTokens) -> int:
+    """Count the scored tokens with which both responses begin."""
+    shorter = min(len(pair.chosen), len(pair.rejected))
+    differs = np.flatnonzero(pair.chosen[:shorter] != pair.rejected[:shorter])
+    common = int(differs[0]) if len(differs) else shorter
+    return min(common if mask is None else int(mask[:common].sum()) for mask in pair.masks)

@@ -89,7 +89,7 @@ class Words:
     def read(cls, preferences: Sequence[Preference], seed: int) -> Words:
         """Index the responses of `preferences`; `seed` assigns conversations to folds. Errors: `DataError`."""
         folds = folds_of(preferences, seed)
-        texts = [response.text for p in preferences for response in (p.chosen, p.rejected)]
+        texts = [response.words for p in preferences for response in (p.chosen, p.rejected)]
         lengths, grams = _index(texts)
         return cls(lengths.reshape(-1, 2), grams, _beginnings(grams), folds)
 

@@ -67,11 +67,14 @@ def deranged(pairs: Sequence[PairTokens], max_length: int) -> list[PairTokens]:
 
 def _with_responses(pair: PairTokens, other: PairTokens, max_length: int) -> PairTokens:
     max_tokens = max(1, max_length - len(pair.prompt))
+    chosen_mask, rejected_mask = (None if mask is None else mask[:max_tokens] for mask in other.masks)
     return pair._replace(
         chosen=other.chosen[:max_tokens],
         rejected=other.rejected[:max_tokens],
         chosen_reference=None,
         rejected_reference=None,
+        chosen_mask=chosen_mask,
+        rejected_mask=rejected_mask,
     )
 
 

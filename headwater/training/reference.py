@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from headwater import files
 from headwater.console import say
 from headwater.data import token_cache
-from headwater.data.tokens import PairTokens
+from headwater.data.tokens import Mask, PairTokens
 from headwater.errors import ResourceError, UsageError
 from headwater.forward import partial_results
 from headwater.forward.format_check import row_format_for
@@ -106,7 +106,7 @@ class Reference:
             digest.update(memoryview(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()))
         for pair in pairs:
             digest.update(f"{len(pair.prompt)} {len(pair.chosen)} {len(pair.rejected)}".encode())
-            for ids in (pair.prompt, pair.chosen, pair.rejected):
+            for ids in (pair.prompt, pair.chosen, pair.rejected, *(mask for mask in pair.masks if mask is not None)):
                 digest.update(ids.tobytes())
         return digest.hexdigest()
 
@@ -244,10 +244,17 @@ def _from_whole(pair: PairTokens, whole: PairTokens | None) -> PairTokens:
         return pair
     assert whole.chosen_reference is not None
     assert whole.rejected_reference is not None
-    for mine, theirs in ((pair.chosen, whole.chosen), (pair.rejected, whole.rejected)):
-        if not np.array_equal(mine, theirs[: len(mine)]):
+    sides = ((pair.chosen, whole.chosen), (pair.rejected, whole.rejected))
+    for (mine, theirs), mask, whole_mask in zip(sides, pair.masks, whole.masks, strict=True):
+        if not np.array_equal(mine, theirs[: len(mine)]) or not _scores_alike(mask, whole_mask, len(mine)):
             return pair
+    chosen, rejected = pair.scored
     return pair._replace(
-        chosen_reference=whole.chosen_reference[: len(pair.chosen)],
-        rejected_reference=whole.rejected_reference[: len(pair.rejected)],
+        chosen_reference=whole.chosen_reference[:chosen], rejected_reference=whole.rejected_reference[:rejected]
     )
+
+
+def _scores_alike(mask: Mask | None, whole: Mask | None, length: int) -> bool:
+    """Return whether the same of the first `length` tokens are scored under both masks; None: all of them."""
+    every = np.ones(length, dtype=bool)
+    return np.array_equal(every if mask is None else mask, every if whole is None else whole[:length])

@@ -24,6 +24,7 @@ from headwater.data.layouts import (
     detect,
     draft_to_record,
 )
+from headwater.data.layouts.continuations import compared
 from headwater.data.layouts.layout import Part
 from headwater.data.preference import Candidates, Message, Preference, Response, Unpaired
 from headwater.data.reading import read_rows
@@ -59,8 +60,10 @@ def drafted(layout: Layout, fields: Fields) -> Draft | CandidatesDraft | Unpaire
     found = layout.read(fields)
     if isinstance(found, Part):
         assert layout.together
-        return layout.together.join([found.content])[0]
-    return found
+        (draft,) = layout.together.join([found.content])
+        assert isinstance(draft, CandidatesDraft)
+        return draft
+    return compared(found, "last")
 
 
 def record(fields: Fields) -> Record:
@@ -622,7 +625,7 @@ def everything(path: Path) -> tuple[str, list[Record], Counter[str], int]:
     dropped: Counter[str] = Counter()
     for number, fields in enumerate(rows, start=1):
         try:
-            records.append(draft_to_record(source.read(fields), fields, f"file:{number}"))
+            records.append(draft_to_record(drafted(source, fields), fields, f"file:{number}"))
         except NoPreference as verdict:
             dropped[str(verdict)] += 1
     return reason.split(" ")[0], records, dropped, len(rows)

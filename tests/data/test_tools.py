@@ -123,7 +123,6 @@ def test_tools_of_llamafactory_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"chosen": [{"role": "assistant", "content": "", "tool_calls": CALLS}]}, "chosen ends in a call of a tool"),
         ({"prompt": TURNS[:2]}, "the prompt ends in a call of a tool"),
         ({"tools": "weather"}, "tools is a str · expected a list"),
         ({"tools": [{"type": "function"}]}, "tools holds .* without the name of a function"),

@@ -7,7 +7,7 @@ from typing import Any
 
 from headwater.data.layouts.fields import number, own_id
 from headwater.data.layouts.layout import AnyDraft, Broken, CandidatesDraft, Draft, Fields, NoPreference
-from headwater.data.layouts.tools import COLUMN, check_prompt
+from headwater.data.layouts.tools import COLUMN, check_continuation, check_prompt
 from headwater.data.preference import (
     NO_COLUMNS,
     PAIR_COLUMNS,
@@ -57,11 +57,13 @@ def _same_words(one: str, other: str) -> bool:
 
 def check_responses(*responses: Response) -> None:
     """Errors: `NoPreference` if one of one or two responses is empty, or both are the same but for white space."""
-    texts = [response.text for response in responses]
-    if not all(map(str.strip, texts)):
-        raise NoPreference("empty_response")
-    if len(texts) > 1 and _same_words(*texts):
-        raise NoPreference("identical_responses")
+    for response in responses:
+        if not response.text.strip() and not response.extra:
+            raise NoPreference("empty_response")
+    if len(responses) > 1:
+        one, other = responses
+        if _same_words(one.text, other.text) and one.texts[1:] == other.texts[1:]:
+            raise NoPreference("identical_responses")
 
 
 def check_candidates(responses: Iterable[Response]) -> None:
@@ -81,11 +83,15 @@ def _check_whole(prompt: tuple[Message, ...], responses: tuple[Response, ...], n
     if not any(message.role == "user" for message in prompt):
         raise Broken("a prompt without a user turn", "expected at least one", code="NO_USER_TURN")
     check_prompt(prompt)
+    several = [response for response in responses if response.before or response.extra]
+    for response in several:
+        check_continuation(response.before)
     texts = [
         *names,
         *(message.content for message in prompt),
         *[message.extra for message in prompt if message.extra],
         *(response.text for response in responses),
+        *[text for response in several for turn in response.turns for text in turn.texts],
     ]
     if all(map(str.isascii, texts)):  # known without reading the text, and true of most
         return
@@ -101,7 +107,7 @@ def canonical_row(preference: Preference) -> dict[str, Any]:
     """Return the row that headwater writes: TRL's explicit conversational form, with id, source, scores and ends."""
     row: dict[str, Any] = {"id": preference.id, "source": preference.source} | prompt_row(preference.prompt)
     for side, response in (("chosen", preference.chosen), ("rejected", preference.rejected)):
-        row[side] = [{"role": "assistant", "content": response.text}]
+        row[side] = [turn.fields for turn in response.turns]
         row[f"score_{side}"] = response.score
         row[f"{side}_complete"] = response.complete
     return row | dict(preference.columns) | condition_of(preference)

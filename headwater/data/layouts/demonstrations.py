@@ -5,9 +5,10 @@ They are read as desirable responses.
 
 from __future__ import annotations
 
+from headwater.data.layouts.continuations import from_first_answer
 from headwater.data.layouts.fields import complete, text
 from headwater.data.layouts.layout import Fields, UnpairedDraft
-from headwater.data.layouts.messages import continued, conversation, instructed, prompt, with_system
+from headwater.data.layouts.messages import continued, instructed, prompt, whole, with_system
 from headwater.data.preference import Message, Response
 
 
@@ -21,9 +22,9 @@ def conversations(fields: Fields) -> UnpairedDraft:
     return _shown(*_before(fields, "conversations"))
 
 
-def _before(fields: Fields, column: str) -> tuple[tuple[Message, ...], str]:
-    before, last = conversation(fields, column)
-    return with_system(fields, before), last
+def _before(fields: Fields, column: str) -> tuple[tuple[Message, ...], Response]:
+    before, response = from_first_answer(whole(fields, column))
+    return with_system(fields, before), response
 
 
 def alpaca(fields: Fields) -> UnpairedDraft:
@@ -33,7 +34,7 @@ def alpaca(fields: Fields) -> UnpairedDraft:
 
 def query_response(fields: Fields) -> UnpairedDraft:
     """ms-swift: `query` (and `system`, `history`) and `response`."""
-    return _shown(instructed(fields, "query"), text(fields, "response"))
+    return _shown(instructed(fields, "query"), Response(text(fields, "response")))
 
 
 def prompt_completion(fields: Fields) -> UnpairedDraft:
@@ -47,9 +48,8 @@ def prompt_response(fields: Fields) -> UnpairedDraft:
 
 
 def _continued(fields: Fields, column: str) -> UnpairedDraft:
-    before, last = continued(fields, column)
-    return _shown((*prompt(fields, "prompt"), *before), last)
+    return _shown(prompt(fields, "prompt"), continued(fields, column))
 
 
-def _shown(asked: tuple[Message, ...], response: str) -> UnpairedDraft:
-    return UnpairedDraft(asked, Response(response), True)
+def _shown(asked: tuple[Message, ...], response: Response) -> UnpairedDraft:
+    return UnpairedDraft(asked, response, True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
-from headwater.data.layouts import pairs, rated, verdicts
+from headwater.data.layouts import continuations, pairs, rated, verdicts
 from headwater.data.layouts.comparisons import majority
-from headwater.data.layouts.description import ALWAYS, KINDS, Description, Kind
+from headwater.data.layouts.description import KINDS, WITH_TOOLS, Description, Kind
 from headwater.data.layouts.dialogues import is_dialogue
 from headwater.data.layouts.fields import complete, kind, label, listed, number
 from headwater.data.layouts.layout import (
@@ -20,7 +21,8 @@ from headwater.data.layouts.layout import (
     Part,
     UnpairedDraft,
 )
-from headwater.data.layouts.messages import answer, conversation, is_whole_conversation, prompt, with_system
+from headwater.data.layouts.messages import answer, conversation, is_whole_conversation, prompt, text_of, with_system
+from headwater.data.layouts.tools import check_text
 from headwater.data.layouts.unread import Columns
 from headwater.data.preference import Message, Response
 
@@ -56,6 +58,16 @@ def verdict(fields: Fields) -> float | None:
     return verdicts.share(fields, "winner", _NUMBERS)
 
 
+def texts_compared(fields: Fields) -> Compared:
+    """Return two answers as texts, the last turns of conversations. Errors: `Broken`, also for a call of a tool."""
+    found = compared(fields)
+    draft = continuations.compared(Draft(found.prompt, found.first, found.second), "last")
+    assert isinstance(draft, Draft)
+    for side, response in zip("ab", draft[1:], strict=True):
+        check_text(response, side)
+    return Compared(*draft, found.preference)
+
+
 def compared(fields: Fields) -> Compared:
     """Two answers `a` and `b`, texts or conversations, and the `winner`: a, b, tie, or another known spelling."""
     preference = verdict(fields)
@@ -81,7 +93,7 @@ def candidates(fields: Fields) -> CandidatesDraft:
     responses, scores = _list(fields, "responses"), _scores(fields)
     if scores is not None and len(responses) != len(scores):
         raise Broken(f"{len(responses)} responses and {len(scores)} scores", "expected one for each")
-    texts = [answer({"responses": response}, "responses") for response in responses]
+    texts = [text_of({"responses": response}, "responses") for response in responses]
     both = zip(texts, scores or [None] * len(texts), strict=True)
     return CandidatesDraft(prompt(fields, "prompt"), tuple(Response(text, score) for text, score in both))
 
@@ -117,19 +129,19 @@ def shown(fields: Fields) -> UnpairedDraft:
 def one_rated(fields: Fields) -> Part:
     """A `completion` with a `score` and no label: rows with the same prompt become one record."""
     asked, response = answered(fields)
-    return rated.part(asked, response)
+    return rated.part(asked, check_text(response, "completion"))
 
 
 def answered(fields: Fields) -> tuple[tuple[Message, ...], Response]:
     """Return the prompt and the `completion`, which without a `prompt` is a whole conversation."""
     whole = fields.get("prompt") is None
-    before, text = conversation(fields, "completion") if whole else ((), answer(fields, "completion"))
+    before, response = conversation(fields, "completion") if whole else ((), answer(fields, "completion"))
     asked = with_system(fields, before) if whole else prompt(fields, "prompt")
-    return asked, Response(text, number(fields, "score"), complete(fields, "complete"))
+    return asked, replace(response, score=number(fields, "score"), complete=complete(fields, "complete"))
 
 
 def _reads(kind: Kind) -> tuple[str, ...]:
-    return (*ALWAYS, *KINDS[kind])
+    return (*WITH_TOOLS, *KINDS[kind])
 
 
 LAYOUTS: dict[Kind, Layout] = {
@@ -144,7 +156,7 @@ RATED = Layout(
     ("completion", "score"), one_rated, yields="candidates", reads=_reads("unpaired"), together=rated.BY_PROMPT
 )
 """Layouts of single responses without a label: without and with a score."""
-PROMPTS = Columns(ALWAYS)
+PROMPTS = Columns(WITH_TOOLS)
 """What is read of described prompts without responses."""
 
 

@@ -43,6 +43,8 @@ Kind = Literal["pairs", "judged", "candidates", "unpaired", "prompts"]
 _SIDES = ("chosen", "rejected")
 ALWAYS = ("id", "source", "prompt", "system")
 """Names that every kind of data may have."""
+WITH_TOOLS = (*ALWAYS, "tools")
+"""Those that rows may have; of judgements and answers, which are texts, tools are refused."""
 KINDS: Mapping[Kind, tuple[str, ...]] = {
     "judged": ("a", "b", "winner", "score_a", "score_b", "model_a", "model_b", "judge", "category", *PAIR_COLUMNS),
     "candidates": ("responses", "scores", "ranks"),
@@ -56,7 +58,7 @@ KINDS: Mapping[Kind, tuple[str, ...]] = {
 }
 """Names by the kind of data. An entry with one of them decides the kind; `margin` alone means pairs."""
 _DECIDE = {name: kind for kind, names in KINDS.items() for name in names if name not in PAIR_COLUMNS}
-NAMES = tuple(dict.fromkeys((*ALWAYS, *(name for names in KINDS.values() for name in names))))
+NAMES = tuple(dict.fromkeys((*WITH_TOOLS, *(name for names in KINDS.values() for name in names))))
 """Every name that a description can give."""
 _ABOUT = {
     **{side: (f"score_{side}", f"{side}_complete") for side in _SIDES},
@@ -93,7 +95,7 @@ class Description:
 
     @functools.cached_property
     def kind(self) -> Kind:
-        """The kind of data by the names that are given; `prompts` where none but `prompt` and `system` is."""
+        """The kind of data by the names that are given; `prompts` where none of a response is."""
         found = next((_DECIDE[name] for name in self.sources if name in _DECIDE), None)
         return found or ("pairs" if any(name in PAIR_COLUMNS for name in self.sources) else "prompts")
 
@@ -128,7 +130,7 @@ class Description:
     @functools.cached_property
     def _keeps(self) -> tuple[str, ...]:
         """The names under which a column is read that has one of them already."""
-        names = NAMES if self.kind == "prompts" else (*ALWAYS, *KINDS[self.kind])
+        names = NAMES if self.kind == "prompts" else (*WITH_TOOLS, *KINDS[self.kind])
         gone = {*self._columns, *self.sources, *(about for name in self.sources for about in _ABOUT.get(name, ()))}
         return tuple(name for name in names if name not in gone)
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import re
 
+from headwater.data.layouts.continuations import parted
 from headwater.data.layouts.fields import choice, number, text
 from headwater.data.layouts.layout import Broken, Draft, Fields, NoPreference
-from headwater.data.layouts.messages import conversation, instructed, messages, prompt, with_system
+from headwater.data.layouts.messages import instructed, messages, prompt, whole, with_system
 from headwater.data.layouts.verdicts import (
     ONE_OR_TWO,
     ONE_OR_ZERO,
@@ -86,15 +87,12 @@ def helpsteer3(fields: Fields) -> Draft:
 def chatbot_arena(fields: Fields) -> Draft:
     """LMSYS Chatbot Arena conversations: two whole conversations and a `winner`, which may be a tie.
 
-    The earlier answers of a longer conversation are the model's own, so most of those compare different prompts.
+    The earlier answers of a longer conversation are the model's own, so the last turns of most of those are answers to
+    different prompts.
     """
     verdict = share(fields, "winner", WORDS_ONLY)
-    asked, first = conversation(fields, "conversation_a")
-    other, second = conversation(fields, "conversation_b")
-    draft = judged_draft(with_system(fields, asked), Response(first), Response(second), verdict)
-    if asked != other:
-        raise NoPreference("prompts_differ")
-    return draft
+    asked, first, second = parted(whole(fields, "conversation_a"), whole(fields, "conversation_b"))
+    return judged_draft(with_system(fields, asked), first, second, verdict)
 
 
 _WINNERS = ("winner_model_a", "winner_model_b", "winner_tie")
@@ -112,12 +110,13 @@ def arena_human_preference(fields: Fields) -> Draft:
     questions, first, second = _turns_of_three(fields)
     if won[2]:
         raise NoPreference("tie")
-    if first[:-1] != second[:-1]:
-        raise NoPreference("prompts_differ")
-    asked = [Message("user", questions[0])]
-    for answer, question in zip(first[:-1], questions[1:], strict=True):
-        asked += (Message("assistant", answer), Message("user", question))
-    return judged_draft(with_system(fields, tuple(asked)), Response(first[-1]), Response(second[-1]), float(won[1]))
+    asked, one, other = parted(_conversation(questions, first), _conversation(questions, second))
+    return judged_draft(with_system(fields, asked), one, other, float(won[1]))
+
+
+def _conversation(questions: list[str], answers: list[str]) -> list[Message]:
+    both = zip(questions, answers, strict=True)
+    return [turn for asked, said in both for turn in (Message("user", asked), Message("assistant", said))]
 
 
 def _turns_of_three(fields: Fields) -> list[list[str]]:

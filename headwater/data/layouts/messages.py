@@ -12,7 +12,7 @@ from headwater.data.layouts.dialogues import begins_a_dialogue, dialogue_turns_o
 from headwater.data.layouts.fields import kind, listed, optional_text, without_an_answer
 from headwater.data.layouts.layout import Broken, Fields
 from headwater.data.layouts.unread import SYSTEM_COLUMNS, check_keys, code_of_part
-from headwater.data.preference import Message, Role
+from headwater.data.preference import Message, Response, Role
 
 
 class Tags(NamedTuple):
@@ -90,12 +90,18 @@ def messages(fields: Fields, column: str) -> tuple[Message, ...]:
     return tuple([message(item, column) for item in value])
 
 
-def conversation(fields: Fields, column: str) -> tuple[tuple[Message, ...], str]:
-    """Split a conversation before its last turn: (prompt, answer). Errors: `Broken` for another last turn."""
+def whole(fields: Fields, column: str) -> tuple[Message, ...]:
+    """Return a conversation that ends in an answer. Errors: `Broken` for another last turn."""
     turns = messages(fields, column)
     if turns[-1].role != "assistant":
         raise without_an_answer(column, "expected the answer last")
-    return turns[:-1], tools.check_answer(turns[-1], column).content
+    return turns
+
+
+def conversation(fields: Fields, column: str) -> tuple[tuple[Message, ...], Response]:
+    """Split a conversation before its last turn: (prompt, answer). Errors: `Broken` for another last turn."""
+    *before, last = whole(fields, column)
+    return tuple(before), Response(last.content, extra=last.extra)
 
 
 def prompt(fields: Fields, column: str) -> tuple[Message, ...]:
@@ -110,26 +116,33 @@ def _asked(fields: Fields, column: str) -> tuple[Message, ...]:
     return dialogue_turns_of_prompt(value, column) if begins_a_dialogue(value) else (Message("user", value),)
 
 
-def answer(fields: Fields, column: str) -> str:
+def answer(fields: Fields, column: str) -> Response:
     """Return an answer: a text, or a list of one assistant message. Errors: `Broken`."""
-    before, last = continued(fields, column)
-    if before:
-        raise _not_an_answer(column, before, "expected one assistant turn")
-    return last
+    found = continued(fields, column)
+    if found.before:
+        raise _not_an_answer(column, found.before, "expected one assistant turn")
+    return found
 
 
-def continued(fields: Fields, column: str) -> tuple[tuple[Message, ...], str]:
-    """Return the turns of a continuation before its last answer, mostly none, and this answer.
+def text_of(fields: Fields, column: str) -> str:
+    """Return the text of an answer that can be nothing else. Errors: `Broken`, also for a call of a tool."""
+    return tools.check_text(answer(fields, column), column).text
 
-    An answer is a text, a message, or a list of messages that begins and ends with an assistant turn. Errors: `Broken`.
+
+def continued(fields: Fields, column: str) -> Response:
+    """Return an answer with the turns of its continuation before it, mostly none.
+
+    An answer is a text, a message, or a list of messages that begins and ends with an assistant turn. A continuation
+    may begin with the result of a call that ends the prompt. Errors: `Broken`.
     """
     value = fields.get(column)
     if isinstance(value, str):
-        return (), value
+        return Response(value)
     *before, last = (message(value, column),) if isinstance(value, dict) else _turns_of(fields, column)
-    if last.role != "assistant" or (before and (before[0].role != "assistant" or before[-1].role == "assistant")):
+    begins, ends = ("assistant", "tool"), before[-1].role != "assistant" if before else True
+    if last.role != "assistant" or not ends or (before and before[0].role not in begins):
         raise _not_an_answer(column, (*before, last), "expected one assistant turn, or turns from an answer to another")
-    return tuple(before), tools.check_answer(last, column).content
+    return Response(last.content, before=tuple(before), extra=last.extra)
 
 
 def _not_an_answer(column: str, turns: Sequence[Message], expected: str) -> Broken:

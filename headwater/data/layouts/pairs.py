@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from headwater.data.layouts.continuations import parted
 from headwater.data.layouts.dialogues import begins_a_dialogue, dialogue, dialogue_turns, is_dialogue
 from headwater.data.layouts.fields import complete, listed, number, text
 from headwater.data.layouts.layout import Broken, Draft, Fields, NoPreference
 from headwater.data.layouts.messages import (
     continued,
-    conversation,
     instructed,
     is_whole_conversation,
     prompt,
+    whole,
     with_system,
 )
 from headwater.data.layouts.unread import SYSTEM_COLUMNS
@@ -58,20 +59,14 @@ def explicit(fields: Fields, question: str = "prompt") -> Draft:
 
 
 def answered(fields: Fields, asked: tuple[Message, ...], sides: tuple[str, str] = SIDES) -> Draft:
-    """Return the pair of two answers to a prompt, in the columns `sides`.
-
-    Where both continue the conversation by several turns, the last answers are compared, and the turns before them
-    belong to the prompt. Errors: `NoPreference` where these differ, because the last answers are to different prompts.
-    """
-    (before, chosen), (other, rejected) = (continued(fields, side) for side in sides)
-    _check_same(before, other)
-    return pair(fields, (*asked, *before), chosen, rejected)
+    """Return the pair of two answers to a prompt, in the columns `sides`, each with the turns before it."""
+    return pair(fields, asked, *(continued(fields, side) for side in sides))
 
 
 def _prompt_and_dialogues(fields: Fields, question: str) -> Draft:
     draft = hh(fields)
     asked = prompt(fields, question)
-    if asked != draft.prompt and not _asks(draft.prompt, asked[-1]):
+    if asked != before_last(draft) and not _asks(before_last(draft), asked[-1]):
         raise NoPreference("prompts_differ")
     return draft
 
@@ -81,8 +76,8 @@ def implicit(fields: Fields, sides: tuple[str, str] = SIDES) -> Draft:
 
     `sides` are the names of their columns.
 
-    Both are split before their last assistant turn, not where their characters begin to differ: answers that start
-    alike stay whole. Plain texts show no place to split at, and are refused.
+    Both are split before an assistant turn, not where their characters begin to differ: answers that start alike stay
+    whole. Plain texts show no place to split at, and are refused.
     """
     for side in sides:
         if isinstance(fields.get(side), str):
@@ -91,26 +86,29 @@ def implicit(fields: Fields, sides: tuple[str, str] = SIDES) -> Draft:
                 r"expected messages, \n\nHuman: … \n\nAssistant: … dialogues, or a prompt in a column of its own",
                 "name it with --columns prompt=NAME",
             )
-    before, chosen = conversation(fields, sides[0])
-    other, rejected = conversation(fields, sides[1])
-    _check_same(before, other)
-    return pair(fields, with_system(fields, before), chosen, rejected)
+    asked, chosen, rejected = parted(whole(fields, sides[0]), whole(fields, sides[1]))
+    return pair(fields, with_system(fields, asked), chosen, rejected)
 
 
 def prompt_and_conversations(fields: Fields) -> Draft:
     """UltraFeedback binarized (HuggingFaceH4), Argilla's cleaned one: a `prompt`, and two conversations that hold it.
 
-    The conversations are split before their last assistant turn; `prompt` must be one of their questions, or
-    everything before the answer.
+    The conversations are split before an assistant turn; `prompt` must be one of their questions, or what both begin
+    with.
     """
     if not any(is_whole_conversation(fields.get(side)) for side in SIDES):
         return explicit(fields)
     draft = implicit(fields)
     asked = prompt(fields, "prompt")
     is_question = isinstance(fields.get("prompt"), str)
-    if asked != draft.prompt and not (is_question and _asks(draft.prompt, asked[-1])):
+    if asked != before_last(draft) and not (is_question and _asks(before_last(draft), asked[-1])):
         raise NoPreference("prompts_differ")
     return draft
+
+
+def before_last(draft: Draft) -> tuple[Message, ...]:
+    """Return the turns before the last answer, of the chosen response."""
+    return (*draft.prompt, *draft.chosen.before)
 
 
 def _asks(turns: tuple[Message, ...], question: Message) -> bool:
@@ -118,35 +116,31 @@ def _asks(turns: tuple[Message, ...], question: Message) -> bool:
 
 
 def hh(fields: Fields) -> Draft:
-    """Anthropic HH-RLHF: two dialogues, split before their last assistant turn; both must have the same prompt."""
-    before, chosen = dialogue(fields, "chosen")
-    other, rejected = dialogue(fields, "rejected")
-    turns = dialogue_turns(before, "chosen")
-    if before != other:  # white space around turns does not count
-        _check_same(turns, dialogue_turns(other, "rejected"))
-    return pair(fields, with_system(fields, turns), chosen, rejected)
+    """Anthropic HH-RLHF: two dialogues, split before an assistant turn; white space around turns does not count."""
+    (before, chosen), (other, rejected) = (dialogue(fields, side) for side in SIDES)
+    asked = dialogue_turns(before, "chosen")
+    one, two = Response(chosen), Response(rejected)
+    if before != other:
+        others = dialogue_turns(other, "rejected")
+        asked, one, two = parted((*asked, Message("assistant", chosen)), (*others, Message("assistant", rejected)))
+    return pair(fields, with_system(fields, asked), one, two)
 
 
 def argilla(fields: Fields) -> Draft:
     """Argilla's UltraFeedback: `instruction`, `chosen_response`, `rejected_response`; equal ratings prefer nothing."""
-    return pair(fields, instructed(fields), *(text(fields, f"{side}_response") for side in SIDES))
+    return pair(fields, instructed(fields), *(Response(text(fields, f"{side}_response")) for side in SIDES))
 
 
-def pair(fields: Fields, asked: tuple[Message, ...], chosen: str, rejected: str) -> Draft:
+def pair(fields: Fields, asked: tuple[Message, ...], chosen: Response, rejected: Response) -> Draft:
     """Return a pair with the scores that the row holds. Errors: `NoPreference` where both have the same rating."""
     return _rated(Draft(asked, _scored(chosen, fields, "chosen"), _scored(rejected, fields, "rejected")), fields)
 
 
-def _check_same(prompt: tuple[Message, ...], other: tuple[Message, ...]) -> None:
-    if prompt != other:
-        raise NoPreference("prompts_differ")
-
-
-def _scored(response: str, fields: Fields, side: str) -> Response:
+def _scored(response: Response, fields: Fields, side: str) -> Response:
     """Return a response with its score, and whether it is complete (headwater writes `chosen_complete` after a cut)."""
     if _ABOUT_RESPONSES.isdisjoint(fields):
-        return Response(response)
-    return Response(response, _score(fields, side), complete(fields, f"{side}_complete"))
+        return response
+    return replace(response, score=_score(fields, side), complete=complete(fields, f"{side}_complete"))
 
 
 def _score(fields: Fields, side: str) -> float | None:

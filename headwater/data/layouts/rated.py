@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from headwater.data.layouts.fields import number, text
 from headwater.data.layouts.judged import helpsteer_turns
 from headwater.data.layouts.layout import Broken, CandidatesDraft, Fields, Part, Together
-from headwater.data.layouts.messages import answer, instructed, with_system
+from headwater.data.layouts.messages import instructed, text_of, with_system
 from headwater.data.preference import Message, Response
 
 SCORES = ("score", "rating", "reward")
@@ -20,7 +20,7 @@ SCORES = ("score", "rating", "reward")
 def rated(fields: Fields) -> Part:
     """`prompt` or `instruction`, `response`, and the score of this response in one of `SCORES`."""
     asked = instructed(fields, "instruction" if "instruction" in fields else "prompt")
-    return part(asked, Response(answer(fields, "response"), _score(fields)))
+    return part(asked, Response(text_of(fields, "response"), _score(fields)))
 
 
 def score_of(fields: Fields) -> str | None:

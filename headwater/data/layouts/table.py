@@ -118,7 +118,9 @@ LAYOUTS: dict[str, Layout] = {
         reads=(*pairs.READS, "status"),
     ),
     "openai": _pair(
-        ("input", "preferred_output", "non_preferred_output"), trainers.openai, items=(*MESSAGE_KEYS, "messages")
+        ("input", "preferred_output", "non_preferred_output"),
+        trainers.openai,
+        items=(*MESSAGE_KEYS, "messages", "tools"),
     ),
     "swift": _pair(("messages", "rejected_response"), trainers.swift),
     "swift-messages": _pair(("messages", "rejected_messages"), trainers.swift_messages, without=("chosen_messages",)),

@@ -10,10 +10,12 @@ from typing import Any
 from headwater.data.layouts.fields import kind
 from headwater.data.layouts.json_text import parsed
 from headwater.data.layouts.layout import Broken, Fields
-from headwater.data.preference import Message
+from headwater.data.preference import Message, Response
 
 COLUMN = "tools"
 """The column with the tools that a model may call: a list, or its JSON."""
+COLUMNS = (COLUMN, "functions")
+"""Names of that column; `functions` is the older one of OpenAI."""
 RESULTS = frozenset(("tool", "function", "ipython", "tool_response", "observation"))
 """Roles of turns that hold the result of a call; `tool` for chat templates."""
 CALLS = frozenset(("function_call", "tool_call"))
@@ -57,9 +59,10 @@ def with_tools(prompt: tuple[Message, ...], fields: Fields) -> tuple[Message, ..
 
     Errors: `Broken` for tools at two places.
     """
-    if COLUMN not in fields and not any([message.extra for message in prompt]):  # most rows
+    if fields.keys().isdisjoint(COLUMNS) and not any([message.extra for message in prompt]):  # most rows
         return prompt
-    given = [schemas(found, COLUMN)] if (found := _value(fields.get(COLUMN))) else []
+    columns = [column for column in COLUMNS if column in fields]
+    given = [schemas(found, column) for column in columns if (found := _value(fields[column]))]
     given += (message.extras["tools"] for message in prompt if "tools" in message.extras)
     if not given or not prompt:
         return prompt
@@ -74,11 +77,17 @@ def _without_tools(message: Message) -> Message:
     return replace(message, extra=_text(rest, COLUMN) if rest else "") if message.extra else message
 
 
-def check_answer(last: Message, place: str) -> Message:
-    """Return the last turn of a conversation, the response. Errors: `Broken` for one that calls a tool."""
-    if last.extra:
-        raise _broken(f"{place} ends in a call of a tool", "expected a text: only the prompt may hold calls")
-    return last
+def check_text(response: Response, place: str) -> Response:
+    """Return a response. Errors: `Broken` for one that calls a tool, where only a text can be read."""
+    if response.extra:
+        raise _broken(f"{place} ends in a call of a tool", "expected a text: only pairs and single responses may call")
+    return response
+
+
+def check_continuation(before: tuple[Message, ...]) -> None:
+    """Errors: `Broken` for tools that are given within a response: the prompt must have them."""
+    if any("tools" in message.extras for message in before):
+        raise _broken("a turn of a response has tools", "expected them in a column, or in a message of the prompt")
 
 
 def check_prompt(prompt: tuple[Message, ...]) -> None:

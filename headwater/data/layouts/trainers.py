@@ -13,19 +13,20 @@ from headwater.data.layouts.messages import (
     prompt,
     with_system,
 )
-from headwater.data.layouts.pairs import ALPACA, SIDES, answered, explicit, implicit, pair
-from headwater.data.preference import Message
+from headwater.data.layouts.pairs import ALPACA, SIDES, answered, before_last, explicit, implicit, pair
+from headwater.data.layouts.tools import with_tools
+from headwater.data.preference import Message, Response
 
 QUESTIONS = ("prompt", "question", "instruction", "query")
 """Columns that hold a prompt, in layouts where it has no fixed name."""
 
 
 def openai(fields: Fields) -> Draft:
-    """OpenAI preference fine-tuning: `input.messages`, and lists of one message in the two outputs."""
+    """OpenAI preference fine-tuning: `input` with `messages` and `tools`, and lists of a message in the two outputs."""
     given = fields.get("input")
     if not isinstance(given, dict):
         raise Broken(f"input is {kind(given)}", 'expected an object, {"messages": […]}')
-    asked = with_system(fields, messages(given, "messages"))
+    asked = with_tools(with_system(fields, messages(given, "messages")), {"tools": given.get("tools")})
     return answered(fields, asked, ("preferred_output", "non_preferred_output"))
 
 
@@ -42,7 +43,8 @@ def swift_messages(fields: Fields) -> Draft:
 
 def swift_query(fields: Fields) -> Draft:
     """ms-swift, query and response: `query`, `response`, `rejected_response`, and `system`, `history` where given."""
-    return pair(fields, instructed(fields, "query"), text(fields, "response"), text(fields, "rejected_response"))
+    chosen, rejected = (Response(text(fields, column)) for column in ("response", "rejected_response"))
+    return pair(fields, instructed(fields, "query"), chosen, rejected)
 
 
 def messages_prompt(fields: Fields) -> Draft:
@@ -52,7 +54,7 @@ def messages_prompt(fields: Fields) -> Draft:
     """
     if all(is_whole_conversation(fields.get(side)) for side in SIDES):
         draft = implicit(fields)
-        if draft.prompt != prompt(fields, "messages"):
+        if before_last(draft) != prompt(fields, "messages"):
             raise NoPreference("prompts_differ")
         return draft
     return explicit(fields, "messages")
@@ -67,7 +69,7 @@ def chosen_messages(fields: Fields) -> Draft:
             return implicit(fields, sides)
         return answered(fields, prompt(fields, question), sides)
     draft = implicit(fields, sides)
-    if question is not None and not _ends_in(draft.prompt, prompt(fields, question)):
+    if question is not None and not _ends_in(before_last(draft), prompt(fields, question)):
         raise NoPreference("prompts_differ")
     return draft
 

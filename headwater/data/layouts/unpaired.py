@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from headwater.data.layouts.fields import complete, label, number, text
 from headwater.data.layouts.layout import Fields, UnpairedDraft
 from headwater.data.layouts.messages import continued, conversation, instructed, prompt, with_system
@@ -13,21 +15,21 @@ def unpaired(fields: Fields) -> UnpairedDraft:
 
     headwater writes this form too, with the response's `score`, and `complete` for whether it is complete.
     """
-    before, last = continued(fields, "completion")
-    response = Response(last, number(fields, "score"), complete(fields, "complete"))
-    return UnpairedDraft((*prompt(fields, "prompt"), *before), response, label(fields, "label"))
+    given = continued(fields, "completion")
+    response = replace(given, score=number(fields, "score"), complete=complete(fields, "complete"))
+    return UnpairedDraft(prompt(fields, "prompt"), response, label(fields, "label"))
 
 
 def llamafactory_kto(fields: Fields) -> UnpairedDraft:
     """LLaMA-Factory KTO, chat messages: `messages` that end in the answer, and `label`."""
     before, last = conversation(fields, "messages")
-    return UnpairedDraft(with_system(fields, before), Response(last), label(fields, "label"))
+    return UnpairedDraft(with_system(fields, before), last, label(fields, "label"))
 
 
 def llamafactory_kto_sharegpt(fields: Fields) -> UnpairedDraft:
     """LLaMA-Factory KTO, sharegpt form: `conversations` that end in the answer, and `kto_tag`."""
     before, last = conversation(fields, "conversations")
-    return UnpairedDraft(with_system(fields, before), Response(last), label(fields, "kto_tag"))
+    return UnpairedDraft(with_system(fields, before), last, label(fields, "kto_tag"))
 
 
 def llamafactory_kto_alpaca(fields: Fields) -> UnpairedDraft:

@@ -82,10 +82,16 @@ def is_neutral(name: str, value: Any) -> bool:
     if isinstance(value, list):
         return all(is_neutral(name, item) for item in value)
     if isinstance(value, str):
+        if name in _CHOICES and value.strip() == "auto":
+            return True
         return value.strip() in ("", "[]", "{}", "null", "None") or (name in _WEIGHTS and value.strip() in ("1", "1.0"))
     return value is None or (name in _WEIGHTS and value == 1)
 
 
+_CHOICES = ("tool_choice", "function_call")
+"""Settings of OpenAI's requests; `auto` leaves it to the model whether it calls a tool."""
+_SCHEMAS = ("tools", "functions")
+"""Fields whose content is passed on as it is, with keys of any name."""
 _WEIGHTS = [name for name, meaning in _OF_ALL.items() if meaning is _WEIGHT]
 
 
@@ -155,7 +161,7 @@ class Unread:
         for column, value in fields.items():
             if column not in self.reads:
                 problem = self._unread(column, value) or problem
-            elif (type(value) is list or type(value) is dict) and column not in HARMLESS and column != "tools":
+            elif (type(value) is list or type(value) is dict) and column not in HARMLESS and column not in _SCHEMAS:
                 problem = self._in_objects(column, value) or problem
         for column, value in left_out:
             problem = self._unread(column, value) or problem
@@ -191,7 +197,7 @@ class Unread:
                     found = None
                     if key not in self._keys:
                         found = self._unread_key(f"{place}.{key}", key, inner, item)
-                    elif type(inner) is list or type(inner) is dict:
+                    elif (type(inner) is list or type(inner) is dict) and key not in _SCHEMAS:
                         found = self._in_objects(f"{place}.{key}", inner)
                     problem = problem or found
             elif type(item) is list:

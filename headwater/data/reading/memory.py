@@ -145,6 +145,13 @@ def name_of(place: Path) -> str:
     return place.name.split(".")[0]
 
 
+def has_turns(value: Any) -> bool:
+    """Return whether a value is records, of which some have a response of several turns."""
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        return False
+    return any(isinstance(one, RECORDS) and any(response.before for response in one.responses) for one in value)
+
+
 def is_rows(value: Any) -> bool:
     """Return whether a value is data in memory rather than a path, or a list of places."""
     if isinstance(value, Sequence) and not isinstance(value, str):

@@ -8,9 +8,10 @@ from fractions import Fraction
 from pathlib import Path
 
 from headwater.config.calls import fraction, shown
+from headwater.data.layouts.continuations import Turns
 from headwater.data.layouts.description import Description
 from headwater.data.layouts.description_parser import of_file, parse
-from headwater.data.layouts.tools import COLUMN as TOOLS
+from headwater.data.layouts.tools import COLUMNS as TOOLS
 from headwater.errors import UsageError
 
 DESCRIPTIONS = (".yaml", ".yml")
@@ -73,6 +74,9 @@ class ReadOptions(LayoutOptions):
     """Read a dataset on the hub while it downloads, without keeping a copy."""
     limit: int | None = None
     """Maximum number of rows to read."""
+    turns: Turns = "last"
+    """What is compared where responses have several assistant turns: the last one, behind the same earlier turns, or
+    the whole continuation, of which the assistant's tokens count."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -88,6 +92,11 @@ class ReadOptions(LayoutOptions):
         """The condition, or the column that holds it; empty without one."""
         return self.condition or self.condition_column or ""
 
+    def check_last_turns(self, why: str) -> None:
+        """Refuse `--turns whole` where it has no meaning, and say why. Errors: `UsageError`."""
+        if self.turns != "last":
+            raise UsageError(f"--turns {self.turns}", why, "leave it out")
+
     @property
     def ignored(self) -> frozenset[str]:
         """The columns and fields that `--ignore-columns` names."""
@@ -96,7 +105,7 @@ class ReadOptions(LayoutOptions):
     @property
     def also_read(self) -> frozenset[str]:
         """Columns that are read of every layout: of the condition, and of the tools that a model may call."""
-        return frozenset(filter(None, (self.condition_column, TOOLS))) - self.ignored
+        return frozenset(filter(None, (self.condition_column, *TOOLS))) - self.ignored
 
     @property
     def bad_rows(self) -> BadRows:

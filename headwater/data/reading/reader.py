@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -141,14 +142,14 @@ def identity(record: Record) -> tuple[bytes, bool]:
     texts.append("")  # where a role would follow: the prompt ends here, however many responses there are
     label = False
     if isinstance(record, Preference):
-        pair = record.chosen.text, record.rejected.text
+        pair = record.chosen.texts, record.rejected.texts
         label = pair[0] < pair[1]
-        texts += pair if label else reversed(pair)
+        texts += itertools.chain(*(pair if label else reversed(pair)))
     elif isinstance(record, Unpaired):
-        texts.append(record.response.text)
+        texts += record.response.texts
         label = record.label
     else:
-        texts += [response.text for response in record.responses]
+        texts += [text for response in record.responses for text in response.texts]
     return xxh3_128_digest(SEPARATOR.join(texts).encode("utf-8", "surrogatepass")), label
 
 

@@ -18,6 +18,7 @@ from headwater.data.layouts import (
     with_messages,
 )
 from headwater.data.layouts.codes import VerdictCodes
+from headwater.data.layouts.continuations import compared
 from headwater.data.layouts.dialogues import MARKERS_KEPT, has_markers
 from headwater.data.layouts.fields import kind
 from headwater.data.layouts.layout import CandidatesDraft, Fields, Part, Together, Yields
@@ -75,6 +76,7 @@ class RecordMaker:
             return Held(
                 (draft.key, condition, tools), draft.content, {name: fields.get(name) for name in ("id", "source")}
             )
+        draft = compared(draft, self._read_options.turns)
         prompt = with_tools(draft.prompt, fields)
         draft = draft if prompt is draft.prompt else draft._replace(prompt=prompt)
         record = self._noted(draft_to_record(draft, fields, name))

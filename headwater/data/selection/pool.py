@@ -124,7 +124,7 @@ class PoolBuilder:
                 column.extend(_recorded(run, name, len(responses)))
 
     def _measured(self, record: Preference | Candidates, responses: Sequence[Response]) -> Sequence[int]:
-        texts = ["\n".join(message.shown for message in record.prompt), *(response.text for response in responses)]
+        texts = ["\n".join(message.shown for message in record.prompt), *(response.shown for response in responses)]
         return self._measure(texts) if self._measure else [len(text) for text in texts]
 
     def pool(self, scores: Scores) -> Pool:

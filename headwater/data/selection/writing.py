@@ -122,7 +122,7 @@ class ChosenRows:
         ranked = sorted(found, key=lambda one: (math.isnan(one[1]), -one[1]))  # those without a reward come last
         scored = [one for one in ranked if not math.isnan(one[1])] or ranked
         prompt = question_of(record.prompt)
-        best, worst = (ExampleResponse(one.text[:CHARACTERS], reward) for one, reward in (scored[0], scored[-1]))
+        best, worst = (ExampleResponse(one.shown[:CHARACTERS], reward) for one, reward in (scored[0], scored[-1]))
         score, taken = float(self._scores[row]), row in self._chosen
         return Example(record.id, score, taken, prompt[:CHARACTERS], best, worst)
 
@@ -140,7 +140,7 @@ def annotation_rows(records: Iterable[Preference | Candidates], seed: int) -> It
     for record in records:
         responses = responses_of(record)
         order = random.Random(seed_of(seed, record.key)).sample(range(len(responses)), len(responses))
-        texts = {f"response_{number}": responses[place].text for number, place in enumerate(order, start=1)}
+        texts = {f"response_{number}": responses[place].shown for number, place in enumerate(order, start=1)}
         yield {"id": record.id, "source": record.source, "instruction": _asked(record)} | texts | {"order": order}
 
 

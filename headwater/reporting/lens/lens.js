@@ -178,7 +178,7 @@ function start(host) {
     $(`${name}-size`).textContent = `${side.length} tokens${opening ? `, the first ${opening} in both` : ""}`;
     const pieces = side.pieces.map((text, i) => {
       const span = make("span", { "data-place": i });
-      span.className = i >= side.texts ? "closing" : i < entry.opening ? "opening" : "";
+      span.className = i >= side.texts ? "closing" : side.several[i] === 0 ? "unread" : i < entry.opening ? "opening" : "";
       if (side.share) span.classList.add(`by-${speaker(side.share[i])}`);
       const added = increment(side, i, by);
       if (added) {
@@ -202,7 +202,8 @@ function start(host) {
   function readout(name, i) {
     const side = lens.entries[current][name];
     const first = i ? side.ends[i - 1] + 1 : 1;
-    const tokens = side.ends[i] > first ? `tokens ${first} to ${side.ends[i]}` : `token ${first}`;
+    const counted = side.ends[i] > first ? `tokens ${first} to ${side.ends[i]}` : `token ${first}`;
+    const tokens = side.several[i] === 0 ? "not of the assistant" : counted;
     const speaks = side.share ? [{ policy: "said by the policy", reference: "said by the reference" }[
       speaker(side.share[i])] ?? `${Math.round(100 * side.share[i])} % of it said by the policy`] : [];
     const scores = lens.readings.flatMap((reading, place) => {

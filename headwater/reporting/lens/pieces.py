@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from itertools import accumulate
+from itertools import accumulate, groupby
 from typing import NamedTuple
 
 import numpy as np
@@ -12,20 +12,26 @@ import numpy as np
 from headwater.data.conversations import Rendered
 from headwater.data.preference import Preference, Response
 from headwater.data.tokenizers import Tokenizer
-from headwater.data.tokens import Ids, encode, render
+from headwater.data.tokens import Encoded, Ids, encode, mask_from, render
 from headwater.data.turns import EndToken
 from headwater.statistics import Floats
 
 
 class Piece(NamedTuple):
-    """Tokens that share characters, such as the bytes of an emoji, and their text; mostly one token."""
+    """Tokens that share characters, such as the bytes of an emoji, and their text; mostly one token.
+
+    No tokens: a text that is read and not scored, such as a user's turn within a response.
+    """
 
     text: str
     tokens: int
 
 
 class Pieces(NamedTuple):
-    """A response as a model reads it: `before`, the texts of `text` and `after` join to exactly the response."""
+    """A response as a model reads it: `before`, the texts of `text` and `after` join to exactly the response.
+
+    Of a response of several turns, they join to what the template writes behind the header of its first one.
+    """
 
     before: str
     """What of the response the chat template strips, mostly white space, at the beginning …"""
@@ -64,6 +70,8 @@ def pieces_of(
     first = len(encoded.ids) - len(ids)
     if first < 0 or encoded.ids[first:].tolist() != ids.tolist():
         return None
+    if row.turns:
+        return _of_turns(row, encoded, first)
     ends = [stop for _, stop in encoded.offsets[first:]]
     starts = [start for start, _ in encoded.offsets[first:]]
     split = next((i for i, start in enumerate(starts) if start >= limit and ends[i] > limit), len(ids))
@@ -75,6 +83,24 @@ def pieces_of(
     whole = response.text
     after = whole[row.skipped + limit - begin :]
     return Pieces(whole[: row.skipped], text, list(parts(row.text, limit, len(row.text), ends[split:])), after)
+
+
+def _of_turns(row: Rendered, encoded: Encoded, first: int) -> Pieces:
+    """Part a response of several turns that begins at token `first`: turns of others are pieces without tokens."""
+    limit, place = row.body[1], row.start
+    text: list[Piece] = []
+    closing: list[Piece] = []
+    tokens = zip(mask_from(encoded, first), encoded.offsets[first:], strict=True)
+    for scored, run in groupby(tokens, key=lambda token: bool(token[0])):
+        ends = [end for _, (_, end) in run]
+        if not scored:
+            text.append(Piece(row.text[place : ends[-1]], 0))
+        else:
+            said = [end for end in ends if end <= limit]
+            text += parts(row.text, place, limit if len(said) < len(ends) else ends[-1], said)
+            closing = list(parts(row.text, limit if said else place, len(row.text), ends[len(said) :]))
+        place = ends[-1]
+    return Pieces("", text, closing, "")
 
 
 def pieces_of_row(row: Rendered, tokenizer: Tokenizer, prompt: int) -> tuple[list[Piece], list[Piece]]:
