@@ -190,22 +190,23 @@ def _between_graphemes(text: str, start: int, end: int) -> bool:
     return start < end and all(segmentation.is_grapheme_end(text, offset) for offset in (start, end))
 
 
-def cut(response: Response, span: Span) -> Response:
-    """Keep the characters of a span, and the turns before it; a response that lost its end is no longer `complete`.
+def cut(response: Response, start: int, end: int, turn: int | None = None) -> Response:
+    """Keep the characters from `start` to `end`; a response that lost its end is no longer `complete`.
 
-    A call of a tool is kept with the whole text before it, or not at all.
+    They are those of the assistant's turn number `turn`, None: of the last one; the turns before it are kept. A call of
+    a tool is kept with the whole text before it, or not at all.
     """
-    if span.turn == len(response.said) - 1:
+    if turn is None or turn == len(response.said) - 1:
         complete, extra, before = response.complete, response.extra, response.before
         text = response.text
     else:
-        place = [number for number, turn in enumerate(response.before) if turn.role == "assistant"][span.turn]
-        turn, before, complete = response.before[place], response.before[:place], True
-        text, extra = turn.content, turn.extra
-    whole = span.end == len(text)
+        place = [number for number, each in enumerate(response.before) if each.role == "assistant"][turn]
+        last, before, complete = response.before[place], response.before[:place], True
+        text, extra = last.content, last.extra
+    whole = end == len(text)
     return replace(
         response,
-        text=text[span.start : span.end],
+        text=text[start:end],
         complete=complete and whole,
         before=before,
         extra=extra if whole else "",
@@ -268,7 +269,9 @@ def shortened(
     for example, ends in _with_ends(examples, token_ends):
         effect.row_counts.rows_in += 1
         spans = _spans(example, truncation, ends)
-        responses = [cut(response, span) for response, span in zip(example.responses, spans, strict=True)]
+        responses = [
+            cut(each, span.start, span.end, span.turn) for each, span in zip(example.responses, spans, strict=True)
+        ]
         try:
             check_responses(*responses)
         except NoPreference as reason:
