@@ -44,6 +44,9 @@ def freeze(job: TrainingJob, model: Any, pairs: Pairs, row_format: RowFormat) ->
         return None
     if str_to_bool(os.environ.get("ACCELERATE_USE_FSDP", "false")):
         raise UsageError("--freeze-layers", "does not work with FSDP, which shards frozen layers too", "leave it out")
+    if any(mask is not None for part in (pairs.train, pairs.held_out) for pair in part for mask in pair.masks):
+        problem = "stores the hidden states of responses of one turn, and some have several"
+        raise UsageError("--freeze-layers", problem, "compare last turns (--turns last), or leave it out")
     size = freezing.freeze(model, count)
     split = split_of(model)
     assert split is not None

@@ -49,12 +49,11 @@ def read(path: Path, rows: list[dict[str, Any]], read_options: ReadOptions = SKI
 MEANT = {
     "TOOLS": [
         row(tools='[{"type": "function"}]'),
-        row(chosen=said("assistant", "Let me count.", tool_calls=CALL)),
-        row(chosen=said("assistant", "", tool_calls=CALL), rejected=said("assistant", "", tool_calls=CALL)),
-        row(chosen=said("assistant", "I look.", tool_calls=CALL), rejected=said("assistant", "I look.")),
+        row(chosen=said("assistant", "Let me count.", tool_calls=[{"type": "function"}])),
+        row(chosen=said("assistant", "8.", tool_call_id="1")),
         row(prompt=[*said("user", "Count."), {"role": "assistant", "content": None, "tool_calls": CALL}]),
-        row(tool_choice="auto"),
-        row(chosen=said("assistant", "", function_call={"name": "legs", "arguments": "{}"})),
+        row(tool_choice="required"),
+        row(function_call="none"),
     ],
     "MEDIA": [
         row(images=["a.png"]),
@@ -220,10 +219,10 @@ def test_whole_conversations_and_candidates_held_as_text_are_read(tmp_path: Path
     assert [response.text for response in candidates.responses] == ["A", "B"]
 
 
-def test_tool_calls_in_messages_held_as_text_are_refused_too(tmp_path: Path) -> None:
+def test_tool_calls_in_messages_held_as_text_are_read_too(tmp_path: Path) -> None:
     fields = row(1) | {"chosen": json.dumps(said("assistant", "Hm.", tool_calls=CALL))}
-    row_reader, _ = read(tmp_path / "a.jsonl", [row(), fields])
-    assert row_reader.quarantine.codes == {"TOOLS": 1}
+    _, (_, found) = read(tmp_path / "a.jsonl", [row(), fields])
+    assert found.chosen.text == "Hm." and '"n":2' in found.chosen.extra
 
 
 @pytest.mark.parametrize("text", ['{"legs": 16}', "[0]", "[1, 2", "[]", '["a"]', "{role: x}", '[{"a": 1}]'])
@@ -294,7 +293,7 @@ def test_data_without_a_usable_row_names_the_reasons(tmp_path: Path) -> None:
 
 def test_the_first_refused_row_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"a\.jsonl:1 · tool_choice changes .* --ignore-columns tool_choice"):
-        read(tmp_path / "a.jsonl", [row(tool_choice="auto")], ReadOptions())
+        read(tmp_path / "a.jsonl", [row(tool_choice="required")], ReadOptions())
 
 
 def test_fields_of_messages_that_change_the_meaning_are_known_in_columns_too() -> None:
