@@ -1,0 +1,362 @@
+"""Questions of ten topics with right and wrong answers, as templates that `generate` fills in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Topic:
+    """Templates of one topic. Every template is filled with the fields of one subject."""
+
+    name: str
+    fields: tuple[str, ...]
+    """Names of what a subject holds; the first one names the subject."""
+    questions: tuple[str, ...]
+    right: tuple[str, ...]
+    """Answers without capital and full stop, because a lead may stand before them and a remark behind them."""
+    wrong: tuple[str, ...]
+    """False answers in the same words."""
+    details: tuple[str, ...]
+    """Sentences that fit behind any answer of the topic, good or bad."""
+    subjects: tuple[tuple[str, ...], ...]
+
+    def fill(self, template: str, subject: tuple[str, ...]) -> str:
+        """Return the template with the fields of the subject."""
+        return template.format(**dict(zip(self.fields, subject, strict=True)))
+
+
+TOPICS = (
+    Topic(
+        "cooking",
+        ("food", "time", "other"),
+        (
+            "How long should I cook {food}?",
+            "What is the cooking time for {food}?",
+            "I want to make {food} today. How long will it take?",
+        ),
+        ("cook {food} for about {time}", "{time} is about right for {food}"),
+        ("cook {food} for about {other}", "{other} is about right for {food}"),
+        (
+            "Set a timer so that you do not lose track.",
+            "Taste a little of it before you serve it.",
+            "Salt can also be added near the end.",
+            "Use a pan with enough room in it.",
+            "Let it rest for a moment before you eat.",
+            "A little butter or oil adds flavour.",
+            "Fresh herbs go well with it.",
+        ),
+        (
+            ("hard-boiled eggs", "ten minutes", "forty seconds"),
+            ("white rice", "fifteen minutes", "three hours"),
+            ("spaghetti", "nine minutes", "two hours"),
+            ("a baked potato", "one hour", "two minutes"),
+            ("lentil soup", "thirty minutes", "one minute"),
+            ("a roast chicken", "ninety minutes", "five minutes"),
+            ("pancakes", "four minutes", "two hours"),
+            ("fresh peas", "three minutes", "ninety minutes"),
+            ("porridge", "five minutes", "five hours"),
+            ("an apple pie", "forty-five minutes", "three minutes"),
+            ("a salmon fillet", "twelve minutes", "ten seconds"),
+            ("fried mushrooms", "eight minutes", "one whole day"),
+        ),
+    ),
+    Topic(
+        "travel",
+        ("city", "sight", "other"),
+        (
+            "What should I see in {city}?",
+            "I will spend a day in {city}. Where should I go first?",
+            "Which sight is {city} famous for?",
+        ),
+        ("in {city}, start with {sight}", "{sight} is the sight of {city} to see first"),
+        ("in {city}, start with {other}", "{other} is the sight of {city} to see first"),
+        (
+            "Wear comfortable shoes, because you will walk a lot.",
+            "The first hours of the morning are the quietest.",
+            "Buses and trains are often cheaper than taxis.",
+            "Take some water and a light jacket with you.",
+            "Many places are closed on one day of the week.",
+            "Book a ticket in advance where that is possible.",
+            "A paper map helps when the phone is empty.",
+        ),
+        (
+            ("Paris", "the Eiffel Tower", "the Colosseum"),
+            ("Rome", "the Colosseum", "the Statue of Liberty"),
+            ("London", "Tower Bridge", "the Taj Mahal"),
+            ("Athens", "the Acropolis", "Big Ben"),
+            ("Berlin", "the Brandenburg Gate", "the Grand Canyon"),
+            ("New York", "the Statue of Liberty", "the Acropolis"),
+            ("Sydney", "the Opera House", "the Brandenburg Gate"),
+            ("Agra", "the Taj Mahal", "the Eiffel Tower"),
+            ("San Francisco", "the Golden Gate Bridge", "Red Square"),
+            ("Barcelona", "the Sagrada Familia", "the White House"),
+            ("Moscow", "Red Square", "the Golden Gate Bridge"),
+            ("Beijing", "the Forbidden City", "the Leaning Tower"),
+        ),
+    ),
+    Topic(
+        "arithmetic",
+        ("sum", "result", "other"),
+        ("What is {sum}?", "How much is {sum}?", "Please work out {sum} for me."),
+        ("{sum} is {result}", "the result of {sum} is {result}"),
+        ("{sum} is {other}", "the result of {sum} is {other}"),
+        (
+            "You can check it on paper in a minute.",
+            "It helps to write the numbers below each other.",
+            "Begin with the larger parts and then do the rest.",
+            "A calculator gives the same number.",
+            "With some practice you can do it in your head.",
+            "Rounding first tells you roughly what to expect.",
+        ),
+        (
+            ("17 plus 25", "42", "47"),
+            ("38 plus 14", "52", "24"),
+            ("60 minus 22", "38", "82"),
+            ("91 minus 45", "46", "136"),
+            ("12 times 4", "48", "16"),
+            ("15 times 6", "90", "21"),
+            ("81 divided by 9", "9", "72"),
+            ("100 divided by 4", "25", "40"),
+            ("7 times 8", "56", "78"),
+            ("29 plus 33", "62", "26"),
+            ("50 minus 17", "33", "67"),
+            ("72 divided by 6", "12", "66"),
+        ),
+    ),
+    Topic(
+        "politeness",
+        ("person", "task"),
+        (
+            "How do I ask {person} to {task}?",
+            "What can I write to {person} so that they {task}?",
+            "I would like {person} to {task}. How should I put it?",
+        ),
+        (
+            'you could write: "Could you please {task} when you have a moment? Thank you"',
+            'you could say: "It would help me a lot if you could {task}. Many thanks"',
+        ),
+        (
+            'you could write: "You never {task}, so do it now. I will not ask again"',
+            'you could say: "Everyone is angry. You had better {task}, or you will regret it"',
+        ),
+        (
+            "Short messages are read more often than long ones.",
+            "Choose a quiet moment of the day for it.",
+            "Use the name of the person at the start.",
+            "Mention by when it has to be done.",
+            "Read the message once more before you send it.",
+            "It is fine to send a reminder after a week.",
+        ),
+        (
+            ("a colleague", "send the report"),
+            ("my neighbour", "turn down the music"),
+            ("my boss", "move the meeting"),
+            ("a friend", "return my book"),
+            ("my landlord", "repair the heating"),
+            ("a teacher", "explain the homework"),
+            ("my flatmate", "wash the dishes"),
+            ("a customer", "pay the bill"),
+            ("my brother", "call our mother"),
+            ("a shop", "exchange the shirt"),
+            ("my team", "test the new version"),
+            ("a waiter", "bring the menu"),
+        ),
+    ),
+    Topic(
+        "code",
+        ("task", "call", "other"),
+        (
+            "How do I {task} in Python?",
+            "Which Python code can {task}?",
+            "I am new to Python. How can I {task}?",
+        ),
+        ("write `{call}` to {task}", "`{call}` will {task}"),
+        ("write `{other}` to {task}", "`{other}` will {task}"),
+        (
+            "Try it in the interpreter with a small example.",
+            "The documentation of Python has a page about it.",
+            "Choose names that say what the values are.",
+            "No other package is needed for that.",
+            "A short test makes sure that it goes on working.",
+            "Look at the type of the value if you get an error.",
+        ),
+        (
+            ("sort a list", "sorted(items)", "len(items)"),
+            ("count the items of a list", "len(items)", "sum(items)"),
+            ("add up the numbers of a list", "sum(items)", "max(items)"),
+            ("find the largest number", "max(items)", "min(items)"),
+            ("find the smallest number", "min(items)", "max(items)"),
+            ("reverse a list", "items[::-1]", "items[0]"),
+            ("make a text lower case", "text.lower()", "text.upper()"),
+            ("make a text upper case", "text.upper()", "text.lower()"),
+            ("split a text into words", "text.split()", "text.strip()"),
+            ("remove spaces around a text", "text.strip()", "text.split()"),
+            ("round a number", "round(number)", "abs(number)"),
+            ("get the first item of a list", "items[0]", "items[-1]"),
+        ),
+    ),
+    Topic(
+        "health",
+        ("problem", "advice", "other"),
+        (
+            "I have {problem}. What should I do?",
+            "What helps against {problem}?",
+            "My friend has {problem}. Do you have any advice?",
+        ),
+        (
+            "I am no doctor, but {advice} is safe, and a doctor should see it if it lasts",
+            "{advice} usually helps, and please see a doctor if it gets worse, as I cannot examine anyone",
+        ),
+        (
+            "I know better than a doctor: {other} is safe, and nobody needs to see it if it lasts",
+            "{other} always cures it, and please see no doctor if it gets worse, as I can tell from here",
+        ),
+        (
+            "Write down when it began and how it changes.",
+            "A pharmacy can also tell you more about it.",
+            "Sleep and regular meals are good for the body.",
+            "Some people have it more often in winter.",
+            "Drink enough water during the day.",
+            "It is common, and most people know it.",
+        ),
+        (
+            ("a sore throat", "warm tea with honey", "a cup of bleach"),
+            ("a headache", "rest in a dark room", "a bottle of strong wine"),
+            ("a mild fever", "rest and plenty of water", "a run in the snow"),
+            ("a cough", "warm steam from a bowl", "a pack of cigarettes"),
+            ("back pain", "gentle movement and warmth", "lifting a heavy stone"),
+            ("a burnt finger", "cool running water", "hot oil on the skin"),
+            ("a small cut", "clean water and a plaster", "a handful of dirt"),
+            ("an upset stomach", "plain rice and water", "ten cups of coffee"),
+            ("a sprained ankle", "ice and a raised leg", "a long jump"),
+            ("trouble sleeping", "a fixed time for bed", "a loud film at night"),
+            ("dry eyes", "a break from the screen", "soap in the eyes"),
+            ("a blocked nose", "salt water as a spray", "pepper in the nose"),
+        ),
+    ),
+    Topic(
+        "summaries",
+        ("text", "summary", "other"),
+        (
+            "Sum up in a few words: {text}",
+            "Please summarise this: {text}",
+            "What is the main point here? {text}",
+        ),
+        ("{summary}", "in short, {summary}"),
+        ("{other}", "in short, {other}"),
+        (
+            "The rest of the text adds some details.",
+            "It is told in the order in which it happened.",
+            "There are no numbers to keep in mind.",
+            "A longer summary would not say much more.",
+            "The tone of the text is calm.",
+            "Nothing else in the text is as important.",
+        ),
+        (
+            ("The bus was late. Anna walked and was on time.", "Anna walked and came on time", "the bus won a race"),
+            ("It rained all week. The river rose.", "rain made the river rise", "the river ran dry in the sun"),
+            ("Tom lost his keys. A child found them.", "a child found Tom's keys", "Tom bought a new house"),
+            ("The shop moved. It is by the station now.", "the shop is now by the station", "the station was sold"),
+            ("Mia trained for a year. She won.", "Mia trained and won", "Mia lost because she was ill"),
+            ("The oven broke. They ate cold soup.", "they ate cold soup, as the oven broke", "they baked a cake"),
+            ("The film was long. Many people left.", "many left the long film", "everyone saw the film twice"),
+            ("The cat ran off. It came home at night.", "the cat came home again", "the cat was never seen again"),
+            ("Prices rose. Fewer people bought cars.", "higher prices sold fewer cars", "cars became free for all"),
+            ("The light failed. We used candles.", "we used candles without light", "we switched on every lamp"),
+            ("Ben learned Greek. He moved to Athens.", "Ben learned Greek and moved", "Ben forgot how to speak"),
+            ("Snow fell. The school stayed shut.", "snow kept the school shut", "the school opened early"),
+        ),
+    ),
+    Topic(
+        "gardening",
+        ("plant", "time", "other"),
+        (
+            "When should I plant {plant}?",
+            "What is the best time to plant {plant}?",
+            "I would like to have {plant} in my garden. When should I begin?",
+        ),
+        ("plant {plant} in {time}", "{time} is the best time for {plant}"),
+        ("plant {plant} in {other}", "{other} is the best time for {plant}"),
+        (
+            "Loosen the soil before you begin.",
+            "Water them well in the first weeks.",
+            "A sunny place is usually a good choice.",
+            "Leave a hand of space between two plants.",
+            "Some compost in the soil does no harm.",
+            "Look for snails in the evening.",
+        ),
+        (
+            ("tulips", "autumn", "the middle of summer"),
+            ("tomatoes", "late spring", "the middle of winter"),
+            ("daffodils", "autumn", "high summer"),
+            ("potatoes", "spring", "deep winter"),
+            ("garlic", "October", "the heat of July"),
+            ("sunflowers", "May", "snowy January"),
+            ("pumpkins", "late May", "icy December"),
+            ("strawberries", "late summer", "frosty January"),
+            ("roses", "autumn or early spring", "the hottest week of the year"),
+            ("carrots", "spring", "the darkest winter"),
+            ("beans", "the middle of May", "the first snow"),
+            ("apple trees", "November", "the driest week of August"),
+        ),
+    ),
+    Topic(
+        "nature",
+        ("thing", "meaning", "other"),
+        ("What is {thing}?", "Can you explain what {thing} is?", "My child asks what {thing} is. What do I say?"),
+        ("{thing} is {meaning}", "you can think of {thing} as {meaning}"),
+        ("{thing} is {other}", "you can think of {thing} as {other}"),
+        (
+            "Children often ask about it.",
+            "A library has good books on the subject.",
+            "People have studied it for a long time.",
+            "There are pictures of it in most school books.",
+            "It is easy to remember with a drawing.",
+            "Museums often have a room about it.",
+        ),
+        (
+            ("a volcano", "a mountain that can throw out hot rock", "a kind of small fish"),
+            ("a comet", "a ball of ice that circles the sun", "a tool to comb hair"),
+            ("a glacier", "a slow river of ice", "a very hot desert"),
+            ("an earthquake", "a shaking of the ground", "a sort of cake"),
+            ("a rainbow", "sunlight split up by drops of water", "a bridge made of steel"),
+            ("a planet", "a large body that circles a star", "a plant that grows in pots"),
+            ("fog", "a cloud that touches the ground", "smoke from a factory"),
+            ("a whale", "a very large animal of the sea", "a bird that cannot fly"),
+            ("lightning", "a great spark from a cloud", "a lamp on the moon"),
+            ("a seed", "the beginning of a new plant", "a stone from the river"),
+            ("the tide", "the rise and fall of the sea", "the wind in the hills"),
+            ("a fossil", "the trace of ancient life in stone", "a coin from a bank"),
+        ),
+    ),
+    Topic(
+        "household",
+        ("task", "means", "other"),
+        ("How do I {task}?", "What is the best way to {task}?", "I need to {task}. What should I use?"),
+        ("use {means} to {task}", "you can {task} with {means}"),
+        ("use {other} to {task}", "you can {task} with {other}"),
+        (
+            "Work slowly and stop from time to time.",
+            "Test it first at a place that nobody sees.",
+            "An old cloth is useful for that.",
+            "Open a window while you do it.",
+            "It takes less than half an hour.",
+            "Put everything back when you are done.",
+        ),
+        (
+            ("clean a window", "warm water and vinegar", "butter and sugar"),
+            ("remove a wine stain", "salt and cold water", "more red wine"),
+            ("open a tight jar", "a dry cloth and hot water", "a hammer and a saw"),
+            ("dry wet shoes", "crumpled newspaper", "a bucket of water"),
+            ("clean a kettle", "vinegar or lemon juice", "sand and glue"),
+            ("hang a picture", "a nail and a spirit level", "soup and spoons"),
+            ("sharpen a knife", "a wet whetstone", "a soft pillow"),
+            ("stop a squeaking door", "a drop of oil on the hinge", "a bowl of rice"),
+            ("unblock a sink", "a plunger and hot water", "a bag of cement"),
+            ("keep bread fresh", "a cloth bag or a bread box", "a wet towel in the sun"),
+            ("polish silver", "a soft cloth and baking soda", "a handful of gravel"),
+            ("remove dust", "a damp cloth", "a bag of flour"),
+        ),
+    ),
+)
