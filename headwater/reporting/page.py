@@ -30,6 +30,7 @@ from headwater.reporting.outline import outline
 from headwater.reporting.plots import PLOTS
 from headwater.reporting.plots.drawing import CHOSEN, DARK, REJECTED
 from headwater.reporting.scripts import embedded, own, source, vega
+from headwater.reporting.side_by_side import beside
 from headwater.results.comparison import ComparisonTables, ExampleAnswers
 from headwater.results.evaluation import Diagnostics, ExamplePair, better_rule
 from headwater.results.runs import Run
@@ -66,6 +67,7 @@ def render(runs: Sequence[Run], margin: float = MARGIN) -> str:
         verdict=plan.verdict,
         key_numbers=plan.numbers,
         key_figure=plan.figure,
+        answers=beside(runs),
         overview=[_overview(run, names) for run in runs],
         accounts=[_row_counts(stage, names[run.path]) for run in runs for stage in run.row_counts],
         metrics=_metrics(runs, names),

@@ -8,13 +8,13 @@ other one has one of four faults, each as often as the others:
     wrong       friendly and to the point, but false (in health: dangerous)
     off_topic   friendly and right, but the answer to another question
 
-The fault lies in the opening of an answer; one to three sentences follow that suit any answer of the topic. Every second
-chosen answer is the longer one in words, so that length predicts nothing.
+The fault lies in the opening of an answer; one to three sentences follow that suit any answer of the topic. Every
+second chosen answer is the longer one in words, so that length predicts nothing.
 
 **The ceiling.** A label contradicts the quality with probability `flip`: the best scorer agrees with 1 − `flip` of the
 labels. One that has no knowledge of the subjects cannot tell wrong answers, a quarter of the pairs.
 
-**The parts.** Training for a reward model, training for a policy, and held-out pairs share no subject, and so neither a
+**The parts.** Pairs for a judge, pairs for a policy, and held-out pairs share no subject, and so neither a
 prompt nor an answer's opening: of every topic, five subjects, five and two.
 """
 
@@ -33,7 +33,7 @@ Fault = Literal["rude", "evasive", "wrong", "off_topic"]
 FAULTS: tuple[Fault, ...] = get_args(Fault)
 DETAILS = (1, 3)
 """Fewest and most sentences behind the opening of an answer."""
-SHARES = {"reward": 5, "policy": 5, "heldout": 2}
+SHARES = {"judge": 5, "policy": 5, "heldout": 2}
 """Subjects of every topic by the part that they belong to."""
 LEADS = ("Happy to help:", "Gladly:", "Of course:", "With pleasure:")
 RUDE = ("Not this again.", "What a silly question.", "You should know this.", "Stop wasting my time.")
@@ -71,7 +71,7 @@ class TopicPairs:
 class Parts(NamedTuple):
     """Pairs by what they are for; no two parts share a subject."""
 
-    reward: list[Preference]
+    judge: list[Preference]
     policy: list[Preference]
     heldout: list[Preference]
 
