@@ -46,7 +46,7 @@ def test_import_is_instant_and_functions_are_made_without_torch() -> None:
 
 
 def test_every_command_but_those_for_the_terminal_is_a_function() -> None:
-    assert set(COMMANDS) - set(interface.FUNCTIONS.values()) == {"demo", "doctor", "run", "env", "tokens"}
+    assert set(COMMANDS) - set(interface.FUNCTIONS.values()) == {"demo", "demo-real", "doctor", "run", "env", "tokens"}
     assert {*interface.FUNCTIONS, *interface.__all__, "losses"} - {"FUNCTIONS", "function"} == set(headwater.__all__)
 
 

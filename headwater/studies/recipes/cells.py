@@ -20,6 +20,7 @@ from headwater.studies.recipes import patterns
 from headwater.studies.recipes.recipe import Recipe, Step
 
 COMMANDS = (
+    "inspect",
     "preprocess",
     "sample",
     "select",
@@ -40,6 +41,7 @@ COMMANDS = (
 """Commands that can be steps: those that write a run."""
 STEPS = {name: f"headwater.commands.{name.replace('-', '_')}" for name in COMMANDS}
 STEPS["fold"] = "headwater.studies.recipes.folds"
+STEPS["align-anything"] = "headwater.studies.recipes.align_anything"
 """Modules of steps by name; those that are no commands are made by recipes alone."""
 SUMMARY = "summary"
 """Run of a command whose output is a directory of runs."""

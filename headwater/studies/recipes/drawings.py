@@ -16,13 +16,14 @@ from headwater.errors import UsageError, did_you_mean
 from headwater.reporting import figures
 from headwater.reporting.figures import Drawing
 from headwater.reporting.findings import number
-from headwater.reporting.plots import PLOTS
+from headwater.reporting.plots import DATA_PLOTS, PLOTS
 from headwater.reporting.plots.drawing import COLOURS, GREY, Block, Mark, Panel, chart, finish
 from headwater.results.study import StudyDrawing, StudyFigure, StudyRow, StudyTable
 from headwater.studies.recipes import patterns
 from headwater.studies.recipes.finished import FinishedCells
 
 Points = list[dict[str, Any]]
+ALL_PLOTS = PLOTS | DATA_PLOTS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,13 +143,13 @@ class PlotOf(Drawn):
     """A figure of `headwater report`, of the runs of some cells."""
 
     plot: str
-    """Name of the figure, in `headwater.reporting.plots.PLOTS`."""
+    """Name of the figure, in `headwater.reporting.plots`: those of `PLOTS`, and of `inspect` those of `DATA_PLOTS`."""
     cells: tuple[str, ...]
 
     def __post_init__(self) -> None:
         """Refuse a figure that the report does not have. Errors: `UsageError`."""
-        if self.plot not in PLOTS:
-            raise UsageError(self.place, f"unknown plot {self.plot}", did_you_mean(self.plot, PLOTS))
+        if self.plot not in ALL_PLOTS:
+            raise UsageError(self.place, f"unknown plot {self.plot}", did_you_mean(self.plot, ALL_PLOTS))
 
     def patterns(self) -> tuple[str, ...]:
         """Return the patterns of the cells that are read."""
@@ -157,7 +158,7 @@ class PlotOf(Drawn):
     def drawn(self, tables: Mapping[str, StudyTable], finished: FinishedCells) -> StudyFigure:
         """Return the drawings that the report has of these runs."""
         runs = [cell.run for cell in finished.of(self.cells)]
-        found = figures.figures({self.plot: PLOTS[self.plot]}, runs)
+        found = figures.figures({self.plot: ALL_PLOTS[self.plot]}, runs)
         drawings = [_stored(drawing) for figure in found for drawing in figure.drawings]
         return StudyFigure(title=self.title, caption=self.caption, drawings=tuple(drawings))
 

@@ -6,6 +6,7 @@ come from the runs, and an interval is that of the repeats and of the pairs, or 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -16,6 +17,7 @@ import numpy as np
 from headwater import statistics
 from headwater.errors import UsageError
 from headwater.noninferiority import Comparison
+from headwater.results.comparison import ComparisonTables, ExampleAnswers
 from headwater.results.decoding import Frontier
 from headwater.results.runs import Run
 from headwater.results.signal import Divergence, DivergencePoint, SignalCurve
@@ -216,12 +218,51 @@ class Strategies(Table):
                 yield labels | {"reward model": judge, "strategy": family, "setting": setting}, shown
 
 
+@dataclass(frozen=True, kw_only=True)
+class Cases(Table):
+    """The prompts on which models gained and lost most, of `compare` runs: both answers, with their rewards."""
+
+    most: int = 3
+    """Most cases of either end."""
+    characters: int = 300
+    """Longest beginning of an answer that is shown."""
+
+    def figures(self, finished: FinishedCells) -> Rows:
+        """Yield a row for every case."""
+        for labels, cells in finished.groups(self.cells, self.rows):
+            for group in (group for cell in cells for group in ComparisonTables.read(cell.run.path).examples):
+                about = labels | {"judge": Path(group.judge).name, "model": group.model}
+                for end, cases in (("gained most", group.improved), ("lost most", group.degraded)):
+                    for case in cases[: self.most]:
+                        yield about | {"case": end} | self._texts(case), _rewards(case)
+
+    def _texts(self, case: ExampleAnswers) -> dict[str, str]:
+        return {
+            "prompt": _cell_text(case.prompt, self.characters),
+            "baseline's answer": _cell_text(case.baseline, self.characters),
+            "model's answer": _cell_text(case.model, self.characters),
+        }
+
+
+def _rewards(case: ExampleAnswers) -> dict[str, Estimate]:
+    found = {} if case.scores is None else dict(zip(("baseline's reward", "model's reward"), case.scores, strict=True))
+    return {name: _plain([value]) for name, value in (found or {"preference": case.preference}).items()}
+
+
+def _cell_text(text: str, most: int) -> str:
+    """Return the beginning of a text as one line that Markdown takes as text."""
+    line = " ".join(text.split())
+    line = line if len(line) <= most else line[:most].rstrip() + "…"
+    return re.sub(r"([\\`*_<>|\[\]#~&])", r"\\\1", line)
+
+
 TABLES: dict[str, type[Table]] = {
     "accuracy": Accuracy,
     "figures": Figures,
     "curve": Curve,
     "positions": Positions,
     "strategies": Strategies,
+    "cases": Cases,
 }
 """Kinds of tables by the name that a recipe gives."""
 
