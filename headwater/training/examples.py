@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
@@ -115,7 +116,9 @@ def with_whole(pairs: Pairs, data: Examples, encode_options: EncodeOptions, toke
     whole = every
     if not encode_options.truncation.changes_nothing and encode_options.truncation.part == "prefix":
         uncut = dataclasses.replace(encode_options, truncation=Truncation())
-        whole = prepare("whole responses", [*data.train, *data.held_out], uncut, tokenizer, PrepLog())
+        # Rows whose whole responses are too long stand for themselves; those may be all.
+        with contextlib.suppress(DataError):
+            whole = prepare("whole responses", [*data.train, *data.held_out], uncut, tokenizer, PrepLog())
     return Rows(every, whole)
 
 

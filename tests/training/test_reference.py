@@ -9,10 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from headwater.data import token_cache
+from headwater.commands import train_dpo
+from headwater.data import reading, token_cache
+from headwater.data.corpus import Corpus, generate
 from headwater.data.tokens import PairTokens
+from headwater.data.truncation_options import TruncationOptions
 from headwater.forward.passes import with_reference
+from headwater.results import runs
 from headwater.training import reference
+from headwater.training.options import TrainingOptions
 from headwater.training.reference import Reference
 from tests.forward.test_parity import pairs_with_openings, policy
 
@@ -136,3 +141,16 @@ def test_a_cache_that_cannot_be_written_is_named(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("HEADWATER_CACHE", str(tmp_path / "file"))
     with pytest.raises(reference.UsageError, match="set HEADWATER_CACHE"):
         reference_of().fill(pairs_with_openings(), pairs_with_openings())
+
+
+def test_beginnings_are_trained_on_where_every_whole_response_is_too_long(tmp_path: Path) -> None:
+    reading.write(tmp_path / "pairs.jsonl", generate(Corpus(pairs=8)))
+    options = TrainingOptions(eval_fraction=0.0, precision="fp32", per_device_train_batch_size=8)
+    found = train_dpo.Config(
+        data=tmp_path / "pairs.jsonl",
+        output=tmp_path / "dpo",
+        model="scratch(hidden=32, layers=1, vocab=300)",
+        truncation=TruncationOptions(keep="2tok", max_length=200),
+        training=options,
+    )
+    assert runs.load(train_dpo.run(found)).metrics["train_pairs"] == 8
