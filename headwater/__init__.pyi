@@ -542,6 +542,8 @@ def sweep(
     learning_rate: float | None = None,
     per_device_train_batch_size: int = 8,
     precision: Literal["auto", "fp32", "bf16"] = "auto",
+    freeze_layers: int | None = None,
+    lora_r: int | None = None,
     eval_fraction: float = 0.2,
     end: Literal["complete", "template", "always", "never"] = "complete",
     max_length: int | None = None,

@@ -82,7 +82,8 @@ def text_of(path: Path, card: Mapping[str, Any], rewards: bool, tokenizer: Token
         front["model-index"] = [_index(card["title"], accuracy, inputs, rewards)]
     text = _text(tokenizer, card["facts"].get("end", "complete")) if rewards else ""
     usage = (REWARD if rewards else POLICY).format(name=card["title"], text=text)
-    sections = [part for part in (_results(metrics, card["facts"]), _data(inputs), usage) if part]
+    parts = (_frozen(card["facts"]), _results(metrics, card["facts"]), _data(inputs), usage)
+    sections = [part for part in parts if part]
     return CARD.format(
         front=yaml.safe_dump(front, sort_keys=False),
         title=card["title"],
@@ -141,6 +142,17 @@ def _results(metrics: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
         )
     table = ["| figure | value | 95 % interval |", "|---|---|---|", row, ""]
     return "\n".join(["## Results", "", said, "", *table])
+
+
+def _frozen(facts: Mapping[str, Any]) -> str:
+    """Return which part of a model with frozen layers was trained; empty for any other."""
+    sizes = facts.get("frozen")
+    if not sizes:
+        return ""
+    count = sizes["trained_layers"]
+    part = f"The last {count} of {sizes['layers']} layers, the final norm and the head" if count else "The head alone"
+    trained, every = (sizes[name] / 1e6 for name in ("trained_weights", "weights"))
+    return f"{part} were trained: {trained:.4g} of {every:.4g} M weights. The others are those of the base model.\n"
 
 
 def _counted(metrics: Mapping[str, Any], part: str) -> str:

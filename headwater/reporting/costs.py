@@ -33,9 +33,18 @@ def _row(run: Run, name: str) -> dict[str, Cell]:
     rates = [f"{count(round(tokens / seconds))} tokens a second"] if seconds else []
     return {
         "run": Cell(name),
-        "command": Cell(run.command),
+        "command": Cell(run.command, _trained(run) if run.history else ""),
         "tokens": Cell(count(round(tokens)), "read" if run.history else "written"),
         "FLOPs": Cell(large(flops) if run.history and flops else MISSING),
         "wall time": Cell(duration(run.seconds), " · ".join(rates)),
         "peak memory": Cell(f"{peak / GIB:.2f} GiB" if run.history and peak else MISSING),
     }
+
+
+def _trained(run: Run) -> str:
+    """Return which layers were trained where the others were frozen."""
+    sizes = run.facts.get("frozen")
+    if not sizes:
+        return ""
+    count = sizes["trained_layers"]
+    return f"the last {count} of {sizes['layers']} layers" if count else "the head alone"

@@ -64,6 +64,7 @@ def start(job: TrainingJob, checkpoint: Path | None, data: Examples, pairs: Pair
     if not job.is_first:
         return runs.NullRunWriter(config.output, {})
     before = runs.facts_of(config.data)
+    before.pop("frozen", None)  # of the model that the data was made with
     facts: Facts = {**before, **facts_of(config.truncation.encode_options(config.training.seed), before)}
     facts |= {} if task.reward_head is None else {"reward_head": task.reward_head}
     facts |= {"conditional": True} if any(preference.condition for preference in data.train) else {}

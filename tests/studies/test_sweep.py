@@ -160,6 +160,16 @@ def test_settings_that_cannot_work_are_refused(flags: dict[str, Any], problem: s
         sweep.Config(data=Path("pairs.jsonl"), **flags)
 
 
+@pytest.mark.parametrize("option", [{"freeze_layers": 1}, {"lora_r": 4}])
+def test_options_of_training_reach_every_point(option: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(train_reward, "run", seen.append)
+    study = sweep.Sweep(sweep.Config(data=Path("pairs.jsonl"), **option))  # type: ignore[arg-type]
+    for point in study.points()[:2]:
+        sweep._train(study, point)
+    assert [{name: getattr(each.training, name) for name in option} for each in seen] == [option, option]
+
+
 def test_an_interval_over_seeds_by_hand() -> None:
     """Three values of mean 0.6 and standard deviation 0.1; Student's t with 2 degrees of freedom is 4.3027."""
     found = summary.over_seeds([0.5, 0.6, 0.7])

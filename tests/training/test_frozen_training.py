@@ -15,6 +15,8 @@ from headwater.data.corpus import Corpus, generate
 from headwater.data.writing import write
 from headwater.errors import ResourceError, UsageError
 from headwater.forward.state_store import StateStore
+from headwater.reporting.costs import costs
+from headwater.results import runs
 from headwater.results.evaluation import ScoredRows
 from headwater.rewards import reward_models
 from headwater.training.options import TrainingOptions
@@ -67,8 +69,10 @@ def test_training_from_stored_states_is_training_with_frozen_layers(
     assert "computed before" in capsys.readouterr().err
     for weight, other in zip(found.values(), expected.values(), strict=True):
         assert torch.linalg.norm(weight - other) <= 1e-4 * torch.linalg.norm(other)
-    facts = json.loads((tmp_path / "stored" / "facts.json").read_text())
-    assert facts["frozen"]["layers"] == 2
+    stored = runs.load(tmp_path / "stored")
+    (row,) = costs([stored], {stored.path: "stored"})
+    assert row["command"].under == what.removeprefix("training ")
+    assert f"{what[0].upper()}{what[1:]}" in (stored.path / "README.md").read_text()
     metrics = [json.loads((tmp_path / end / "metrics.json").read_text()) for end in ("stored", "computed")]
     assert metrics[0]["eval_loss"] == pytest.approx(metrics[1]["eval_loss"], abs=1e-5)
 

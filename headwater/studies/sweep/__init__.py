@@ -99,6 +99,8 @@ def _train(sweep: Sweep, point: Point) -> None:
         learning_rate=config.learning_rate,
         per_device_train_batch_size=config.per_device_train_batch_size,
         precision=config.precision,
+        freeze_layers=config.freeze_layers,
+        lora_r=config.lora_r,
         eval_fraction=config.eval_fraction,
         seed=point.seed,
     )

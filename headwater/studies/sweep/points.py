@@ -25,6 +25,8 @@ HELP = {
         "num_train_epochs",
         "learning_rate",
         "per_device_train_batch_size",
+        "freeze_layers",
+        "lora_r",
         "precision",
         "max_length",
         "eval_fraction",
@@ -63,6 +65,12 @@ class Config:
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Number format of the computation. auto is bf16 where the device computes it natively and, on a CPU, where a
     timing at the start finds it no slower than fp32."""
+    freeze_layers: int | None = None
+    """Train the last so many layers only, with the final norm and the head; 0 trains the score head alone. Hidden
+    states of the frozen ones are computed once for all seeds, and of a causal model for all ratios. Default: train all
+    layers."""
+    lora_r: int | None = None
+    """Rank of LoRA adapters to train instead of all weights. Default: train all weights."""
     eval_fraction: float = 0.2
     """Share of the prompts that is held out of training and evaluated."""
     end: EndToken = "complete"
@@ -79,6 +87,9 @@ class Config:
         if not self.seeds or not self.equal:
             raise UsageError("--seeds" if not self.seeds else "--equal", "is empty", "give one or more")
         check_margin(self.margin)
+        if self.freeze_layers is not None and self.lora_r is not None:
+            problem = "adapters would change what the frozen layers compute"
+            raise UsageError("--freeze-layers with --lora-r", problem, "leave one of them out")
         if not 0 < self.eval_fraction < 1:
             raise UsageError(f"--eval-fraction {self.eval_fraction:g}", "expected a share in (0, 1)", "such as 0.2")
         if len(self.ratios) < 2:
