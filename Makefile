@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo demo-real models test check lint types format architectures fuzz recipes clean
+.PHONY: demo demo-real models test check lint types format architectures fuzz recipes docs figures clean
 
 demo: $(VENV)/.user
 	$(BIN)/headwater demo --output demo --overwrite
@@ -41,6 +41,14 @@ fuzz: $(VENV)/.test
 recipes: $(VENV)/.user
 	for recipe in recipes/*.yaml; do $(BIN)/headwater run $$recipe --write docs/studies || exit $$?; done
 
+# The site, in site/; needs no network. NO_MKDOCS_2_WARNING leaves out a note of the theme about its successor.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# The figures of docs/concepts, from the tables of docs/log.md.
+figures: $(VENV)/.user
+	$(BIN)/python -m benchmarks.concept_figures
+
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -64,5 +72,9 @@ $(VENV)/.dev: $(VENV)/.test
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
+$(VENV)/.docs: $(VENV)/.user
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	touch $@
+
 clean:
-	rm -rf $(VENV) demo demo-real build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) demo demo-real site build *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -48,7 +48,7 @@ def help_page(
         for name in names:
             paragraphs = docs.get(name, "").split("\n\n")
             text = _described(options[name], paragraphs if everything else paragraphs[:1], width)
-            lines += _beside(f"  {_called(options[name], options)}", text)
+            lines += _beside(f"  {called(options[name], options)}", text)
     if options:
         lines += ["", "--config FILE.yaml reads options from a file, one a line, such as `seed: 1`."]
     if everything:
@@ -76,10 +76,10 @@ def usage_of(options: Options) -> str:
     positional = [(_placed(one, options), one.default is MISSING) for one in options.values() if one.positional]
     flags = [one for one in options.values() if one.default is MISSING and not one.positional]
     parts = [name if required else f"[{name}]" for name, required in positional]
-    return " ".join([*parts, *(_called(one, options) for one in flags), *["[options]"] * bool(options)])
+    return " ".join([*parts, *(called(one, options) for one in flags), *["[options]"] * bool(options)])
 
 
-def _called(option: Option, options: Options) -> str:
+def called(option: Option, options: Options) -> str:
     """Return how an option is given: `--seed INT`, or `DATA, --data PATH` where the flag can be left out."""
     kind = {Path: "PATH", int: "INT", float: "FLOAT", bool: ""}.get(option.kind, "TEXT")
     if typing.get_origin(option.kind) is Literal:
