@@ -100,7 +100,9 @@ def usage() -> str:
         for heading, (name, command) in zip([stage] + [""] * len(commands), commands.items(), strict=False):
             lines.append(f"  {heading:17}{name:17}{command.does}")
     verbs = "\n".join(lines)
-    codes = "\n".join(textwrap.wrap(f"exit codes: {', '.join(f'{c} {text}' for c, text in EXIT_CODES.items())}", 110))
+    codes = ", ".join(f"{code} {text}" for code, text in EXIT_CODES.items())
+    codes = codes.replace(": the same command continues, 130", ", 130")  # what 130 says holds for both
+    codes = "\n".join(textwrap.wrap(f"exit codes: {codes}", 114))
     return f"""headwater {headwater.__version__}: train on the part of preference data that carries the signal
 
   headwater demo                                          # runs in minutes, without a network

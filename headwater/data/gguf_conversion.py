@@ -44,7 +44,7 @@ def write_tokenizer(file: Path, folder: Path) -> None:
     metadata = _metadata(file)
     gguf_checks.check_split(file, metadata)
     with _quiet(file):
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(file.parent, gguf_file=file.name)
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(file.parent, gguf_file=file.name, trust_remote_code=False)
         gguf_checks.as_stated(tokenizer, metadata).save_pretrained(folder)
 
 

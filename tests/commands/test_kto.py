@@ -99,8 +99,8 @@ def test_a_model_trained_on_labels_is_judged_on_pairs(trained: Path, data: Path,
     scored = {row.id: row for row in reading.load(tmp_path / "scored.jsonl").preferences}
     for record in runs.load(tmp_path / "judged").records():
         row = scored[record["id"]]
-        assert record["chosen_reward"] == pytest.approx(row.chosen.score, abs=1e-6)
-        assert record["rejected_reward"] == pytest.approx(row.rejected.score, abs=1e-6)
+        assert record["chosen_reward"] == pytest.approx(row.chosen.score, rel=1e-6)
+        assert record["rejected_reward"] == pytest.approx(row.rejected.score, rel=1e-6)
 
 
 def test_pairs_can_be_held_out_of_a_training_on_labels(data: Path, tmp_path: Path) -> None:

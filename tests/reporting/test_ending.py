@@ -27,7 +27,7 @@ def test_a_command_ends_with_figures_place_and_next_command(name: str) -> None:
 
 def test_every_command_that_writes_a_run_has_an_ending() -> None:
     # those that write no run, or say it themselves
-    without = {"demo", "doctor", "download-models", "env", "inspect", "tokens", "report"}
+    without = {"demo", "demo-real", "run", "doctor", "download-models", "env", "inspect", "tokens", "report"}
     assert set(cli.COMMANDS) - set(ENDINGS) == without
 
 

@@ -32,7 +32,7 @@ def test_every_path_of_every_command_is_checked_or_written() -> None:
     paths = {one.name for config in configs for one in Options(config).values() if one.kind is Path}
     assert paths - set(inputs.DATA) - set(inputs.WRITTEN) == {
         *("answers", "baseline", "judgements", "lc_data", "lc_prompts", "against", "runs"),
-        *("rewards", "likelihoods", "implicit"),
+        *("rewards", "likelihoods", "implicit", "wheels"),
     }, "a path that is new: is it data (DATA), written (WRITTEN), or a file or run that must exist?"
 
 

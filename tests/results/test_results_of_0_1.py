@@ -14,7 +14,7 @@ from headwater.results.inspection import Inspection
 from headwater.results.stored import StoredResult
 from headwater.results.training import Column, TrainingFigures, TrainingHistory
 
-RUNS = Path(__file__).parents[1] / "report" / "runs_0_1"
+RUNS = Path(__file__).parents[1] / "reporting" / "runs_0_1"
 
 
 @pytest.mark.parametrize(

@@ -174,7 +174,7 @@ def test_figures_hold_the_rows_and_the_published_curve(result: StudyResult) -> N
     drawn = json.dumps(accuracy.drawings[0].spec)
     for row in table(result, "Full responses").rows:
         assert f'"y": {row.figures["accuracy"].value}' in drawn
-    assert '{"x": 50.0, "y": 0.6}' in drawn and "printed" in drawn
+    assert '{"x": 50.0, "y": 0.6,' in drawn and "printed" in drawn
     assert loss.drawings
 
 
