@@ -268,6 +268,7 @@ def test_a_function_is_a_loss(pairs: Path, tmp_path: Path, monkeypatch: pytest.M
     ours = headwater.train_dpo(pairs, loss=headwater.losses.DPO(beta=0.5), output=tmp_path / "ours", **given)
     theirs = headwater.train_dpo(pairs, loss=half, output=tmp_path / "theirs", **given)
     assert ours.config["loss"] == "dpo(beta=0.5, label_smoothing=0.0)" and theirs.config["loss"] == "in memory: half"
+    assert theirs.facts["kind"] == "in memory: half", "a function is never taken for a loss of its name"
     assert theirs.history[0]["loss"] == pytest.approx(ours.history[0]["loss"], rel=1e-6)
     with pytest.raises(UsageError, match="was a loss in the memory of a Python program · pass the same function again"):
         headwater.train_dpo(pairs, loss="in memory: half", output=tmp_path / "x", **given)

@@ -64,9 +64,11 @@ class Rewarding:
         if self.reference is not None:
             row_format = row_format_for(self.reference, rows, max_tokens)
             rows = with_reference(self.reference, rows, max_tokens, row_format)
+        # States are stored for responses of one turn, as training with frozen layers reads them.
+        of_turns = any(row.chosen_mask is not None or row.rejected_mask is not None for row in rows)
         found = []
         for place, (model, row_format) in enumerate(zip(self.members, layouts, strict=True)):
-            trained = self.trained_layers[place] if self.trained_layers and from_stored else None
+            trained = self.trained_layers[place] if self.trained_layers and from_stored and not of_turns else None
             with (
                 contextlib.nullcontext()
                 if trained is None
